@@ -1,0 +1,19 @@
+//! Nouns, typed ids, the clock and the pure rules of `dr`.
+//!
+//! Nothing here does I/O or knows an async runtime: what stands in this crate can be tested with values alone and is
+//! shared by every other crate. See `docs/glossary.md` for the words.
+
+pub mod clock;
+pub mod epoch;
+pub mod execution;
+pub mod loss;
+pub mod lsn;
+pub mod name;
+pub mod wal;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use epoch::Epoch;
+pub use execution::{ExecutionId, StepId};
+pub use lsn::Lsn;
+pub use name::{RegionName, ResourceId, ResourceName, WorkloadName};
+pub use wal::{SegmentSize, SystemIdentifier, TimelineId};
