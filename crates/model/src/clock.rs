@@ -26,9 +26,14 @@ pub struct SystemClock {
 impl SystemClock {
     /// Makes a clock whose monotonic time starts now.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that asks the machine")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that asks the machine"
+    )]
     pub fn new() -> Self {
-        Self { origin: Instant::now() }
+        Self {
+            origin: Instant::now(),
+        }
     }
 }
 
@@ -39,7 +44,10 @@ impl Default for SystemClock {
 }
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that asks the machine")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that asks the machine"
+    )]
     fn now(&self) -> Timestamp {
         Timestamp::now()
     }
@@ -59,7 +67,9 @@ impl ManualClock {
     /// Makes a clock that shows `now`.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
-        Self { state: Arc::new(Mutex::new((now, Duration::ZERO))) }
+        Self {
+            state: Arc::new(Mutex::new((now, Duration::ZERO))),
+        }
     }
 
     /// Moves both clocks on by `step`.
@@ -70,7 +80,10 @@ impl ManualClock {
     pub fn advance(&self, step: Duration) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let step_signed = jiff::SignedDuration::try_from(step).expect("a test's step is short");
-        state.0 = state.0.checked_add(step_signed).expect("a test's time stays in range");
+        state.0 = state
+            .0
+            .checked_add(step_signed)
+            .expect("a test's time stays in range");
         state.1 += step;
     }
 }

@@ -21,7 +21,10 @@ impl ExecutionId {
     /// Makes an id from the time, the target region and 16 bits of `entropy`.
     #[must_use]
     pub fn new(at: Timestamp, target: &crate::RegionName, entropy: u16) -> Self {
-        Self(format!("{}-{target}-{entropy:04x}", at.strftime("%Y%m%dT%H%M%SZ")))
+        Self(format!(
+            "{}-{target}-{entropy:04x}",
+            at.strftime("%Y%m%dT%H%M%SZ")
+        ))
     }
 
     /// Returns the id as text.

@@ -49,12 +49,17 @@ impl Bound {
     /// `fenced_at` is when the old primary was proven stopped. The clocks of both may differ; a negative window is
     /// reported as zero seconds, which is not [`Bound::Zero`].
     #[must_use]
-    pub fn new(proven_zero: bool, covered: Option<Timestamp>, fenced_at: Option<Timestamp>) -> Self {
+    pub fn new(
+        proven_zero: bool,
+        covered: Option<Timestamp>,
+        fenced_at: Option<Timestamp>,
+    ) -> Self {
         match (proven_zero, covered, fenced_at) {
             (true, _, _) => Self::Zero,
-            (false, Some(since), Some(end)) => {
-                Self::Seconds { since, seconds: end.duration_since(since).as_secs_f64().max(0.0) }
-            }
+            (false, Some(since), Some(end)) => Self::Seconds {
+                since,
+                seconds: end.duration_since(since).as_secs_f64().max(0.0),
+            },
             (false, since, _) => Self::Growing { since },
         }
     }
@@ -105,14 +110,28 @@ mod tests {
     fn only_a_proof_gives_zero() {
         assert_eq!(Bound::new(true, None, None), Bound::Zero);
         let same = Bound::new(false, Some(at(10)), Some(at(10)));
-        assert_eq!(same, Bound::Seconds { since: at(10), seconds: 0.0 });
+        assert_eq!(
+            same,
+            Bound::Seconds {
+                since: at(10),
+                seconds: 0.0
+            }
+        );
         assert_ne!(same, Bound::Zero);
     }
 
     #[test]
     fn no_fence_means_growing() {
-        assert_eq!(Bound::new(false, Some(at(10)), None), Bound::Growing { since: Some(at(10)) });
-        assert_eq!(Bound::new(false, None, Some(at(10))), Bound::Growing { since: None });
+        assert_eq!(
+            Bound::new(false, Some(at(10)), None),
+            Bound::Growing {
+                since: Some(at(10))
+            }
+        );
+        assert_eq!(
+            Bound::new(false, None, Some(at(10))),
+            Bound::Growing { since: None }
+        );
     }
 
     #[test]

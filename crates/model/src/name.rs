@@ -19,7 +19,11 @@ fn check(text: &str) -> Result<(), NameError> {
         && !text.starts_with('-')
         && !text.ends_with('-')
         && !text.contains("--");
-    if valid { Ok(()) } else { Err(NameError(text.to_owned())) }
+    if valid {
+        Ok(())
+    } else {
+        Err(NameError(text.to_owned()))
+    }
 }
 
 macro_rules! name {
@@ -117,9 +121,13 @@ impl FromStr for ResourceId {
     type Err = ResourceIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (workload, resource) =
-            text.split_once('/').ok_or_else(|| ResourceIdError::Form(text.to_owned()))?;
-        Ok(Self { workload: workload.parse()?, resource: resource.parse()? })
+        let (workload, resource) = text
+            .split_once('/')
+            .ok_or_else(|| ResourceIdError::Form(text.to_owned()))?;
+        Ok(Self {
+            workload: workload.parse()?,
+            resource: resource.parse()?,
+        })
     }
 }
 

@@ -129,13 +129,22 @@ impl SegmentSize {
     pub fn file_name(self, timeline: TimelineId, lsn: Lsn) -> String {
         let number = lsn.0 / self.bytes();
         let per_file = 0x1_0000_0000 / self.bytes();
-        format!("{:08X}{:08X}{:08X}", timeline.0, number / per_file, number % per_file)
+        format!(
+            "{:08X}{:08X}{:08X}",
+            timeline.0,
+            number / per_file,
+            number % per_file
+        )
     }
 
     /// Reads a segment's file name; the position is the segment's first.
     #[must_use]
     pub fn parse_file_name(self, name: &str) -> Option<(TimelineId, Lsn)> {
-        if name.len() != 24 || !name.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b)) {
+        if name.len() != 24
+            || !name
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
+        {
             return None;
         }
         let field = |from: usize| u64::from_str_radix(&name[from..from + 8], 16).ok();
@@ -167,8 +176,14 @@ mod tests {
     #[test]
     fn names_are_those_of_postgresql() {
         let size = SegmentSize::DEFAULT;
-        assert_eq!(size.file_name(TimelineId(1), Lsn(0x1_0000_0000)), "000000010000000100000000");
-        assert_eq!(size.file_name(TimelineId(1), Lsn(0xFFFF_FFFF)), "0000000100000000000000FF");
+        assert_eq!(
+            size.file_name(TimelineId(1), Lsn(0x1_0000_0000)),
+            "000000010000000100000000"
+        );
+        assert_eq!(
+            size.file_name(TimelineId(1), Lsn(0xFFFF_FFFF)),
+            "0000000100000000000000FF"
+        );
         assert_eq!(size.parse_file_name("000000010000000000000100"), None);
         assert_eq!(size.parse_file_name("00000001.history"), None);
     }

@@ -1,0 +1,117 @@
+//! What protects and recovers one kind of resource.
+//!
+//! Jobs and steps know a resource only through [`ResourceDriver`] and its role traits; what a PostgreSQL cluster is,
+//! only its driver knows. Planning is pure: `observe` looks, `plan` decides, `apply` does what was decided.
+
+mod action;
+mod facts;
+mod roles;
+
+use async_trait::async_trait;
+use dr_model::{Epoch, ExecutionId, RegionName, WorkloadName};
+
+pub use action::{Action, Applied, Dependency, Plane, Undo, Verified};
+pub use facts::{Facts, Instance, LogFacts, LossFacts, RegionFacts, Role};
+pub use roles::{
+    Backup, BackupReport, CopyReport, Frontier, LogStream, Query, RecoveryPoint, Restore,
+    RestoreReport, RestoreRequest, RestoreTarget,
+};
+
+use crate::Result;
+
+/// On whose behalf an effect is made: carried by every one of them and checked at the place of the effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fence {
+    /// The workload.
+    pub workload: WorkloadName,
+    /// The epoch that the effect belongs to.
+    pub epoch: Epoch,
+    /// The execution that makes it.
+    pub execution: ExecutionId,
+}
+
+/// What a step wants of a resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// The instance in `region` accepts no more writes, with a stated proof (PROTOCOL 7). Best effort, bounded, and the
+    /// only goal that may address the region being left.
+    Fence {
+        /// The region being left.
+        region: RegionName,
+    },
+    /// The log of epoch `ended` is complete and sealed in the store of `region` (PROTOCOL 3, and 6 steps 1 to 4).
+    Seal {
+        /// The region moved to.
+        region: RegionName,
+        /// The epoch being ended.
+        ended: Epoch,
+    },
+    /// The standby in `region` is the primary of the epoch after `ended` (PROTOCOL 6).
+    Promote {
+        /// The region moved to.
+        region: RegionName,
+        /// The epoch being ended.
+        ended: Epoch,
+    },
+    /// An instance rebuilt from the store of `region` is the primary of the epoch after `ended`.
+    Restore {
+        /// The region moved to.
+        region: RegionName,
+        /// The epoch being ended.
+        ended: Epoch,
+    },
+    /// The new primary in `region` is protected again: slots exist, its log is shipped.
+    Rearm {
+        /// The region moved to.
+        region: RegionName,
+    },
+}
+
+/// Protects and recovers one resource in all its regions.
+#[async_trait]
+pub trait ResourceDriver: Send + Sync + std::fmt::Debug {
+    /// Returns the kind, as in the configuration: `postgres`.
+    fn kind(&self) -> &'static str;
+
+    /// Looks at the resource in the given regions and at what their stores hold; changes nothing.
+    ///
+    /// MUST answer within a few seconds whatever is broken: what cannot be seen is a fact of its own, not an error.
+    async fn observe(&self, regions: &[RegionName]) -> Facts;
+
+    /// Decides what reaches the goal. MUST be pure: no I/O, no clock.
+    ///
+    /// Fails with `Unsupported` or `Failed` if the goal cannot be reached from these facts, saying what is missing; a
+    /// runbook's fallback may then be taken.
+    fn plan(&self, goal: &Goal, facts: &Facts) -> Result<Vec<Action>>;
+
+    /// Does one action. MUST be idempotent: doing it twice leaves the same state as once.
+    ///
+    /// An error whose [`is_definite`](crate::Error::is_definite) holds means that the action was not done.
+    async fn apply(&self, action: &Action, fence: &Fence) -> Result<Applied>;
+
+    /// Looks whether the action has been done; used after `apply` and first on resume.
+    async fn verify(&self, action: &Action, fence: &Fence) -> Result<Verified>;
+
+    /// Returns what the facts say a move to `target` would lose. Pure.
+    fn loss(&self, target: &RegionName, facts: &Facts) -> LossFacts;
+
+    /// Returns the role of taking backups, if the kind has it.
+    fn backup(&self) -> Option<&dyn Backup> {
+        None
+    }
+
+    /// Returns the role of shipping a log, if the kind has it.
+    fn log_stream(&self) -> Option<&dyn LogStream> {
+        None
+    }
+
+    /// Returns the role of restoring into a directory, if the kind has it.
+    fn restore(&self) -> Option<&dyn Restore> {
+        None
+    }
+
+    /// Returns the role of answering queries, if the kind has it.
+    fn query(&self) -> Option<&dyn Query> {
+        None
+    }
+}

@@ -1,0 +1,110 @@
+//! Facts: what was seen of a resource, and what could not be.
+
+use std::collections::BTreeMap;
+
+use dr_model::loss::{Bound, Estimate};
+use dr_model::{Epoch, Lsn, RegionName, SystemIdentifier, TimelineId};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What an instance is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// It accepts writes.
+    Primary,
+    /// It follows a primary or an archive.
+    Standby,
+}
+
+/// An instance of a resource in one region, as seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "state")]
+pub enum Instance {
+    /// It answers.
+    Running {
+        /// What it does.
+        role: Role,
+        /// Its timeline.
+        timeline: TimelineId,
+        /// Written (primary) or received (standby) position.
+        position: Lsn,
+        /// Replayed position of a standby.
+        replayed: Option<Lsn>,
+    },
+    /// It is proven not to be running.
+    Stopped,
+    /// Its data directory is proven not to exist, or empty.
+    Absent,
+    /// The region has no instance configured.
+    NotConfigured,
+    /// It could not be seen; why. Never taken for stopped.
+    Unreachable {
+        /// Why not.
+        why: String,
+    },
+}
+
+/// What a region's store holds of the resource's log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogFacts {
+    /// The epoch of the newest chain.
+    pub epoch: Epoch,
+    /// Its timeline.
+    pub timeline: TimelineId,
+    /// End of the contiguous part: everything before it is there.
+    pub end: Lsn,
+    /// Whether the chain is sealed.
+    pub sealed: bool,
+    /// The primary's WAL end as reported with the newest chunk.
+    pub primary_end: Lsn,
+    /// When the newest chunk was received.
+    pub received_at: Timestamp,
+    /// Time of the newest commit in the chain; `None` if the recent part holds none.
+    pub last_commit_at: Option<Timestamp>,
+    /// Commits a second over the recent part; `None` if unknown.
+    pub commits_per_second: Option<f64>,
+    /// Newest instant at which `end` covered all that the primary had reported.
+    pub covered_at: Option<Timestamp>,
+    /// Whether the promise conditions of synchronous mode held, and when that was last recorded (PROTOCOL 5).
+    pub promise: Option<(bool, Timestamp)>,
+    /// Recovery points in this store, newest first.
+    pub recovery_points: Vec<super::RecoveryPoint>,
+}
+
+/// Everything seen of a resource in one region.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RegionFacts {
+    /// The instance.
+    pub instance: Instance,
+    /// What the store holds, or why that could not be seen. `Ok(None)`: proven that it holds nothing.
+    pub log: Result<Option<LogFacts>, String>,
+    /// What only the driver understands.
+    pub detail: Value,
+}
+
+/// Everything seen of a resource.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    /// When it was seen.
+    pub observed_at: Timestamp,
+    /// The cluster's identity, if it could be learnt.
+    pub system_identifier: Option<SystemIdentifier>,
+    /// By region.
+    pub regions: BTreeMap<RegionName, RegionFacts>,
+}
+
+/// What a move would lose.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LossFacts {
+    /// The estimate; `None` if nothing is known, which is never within a budget.
+    pub estimate: Option<Estimate>,
+    /// The bound as it stands before any fence.
+    pub bound: Bound,
+    /// Whether sealing would prove that nothing acknowledged is lost: synchronous mode, and its conditions held within
+    /// the last 10 s before `observed_at`.
+    pub sealing_proves_zero: bool,
+    /// What the numbers rest on, one line each.
+    pub because: Vec<String>,
+}

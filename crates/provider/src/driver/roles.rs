@@ -1,0 +1,195 @@
+//! Roles that a kind of resource may have.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dr_model::{Epoch, Lsn, RegionName, SystemIdentifier, TimelineId};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::{ObjectStore, Result};
+
+/// A base backup in a store, with what is needed to choose it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryPoint {
+    /// Its label, which sorts by time.
+    pub label: String,
+    /// The cluster that it was taken of.
+    pub system_identifier: SystemIdentifier,
+    /// The timeline that it was taken on.
+    pub timeline: TimelineId,
+    /// Where replay has to begin.
+    pub start: Lsn,
+    /// Where the backup becomes consistent.
+    pub stop: Lsn,
+    /// When it was begun.
+    pub started_at: Timestamp,
+    /// When it was complete.
+    pub stopped_at: Timestamp,
+    /// Bytes of the database's files.
+    pub database_bytes: u64,
+    /// Bytes in the store.
+    pub stored_bytes: u64,
+}
+
+/// What taking a backup cost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupReport {
+    /// The new recovery point.
+    pub recovery_point: RecoveryPoint,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// What copying recovery points cost.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyReport {
+    /// Labels that are new here.
+    pub copied: Vec<String>,
+    /// Labels that were here already.
+    pub present: Vec<String>,
+    /// Bytes copied.
+    pub copied_bytes: u64,
+}
+
+/// Takes backups and copies them.
+#[async_trait]
+pub trait Backup: Send + Sync {
+    /// Takes a full backup of the primary in `region` into that region's store.
+    async fn take(&self, region: &RegionName) -> Result<BackupReport>;
+
+    /// Lists the recovery points in a store, newest first. Partial ones are invisible (principle 1).
+    async fn list(&self, store: &Arc<dyn ObjectStore>) -> Result<Vec<RecoveryPoint>>;
+
+    /// Copies every recovery point that `to` lacks from the store of `from` into that of `to`: data before manifests,
+    /// verified by hash (R38).
+    async fn copy(&self, from: &RegionName, to: &RegionName) -> Result<CopyReport>;
+}
+
+/// How far a receiver has got.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Frontier {
+    /// What the receiver is doing, one word: `connecting`, `streaming`, `waiting`, `sealed`.
+    pub state: String,
+    /// The epoch that it writes.
+    pub epoch: Option<Epoch>,
+    /// Its timeline.
+    pub timeline: Option<TimelineId>,
+    /// Received from the primary.
+    pub received: Lsn,
+    /// Durable and contiguous in the region's store.
+    pub durable: Lsn,
+    /// The primary's WAL end as last reported.
+    pub primary_end: Lsn,
+    /// When the primary last said anything.
+    pub heard_at: Option<Timestamp>,
+    /// Newest instant at which `durable` covered `primary_end`: exposure is measured from here (PROTOCOL 10).
+    pub covered_at: Option<Timestamp>,
+    /// Chunks written since the receiver started.
+    pub chunks: u64,
+    /// Bytes of log written since the receiver started.
+    pub log_bytes: u64,
+    /// Bytes put into the store since the receiver started.
+    pub stored_bytes: u64,
+    /// Why the receiver is not streaming, if it is not.
+    pub problem: Option<String>,
+}
+
+impl Default for Frontier {
+    fn default() -> Self {
+        Self {
+            state: "connecting".to_owned(),
+            epoch: None,
+            timeline: None,
+            received: Lsn::INVALID,
+            durable: Lsn::INVALID,
+            primary_end: Lsn::INVALID,
+            heard_at: None,
+            covered_at: None,
+            chunks: 0,
+            log_bytes: 0,
+            stored_bytes: 0,
+            problem: None,
+        }
+    }
+}
+
+/// Ships the log into a region's store.
+#[async_trait]
+pub trait LogStream: Send + Sync {
+    /// Follows the primary that the register names and writes its log into the store of `region`, until `stop` turns
+    /// true or something permanent happens.
+    ///
+    /// Reconnects by itself. Returns `Superseded` when the chain it writes has been sealed: the caller reads the
+    /// register and may start it again for the new epoch.
+    async fn ship(
+        &self,
+        region: &RegionName,
+        frontier: watch::Sender<Frontier>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<()>;
+
+    /// Writes one heartbeat row on the primary in `region` and returns its time.
+    async fn beat(&self, region: &RegionName) -> Result<Timestamp>;
+
+    /// Reads the newest heartbeat that the instance in `region` holds; `None` if there is none.
+    async fn last_beat(&self, region: &RegionName) -> Result<Option<Timestamp>>;
+}
+
+/// Where a restore ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestoreTarget {
+    /// The end of the contiguous log.
+    Latest,
+    /// The last commit not after this instant.
+    Time(Timestamp),
+    /// This position.
+    Lsn(Lsn),
+}
+
+/// What to restore, and where to.
+#[derive(Clone, Debug)]
+pub struct RestoreRequest {
+    /// The region whose store is read.
+    pub region: RegionName,
+    /// Where to end.
+    pub target: RestoreTarget,
+    /// A missing or empty directory on this machine.
+    pub directory: PathBuf,
+}
+
+/// What was restored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreReport {
+    /// The recovery point that it was restored from.
+    pub recovery_point: RecoveryPoint,
+    /// Where the log that will be replayed ends.
+    pub log_end: Lsn,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Restores into a directory.
+#[async_trait]
+pub trait Restore: Send + Sync {
+    /// Proves that everything needed is in the store, then writes the directory, ready to be started.
+    async fn restore(&self, request: &RestoreRequest) -> Result<RestoreReport>;
+}
+
+/// Answers queries.
+#[async_trait]
+pub trait Query: Send + Sync {
+    /// Runs a read-only query in `region` and returns the first column of the first row as text.
+    async fn scalar(
+        &self,
+        region: &RegionName,
+        query: &str,
+        limit: Duration,
+    ) -> Result<Option<String>>;
+}
