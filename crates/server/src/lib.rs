@@ -1,0 +1,12 @@
+//! HTTP of the daemon: `/health`, `/live`, `/ready`, `/startup` and `/metrics`.
+//!
+//! What is served comes from a [`Source`], asked anew at each request; the server keeps nothing. It listens on loopback
+//! unless told otherwise and changes nothing, whatever it is asked.
+
+mod health;
+mod metrics;
+mod serve;
+
+pub use health::{Component, Health, Status};
+pub use metrics::{Family, Kind, Sample, render};
+pub use serve::{Error, Source, serve};
