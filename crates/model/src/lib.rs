@@ -4,6 +4,7 @@
 //! shared by every other crate. See `docs/glossary.md` for the words.
 
 pub mod clock;
+pub mod document;
 pub mod epoch;
 pub mod execution;
 pub mod loss;
