@@ -4,6 +4,7 @@
 //! only its driver knows. Planning is pure: `observe` looks, `plan` decides, `apply` does what was decided.
 
 mod action;
+mod evidence;
 mod facts;
 mod roles;
 
@@ -11,6 +12,7 @@ use async_trait::async_trait;
 use dr_model::{Epoch, ExecutionId, RegionName, WorkloadName};
 
 pub use action::{Action, Applied, Dependency, Plane, Undo, Verified};
+pub use evidence::{Evidence, Fenced, Recovered, Sealed, StopProof};
 pub use facts::{Facts, Instance, LogFacts, LossFacts, RegionFacts, Role};
 pub use roles::{
     Backup, BackupReport, CopyReport, Frontier, LogStream, Query, RecoveryPoint, Restore,
