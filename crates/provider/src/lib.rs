@@ -3,6 +3,9 @@
 //! Traits stand here, implementations in the crates above (`local`, `postgres`, later `s3`, `aws`), and the choice
 //! between them in one place, the wiring of the binary. Jobs and steps know the world only through this crate.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub mod decorate;
 pub mod driver;
 pub mod error;
 pub mod host;

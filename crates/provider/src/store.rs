@@ -29,7 +29,8 @@ pub struct ObjectInfo {
 /// - MUST make [`create`](Self::create) atomic: of any number of concurrent creates of one key exactly one succeeds, the
 ///   others get `AlreadyExists`, and no reader ever sees part of an object. A store that cannot promise this says so
 ///   through the probe at initialisation and is refused for register, seals and synchronous mode;
-/// - MUST have made an object durable before `create` returns success;
+/// - MUST have made an object durable before `create` returns success, and also before it returns `AlreadyExists`: who
+///   loses a race may go on to rely on the winner's object;
 /// - MUST answer `NotFound` only while the identity object is readable through the same handle, and `Unavailable`
 ///   otherwise: an unmounted directory is not an empty one;
 /// - MUST answer `Unknown` when it cannot tell whether a change was made (time-out, lost answer);

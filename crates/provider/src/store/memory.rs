@@ -1,7 +1,9 @@
 //! A store in memory, for tests of what stands on the seam.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -15,6 +17,7 @@ use crate::{Error, ErrorKind, Result};
 pub struct MemoryStore {
     location: String,
     objects: Mutex<BTreeMap<Key, Bytes>>,
+    away: AtomicBool,
 }
 
 impl MemoryStore {
@@ -24,14 +27,27 @@ impl MemoryStore {
         Self {
             location: format!("memory://{name}"),
             objects: Mutex::default(),
+            away: AtomicBool::new(false),
         }
     }
 
-    fn objects(&self) -> MutexGuard<'_, BTreeMap<Key, Bytes>> {
-        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Makes every call answer `Unavailable` until it is called with `false`, like a store whose region is lost.
+    pub fn set_away(&self, away: bool) {
+        self.away.store(away, Ordering::SeqCst);
     }
 
-    fn error(&self, kind: ErrorKind, operation: &str, key: &Key) -> Error {
+    fn objects(
+        &self,
+        operation: &str,
+        key: impl Display,
+    ) -> Result<MutexGuard<'_, BTreeMap<Key, Bytes>>> {
+        if self.away.load(Ordering::SeqCst) {
+            return Err(self.error(ErrorKind::Unavailable, operation, key));
+        }
+        Ok(self.objects.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn error(&self, kind: ErrorKind, operation: &str, key: impl Display) -> Error {
         Error::new(kind, operation, format!("{}/{key}", self.location))
     }
 }
@@ -43,7 +59,7 @@ impl ObjectStore for MemoryStore {
     }
 
     async fn create(&self, key: &Key, body: Bytes) -> Result<()> {
-        let mut objects = self.objects();
+        let mut objects = self.objects("create object", key)?;
         if objects.contains_key(key) {
             return Err(self.error(ErrorKind::AlreadyExists, "create object", key));
         }
@@ -52,7 +68,7 @@ impl ObjectStore for MemoryStore {
     }
 
     async fn get(&self, key: &Key) -> Result<Bytes> {
-        let found = self.objects().get(key).cloned();
+        let found = self.objects("read object", key)?.get(key).cloned();
         found.ok_or_else(|| self.error(ErrorKind::NotFound, "read object", key))
     }
 
@@ -80,7 +96,7 @@ impl ObjectStore for MemoryStore {
         after: Option<&Key>,
         limit: usize,
     ) -> Result<Vec<ObjectInfo>> {
-        let objects = self.objects();
+        let objects = self.objects("list objects", prefix)?;
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         Ok(objects
             .range::<Key, _>((from, Bound::Unbounded))
@@ -94,7 +110,22 @@ impl ObjectStore for MemoryStore {
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
-        self.objects().remove(key);
+        self.objects("delete object", key)?.remove(key);
         Ok(())
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::MemoryStore;
+    use crate::conformance::object_store::Subject;
+
+    async fn subject() -> Subject {
+        let store = Arc::new(MemoryStore::new("conformance"));
+        Subject::new(Arc::clone(&store) as _, move || store.set_away(true))
+    }
+
+    crate::object_store_conformance!(subject);
 }

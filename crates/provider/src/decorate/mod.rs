@@ -1,0 +1,1 @@
+//! Decorators of [`ObjectStore`](crate::ObjectStore): each adds one thing to any store.
