@@ -53,7 +53,9 @@ pub struct LogFacts {
     pub epoch: Epoch,
     /// Its timeline.
     pub timeline: TimelineId,
-    /// End of the contiguous part: everything before it is there.
+    /// Where it begins: nothing before this can be replayed from this store.
+    pub start: Lsn,
+    /// End of the contiguous part: everything from `start` to here is there.
     pub end: Lsn,
     /// Whether the chain is sealed.
     pub sealed: bool,

@@ -132,8 +132,11 @@ pub trait LogStream: Send + Sync {
         stop: watch::Receiver<bool>,
     ) -> Result<()>;
 
-    /// Writes one heartbeat row on the primary in `region` and returns its time.
-    async fn beat(&self, region: &RegionName) -> Result<Timestamp>;
+    /// Returns the time between two heartbeats, which is the error of an achieved recovery point.
+    fn heartbeat_interval(&self) -> Duration;
+
+    /// Writes one heartbeat row of `epoch` on the primary in `region` and returns its time.
+    async fn beat(&self, region: &RegionName, epoch: Epoch) -> Result<Timestamp>;
 
     /// Reads the newest heartbeat that the instance in `region` holds; `None` if there is none.
     async fn last_beat(&self, region: &RegionName) -> Result<Option<Timestamp>>;
