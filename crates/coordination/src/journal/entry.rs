@@ -1,0 +1,81 @@
+//! An entry of a journal.
+
+use bytes::Bytes;
+use dr_model::ExecutionId;
+use dr_provider::Key;
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::Actor;
+use crate::operation::key;
+
+/// The version of the entry's format that this code writes, and the only one that it reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// What an entry says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind", content = "content")]
+pub enum Body<T> {
+    /// What the execution notes: an intent, an outcome.
+    Record(T),
+    /// From here on the entry's actor runs the execution; all others stop.
+    Takeover {
+        /// Why it was taken over.
+        reason: String,
+    },
+}
+
+/// One entry: written once, never changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry<T> {
+    /// [`FORMAT_VERSION`].
+    pub version: u32,
+    /// Its number: dense, from 1.
+    pub sequence: u64,
+    /// When it was written, by its writer's clock.
+    pub at: Timestamp,
+    /// Who wrote it.
+    pub actor: Actor,
+    /// What it says.
+    pub body: Body<T>,
+}
+
+impl<T> Entry<T> {
+    /// Returns the key of entry `sequence` of an execution.
+    #[must_use]
+    pub fn key(execution: &ExecutionId, sequence: u64) -> Key {
+        key(format!("execution/{execution}/{sequence:06}"))
+    }
+
+    /// Returns what the execution noted; `None` for a takeover.
+    pub fn record(&self) -> Option<&T> {
+        match &self.body {
+            Body::Record(record) => Some(record),
+            Body::Takeover { .. } => None,
+        }
+    }
+}
+
+impl<T: Serialize> Entry<T> {
+    /// Returns the bytes that are stored; the error says why the body has no JSON form.
+    pub(crate) fn to_bytes(&self) -> Result<Bytes, serde_json::Error> {
+        let mut text = serde_json::to_vec_pretty(self)?;
+        text.push(b'\n');
+        Ok(text.into())
+    }
+}
+
+impl<T: DeserializeOwned> Entry<T> {
+    /// Reads a stored entry and checks its number; the error says what is wrong.
+    pub(crate) fn from_bytes(bytes: &[u8], sequence: u64) -> Result<Self, String> {
+        let entry: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if entry.version != FORMAT_VERSION {
+            return Err(format!("format version {} is not known", entry.version));
+        }
+        if entry.sequence != sequence {
+            return Err(format!("it is entry {}, not {sequence}", entry.sequence));
+        }
+        Ok(entry)
+    }
+}

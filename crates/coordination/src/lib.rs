@@ -1,0 +1,21 @@
+//! Who is primary, what is promised, how a region is left: the protocol of `dr` (`docs/protocol.md`).
+//!
+//! Everything here is decided by create-only writes to object stores. There is no other coordination service, no clock
+//! comparison between machines and no mutable object. Each algorithm is a state machine without I/O, driven by thin async
+//! functions against [`dr_provider::ObjectStore`] and by the model checker against a modelled store, so that what is
+//! checked is what ships.
+//!
+//! - [`register`]: the epochs of a workload. [`Register::read`](register::Register::read) says who is primary,
+//!   [`Register::create`](register::Register::create) is the single flight of every change.
+//! - [`journal`]: what an execution intends and did; takeover.
+
+pub mod actor;
+pub mod journal;
+mod operation;
+mod publish;
+pub mod register;
+#[cfg(test)]
+mod testing;
+
+pub use actor::Actor;
+pub use operation::Patience;
