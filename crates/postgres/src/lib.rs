@@ -1,0 +1,3 @@
+//! The driver for self-managed PostgreSQL.
+
+pub mod wal;

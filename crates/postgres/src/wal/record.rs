@@ -1,0 +1,122 @@
+//! Record headers, and the little of their content that matters here: commits and segment switches.
+//!
+//! Layout: `XLogRecord` in `access/xlogrecord.h`, `xl_xact_commit` in `access/xact.h`; the same in versions 15 to 18.
+
+use dr_model::Lsn;
+use jiff::Timestamp;
+
+/// Bytes of a record header (`SizeOfXLogRecord`).
+pub(super) const HEADER_BYTES: usize = 24;
+/// The checksum stands last in the header and covers what is before it.
+pub(super) const CHECKSUM_OFFSET: usize = 20;
+/// Bytes kept from the start of a record: enough for everything that is read out of it.
+pub(super) const HEAD_BYTES: usize = 48;
+
+const XLOG_MANAGER: u8 = 0;
+const TRANSACTION_MANAGER: u8 = 1;
+/// Highest built-in resource manager (`RM_LOGICALMSG_ID`); extensions have 128 to 255.
+const LAST_BUILT_IN_MANAGER: u8 = 21;
+const FIRST_CUSTOM_MANAGER: u8 = 128;
+
+/// The upper half of `xl_info` belongs to the resource manager.
+const MANAGER_INFO: u8 = 0xF0;
+const SWITCH: u8 = 0x40;
+const TRANSACTION_OPERATION: u8 = 0x70;
+const COMMIT: u8 = 0x00;
+const COMMIT_PREPARED: u8 = 0x30;
+
+const DATA_SHORT: u8 = 255;
+const DATA_LONG: u8 = 254;
+const ORIGIN: u8 = 253;
+const TOP_LEVEL_TRANSACTION: u8 = 252;
+
+/// Seconds from the Unix epoch to PostgreSQL's, 2000-01-01.
+const EPOCH_SECONDS: i64 = 946_684_800;
+
+/// A complete record whose checksum is right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Position of its first byte.
+    pub start: Lsn,
+    /// Position after it as PostgreSQL reports it (`EndRecPtr`, the replay position once it is replayed): rounded up to 8
+    /// bytes, and for a segment switch the end of the segment.
+    pub end: Lsn,
+    /// Number of the resource manager that wrote it (`xl_rmid`).
+    pub resource_manager: u8,
+    /// Flags and kind of record (`xl_info`).
+    pub info: u8,
+    /// Transaction that it belongs to; 0 if none.
+    pub transaction: u32,
+    /// If it commits a transaction, plainly or prepared: what it says of it.
+    pub commit: Option<CommitInfo>,
+}
+
+/// What a commit record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommitInfo {
+    /// The server's clock at the commit, the one that `recovery_target_time` is compared with.
+    pub at: Timestamp,
+}
+
+/// The fields of a record header.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RecordHeader {
+    pub(super) total_bytes: u32,
+    pub(super) transaction: u32,
+    pub(super) previous: Lsn,
+    pub(super) info: u8,
+    pub(super) resource_manager: u8,
+    pub(super) checksum: u32,
+}
+
+impl RecordHeader {
+    pub(super) fn parse(head: &[u8; HEAD_BYTES]) -> Self {
+        let word =
+            |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        Self {
+            total_bytes: word(0),
+            transaction: word(4),
+            previous: Lsn(u64::from(word(8)) | u64::from(word(12)) << 32),
+            info: head[16],
+            resource_manager: head[17],
+            checksum: word(20),
+        }
+    }
+
+    pub(super) fn manager_known(&self) -> bool {
+        self.resource_manager <= LAST_BUILT_IN_MANAGER
+            || self.resource_manager >= FIRST_CUSTOM_MANAGER
+    }
+
+    pub(super) fn is_switch(&self) -> bool {
+        self.resource_manager == XLOG_MANAGER && self.info & MANAGER_INFO == SWITCH
+    }
+
+    /// Reads the commit time out of a commit record's first bytes.
+    ///
+    /// A commit refers to no blocks, so its data follows a few short headers: the replication origin and the top-level
+    /// transaction, each if there is one, and the length of the data.
+    pub(super) fn commit(&self, head: &[u8]) -> Option<CommitInfo> {
+        let operation = self.info & TRANSACTION_OPERATION;
+        if self.resource_manager != TRANSACTION_MANAGER
+            || (operation != COMMIT && operation != COMMIT_PREPARED)
+        {
+            return None;
+        }
+        let mut at = HEADER_BYTES;
+        let data = loop {
+            match *head.get(at)? {
+                ORIGIN => at += 3,
+                TOP_LEVEL_TRANSACTION => at += 5,
+                DATA_SHORT => break at + 2,
+                DATA_LONG => break at + 5,
+                _ => return None,
+            }
+        };
+        let bytes: [u8; 8] = head.get(data..data + 8)?.try_into().ok()?;
+        let since_2000 = i64::from_le_bytes(bytes);
+        let microseconds = since_2000.checked_add(EPOCH_SECONDS * 1_000_000)?;
+        let at = Timestamp::from_microsecond(microseconds).ok()?;
+        Some(CommitInfo { at })
+    }
+}
