@@ -33,11 +33,12 @@ mod suggest;
 mod template;
 
 pub use address::{Endpoint, endpoint, socket_address};
+pub use collections::{list, map};
 pub use context::{Context, Resolver};
 pub use node::{Node, Span, Spanned, Value};
 pub use problem::{Problem, Severity};
 pub use quantity::ByteSize;
-pub use reader::Reader;
+pub use reader::{Reader, one_of};
 pub use scalar::{FromNode, choice, parsed};
 pub use suggest::closest;
 pub use template::Template;

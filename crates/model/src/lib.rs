@@ -16,5 +16,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use epoch::Epoch;
 pub use execution::{ExecutionId, StepId};
 pub use lsn::Lsn;
-pub use name::{RegionName, ResourceId, ResourceName, WorkloadName};
+pub use name::{
+    RegionName, ResourceId, ResourceName, RunbookName, ScheduleName, ServiceName, WorkloadName,
+};
 pub use wal::{SegmentSize, SystemIdentifier, TimelineId};

@@ -83,6 +83,19 @@ name!(
     ResourceName
 );
 
+name!(
+    /// The name of a service within its workload: something that is started where the workload is served.
+    ServiceName
+);
+name!(
+    /// The name of a schedule within its file.
+    ScheduleName
+);
+name!(
+    /// The name of a runbook.
+    RunbookName
+);
+
 impl RegionName {
     /// Returns the name with `_` for `-`, for replication slots and `application_name`, whose alphabet has no hyphen.
     #[must_use]

@@ -114,6 +114,15 @@ impl Node {
         }
     }
 
+    /// Returns the keys, if this is a map.
+    #[must_use]
+    pub fn keys(&self) -> Option<Vec<&str>> {
+        match &self.value {
+            Value::Map(entries) => Some(entries.iter().map(|(k, _)| k.value.as_str()).collect()),
+            _ => None,
+        }
+    }
+
     /// Returns the text as written, if this is text.
     #[must_use]
     pub fn as_text(&self) -> Option<&str> {

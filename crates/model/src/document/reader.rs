@@ -8,16 +8,16 @@ use super::{Context, FromNode, Node, Problem, Span, Spanned, Value};
 /// are found, and a key that nobody asked for is reported with the closest one that somebody did.
 #[derive(Debug)]
 #[must_use = "call `finish`, which reports the unknown keys"]
-pub struct Reader<'a> {
-    span: &'a Span,
-    entries: &'a [(Spanned<String>, Node)],
+pub struct Reader<'n, 'c> {
+    span: &'n Span,
+    entries: &'n [(Spanned<String>, Node)],
     known: Vec<&'static str>,
-    context: &'a mut Context,
+    context: &'c mut Context,
 }
 
-impl<'a> Reader<'a> {
+impl<'n, 'c> Reader<'n, 'c> {
     /// Starts reading `node`; reports and returns `None` if it is not a map.
-    pub fn open(node: &'a Node, context: &'a mut Context) -> Option<Self> {
+    pub fn open(node: &'n Node, context: &'c mut Context) -> Option<Self> {
         let entries = node.entries(context)?;
         Some(Self {
             span: &node.span,
@@ -77,7 +77,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns what stands under a key, unread: somebody else will read it.
-    pub fn node(&mut self, key: &'static str) -> Option<&'a Node> {
+    pub fn node(&mut self, key: &'static str) -> Option<&'n Node> {
         self.known.push(key);
         let found = |(k, _): &&(Spanned<String>, Node)| k.value == key;
         self.entries.iter().find(found).map(|(_, node)| node)
@@ -85,7 +85,7 @@ impl<'a> Reader<'a> {
 
     /// Returns where the map stands.
     #[must_use]
-    pub fn span(&self) -> &'a Span {
+    pub fn span(&self) -> &'n Span {
         self.span
     }
 
@@ -131,7 +131,8 @@ impl Node {
 }
 
 /// Lists words for a message: "`a`, `b` or `c`".
-pub(super) fn one_of<S: AsRef<str>>(words: &[S]) -> String {
+#[must_use]
+pub fn one_of<S: AsRef<str>>(words: &[S]) -> String {
     let quoted: Vec<_> = words.iter().map(|w| format!("`{}`", w.as_ref())).collect();
     match quoted.split_last() {
         None => "nothing".to_owned(),

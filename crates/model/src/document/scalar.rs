@@ -9,7 +9,9 @@ use std::str::FromStr;
 
 use super::reader::one_of;
 use super::{Context, Node, Problem, Spanned, Value};
-use crate::{Lsn, RegionName, ResourceId, ResourceName, WorkloadName};
+use crate::{
+    Lsn, RegionName, ResourceId, ResourceName, RunbookName, ScheduleName, ServiceName, WorkloadName,
+};
 
 /// A value that can be read from a document.
 pub trait FromNode: Sized {
@@ -104,6 +106,9 @@ from_text!(
     RegionName: "the name of a region, such as `us-east-1`",
     WorkloadName: "the name of a workload, such as `orders`",
     ResourceName: "the name of a resource, such as `database`",
+    ServiceName: "the name of a service, such as `ledger`",
+    ScheduleName: "the name of a schedule, such as `daily-snapshot`",
+    RunbookName: "the name of a runbook, such as `failover-region`",
     ResourceId: "the full name of a resource, such as `orders/database`",
     Lsn: "a WAL position, such as `16/B374D848`",
 );

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use rstest::rstest;
 
-use super::*;
+use super::{ByteSize, Context, FromNode, Node, Reader, Span, Spanned, Template, Value};
+use super::{choice, endpoint, socket_address};
 use crate::{Lsn, RegionName, ResourceId};
 
 fn at(line: u32) -> Span {

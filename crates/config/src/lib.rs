@@ -1,0 +1,35 @@
+//! The configuration of `dr`: one directory of YAML, read into validated values.
+//!
+//! A configuration is used whole or not at all, and what is wrong with it is said all at once: each problem with file,
+//! line, column, what was expected and a hint. What belongs to a driver, a kind of traffic or a step stays a subtree
+//! with its places, which its owner reads; the names of those kinds are handed in as [`Kinds`], so that a new driver
+//! changes nothing here.
+
+mod config;
+pub mod cron;
+mod digest;
+mod kinds;
+mod load;
+mod overlap;
+mod problems;
+mod region;
+mod runbook;
+pub mod scaffold;
+mod schedule;
+mod scope;
+mod workload;
+mod yaml;
+
+pub use config::Config;
+pub use cron::Cron;
+pub use kinds::{Check, Kinds, StepKind};
+pub use load::{Loaded, load};
+pub use problems::Problems;
+pub use region::{Daemon, Region, StoreLocation};
+pub use runbook::{Retry, Runbook, Step};
+pub use schedule::{Keep, Place, Schedule, Trigger};
+pub use workload::{
+    Approval, HealthCheck, Notify, Objectives, Resource, Service, ServiceInstance, Traffic,
+    Workload,
+};
+pub use yaml::parse;

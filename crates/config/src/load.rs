@@ -1,0 +1,198 @@
+//! From a directory to a validated configuration.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dr_model::document::{Context, Node, Problem, Reader, Resolver, Severity, map};
+
+use crate::config::{Config, Contents};
+use crate::scope::{Scope, version};
+use crate::{Kinds, Problems, Region, Workload, digest, overlap, runbook, schedule, yaml};
+
+/// No file is read that is larger than this.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// A configuration that can be used, and what somebody should look at.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Problems that do not stop it from being used.
+    pub warnings: Vec<Problem>,
+}
+
+/// Loads the configuration at `path`: a directory that holds `dr.yaml`, or that file itself.
+///
+/// Reads `dr.yaml`, `schedules/*.yaml` and `runbooks/*.yaml`, and reports the problems of all of them at once.
+pub fn load(path: &Path, kinds: &Kinds, resolver: Arc<dyn Resolver>) -> Result<Loaded, Problems> {
+    let directory = directory(path)?;
+    let mut context = Context::new(&directory, Arc::clone(&resolver));
+    let root = file(&directory, "dr.yaml", &mut context);
+    let schedules = files(&directory, "schedules", &mut context);
+    let runbooks = files(&directory, "runbooks", &mut context);
+    let digest = digest::digest(
+        root.iter()
+            .chain(schedules.values())
+            .chain(runbooks.values()),
+    );
+
+    let scope = Scope::new(root.as_ref(), kinds);
+    let contents = root
+        .as_ref()
+        .and_then(|root| read_root(root, &mut context, &scope));
+    let mut all_schedules = Vec::new();
+    for (stem, node) in &schedules {
+        all_schedules.extend(schedule::read(stem, node, &mut context, &scope));
+    }
+    let mut all_runbooks = BTreeMap::new();
+    for node in runbooks.values() {
+        let Some(read) = runbook::read(node, &mut context, &scope) else {
+            continue;
+        };
+        let name = read.value.name.clone();
+        if all_runbooks.insert(name.clone(), read.value).is_some() {
+            let problem =
+                Problem::error(&read.span, format!("there is a runbook `{name}` already"));
+            context.report(problem);
+        }
+    }
+    if let Some(contents) = &contents {
+        overlap::check(contents, &mut context);
+    }
+
+    let refused = context.errors() > 0;
+    let problems = context.into_problems();
+    match contents {
+        Some(contents) if !refused => Ok(Loaded {
+            config: Config {
+                directory,
+                organization: contents.organization,
+                regions: contents.regions,
+                workloads: contents.workloads,
+                schedules: all_schedules,
+                runbooks: all_runbooks,
+                digest,
+                resolver,
+            },
+            warnings: problems,
+        }),
+        _ => {
+            debug_assert!(problems.iter().any(|p| p.severity == Severity::Error));
+            Err(Problems(problems))
+        }
+    }
+}
+
+fn read_root(node: &Node, context: &mut Context, scope: &Scope<'_>) -> Option<Contents> {
+    let mut reader = Reader::open(node, context)?;
+    version(&mut reader);
+    let organization = reader.optional("organization");
+    let region = |n: &Node, c: &mut Context| Region::read(n, c, scope);
+    let regions = reader.required_with("regions", map(region));
+    let workload = |n: &Node, c: &mut Context| Workload::read(n, c, scope);
+    let workloads = reader.required_with("workloads", map(workload));
+    reader.finish();
+    Some(Contents {
+        organization,
+        regions: regions?,
+        workloads: workloads?,
+    })
+}
+
+/// Returns the absolute directory of the configuration.
+fn directory(path: &Path) -> Result<PathBuf, Problems> {
+    let shown = path.display();
+    let absent = || {
+        let problem = Problem::nowhere(format!("there is no configuration at `{shown}`"))
+            .expected("a directory that holds `dr.yaml`")
+            .hint("`dr init` writes one; `--config` says where it is");
+        Problems(vec![problem])
+    };
+    let absolute = path.canonicalize().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => absent(),
+        _ => {
+            let what = format!("`{shown}` cannot be read: {error}");
+            Problems(vec![Problem::nowhere(what)])
+        }
+    })?;
+    if absolute.is_dir() {
+        return match absolute.join("dr.yaml").exists() {
+            true => Ok(absolute),
+            false => Err(absent()),
+        };
+    }
+    match (absolute.file_name(), absolute.parent()) {
+        (Some(name), Some(parent)) if name == "dr.yaml" => Ok(parent.to_owned()),
+        _ => Err(absent()),
+    }
+}
+
+/// Reads one file; `name` is relative to the directory and its name in messages.
+fn file(directory: &Path, name: &str, context: &mut Context) -> Option<Node> {
+    let path = directory.join(name);
+    let read = || -> Result<Node, Box<Problem>> {
+        let unreadable =
+            |why: String| Box::new(Problem::nowhere(format!("`{name}` cannot be read: {why}")));
+        let metadata = path.metadata().map_err(|e| unreadable(e.to_string()))?;
+        if metadata.len() > MAX_BYTES {
+            return Err(unreadable(format!("it is larger than {MAX_BYTES} bytes")));
+        }
+        let text = std::fs::read_to_string(&path).map_err(|e| unreadable(e.to_string()))?;
+        yaml::parse(name, &text)
+    };
+    match read() {
+        Ok(node) => Some(node),
+        Err(problem) => {
+            context.report(*problem);
+            None
+        }
+    }
+}
+
+/// Reads the `*.yaml` of a directory, by name without the ending. A directory that is missing holds none.
+fn files(directory: &Path, folder: &str, context: &mut Context) -> BTreeMap<String, Node> {
+    let mut nodes = BTreeMap::new();
+    let entries = match std::fs::read_dir(directory.join(folder)) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return nodes,
+        Err(error) => {
+            context.report(Problem::nowhere(format!(
+                "`{folder}` cannot be read: {error}"
+            )));
+            return nodes;
+        }
+    };
+    for entry in entries {
+        let name = match entry {
+            Ok(entry) => entry.file_name().to_string_lossy().into_owned(),
+            Err(error) => {
+                context.report(Problem::nowhere(format!(
+                    "`{folder}` cannot be read: {error}"
+                )));
+                continue;
+            }
+        };
+        if name.starts_with('.') {
+            continue;
+        }
+        match name.strip_suffix(".yaml") {
+            Some(stem) => {
+                if let Some(node) = file(directory, &format!("{folder}/{name}"), context) {
+                    nodes.insert(stem.to_owned(), node);
+                }
+            }
+            None if name.ends_with(".yml") => {
+                let what = format!("`{folder}/{name}` is not read");
+                let problem = Problem::nowhere(what).hint("only `*.yaml` is: rename it");
+                context.report(Problem {
+                    severity: Severity::Warning,
+                    ..problem
+                });
+            }
+            None => {}
+        }
+    }
+    nodes
+}

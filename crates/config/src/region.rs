@@ -1,0 +1,100 @@
+//! Regions: their stores and daemons.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use dr_model::document::{Context, FromNode, Node, Problem, Reader, one_of, socket_address};
+
+use crate::scope::Scope;
+
+/// A place that can be lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Where everything that `dr` keeps in this region is kept.
+    pub store: StoreLocation,
+    /// How the daemon of this region runs; `None` if none of it was configured.
+    pub daemon: Option<Daemon>,
+}
+
+/// Where a store is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreLocation {
+    /// A directory, absolute.
+    Directory(PathBuf),
+    /// A location with one of the schemes that the binary knows.
+    Url {
+        /// The scheme, such as `s3`.
+        scheme: String,
+        /// The whole location.
+        url: String,
+    },
+}
+
+/// How a daemon runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Daemon {
+    /// Where it answers health and metrics.
+    pub listen: SocketAddr,
+    /// Where it keeps what it need not lose: its socket, lock and catalog. Absolute.
+    pub state_directory: PathBuf,
+}
+
+impl FromNode for Daemon {
+    fn from_node(node: &Node, context: &mut Context) -> Option<Self> {
+        let mut reader = Reader::open(node, context)?;
+        let listen = reader.required_with("listen", socket_address(None));
+        let state_directory = reader.required("state_directory");
+        reader.finish();
+        Some(Self {
+            listen: listen?,
+            state_directory: state_directory?,
+        })
+    }
+}
+
+impl Region {
+    pub(crate) fn read(node: &Node, context: &mut Context, scope: &Scope<'_>) -> Option<Self> {
+        let mut reader = Reader::open(node, context)?;
+        let store = reader.required_with("store", |node, context| store(node, context, scope));
+        let daemon = reader.optional("daemon");
+        reader.finish();
+        Some(Self {
+            store: store?,
+            daemon,
+        })
+    }
+}
+
+fn store(node: &Node, context: &mut Context, scope: &Scope<'_>) -> Option<StoreLocation> {
+    let text = String::from_node(node, context)?;
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return PathBuf::from_node(node, context).map(StoreLocation::Directory);
+    };
+    if scheme == "file" {
+        if rest.starts_with('/') {
+            return Some(StoreLocation::Directory(PathBuf::from(rest)));
+        }
+        let problem = Problem::error(&node.span, "a `file://` location must be absolute")
+            .expected("`file:///srv/dr/store`, or a path relative to the configuration");
+        context.report(problem);
+        return None;
+    }
+    if scope.kinds.stores.contains(scheme) {
+        return Some(StoreLocation::Url {
+            scheme: scheme.to_owned(),
+            url: text,
+        });
+    }
+    let mut known = vec!["file"];
+    known.extend(&scope.kinds.stores);
+    let problem = Problem::error(
+        &node.span,
+        format!("no store of the scheme `{scheme}` is known"),
+    )
+    .expected(format!(
+        "a path, or a location with the scheme {}",
+        one_of(&known)
+    ));
+    context.report(problem);
+    None
+}

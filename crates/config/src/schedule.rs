@@ -1,0 +1,231 @@
+//! Schedules: when a job runs, for which resource, where.
+
+use std::time::Duration;
+
+use dr_model::document::{
+    Context, FromNode, Node, Problem, Reader, Span, Spanned, choice, map, one_of,
+};
+use dr_model::{ResourceId, ScheduleName};
+use jiff::tz::TimeZone;
+
+use crate::cron::{self, Cron};
+use crate::scope::{Scope, known_word, version};
+
+/// When a job runs for which resource.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    /// Where it stands.
+    pub span: Span,
+    /// The name of its file, without `schedules/` and `.yaml`.
+    pub group: String,
+    /// Its name there.
+    pub name: ScheduleName,
+    /// The job, which is known.
+    pub job: String,
+    /// The resource that the job is for.
+    pub resource: ResourceId,
+    /// Where it runs.
+    pub place: Place,
+    /// What makes it run.
+    pub trigger: Trigger,
+    /// What an expiry keeps; `None` where none was written.
+    pub keep: Option<Keep>,
+}
+
+/// A role that a region has: so a schedule stays true after a failover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// Where the workload is served.
+    Primary,
+    /// In each of its other regions.
+    Recovery,
+    /// In all of its regions.
+    All,
+}
+
+/// What makes a schedule run.
+#[derive(Clone, Debug)]
+pub enum Trigger {
+    /// The clock.
+    Cron(Cron),
+    /// The success of another schedule of the same file.
+    After(ScheduleName),
+    /// It never ends.
+    Continuous,
+}
+
+/// What an expiry keeps: everything `within` a time, and then one of each period.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// Everything younger than this.
+    pub within: Option<Duration>,
+    /// The newest of each of so many days.
+    pub daily: u32,
+    /// The newest of each of so many weeks.
+    pub weekly: u32,
+    /// The newest of each of so many months.
+    pub monthly: u32,
+    /// The newest of each of so many years.
+    pub yearly: u32,
+}
+
+impl FromNode for Keep {
+    fn from_node(node: &Node, context: &mut Context) -> Option<Self> {
+        let mut reader = Reader::open(node, context)?;
+        let keep = Self {
+            within: reader.optional("within"),
+            daily: reader.or_default("daily"),
+            weekly: reader.or_default("weekly"),
+            monthly: reader.or_default("monthly"),
+            yearly: reader.or_default("yearly"),
+        };
+        if keep == Self::default() {
+            let problem = Problem::error(reader.span(), "this would keep nothing")
+                .expected("`within`, `daily`, `weekly`, `monthly` or `yearly`");
+            reader.context().report(problem);
+        }
+        reader.finish();
+        Some(keep)
+    }
+}
+
+/// Reads one file of `schedules/`.
+pub(crate) fn read(
+    group: &str,
+    node: &Node,
+    context: &mut Context,
+    scope: &Scope<'_>,
+) -> Vec<Schedule> {
+    let Some(mut reader) = Reader::open(node, context) else {
+        return Vec::new();
+    };
+    version(&mut reader);
+    let zone = reader
+        .required_with("timezone", cron::zone)
+        .unwrap_or(TimeZone::UTC);
+    let jobs = reader.node("jobs");
+    let entry = |n: &Node, c: &mut Context| Entry::read(n, c, &zone, scope);
+    let entries = reader
+        .required_with("jobs", map::<ScheduleName, _>(entry))
+        .unwrap_or_default();
+    reader.finish();
+    let names: Vec<_> = jobs.and_then(Node::keys).unwrap_or_default();
+    let mut schedules = Vec::new();
+    for (name, entry) in entries {
+        let follows = entry
+            .after
+            .as_ref()
+            .filter(|after| !names.contains(&after.value.as_str()));
+        if let Some(after) = follows {
+            let what = format!("there is no schedule `{}` in this file", after.value);
+            let problem = Problem::error(&after.span, what)
+                .expected(one_of(&names))
+                .suggest(after.value.as_str(), &names);
+            context.within(&format!("jobs.{name}.after"), |c| c.report(problem));
+        }
+        schedules.push(entry.finish(group, name));
+    }
+    check_circles(&schedules, context);
+    schedules
+}
+
+/// Reports each schedule that waits for itself.
+fn check_circles(schedules: &[Schedule], context: &mut Context) {
+    let next = |schedule: &Schedule| match &schedule.trigger {
+        Trigger::After(name) => schedules.iter().find(|s| s.name == *name),
+        _ => None,
+    };
+    for schedule in schedules {
+        let mut at = next(schedule);
+        for _ in schedules {
+            if at.is_some_and(|s| s.name == schedule.name) {
+                let what = format!("`{}` waits for itself", schedule.name);
+                let problem = Problem::error(&schedule.span, what)
+                    .hint("one schedule of a chain needs `cron`");
+                context.within(&format!("jobs.{}", schedule.name), |c| c.report(problem));
+                break;
+            }
+            at = at.and_then(next);
+        }
+    }
+}
+
+/// A schedule before its file has been read to the end.
+struct Entry {
+    span: Span,
+    job: String,
+    resource: ResourceId,
+    place: Place,
+    cron: Option<Cron>,
+    after: Option<Spanned<ScheduleName>>,
+    keep: Option<Keep>,
+}
+
+impl Entry {
+    fn read(
+        node: &Node,
+        context: &mut Context,
+        zone: &TimeZone,
+        scope: &Scope<'_>,
+    ) -> Option<Self> {
+        let mut reader = Reader::open(node, context)?;
+        let job = reader.required_with("job", |n, c| known_word(n, c, "job", &scope.kinds.jobs));
+        let resource = reader.required_with("resource", |n, c| scope.resource(n, c));
+        let places = [
+            ("primary", Place::Primary),
+            ("recovery", Place::Recovery),
+            ("all", Place::All),
+        ];
+        let place = reader.required_with("in", choice(&places));
+        let cron = reader.optional_with("cron", |n, c| Cron::read(n, c, zone));
+        let after = reader.optional("after");
+        let continuous: Option<Spanned<bool>> = reader.optional("continuous");
+        if let Some(Spanned { span, value: false }) = &continuous {
+            let problem = Problem::error(span, "found `false`")
+                .expected("`true`")
+                .hint("leave the key out");
+            reader.context().report(problem);
+        }
+        let triggers = ["cron", "after", "continuous"];
+        let written = triggers
+            .iter()
+            .filter(|key| reader.node(key).is_some())
+            .count();
+        if written != 1 {
+            let problem = Problem::error(reader.span(), format!("there are {written} triggers"))
+                .expected("exactly one of `cron`, `after` and `continuous`");
+            reader.context().report(problem);
+        }
+        let keep = reader.optional("keep");
+        reader.finish();
+        let triggered = cron.is_some() || after.is_some() || continuous.is_some();
+        triggered.then_some(())?;
+        Some(Self {
+            span: node.span.clone(),
+            job: job?.value,
+            resource: resource?,
+            place: place?,
+            cron,
+            after,
+            keep,
+        })
+    }
+
+    fn finish(self, group: &str, name: ScheduleName) -> Schedule {
+        let trigger = match (self.cron, self.after) {
+            (Some(cron), _) => Trigger::Cron(cron),
+            (None, Some(after)) => Trigger::After(after.value),
+            (None, None) => Trigger::Continuous,
+        };
+        Schedule {
+            span: self.span,
+            group: group.to_owned(),
+            name,
+            job: self.job,
+            resource: self.resource,
+            place: self.place,
+            trigger,
+            keep: self.keep,
+        }
+    }
+}

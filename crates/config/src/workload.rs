@@ -1,0 +1,200 @@
+//! Workloads: what the business calls an application.
+
+mod parts;
+mod places;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dr_model::document::{Context, FromNode, Node, Problem, Reader, Span, Template, list, map};
+use dr_model::{RegionName, ResourceName, ServiceName};
+
+use crate::scope::Scope;
+use places::Places;
+
+/// What the business calls an application, with everything that moves with it.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// Where it stands.
+    pub span: Span,
+    /// How critical it is, in the words of the organization.
+    pub tier: Option<String>,
+    /// Who owns it.
+    pub owner: Option<String>,
+    /// What was promised of its recovery.
+    pub objectives: Objectives,
+    /// The largest loss that a failover accepts without being asked again; the recovery point objective unless set.
+    pub max_loss: Duration,
+    /// The region where it is normally served.
+    pub home: RegionName,
+    /// The regions that it can be moved to, best first; never the home.
+    pub recovery: Vec<RegionName>,
+    /// Who must agree to a failover.
+    pub approval: Approval,
+    /// Its state.
+    pub resources: BTreeMap<ResourceName, Resource>,
+    /// What is started where it is served.
+    pub services: BTreeMap<ServiceName, Service>,
+    /// What leads clients to a region, in the order written.
+    pub traffic: Vec<Traffic>,
+    /// What tells whether it works, in the order written.
+    pub checks: Vec<HealthCheck>,
+    /// Who is told.
+    pub notify: Vec<Notify>,
+}
+
+/// What was promised of a workload's recovery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Objectives {
+    /// The longest stretch of commits that may be lost.
+    pub rpo: Duration,
+    /// The longest time until it is served again.
+    pub rto: Duration,
+}
+
+/// Who must agree to a failover.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Approval {
+    /// How many people, besides the one who starts it.
+    pub quorum: u32,
+}
+
+/// One thing with state; only its driver knows what the node says.
+#[derive(Clone, Debug)]
+pub struct Resource {
+    /// The kind, which is known.
+    pub kind: String,
+    /// The whole entry, `kind` included.
+    pub node: Node,
+}
+
+/// Something that is started where the workload is served.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// How, per region.
+    pub regions: BTreeMap<RegionName, ServiceInstance>,
+}
+
+/// How a service is started, stopped and checked in one region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceInstance {
+    /// The host that the commands run on: `local` or `ssh://user@name`.
+    pub host: String,
+    /// Starts it; must succeed if it runs already.
+    pub start: Vec<String>,
+    /// Stops it; must succeed if it is stopped already.
+    pub stop: Option<Vec<String>>,
+    /// Succeeds if it runs.
+    pub check: Option<Vec<String>>,
+}
+
+/// What leads clients to a region; only its implementation knows what the node says.
+#[derive(Clone, Debug)]
+pub struct Traffic {
+    /// The kind, which is known.
+    pub kind: String,
+    /// The whole entry, `kind` included.
+    pub node: Node,
+}
+
+/// Tells whether a workload works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HealthCheck {
+    /// An address that must answer with a status below 400; `{answer}` in it is the answer of the region checked.
+    Http {
+        /// The address.
+        url: String,
+    },
+    /// A query that must return one row whose first column is true.
+    Sql {
+        /// The resource, of the same workload.
+        resource: ResourceName,
+        /// The query.
+        query: String,
+    },
+}
+
+/// Somebody to tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notify {
+    /// An address that messages are posted to; it may hold a token.
+    Webhook(Template),
+}
+
+impl FromNode for Objectives {
+    fn from_node(node: &Node, context: &mut Context) -> Option<Self> {
+        let mut reader = Reader::open(node, context)?;
+        let rpo = reader.required_with("rpo", positive);
+        let rto = reader.required_with("rto", positive);
+        reader.finish();
+        Some(Self {
+            rpo: rpo?,
+            rto: rto?,
+        })
+    }
+}
+
+fn positive(node: &Node, context: &mut Context) -> Option<Duration> {
+    let duration = Duration::from_node(node, context)?;
+    if duration.is_zero() {
+        let problem = Problem::error(&node.span, "an objective of zero cannot be measured")
+            .expected("a duration above zero")
+            .hint("`sync` on a resource makes commits wait for the recovery region's store");
+        context.report(problem);
+    }
+    Some(duration)
+}
+
+impl FromNode for Approval {
+    fn from_node(node: &Node, context: &mut Context) -> Option<Self> {
+        let mut reader = Reader::open(node, context)?;
+        let quorum = reader.required("quorum");
+        reader.finish();
+        Some(Self { quorum: quorum? })
+    }
+}
+
+impl Workload {
+    pub(crate) fn read(node: &Node, context: &mut Context, scope: &Scope<'_>) -> Option<Self> {
+        let mut reader = Reader::open(node, context)?;
+        let tier = reader.optional("tier");
+        let owner = reader.optional("owner");
+        let objectives: Option<Objectives> = reader.required("objectives");
+        let max_loss = reader.optional("max_loss");
+        let home = reader.required_with("home", |n, c| scope.region(n, c));
+        let recovery = reader.required_with(
+            "recovery",
+            list(|n: &Node, c: &mut Context| scope.region(n, c)),
+        );
+        let approval = reader.or_default("approval");
+        let places = Places::new(home.as_ref(), recovery.as_deref());
+        places.check(reader.context());
+        let resource = |n: &Node, c: &mut Context| Resource::read(n, c, scope, &places);
+        let resources = reader.required_with("resources", map(resource));
+        let service = |n: &Node, c: &mut Context| Service::read(n, c, scope, &places);
+        let services = reader.optional_with("services", map(service));
+        let traffic = |n: &Node, c: &mut Context| Traffic::read(n, c, scope, &places);
+        let traffic = reader.optional_with("traffic", list(traffic));
+        let resource_names = reader.node("resources");
+        let check = |n: &Node, c: &mut Context| HealthCheck::read(n, c, resource_names);
+        let checks = reader.optional_with("checks", list(check));
+        let notify = reader.or_default("notify");
+        reader.finish();
+        let objectives = objectives?;
+        Some(Self {
+            span: node.span.clone(),
+            tier,
+            owner,
+            objectives,
+            max_loss: max_loss.unwrap_or(objectives.rpo),
+            home: home?.value,
+            recovery: recovery?.into_iter().map(|r| r.value).collect(),
+            approval,
+            resources: resources?,
+            services: services.unwrap_or_default(),
+            traffic: traffic.unwrap_or_default(),
+            checks: checks.unwrap_or_default(),
+            notify,
+        })
+    }
+}
