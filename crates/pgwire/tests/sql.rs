@@ -155,6 +155,33 @@ async fn a_statement_is_cancelled_from_outside() {
 }
 
 #[tokio::test]
+async fn a_commit_that_stopped_waiting_for_its_standby_is_noticed() {
+    let settings = [("synchronous_standby_names", "nobody")];
+    let cluster = Cluster::start(&settings, &[]).await;
+    let mut connection = cluster.connect().await;
+    let handle = connection.cancel_handle();
+    let mut other = cluster.connect().await;
+    let canceller = async {
+        let waiting = "select 1 from pg_stat_activity where wait_event = 'SyncRep'";
+        while other.query(waiting).await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        handle.cancel().await.unwrap();
+    };
+    let (committed, ()) = tokio::join!(connection.query("create table t ()"), canceller);
+    assert_eq!(committed.unwrap().tag(), "CREATE TABLE");
+    let [notice] = connection.notices() else {
+        panic!("{:?}", connection.notices())
+    };
+    assert_eq!(notice.severity, "WARNING");
+    assert!(
+        notice
+            .message
+            .contains("canceling wait for synchronous replication")
+    );
+}
+
+#[tokio::test]
 async fn the_end_of_a_session_is_reported_as_the_server_said_it() {
     let cluster = Cluster::start(&[], &[]).await;
     let mut connection = cluster.connect().await;

@@ -6,6 +6,8 @@
 mod commands;
 mod message;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use commands::{CreatedSlot, SlotState, SystemInfo, TimelineHistory};
 pub use message::{ReplicationEvent, StandbyStatus};

@@ -283,34 +283,37 @@ pub struct StatusWriter {
 }
 
 impl StatusWriter {
-    /// Tells the server how far we are.
+    /// Tells the server how far we are. Does nothing once the stream is over.
     ///
-    /// Cancellation-safe: a status is queued whole or not at all, and what is not written goes out with the next.
+    /// Cancellation-safe: a status goes out whole or not at all. One that was cut off goes out with the next call; at
+    /// most one waits, however long the server does not read.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`].
+    /// [`Error::Io`]; why the server ended the session is for the reader to find out.
     pub async fn send(&self, status: &StandbyStatus) -> Result<(), Error> {
         let mut writer = self.writer.lock().await;
+        self.flush(&mut writer).await?;
         // After `CopyDone` a status would be taken for a command.
         if writer.is_copying() {
             writer.queue_copy_data(&status.encode());
+            self.flush(&mut writer).await?;
         }
-        let flushed = writer.flush().await;
-        flushed.map_err(|source| Error::Io {
-            target: self.target.clone(),
-            source,
-        })
+        Ok(())
     }
 
     /// Ends the stream from our side; the reader then returns what was under way and [`ReplicationEvent::End`].
     ///
     /// # Errors
     ///
-    /// [`Error::Io`].
+    /// As [`StatusWriter::send`].
     pub async fn finish(&self) -> Result<(), Error> {
         let mut writer = self.writer.lock().await;
         writer.queue_copy_done();
+        self.flush(&mut writer).await
+    }
+
+    async fn flush(&self, writer: &mut Writer) -> Result<(), Error> {
         let flushed = writer.flush().await;
         flushed.map_err(|source| Error::Io {
             target: self.target.clone(),
