@@ -63,7 +63,8 @@ impl Login<'_> {
             match self.connection.receive().await? {
                 Message::AuthenticationOk => {}
                 Message::AuthenticationCleartextPassword => {
-                    // libpq sends it over anything; a password in the clear on a network is not worth a login.
+                    // libpq sends it over anything; a password in the clear on a network is not
+                    // worth a login.
                     if !self.channel.confidential {
                         return Err(self.unsupported("a clear-text password without TLS"));
                     }
@@ -117,7 +118,8 @@ impl Login<'_> {
             _ if !offered.contains(&SCRAM_SHA_256) => {
                 return Err(self.unsupported(&format!("SASL {}", offered.join(", "))));
             }
-            // Says that we could have bound: a server that did offer it then knows that somebody took the offer away.
+            // Says that we could have bound: a server that did offer it then knows that somebody
+            // took the offer away.
             Some(_) => (SCRAM_SHA_256, ChannelBinding::unrequested()),
             None => (SCRAM_SHA_256, ChannelBinding::unsupported()),
         };

@@ -1,7 +1,8 @@
 //! `BASE_BACKUP`: a copy of a running cluster as a stream of tar archives.
 //!
-//! Source: PostgreSQL manual, "Streaming Replication Protocol", as of PostgreSQL 15: one copy stream that carries all
-//! archives and the manifest, each message marked with its kind. Older servers have another protocol and are refused.
+//! Source: PostgreSQL manual, "Streaming Replication Protocol", as of PostgreSQL 15: one copy
+//! stream that carries all archives and the manifest, each message marked with its kind. Older
+//! servers have another protocol and are refused.
 
 use bytes::{Buf, Bytes};
 use dr_model::{Lsn, TimelineId};
@@ -22,14 +23,16 @@ pub struct BaseBackupOptions {
     pub checkpoint: Checkpoint,
     /// Includes the WAL from start to stop, so that the backup can start by itself.
     pub wal: bool,
-    /// Waits at the end until the server's `archive_command` has taken the WAL up to the stop position.
+    /// Waits at the end until the server's `archive_command` has taken the WAL up to the stop
+    /// position.
     pub wait_for_archive: bool,
-    /// Lets the server check page checksums while it reads. A mismatch is a warning, and an error with
-    /// [`crate::sql_state::DATA_CORRUPTED`] after all data was sent.
+    /// Lets the server check page checksums while it reads. A mismatch is a warning, and an error
+    /// with [`crate::sql_state::DATA_CORRUPTED`] after all data was sent.
     pub verify_checksums: bool,
     /// Asks for a `backup_manifest`.
     pub manifest: bool,
-    /// Asks for the size of each tablespace at the start, which costs a walk through the data directory.
+    /// Asks for the size of each tablespace at the start, which costs a walk through the data
+    /// directory.
     pub sizes: bool,
     /// The highest rate in KiB per second (32 to 1048576), to spare the server.
     pub max_rate_kibibytes: Option<u32>,
@@ -115,9 +118,11 @@ pub enum BaseBackupEvent {
     ManifestStart,
     /// The next bytes of the archive or manifest.
     Data(Bytes),
-    /// How many bytes the server has read in all; also sent when nothing else is, as a sign of life.
+    /// How many bytes the server has read in all; also sent when nothing else is, as a sign of
+    /// life.
     Progress(u64),
-    /// The backup is complete, and the connection can be taken back. It can be restored with the WAL up to here.
+    /// The backup is complete, and the connection can be taken back. It can be restored with the
+    /// WAL up to here.
     End(BackupPosition),
 }
 
@@ -126,7 +131,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// As [`Connection::query`], and the connection is gone; [`Error::ServerVersion`] before PostgreSQL 15.
+    /// As [`Connection::query`], and the connection is gone; [`Error::ServerVersion`] before
+    /// PostgreSQL 15.
     pub async fn base_backup(
         mut self,
         options: &BaseBackupOptions,
@@ -192,7 +198,8 @@ pub struct BaseBackupStream {
     state: State,
 }
 
-/// Where the stream is. All progress is here or in the reader's buffer, which makes `next` cancellation-safe.
+/// Where the stream is. All progress is here or in the reader's buffer, which makes `next`
+/// cancellation-safe.
 #[derive(Debug)]
 enum State {
     Copying,

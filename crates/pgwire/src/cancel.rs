@@ -26,7 +26,8 @@ impl CancelHandle {
     /// Asks the server to cancel the session's statement, which then fails with
     /// [`crate::sql_state::QUERY_CANCELED`].
     ///
-    /// Returns when the server has taken the request; it never says whether there was something to cancel.
+    /// Returns when the server has taken the request; it never says whether there was something to
+    /// cancel.
     ///
     /// # Errors
     ///

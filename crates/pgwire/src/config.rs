@@ -73,7 +73,8 @@ pub enum Host {
 }
 
 impl From<&str> for Host {
-    /// Reads a host as PostgreSQL's own tools do: what begins with `/` is the directory of a unix socket.
+    /// Reads a host as PostgreSQL's own tools do: what begins with `/` is the directory of a unix
+    /// socket.
     fn from(text: &str) -> Self {
         if text.starts_with('/') {
             Self::Unix(PathBuf::from(text))
@@ -95,19 +96,24 @@ impl From<PathBuf> for Host {
     }
 }
 
-/// Whether a TCP connection is encrypted; unix sockets never are, whatever is asked for (as in libpq).
+/// Whether a TCP connection is encrypted; unix sockets never are, whatever is asked for (as in
+/// libpq).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum TlsMode {
     /// No encryption.
     Disable,
-    /// Encryption if the server offers it, without checking who it is: no protection from an active attacker.
+    /// Encryption if the server offers it, without checking who it is: no protection from an active
+    /// attacker.
     #[default]
     Prefer,
-    /// Encryption or failure. The server's certificate is not checked, but a login by SCRAM is bound to it.
+    /// Encryption or failure. The server's certificate is not checked, but a login by SCRAM is
+    /// bound to it.
     Require,
-    /// Encryption with a certificate that a trusted authority signed for the name or address that was connected to.
+    /// Encryption with a certificate that a trusted authority signed for the name or address that
+    /// was connected to.
     VerifyFull {
-        /// A PEM file of trusted authorities; a self-signed server certificate may stand in it as itself.
+        /// A PEM file of trusted authorities; a self-signed server certificate may stand in it as
+        /// itself.
         ca_file: PathBuf,
     },
 }

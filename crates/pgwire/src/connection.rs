@@ -16,14 +16,16 @@ use crate::session::{Session, TransactionStatus};
 use crate::transport::{Reader, Transport, Writer};
 use crate::version::ServerVersion;
 
-/// How long a connection that can't be written to is read for the server's last words, which are there already.
+/// How long a connection that can't be written to is read for the server's last words, which are
+/// there already.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A session with a PostgreSQL server.
 ///
-/// Every call may be put under a timeout or in a `select!`. A call whose future is dropped before it ends leaves the
-/// connection unusable (the answer would still arrive, and be taken for that of the next call): later calls return
-/// [`Error::Unusable`]. The statement may go on in the server; [`CancelHandle`] ends it.
+/// Every call may be put under a timeout or in a `select!`. A call whose future is dropped before
+/// it ends leaves the connection unusable (the answer would still arrive, and be taken for that of
+/// the next call): later calls return [`Error::Unusable`]. The statement may go on in the server;
+/// [`CancelHandle`] ends it.
 pub struct Connection {
     pub(crate) reader: Reader,
     pub(crate) writer: Writer,
@@ -96,13 +98,15 @@ impl Connection {
 
     /// Returns what the server said beside the result of the last call, at most the first 256.
     ///
-    /// A `COMMIT` that was cancelled while it waited for a synchronous standby succeeds with a warning that stands here.
+    /// A `COMMIT` that was cancelled while it waited for a synchronous standby succeeds with a
+    /// warning that stands here.
     #[must_use]
     pub fn notices(&self) -> &[ServerMessage] {
         &self.session.notices
     }
 
-    /// Returns a parameter that the server reports by itself, such as `server_version` or `in_hot_standby`.
+    /// Returns a parameter that the server reports by itself, such as `server_version` or
+    /// `in_hot_standby`.
     #[must_use]
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.session.parameters.get(name).map(String::as_str)
@@ -172,7 +176,8 @@ impl Connection {
         loop {
             let message = match self.receive().await {
                 Ok(message) => message,
-                // After a fatal error the server closes the connection; the error says more than that.
+                // After a fatal error the server closes the connection; the error says more than
+                // that.
                 Err(error) => return Err(failure.unwrap_or(error)),
             };
             match message {
@@ -222,8 +227,8 @@ impl Connection {
         }
     }
 
-    /// Returns why the server ended the session, if it said so before it closed the connection that we now fail to
-    /// write to.
+    /// Returns why the server ended the session, if it said so before it closed the connection that
+    /// we now fail to write to.
     async fn farewell(&mut self) -> Option<Error> {
         loop {
             match self.receive().await {

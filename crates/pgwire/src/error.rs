@@ -34,7 +34,8 @@ pub enum Error {
         /// The server's address.
         target: String,
     },
-    /// The TLS handshake failed, the server's certificate was refused, or the host is no valid TLS name.
+    /// The TLS handshake failed, the server's certificate was refused, or the host is no valid TLS
+    /// name.
     #[error("TLS with `{target}` failed")]
     Tls {
         /// The server's address.
@@ -58,7 +59,8 @@ pub enum Error {
         /// The role that logs in.
         user: String,
     },
-    /// The server asks for a way to log in that this client does not support, or would not use on this connection.
+    /// The server asks for a way to log in that this client does not support, or would not use on
+    /// this connection.
     #[error("`{target}` asks `{user}` to log in by {method}, which is not supported here")]
     AuthenticationMethod {
         /// The server's address.
@@ -111,7 +113,8 @@ pub enum Error {
         /// The earlier call.
         call: &'static str,
     },
-    /// A stream was read after its end, or a connection was asked back from a stream that has not ended.
+    /// A stream was read after its end, or a connection was asked back from a stream that has not
+    /// ended.
     #[error("the stream from `{target}` is {state}")]
     StreamState {
         /// The server's address.

@@ -1,8 +1,8 @@
 //! Protocol messages from and to a byte stream.
 //!
-//! Both halves are cancellation-safe: all progress is kept in their buffers, so a dropped future loses nothing. A message
-//! body is a slice of the block that the socket was read into; WAL is not copied after it left the kernel, except for
-//! the unfinished message at the end of a block.
+//! Both halves are cancellation-safe: all progress is kept in their buffers, so a dropped future
+//! loses nothing. A message body is a slice of the block that the socket was read into; WAL is not
+//! copied after it left the kernel, except for the unfinished message at the end of a block.
 
 use std::io;
 
@@ -52,7 +52,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.block_bytes = STREAM_BLOCK_BYTES;
     }
 
-    /// Returns the next message, or `None` when the peer has closed the connection. Cancellation-safe.
+    /// Returns the next message, or `None` when the peer has closed the connection.
+    /// Cancellation-safe.
     pub(crate) async fn next(&mut self) -> io::Result<Option<Frame>> {
         loop {
             let missing = match self.missing_bytes()? {
@@ -72,7 +73,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// Returns how many bytes are missing, as far as is known, before a whole message is in the buffer.
+    /// Returns how many bytes are missing, as far as is known, before a whole message is in the
+    /// buffer.
     fn missing_bytes(&self) -> io::Result<usize> {
         let Some(header) = Header::parse(&self.buffer)? else {
             return Ok(5 - self.buffer.len());
@@ -153,7 +155,8 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         self.copy_done_queued = !running;
     }
 
-    /// Writes what is queued. Cancellation-safe: what is not written stays queued, and nothing is written twice.
+    /// Writes what is queued. Cancellation-safe: what is not written stays queued, and nothing is
+    /// written twice.
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
         while !self.pending.is_empty() {
             if self.io.write_buf(&mut self.pending).await? == 0 {

@@ -1,14 +1,18 @@
-//! A small PostgreSQL client: plain SQL, physical replication and base backups over one connection type.
+//! A small PostgreSQL client: plain SQL, physical replication and base backups over one connection
+//! type.
 //!
-//! It exists because the replication protocol needs a client that can read in a `select!` without losing bytes and
-//! answer while its consumer is blocked (R21), and because the same connection, login and TLS code then serves plain SQL
-//! as well. SQL goes through the simple query protocol: values are text, there are no prepared statements.
+//! It exists because the replication protocol needs a client that can read in a `select!` without
+//! losing bytes and answer while its consumer is blocked (R21), and because the same connection,
+//! login and TLS code then serves plain SQL as well. SQL goes through the simple query protocol:
+//! values are text, there are no prepared statements.
 //!
 //! Invariants:
-//! - No call loses or reorders bytes when its future is dropped. A call that cannot be continued leaves the connection
+//! - No call loses or reorders bytes when its future is dropped. A call that cannot be continued
+//!   leaves the connection
 //!   unusable, and the next call says so; the `next` of a stream can simply be called again.
 //! - A password never appears in `Debug` output or in an error.
-//! - No process-wide state: no default TLS provider is installed, no environment variable or password file is read.
+//! - No process-wide state: no default TLS provider is installed, no environment variable or
+//!   password file is read.
 
 mod auth;
 mod backup;

@@ -1,6 +1,7 @@
 //! Quoting of values for SQL and replication commands.
 //!
-//! The simple query protocol has no parameters, so every value that comes from outside goes through here.
+//! The simple query protocol has no parameters, so every value that comes from outside goes through
+//! here.
 
 use postgres_protocol::escape;
 

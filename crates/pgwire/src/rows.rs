@@ -110,7 +110,8 @@ impl Row {
     ///
     /// # Errors
     ///
-    /// [`Error::Missing`] without such a column, [`Error::Value`] if the value is NULL or does not fit the type.
+    /// [`Error::Missing`] without such a column, [`Error::Value`] if the value is NULL or does not
+    /// fit the type.
     pub fn get<T: FromText>(&self, column: impl Column) -> Result<T, Error> {
         let position = self.position(&column)?;
         let value = |value: String| Error::Value {

@@ -1,4 +1,5 @@
-//! What is known about a session beside its bytes: who the server is, and whether the connection can be used.
+//! What is known about a session beside its bytes: who the server is, and whether the connection
+//! can be used.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -34,7 +35,8 @@ pub(crate) struct Session {
     pub(crate) backend: Option<(i32, i32)>,
     pub(crate) notices: Vec<ServerMessage>,
     pub(crate) transaction: TransactionStatus,
-    /// The call that has begun and not ended; left behind by one that failed midway or was cancelled.
+    /// The call that has begun and not ended; left behind by one that failed midway or was
+    /// cancelled.
     call: Option<&'static str>,
 }
 

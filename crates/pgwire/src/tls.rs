@@ -131,9 +131,10 @@ impl ServerCertVerifier for AnyServer {
 
 /// Accepts certificates that a trusted authority signed, or that are themselves listed as trusted.
 ///
-/// The second case is how most self-managed servers are set up: the self-signed `server.crt` is handed out as
-/// `root.crt`. OpenSSL accepts it, webpki does not, so an exact match is looked for first and then only the name is
-/// checked; such a certificate ends by being taken out of the file, not by its date.
+/// The second case is how most self-managed servers are set up: the self-signed `server.crt` is
+/// handed out as `root.crt`. OpenSSL accepts it, webpki does not, so an exact match is looked for
+/// first and then only the name is checked; such a certificate ends by being taken out of the file,
+/// not by its date.
 #[derive(Debug)]
 struct TrustedServer {
     listed: Vec<CertificateDer<'static>>,

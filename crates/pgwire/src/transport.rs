@@ -84,8 +84,8 @@ impl Transport {
     }
 }
 
-/// Asks for TLS. Exactly one byte is read, so nothing that was injected before the handshake is ever believed
-/// (CVE-2021-23222).
+/// Asks for TLS. Exactly one byte is read, so nothing that was injected before the handshake is
+/// ever believed (CVE-2021-23222).
 async fn server_offers_tls(tcp: &mut TcpStream) -> io::Result<u8> {
     let mut request = BytesMut::new();
     frontend::ssl_request(&mut request);

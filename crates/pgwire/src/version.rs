@@ -13,9 +13,11 @@ impl ServerVersion {
         self.0 / 10_000
     }
 
-    /// Reads the text that the server reports, such as `15.18 (Debian 15.18-0+deb12u1)` or `18beta2`.
+    /// Reads the text that the server reports, such as `15.18 (Debian 15.18-0+deb12u1)` or
+    /// `18beta2`.
     ///
-    /// `server_version_num` itself is not reported at login, so it is computed as libpq's `PQserverVersion` does.
+    /// `server_version_num` itself is not reported at login, so it is computed as libpq's
+    /// `PQserverVersion` does.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let number = |text: &str| -> Option<u32> {
             let end = text

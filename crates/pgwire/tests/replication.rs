@@ -323,7 +323,8 @@ async fn a_server_that_stops_sends_everything_first() {
     ));
 }
 
-/// Starts streaming and returns the refusal, which the server may send before or after it has agreed to stream.
+/// Starts streaming and returns the refusal, which the server may send before or after it has
+/// agreed to stream.
 async fn refusal(
     connection: Connection,
     slot: Option<&str>,

@@ -33,8 +33,8 @@ pub struct CreatedSlot {
 /// What a physical replication slot holds back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotState {
-    /// The oldest WAL that the slot keeps; none before it was ever used without `reserve_wal`, or when the slot was
-    /// invalidated.
+    /// The oldest WAL that the slot keeps; none before it was ever used without `reserve_wal`, or
+    /// when the slot was invalidated.
     pub restart_lsn: Option<Lsn>,
     /// The timeline of `restart_lsn`.
     pub restart_timeline: Option<TimelineId>,
@@ -49,7 +49,8 @@ pub struct TimelineHistory {
     pub content: Bytes,
 }
 
-/// The replication commands. All fail with [`Error::Server`] on a connection without `replication: true`.
+/// The replication commands. All fail with [`Error::Server`] on a connection without `replication:
+/// true`.
 impl Connection {
     /// Asks the server which cluster it belongs to and how far it is (R10).
     ///
@@ -87,7 +88,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// As [`Connection::query`]; [`crate::sql_state::DUPLICATE_OBJECT`] if a slot of this name exists.
+    /// As [`Connection::query`]; [`crate::sql_state::DUPLICATE_OBJECT`] if a slot of this name
+    /// exists.
     pub async fn create_physical_slot(
         &mut self,
         name: &str,
@@ -105,7 +107,8 @@ impl Connection {
         })
     }
 
-    /// Reads what a physical replication slot holds back, or `None` if there is no such slot (PostgreSQL 15).
+    /// Reads what a physical replication slot holds back, or `None` if there is no such slot
+    /// (PostgreSQL 15).
     ///
     /// # Errors
     ///
@@ -140,7 +143,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// As [`Connection::query`]; [`crate::sql_state::UNDEFINED_FILE`] if the server does not have it.
+    /// As [`Connection::query`]; [`crate::sql_state::UNDEFINED_FILE`] if the server does not have
+    /// it.
     pub async fn timeline_history(
         &mut self,
         timeline: TimelineId,

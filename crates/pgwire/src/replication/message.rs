@@ -4,14 +4,15 @@ use bytes::{Buf, BufMut, Bytes};
 use dr_model::{Lsn, TimelineId};
 use jiff::Timestamp;
 
-/// PostgreSQL counts microseconds from 2000-01-01 00:00 UTC, which is this many after the Unix epoch.
+/// PostgreSQL counts microseconds from 2000-01-01 00:00 UTC, which is this many after the Unix
+/// epoch.
 const POSTGRESQL_EPOCH_MICROSECONDS: i64 = 946_684_800_000_000;
 
 /// What a WAL stream brings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplicationEvent {
-    /// A piece of WAL. Pieces follow each other without a gap from the requested position on; they end anywhere, also
-    /// inside a record or page, and never cross into another timeline.
+    /// A piece of WAL. Pieces follow each other without a gap from the requested position on; they
+    /// end anywhere, also inside a record or page, and never cross into another timeline.
     Wal {
         /// The position of the first byte.
         start: Lsn,
@@ -19,7 +20,8 @@ pub enum ReplicationEvent {
         server_wal_end: Lsn,
         /// When the server sent this, by its clock.
         sent_at: Timestamp,
-        /// The bytes: a slice of the block that the socket was read into, which lives as long as any slice of it.
+        /// The bytes: a slice of the block that the socket was read into, which lives as long as
+        /// any slice of it.
         data: Bytes,
     },
     /// A sign of life.
@@ -31,14 +33,15 @@ pub enum ReplicationEvent {
         /// The server wants a status at once, and will close the connection without one.
         reply_requested: bool,
     },
-    /// All of the timeline was sent (R22), or [`crate::StatusWriter::finish`] was called. The stream is over, and the
-    /// connection can be taken back.
+    /// All of the timeline was sent (R22), or [`crate::StatusWriter::finish`] was called. The
+    /// stream is over, and the connection can be taken back.
     End {
-        /// The next timeline in the server's history and where it forks off; none if the client ended the stream.
+        /// The next timeline in the server's history and where it forks off; none if the client
+        /// ended the stream.
         next_timeline: Option<(TimelineId, Lsn)>,
     },
-    /// The server shuts down in good order: it has sent all its WAL and waited until it was confirmed as flushed. The
-    /// stream is over, and so is the connection.
+    /// The server shuts down in good order: it has sent all its WAL and waited until it was
+    /// confirmed as flushed. The stream is over, and so is the connection.
     ServerStopped,
 }
 
@@ -47,8 +50,8 @@ pub enum ReplicationEvent {
 pub struct StandbyStatus {
     /// The position after the last byte received.
     pub write: Lsn,
-    /// The position after the last byte that is durable. The server may drop WAL before it, and in synchronous mode
-    /// acknowledges commits up to it.
+    /// The position after the last byte that is durable. The server may drop WAL before it, and in
+    /// synchronous mode acknowledges commits up to it.
     pub flush: Lsn,
     /// `flush` or `0/0`, never `write`: `remote_apply` must not be satisfied by receipt (R21).
     pub apply: Lsn,

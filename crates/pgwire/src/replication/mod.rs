@@ -1,7 +1,7 @@
 //! Physical replication: the walsender's commands and the stream of WAL.
 //!
-//! Source: PostgreSQL manual, "Streaming Replication Protocol". The connection must have been made with
-//! `replication: true`.
+//! Source: PostgreSQL manual, "Streaming Replication Protocol". The connection must have been made
+//! with `replication: true`.
 
 mod commands;
 mod message;

@@ -1,7 +1,8 @@
 //! The stream of WAL and the way back for status updates.
 //!
-//! The reader and the writer are separate halves, because feedback must go out while whoever consumes the WAL is blocked:
-//! otherwise the server closes the connection after `wal_sender_timeout`, and the receiver reconnects forever (R21).
+//! The reader and the writer are separate halves, because feedback must go out while whoever
+//! consumes the WAL is blocked: otherwise the server closes the connection after
+//! `wal_sender_timeout`, and the receiver reconnects forever (R21).
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,15 +23,16 @@ use crate::transport::{Reader, Writer};
 impl Connection {
     /// Starts streaming WAL of `timeline` from `start` (physical replication).
     ///
-    /// `start` should be the start of a segment (R20). If the timeline ends exactly at `start`, the first event is
-    /// [`ReplicationEvent::End`].
+    /// `start` should be the start of a segment (R20). If the timeline ends exactly at `start`, the
+    /// first event is [`ReplicationEvent::End`].
     ///
     /// # Errors
     ///
-    /// As [`Connection::query`], and the connection is gone: [`crate::sql_state::OBJECT_IN_USE`] while another session
-    /// streams from the slot, [`crate::sql_state::UNDEFINED_OBJECT`] if there is no such slot. That the WAL was removed
-    /// already ([`crate::sql_state::UNDEFINED_FILE`]), or that `start` is beyond the server's end, is found out by the
-    /// first [`ReplicationReader::next`] only: the server agrees to stream before it looks.
+    /// As [`Connection::query`], and the connection is gone: [`crate::sql_state::OBJECT_IN_USE`]
+    /// while another session streams from the slot, [`crate::sql_state::UNDEFINED_OBJECT`] if there
+    /// is no such slot. That the WAL was removed already ([`crate::sql_state::UNDEFINED_FILE`]), or
+    /// that `start` is beyond the server's end, is found out by the first
+    /// [`ReplicationReader::next`] only: the server agrees to stream before it looks.
     pub async fn start_physical_replication(
         mut self,
         slot: Option<&str>,
@@ -126,7 +128,8 @@ pub struct ReplicationReader {
     state: State,
 }
 
-/// Where the stream is. All progress is here or in the reader's buffer, which makes `next` cancellation-safe.
+/// Where the stream is. All progress is here or in the reader's buffer, which makes `next`
+/// cancellation-safe.
 enum State {
     Streaming,
     /// The copy is over; the result that names the next timeline is being read.
@@ -237,7 +240,8 @@ impl ReplicationReader {
         }
     }
 
-    /// Gives the connection back after [`ReplicationEvent::End`]; `writer` is the half that was split off.
+    /// Gives the connection back after [`ReplicationEvent::End`]; `writer` is the half that was
+    /// split off.
     ///
     /// # Errors
     ///
@@ -285,8 +289,8 @@ pub struct StatusWriter {
 impl StatusWriter {
     /// Tells the server how far we are. Does nothing once the stream is over.
     ///
-    /// Cancellation-safe: a status goes out whole or not at all. One that was cut off goes out with the next call; at
-    /// most one waits, however long the server does not read.
+    /// Cancellation-safe: a status goes out whole or not at all. One that was cut off goes out with
+    /// the next call; at most one waits, however long the server does not read.
     ///
     /// # Errors
     ///
@@ -302,7 +306,8 @@ impl StatusWriter {
         Ok(())
     }
 
-    /// Ends the stream from our side; the reader then returns what was under way and [`ReplicationEvent::End`].
+    /// Ends the stream from our side; the reader then returns what was under way and
+    /// [`ReplicationEvent::End`].
     ///
     /// # Errors
     ///

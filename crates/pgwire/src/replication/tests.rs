@@ -1,4 +1,5 @@
-//! The stream against a scripted server on an in-memory pipe, for what a real server can't be made to do on demand.
+//! The stream against a scripted server on an in-memory pipe, for what a real server can't be made
+//! to do on demand.
 
 use std::sync::Arc;
 
@@ -133,7 +134,8 @@ async fn nothing_is_lost_when_calls_are_cancelled(#[values(7, 64)] pipe_bytes: u
                 other => panic!("{other:?}"),
             },
         }
-        // A status may be cancelled while it waits for the pipe; the stream of messages must stay whole.
+        // A status may be cancelled while it waits for the pipe; the stream of messages must stay
+        // whole.
         let pause = moments.below(4);
         let status = StandbyStatus {
             write: position,

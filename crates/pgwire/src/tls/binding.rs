@@ -1,14 +1,17 @@
-//! The `tls-server-end-point` channel binding (RFC 5929): what ties a SCRAM login to the server's certificate.
+//! The `tls-server-end-point` channel binding (RFC 5929): what ties a SCRAM login to the server's
+//! certificate.
 //!
-//! It is the hash of the certificate, by the hash function of the certificate's own signature. Only the signature
-//! algorithm has to be found in the certificate, so a few steps through its DER replace a parser.
+//! It is the hash of the certificate, by the hash function of the certificate's own signature. Only
+//! the signature algorithm has to be found in the certificate, so a few steps through its DER
+//! replace a parser.
 
 use ring::digest::{self, Algorithm};
 
 const SEQUENCE: u8 = 0x30;
 const OBJECT_IDENTIFIER: u8 = 0x06;
 
-/// Returns the channel binding, or `None` where none is defined (Ed25519, RSA-PSS with parameters) or readable.
+/// Returns the channel binding, or `None` where none is defined (Ed25519, RSA-PSS with parameters)
+/// or readable.
 pub(super) fn tls_server_end_point(certificate: &[u8]) -> Option<Vec<u8>> {
     let (fields, _) = element(certificate, SEQUENCE)?;
     let (_to_be_signed, rest) = element(fields, SEQUENCE)?;
@@ -66,7 +69,8 @@ fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
 mod tests {
     use super::*;
 
-    /// A certificate's outline: a to-be-signed part of 200 bytes, then the algorithm, then a signature.
+    /// A certificate's outline: a to-be-signed part of 200 bytes, then the algorithm, then a
+    /// signature.
     fn certificate(identifier: &[u8]) -> Vec<u8> {
         let wrap = |tag: u8, content: &[u8]| {
             let length = u8::try_from(content.len()).unwrap();

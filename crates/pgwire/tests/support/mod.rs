@@ -1,8 +1,8 @@
-//! Real PostgreSQL clusters for tests: started on a unix socket and a free loopback port in a temporary directory, and
-//! stopped whatever happens to the test.
+//! Real PostgreSQL clusters for tests: started on a unix socket and a free loopback port in a
+//! temporary directory, and stopped whatever happens to the test.
 //!
-//! PostgreSQL refuses to run as root; then it runs as the user `postgres`. `setpriv` makes the kernel stop the server
-//! when the test dies without unwinding.
+//! PostgreSQL refuses to run as root; then it runs as the user `postgres`. `setpriv` makes the
+//! kernel stop the server when the test dies without unwinding.
 
 #![allow(
     dead_code,
@@ -29,8 +29,8 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Makes and starts a cluster whose superuser `postgres` may do anything over the unix socket; `hba` lines come
-    /// first. Physical replication is possible.
+    /// Makes and starts a cluster whose superuser `postgres` may do anything over the unix socket;
+    /// `hba` lines come first. Physical replication is possible.
     pub(crate) async fn start(settings: &[(&str, &str)], hba: &[&str]) -> Self {
         let directory = Self::directory();
         let data = directory.path().join("data");
@@ -182,7 +182,8 @@ impl Cluster {
         Connection::connect(&config).await.unwrap()
     }
 
-    /// Asks the server to end every session and stop in good order (SIGINT), without waiting for it.
+    /// Asks the server to end every session and stop in good order (SIGINT), without waiting for
+    /// it.
     pub(crate) fn begin_stop(&self) {
         self.signal("INT");
     }
