@@ -8,8 +8,8 @@
 //!
 //! Invariants:
 //! - No call loses or reorders bytes when its future is dropped. A call that cannot be continued
-//!   leaves the connection
-//!   unusable, and the next call says so; the `next` of a stream can simply be called again.
+//!   leaves the connection unusable, and the next call says so; the `next` of a stream can simply
+//!   be called again.
 //! - A password never appears in `Debug` output or in an error.
 //! - No process-wide state: no default TLS provider is installed, no environment variable or
 //!   password file is read.
