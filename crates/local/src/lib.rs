@@ -4,5 +4,15 @@
 //! environment and from files. What they promise is written at the traits of `dr-provider`.
 
 pub mod directory_store;
+mod errno;
+pub mod host;
+mod http;
+pub mod http_probe;
+pub mod secrets;
+pub mod webhook;
 
 pub use directory_store::DirectoryStore;
+pub use host::LocalHost;
+pub use http_probe::HttpProbe;
+pub use secrets::LocalSecrets;
+pub use webhook::Webhook;

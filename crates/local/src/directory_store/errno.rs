@@ -1,7 +1,9 @@
-//! What the system's error numbers mean for a store.
+//! Errors of a directory store from the system's error numbers.
 
 use dr_provider::{Error, ErrorKind};
 use rustix::io::Errno;
+
+use crate::errno::kind;
 
 /// Who asks for what: turns error numbers into errors that name the operation and its subject.
 #[derive(Clone, Copy, Debug)]
@@ -40,16 +42,5 @@ impl<'a> Call<'a> {
             Errno::ROFS => error.with_hint("the file system is mounted read-only"),
             _ => error,
         }
-    }
-}
-
-/// Says what kind of failure a number is, when it is certain that nothing was changed.
-fn kind(errno: Errno) -> ErrorKind {
-    match errno {
-        Errno::NOSPC | Errno::DQUOT => ErrorKind::Full,
-        Errno::ACCESS | Errno::PERM | Errno::ROFS => ErrorKind::Denied,
-        Errno::NOTDIR | Errno::ISDIR | Errno::NAMETOOLONG | Errno::FBIG => ErrorKind::Invalid,
-        Errno::NOSYS | Errno::OPNOTSUPP | Errno::MLINK | Errno::XDEV => ErrorKind::Unsupported,
-        _ => ErrorKind::Unavailable,
     }
 }
