@@ -1,0 +1,97 @@
+//! What the daemon knows of itself, for `/health`, `/metrics` and `dr status`.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use dr_model::ResourceId;
+use dr_provider::driver::Frontier;
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+/// How one task is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It works, or rightly has nothing to do; what it did last.
+    Good(String),
+    /// Nothing has been heard of it yet; why.
+    Unknown(String),
+    /// It does not work; why.
+    Bad(String),
+}
+
+/// Counts the runs of one schedule.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Runs {
+    /// Runs that did their work.
+    pub succeeded: u64,
+    /// Runs that failed.
+    pub failed: u64,
+    /// When the last success began; from the stores after a restart.
+    pub last_success: Option<Timestamp>,
+}
+
+/// A board that every task writes its own line on.
+#[derive(Debug, Default)]
+pub struct Board {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    conditions: BTreeMap<String, Condition>,
+    frontiers: BTreeMap<ResourceId, watch::Receiver<Frontier>>,
+    runs: BTreeMap<String, Runs>,
+}
+
+impl Board {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes a task's line.
+    pub fn set(&self, task: &str, condition: Condition) {
+        let mut state = self.state();
+        if state.conditions.get(task) == Some(&condition) {
+            return;
+        }
+        match &condition {
+            Condition::Good(what) => tracing::info!(task, "{what}"),
+            Condition::Unknown(why) => tracing::info!(task, "{why}"),
+            Condition::Bad(why) => tracing::warn!(task, "{why}"),
+        }
+        state.conditions.insert(task.to_owned(), condition);
+    }
+
+    /// Returns every task's line.
+    #[must_use]
+    pub fn conditions(&self) -> BTreeMap<String, Condition> {
+        self.state().conditions.clone()
+    }
+
+    /// Shows the frontier of a resource's log.
+    pub fn follow(&self, resource: ResourceId, frontier: watch::Receiver<Frontier>) {
+        self.state().frontiers.insert(resource, frontier);
+    }
+
+    /// Returns the frontier of every log that is shipped here.
+    #[must_use]
+    pub fn frontiers(&self) -> BTreeMap<ResourceId, Frontier> {
+        let state = self.state();
+        state
+            .frontiers
+            .iter()
+            .map(|(id, frontier)| (id.clone(), frontier.borrow().clone()))
+            .collect()
+    }
+
+    /// Changes the counts of a schedule.
+    pub fn count(&self, schedule: &str, change: impl FnOnce(&mut Runs)) {
+        change(self.state().runs.entry(schedule.to_owned()).or_default());
+    }
+
+    /// Returns the counts of every schedule.
+    #[must_use]
+    pub fn runs(&self) -> BTreeMap<String, Runs> {
+        self.state().runs.clone()
+    }
+}

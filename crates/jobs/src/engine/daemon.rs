@@ -1,0 +1,210 @@
+//! Starting and stopping all tasks of a region's daemon.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dr_config::Schedule;
+use dr_coordination::Actor;
+use dr_coordination::register::{EpochRecord, Register};
+use dr_model::{Clock, RegionName, ResourceId, ResourceName, WorkloadName};
+use dr_provider::{ObjectStore, ResourceDriver};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::board::Board;
+use super::heartbeat::beat;
+use super::register_watch::{View, watch_register};
+use super::schedule::run_schedule;
+use super::ship::ship;
+use super::supervise::supervise;
+use crate::{JobContext, ShipWal, registry};
+
+/// A workload as the daemon serves it.
+#[derive(Clone, Debug)]
+pub struct WorkloadSite {
+    /// Its name.
+    pub name: WorkloadName,
+    /// Where it is at home.
+    pub home: RegionName,
+    /// The region whose store holds record 1 of the register.
+    pub initial: RegionName,
+    /// Its register.
+    pub register: Register,
+    /// Its resources' drivers.
+    pub resources: BTreeMap<ResourceName, Arc<dyn ResourceDriver>>,
+    /// The regions whose stores commits wait for, by resource.
+    pub sync: BTreeMap<ResourceName, Vec<RegionName>>,
+}
+
+/// Who the daemon is.
+#[derive(Clone, Debug)]
+pub(super) struct Identity {
+    pub(super) region: RegionName,
+    pub(super) actor: Actor,
+}
+
+/// A region's daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    identity: Identity,
+    store: Arc<dyn ObjectStore>,
+    workloads: Vec<Arc<WorkloadSite>>,
+    schedules: Vec<Schedule>,
+    clock: Arc<dyn Clock>,
+    board: Arc<Board>,
+}
+
+impl Daemon {
+    /// Makes the daemon of `region`, whose store is `store`; starts nothing.
+    #[must_use]
+    pub fn new(
+        region: RegionName,
+        actor: Actor,
+        store: Arc<dyn ObjectStore>,
+        workloads: Vec<WorkloadSite>,
+        schedules: Vec<Schedule>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            identity: Identity { region, actor },
+            store,
+            workloads: workloads.into_iter().map(Arc::new).collect(),
+            schedules,
+            clock,
+            board: Arc::default(),
+        }
+    }
+
+    /// Returns the board that its tasks write on.
+    #[must_use]
+    pub fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.board)
+    }
+
+    /// Runs all tasks until `stop` turns true and each has come to a clean end.
+    pub async fn run(&self, stop: watch::Receiver<bool>) {
+        let mut tasks = JoinSet::new();
+        for workload in &self.workloads {
+            let (sender, views) = watch::channel(View::default());
+            self.start_register(&mut tasks, workload, sender, &stop);
+            for (name, driver) in &workload.resources {
+                let resource = ResourceId {
+                    workload: workload.name.clone(),
+                    resource: name.clone(),
+                };
+                self.start_heartbeat(&mut tasks, &resource, driver, &views, &stop);
+                self.start_schedules(&mut tasks, &resource, driver, &views, &stop);
+            }
+        }
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended
+                && let Ok(panic) = error.try_into_panic()
+            {
+                // A task that panicked is a defect of ours: end as loudly as it did.
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+
+    fn start_register(
+        &self,
+        tasks: &mut JoinSet<()>,
+        workload: &Arc<WorkloadSite>,
+        views: watch::Sender<View>,
+        stop: &watch::Receiver<bool>,
+    ) {
+        let (workload, identity) = (Arc::clone(workload), self.identity.clone());
+        let (clock, board, stop) = (Arc::clone(&self.clock), self.board(), stop.clone());
+        tasks.spawn(async move {
+            watch_register(&workload, &identity, &*clock, &board, views, stop).await;
+        });
+    }
+
+    fn start_heartbeat(
+        &self,
+        tasks: &mut JoinSet<()>,
+        resource: &ResourceId,
+        driver: &Arc<dyn ResourceDriver>,
+        views: &watch::Receiver<View>,
+        stop: &watch::Receiver<bool>,
+    ) {
+        let (resource, driver, identity) =
+            (resource.clone(), Arc::clone(driver), self.identity.clone());
+        let (board, views, stop) = (self.board(), views.clone(), stop.clone());
+        tasks.spawn(async move {
+            let task = format!("heartbeat {resource}");
+            supervise(&task, &board, stop.clone(), || {
+                beat(
+                    &resource,
+                    &driver,
+                    &identity,
+                    &board,
+                    views.clone(),
+                    stop.clone(),
+                )
+            })
+            .await;
+        });
+    }
+
+    fn start_schedules(
+        &self,
+        tasks: &mut JoinSet<()>,
+        resource: &ResourceId,
+        driver: &Arc<dyn ResourceDriver>,
+        views: &watch::Receiver<View>,
+        stop: &watch::Receiver<bool>,
+    ) {
+        for schedule in self
+            .schedules
+            .iter()
+            .filter(|schedule| schedule.resource == *resource)
+        {
+            let (resource, driver) = (resource.clone(), Arc::clone(driver));
+            let (board, views, stop) = (self.board(), views.clone(), stop.clone());
+            if schedule.job == ShipWal::NAME {
+                let stream = ShipWal {
+                    region: self.identity.region.clone(),
+                    driver,
+                };
+                tasks.spawn(async move {
+                    let task = format!("{} {resource}", ShipWal::NAME);
+                    supervise(&task, &board, stop.clone(), || {
+                        ship(&resource, &stream, &board, views.clone(), stop.clone())
+                    })
+                    .await;
+                });
+                continue;
+            }
+            let Some(job) = registry::job(&schedule.job) else {
+                // The configuration was checked against the registry when it was loaded.
+                tracing::error!(job = schedule.job, "no such job");
+                continue;
+            };
+            let (schedule, region) = (schedule.clone(), self.identity.region.clone());
+            let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
+            tasks.spawn(async move {
+                let context = |record: EpochRecord| JobContext {
+                    region: region.clone(),
+                    store: Arc::clone(&store),
+                    resource: resource.clone(),
+                    driver: Arc::clone(&driver),
+                    record,
+                    clock: Arc::clone(&clock),
+                };
+                let task = format!("{} {resource}", schedule.name);
+                supervise(&task, &board, stop.clone(), || {
+                    run_schedule(
+                        &schedule,
+                        &job,
+                        context,
+                        &board,
+                        views.clone(),
+                        stop.clone(),
+                    )
+                })
+                .await;
+            });
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Running `ship-wal` for one resource.
+
+use dr_model::ResourceId;
+use dr_provider::Result;
+use dr_provider::driver::Frontier;
+use tokio::sync::watch;
+
+use super::board::{Board, Condition};
+use super::register_watch::View;
+use super::supervise::stopped;
+use crate::ShipWal;
+
+/// Ships once the register can be read; returns when the stream ends.
+pub(super) async fn ship(
+    resource: &ResourceId,
+    stream: &ShipWal,
+    board: &Board,
+    mut views: watch::Receiver<View>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<()> {
+    let task = format!("{} {resource}", ShipWal::NAME);
+    // A daemon that cannot read the register starts no receiver (PROTOCOL 2).
+    if views.borrow_and_update().current().is_none() {
+        board.set(
+            &task,
+            Condition::Unknown("waiting for the register".to_owned()),
+        );
+        tokio::select! {
+            _changed = views.changed() => {}
+            () = stopped(&mut stop) => {}
+        }
+        return Ok(());
+    }
+    let (sender, mut frontier) = watch::channel(Frontier::default());
+    board.follow(resource.clone(), frontier.clone());
+    let mut shipping = std::pin::pin!(stream.run(sender, stop));
+    loop {
+        tokio::select! {
+            ended = &mut shipping => return ended,
+            Ok(()) = frontier.changed() => board.set(&task, condition(&frontier.borrow_and_update())),
+        }
+    }
+}
+
+/// The line without positions, so that it changes only when something happens.
+fn condition(frontier: &Frontier) -> Condition {
+    match (&frontier.problem, frontier.state.as_str(), frontier.epoch) {
+        (Some(problem), _, _) => Condition::Bad(problem.clone()),
+        (None, "streaming", Some(epoch)) => Condition::Good(format!("streaming epoch {epoch}")),
+        (None, state, _) => Condition::Unknown(state.to_owned()),
+    }
+}

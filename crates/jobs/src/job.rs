@@ -1,0 +1,51 @@
+//! The contract of a job.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use dr_coordination::register::EpochRecord;
+use dr_model::{Clock, RegionName, ResourceId};
+use dr_provider::{ObjectStore, ResourceDriver, Result};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+
+/// What a job works with: one resource, in one region, under one epoch.
+#[derive(Clone, Debug)]
+pub struct JobContext {
+    /// The daemon's region, the only one whose store is written (PROTOCOL 1).
+    pub region: RegionName,
+    /// That region's store.
+    pub store: Arc<dyn ObjectStore>,
+    /// The resource.
+    pub resource: ResourceId,
+    /// Its driver.
+    pub driver: Arc<dyn ResourceDriver>,
+    /// The newest epoch.
+    pub record: EpochRecord,
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What a run left behind.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Outcome {
+    /// One line for people.
+    pub summary: String,
+    /// The same as data.
+    pub detail: Value,
+}
+
+/// One kind of periodic, idempotent protection work.
+#[async_trait]
+pub trait Job: Send + Sync + std::fmt::Debug {
+    /// Returns the job's one name.
+    fn name(&self) -> &'static str;
+
+    /// Returns when what the job produces was last produced under the present epoch, from the stores: so a daemon that
+    /// was away knows what it missed. `None` if never.
+    async fn last_success(&self, context: &JobContext) -> Result<Option<Timestamp>>;
+
+    /// Does the work once. MUST be idempotent; an error is reported and tried again by the engine.
+    async fn run(&self, context: &JobContext) -> Result<Outcome>;
+}
