@@ -11,6 +11,7 @@
 
 use std::fmt;
 
+use croner::errors::CronError;
 use croner::parser::{CronParser, Seconds, Year};
 use dr_model::document::{Context, FromNode, Node, Problem};
 use jiff::tz::TimeZone;
@@ -66,7 +67,7 @@ impl Cron {
             .build();
         let pattern = parser
             .parse(text)
-            .map_err(|e| Error::Field(e.to_string()))?;
+            .map_err(|error| Error::Field(field(&error)))?;
         let pattern = Box::new(pattern);
         let cron = Self { pattern, zone };
         // Patterns repeat within 400 years, so the start does not matter.
@@ -97,9 +98,9 @@ impl Cron {
         match Self::new(&text, zone.clone()) {
             Ok(cron) => Some(cron),
             Err(error) => {
-                let problem = Problem::error(&node.span, format!("`{text}`: {error}")).expected(
-                    "minute, hour, day of month, month, day of week, such as `0 2 * * *`",
-                );
+                let what = node.explain(&format!("`{text}`: {error}"));
+                let problem = Problem::error(&node.span, what)
+                    .expected("minute, hour, day of month, month, day of week: `0 2 * * *`");
                 context.report(match error {
                     Error::Fields(1) => problem.hint("`0 * * * *` is hourly, `0 0 * * *` daily"),
                     Error::Fields(6) => problem.hint("there is no field for seconds"),
@@ -111,13 +112,27 @@ impl Cron {
     }
 }
 
+/// Says what is wrong with a field, as a fragment.
+fn field(error: &CronError) -> String {
+    let message = match error {
+        CronError::ComponentError(message)
+        | CronError::InvalidPattern(message)
+        | CronError::IllegalCharacters(message) => message.clone(),
+        other => other.to_string(),
+    };
+    let mut chars = message.trim_end_matches('.').chars();
+    let first = chars.next().into_iter().flat_map(char::to_lowercase);
+    first.chain(chars).collect()
+}
+
 /// Reads the name of a time zone in the IANA database.
 pub(crate) fn zone(node: &Node, context: &mut Context) -> Option<TimeZone> {
     let name = String::from_node(node, context)?;
     match TimeZone::get(&name) {
         Ok(zone) => Some(zone),
         Err(_) => {
-            let problem = Problem::error(&node.span, format!("there is no time zone `{name}`"))
+            let written = node.as_text().unwrap_or_default();
+            let problem = Problem::error(&node.span, format!("there is no time zone `{written}`"))
                 .expected("a name of the IANA database, such as `UTC` or `Europe/Paris`");
             context.report(problem);
             None

@@ -17,6 +17,7 @@ mod runbook;
 pub mod scaffold;
 mod schedule;
 mod scope;
+pub mod sql;
 mod workload;
 mod yaml;
 

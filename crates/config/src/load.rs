@@ -164,19 +164,19 @@ fn files(directory: &Path, folder: &str, context: &mut Context) -> BTreeMap<Stri
             return nodes;
         }
     };
+    let mut names = Vec::new();
     for entry in entries {
-        let name = match entry {
-            Ok(entry) => entry.file_name().to_string_lossy().into_owned(),
+        match entry {
+            Ok(entry) => names.push(entry.file_name().to_string_lossy().into_owned()),
             Err(error) => {
                 context.report(Problem::nowhere(format!(
                     "`{folder}` cannot be read: {error}"
                 )));
-                continue;
             }
-        };
-        if name.starts_with('.') {
-            continue;
         }
+    }
+    names.sort();
+    for name in names.iter().filter(|name| !name.starts_with('.')) {
         match name.strip_suffix(".yaml") {
             Some(stem) => {
                 if let Some(node) = file(directory, &format!("{folder}/{name}"), context) {

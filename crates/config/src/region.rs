@@ -87,11 +87,9 @@ fn store(node: &Node, context: &mut Context, scope: &Scope<'_>) -> Option<StoreL
     }
     let mut known = vec!["file"];
     known.extend(&scope.kinds.stores);
-    let problem = Problem::error(
-        &node.span,
-        format!("no store of the scheme `{scheme}` is known"),
-    )
-    .expected(format!(
+    let written = node.as_text().unwrap_or_default();
+    let what = format!("`{written}` is no store that can be used");
+    let problem = Problem::error(&node.span, what).expected(format!(
         "a path, or a location with the scheme {}",
         one_of(&known)
     ));

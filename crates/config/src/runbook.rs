@@ -121,11 +121,9 @@ fn step_id(node: &Node, context: &mut Context) -> Option<Spanned<StepId>> {
     let text = Spanned::<String>::from_node(node, context)?;
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if text.value.is_empty() || text.value.len() > 63 || !text.value.chars().all(allowed) {
-        let problem = Problem::error(
-            &node.span,
-            format!("`{}` is not the id of a step", text.value),
-        )
-        .expected("1 to 63 lower-case letters, digits and hyphens");
+        let written = node.as_text().unwrap_or_default();
+        let problem = Problem::error(&node.span, format!("`{written}` is not the id of a step"))
+            .expected("1 to 63 lower-case letters, digits and hyphens");
         context.report(problem);
         return None;
     }

@@ -123,49 +123,68 @@ fn root(answers: &Answers) -> String {
         let reference = format!("${{file:{}}}", path.display());
         format!("password: {}", quote(&reference))
     });
-    let mut text = ROOT
-        .replace("{{organization}}", &quote(&answers.organization))
-        .replace("{{workload}}", answers.workload.as_str());
-    text = optional_line(&text, "{{password}}", password);
+    let standby = if answers.standby { "warm" } else { "none" };
+    let mut values = vec![
+        (
+            "organization".to_owned(),
+            Some(quote(&answers.organization)),
+        ),
+        ("workload".to_owned(), Some(answers.workload.to_string())),
+        ("password".to_owned(), password),
+        ("recovery.standby".to_owned(), Some(standby.to_owned())),
+    ];
     for (name, site) in [("home", &answers.home), ("recovery", &answers.recovery)] {
         let address = site
             .address
             .as_ref()
             .map(|a| format!("address: {}", quote(a)));
-        text = optional_line(&text, &format!("{{{{{name}.address}}}}"), address);
-        for (key, value) in [
-            ("region", site.region.to_string()),
-            ("store", quote(&site.store)),
-            ("listen", quote(&site.listen.to_string())),
+        let own = [
+            ("region", Some(site.region.to_string())),
+            ("store", Some(quote(&site.store))),
+            ("listen", Some(quote(&site.listen.to_string()))),
             (
                 "state_directory",
-                quote(&site.state_directory.to_string_lossy()),
+                Some(quote(&site.state_directory.to_string_lossy())),
             ),
-            ("host", quote(&site.host)),
-            ("port", site.port.to_string()),
+            ("host", Some(quote(&site.host))),
+            ("address", address),
+            ("port", Some(site.port.to_string())),
             (
                 "data_directory",
-                quote(&site.data_directory.to_string_lossy()),
+                Some(quote(&site.data_directory.to_string_lossy())),
             ),
-        ] {
-            text = text.replace(&format!("{{{{{name}.{key}}}}}"), &value);
-        }
+        ];
+        values.extend(own.map(|(key, value)| (format!("{name}.{key}"), value)));
     }
-    text.replace(
-        "{{recovery.standby}}",
-        if answers.standby { "warm" } else { "none" },
-    )
+    ROOT.lines()
+        .filter_map(|line| fill(line, &values))
+        .collect()
 }
 
-/// Fills a line of its own, or takes it out.
-fn optional_line(text: &str, placeholder: &str, line: Option<String>) -> String {
-    let fill = |l: &str| match (l.trim() == placeholder, &line) {
-        (true, Some(line)) => Some(l.replace(placeholder, line)),
-        (true, None) => None,
-        (false, _) => Some(l.to_owned()),
-    };
-    let lines: Vec<_> = text.lines().filter_map(fill).collect();
-    lines.join("\n") + "\n"
+/// Fills the `{{…}}` of one line, from left to right, so that what an answer holds is never filled itself. A line with
+/// one that has no value is left out.
+fn fill(line: &str, values: &[(String, Option<String>)]) -> Option<String> {
+    let mut parts = line.split("{{");
+    let mut filled = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let known = part.split_once("}}").and_then(|(key, rest)| {
+            let (_, value) = values.iter().find(|(k, _)| k == key)?;
+            Some((value, rest))
+        });
+        match known {
+            Some((value, rest)) => {
+                filled.push_str(value.as_ref()?);
+                filled.push_str(rest);
+            }
+            // Two braces that are YAML's own.
+            None => {
+                filled.push_str("{{");
+                filled.push_str(part);
+            }
+        }
+    }
+    filled.push('\n');
+    Some(filled)
 }
 
 /// Writes text so that YAML reads the same text.

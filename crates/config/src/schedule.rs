@@ -103,28 +103,14 @@ pub(crate) fn read(
     let zone = reader
         .required_with("timezone", cron::zone)
         .unwrap_or(TimeZone::UTC);
-    let jobs = reader.node("jobs");
-    let entry = |n: &Node, c: &mut Context| Entry::read(n, c, &zone, scope);
+    let names = reader.node("jobs").and_then(Node::keys).unwrap_or_default();
+    let entry = |n: &Node, c: &mut Context| Entry::read(n, c, &zone, &names, scope);
     let entries = reader
         .required_with("jobs", map::<ScheduleName, _>(entry))
         .unwrap_or_default();
     reader.finish();
-    let names: Vec<_> = jobs.and_then(Node::keys).unwrap_or_default();
-    let mut schedules = Vec::new();
-    for (name, entry) in entries {
-        let follows = entry
-            .after
-            .as_ref()
-            .filter(|after| !names.contains(&after.value.as_str()));
-        if let Some(after) = follows {
-            let what = format!("there is no schedule `{}` in this file", after.value);
-            let problem = Problem::error(&after.span, what)
-                .expected(one_of(&names))
-                .suggest(after.value.as_str(), &names);
-            context.within(&format!("jobs.{name}.after"), |c| c.report(problem));
-        }
-        schedules.push(entry.finish(group, name));
-    }
+    let finish = |(name, entry): (_, Entry)| entry.finish(group, name);
+    let schedules: Vec<_> = entries.into_iter().map(finish).collect();
     check_circles(&schedules, context);
     schedules
 }
@@ -150,6 +136,20 @@ fn check_circles(schedules: &[Schedule], context: &mut Context) {
     }
 }
 
+/// Reads the name of another schedule of the file.
+fn follows(node: &Node, context: &mut Context, names: &[&str]) -> Option<ScheduleName> {
+    let name = ScheduleName::from_node(node, context)?;
+    if !names.contains(&name.as_str()) {
+        let written = node.as_text().unwrap_or_default();
+        let what = format!("there is no schedule `{written}` in this file");
+        let problem = Problem::error(&node.span, what)
+            .expected(one_of(names))
+            .suggest(name.as_str(), names);
+        context.report(problem);
+    }
+    Some(name)
+}
+
 /// A schedule before its file has been read to the end.
 struct Entry {
     span: Span,
@@ -157,7 +157,7 @@ struct Entry {
     resource: ResourceId,
     place: Place,
     cron: Option<Cron>,
-    after: Option<Spanned<ScheduleName>>,
+    after: Option<ScheduleName>,
     keep: Option<Keep>,
 }
 
@@ -166,6 +166,7 @@ impl Entry {
         node: &Node,
         context: &mut Context,
         zone: &TimeZone,
+        names: &[&str],
         scope: &Scope<'_>,
     ) -> Option<Self> {
         let mut reader = Reader::open(node, context)?;
@@ -178,7 +179,7 @@ impl Entry {
         ];
         let place = reader.required_with("in", choice(&places));
         let cron = reader.optional_with("cron", |n, c| Cron::read(n, c, zone));
-        let after = reader.optional("after");
+        let after = reader.optional_with("after", |n, c| follows(n, c, names));
         let continuous: Option<Spanned<bool>> = reader.optional("continuous");
         if let Some(Spanned { span, value: false }) = &continuous {
             let problem = Problem::error(span, "found `false`")
@@ -214,7 +215,7 @@ impl Entry {
     fn finish(self, group: &str, name: ScheduleName) -> Schedule {
         let trigger = match (self.cron, self.after) {
             (Some(cron), _) => Trigger::Cron(cron),
-            (None, Some(after)) => Trigger::After(after.value),
+            (None, Some(after)) => Trigger::After(after),
             (None, None) => Trigger::Continuous,
         };
         Schedule {

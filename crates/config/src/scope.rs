@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dr_model::document::{Context, FromNode, Node, Problem, Reader, Spanned, Value, one_of};
+use dr_model::document::{Context, FromNode, Node, Problem, Reader, Span, Spanned, Value, one_of};
 use dr_model::{RegionName, ResourceId};
 
 use crate::Kinds;
@@ -38,13 +38,26 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// Reports unless `name`, which stands at `place`, is a region.
-    pub(crate) fn check_region<T>(&self, place: &Spanned<T>, name: &str, context: &mut Context) {
+    /// Tells whether there is a region of that name; true if nobody can know.
+    pub(crate) fn has_region(&self, name: &str) -> bool {
+        self.regions
+            .as_ref()
+            .is_none_or(|regions| regions.contains(name))
+    }
+
+    /// Reports unless `name` is a region. In the message it stands as `written`.
+    pub(crate) fn check_region(
+        &self,
+        span: &Span,
+        name: &str,
+        written: &str,
+        context: &mut Context,
+    ) {
         let Some(regions) = self.regions.as_ref().filter(|r| !r.contains(name)) else {
             return;
         };
         let known: Vec<_> = regions.iter().collect();
-        let problem = Problem::error(&place.span, format!("there is no region `{name}`"))
+        let problem = Problem::error(span, format!("there is no region `{written}`"))
             .expected(one_of(&known))
             .suggest(name, &known);
         context.report(problem);
@@ -53,25 +66,27 @@ impl<'a> Scope<'a> {
     /// Reads the name of a region that exists.
     pub(crate) fn region(&self, node: &Node, context: &mut Context) -> Option<Spanned<RegionName>> {
         let name = Spanned::<RegionName>::from_node(node, context)?;
-        self.check_region(node, name.value.as_str(), context);
+        let written = node.as_text().unwrap_or_default();
+        self.check_region(&name.span, name.value.as_str(), written, context);
         Some(name)
     }
 
     /// Reads the full name of a resource that exists.
     pub(crate) fn resource(&self, node: &Node, context: &mut Context) -> Option<ResourceId> {
         let id = ResourceId::from_node(node, context)?;
-        let (what, known) = match self.resources.get(id.workload.as_str()) {
+        let what = match self.resources.get(id.workload.as_str()) {
             Some(names) if names.contains(id.resource.as_str()) => return Some(id),
             // A workload without readable resources has been reported where it stands.
             Some(names) if names.is_empty() => return Some(id),
-            Some(_) => ("resource", &id.resource.to_string()),
-            None => ("workload", &id.workload.to_string()),
+            Some(_) => "resource",
+            None => "workload",
         };
+        let written = node.as_text().unwrap_or_default();
         let all = |(w, names): (&String, &BTreeSet<String>)| {
             names.iter().map(|r| format!("{w}/{r}")).collect::<Vec<_>>()
         };
         let full: Vec<_> = self.resources.iter().flat_map(all).collect();
-        let problem = Problem::error(&node.span, format!("there is no {what} `{known}`"))
+        let problem = Problem::error(&node.span, format!("`{written}` names no {what}"))
             .expected(one_of(&full))
             .suggest(&id.to_string(), &full);
         context.report(problem);
@@ -105,7 +120,8 @@ pub(crate) fn known_word<'k>(
     if known.contains(&word.value.as_str()) {
         return Some(word);
     }
-    let problem = Problem::error(&node.span, format!("there is no {what} `{}`", word.value))
+    let written = node.as_text().unwrap_or_default();
+    let problem = Problem::error(&node.span, format!("there is no {what} `{written}`"))
         .expected(one_of(&known))
         .suggest(&word.value, &known);
     context.report(problem);

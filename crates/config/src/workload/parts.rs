@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dr_model::ResourceName;
-use dr_model::document::{Context, FromNode, Node, Problem, Reader, Spanned, Value};
+use dr_model::document::{Context, FromNode, Node, Problem, Reader, Spanned, Value, one_of};
 
 use super::places::Places;
 use super::{HealthCheck, Notify, Resource, Service, ServiceInstance, Traffic};
@@ -160,8 +160,10 @@ fn sql(node: &Node, context: &mut Context, resources: Option<&Node>) -> Option<H
     if let (Some(name), Some(resources)) = (&resource, resources)
         && resources.get(name.value.as_str()).is_none()
     {
-        let what = format!("there is no resource `{}` in this workload", name.value);
-        let problem = Problem::error(&name.span, what);
+        let known = resources.keys().unwrap_or_default();
+        let problem = Problem::error(&name.span, "there is no such resource in this workload")
+            .expected(one_of(&known))
+            .suggest(name.value.as_str(), &known);
         reader.context().within("resource", |c| c.report(problem));
     }
     reader.finish();

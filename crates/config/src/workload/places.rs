@@ -8,7 +8,7 @@ use crate::scope::Scope;
 /// The regions of a workload, as far as they could be read.
 pub(super) struct Places<'a> {
     home: Option<&'a Spanned<RegionName>>,
-    recovery: &'a [Spanned<RegionName>],
+    recovery: Option<&'a [Spanned<RegionName>]>,
 }
 
 impl<'a> Places<'a> {
@@ -16,35 +16,44 @@ impl<'a> Places<'a> {
         home: Option<&'a Spanned<RegionName>>,
         recovery: Option<&'a [Spanned<RegionName>]>,
     ) -> Self {
-        Self {
-            home,
-            recovery: recovery.unwrap_or_default(),
-        }
+        Self { home, recovery }
     }
 
     pub(super) fn check(&self, context: &mut Context) {
-        for (index, region) in self.recovery.iter().enumerate() {
+        let recovery = self.recovery.unwrap_or_default();
+        for (index, region) in recovery.iter().enumerate() {
             let name = &region.value;
             if self.home.is_some_and(|home| home.value == *name) {
                 let problem = Problem::error(&region.span, format!("`{name}` is the home"))
                     .expected("regions other than the home");
                 context.within("recovery", |c| c.report(problem));
             }
-            if self.recovery[..index].iter().any(|r| r.value == *name) {
+            if recovery[..index].iter().any(|r| r.value == *name) {
                 let problem = Problem::error(&region.span, format!("`{name}` stands here twice"));
                 context.within("recovery", |c| c.report(problem));
             }
         }
-        if let (Some(home), []) = (self.home, self.recovery) {
+        if let (Some(home), Some([])) = (self.home, self.recovery) {
             let problem = Problem::warning(&home.span, "there is no region to recover in")
                 .hint("name at least one other region in `recovery`");
             context.report(problem);
         }
     }
 
-    fn names(&self) -> impl Iterator<Item = &str> {
-        let all = self.home.into_iter().chain(self.recovery);
-        all.map(|region| region.value.as_str())
+    /// Returns each of the workload's regions once, as far as they exist.
+    fn names(&self, scope: &Scope<'_>) -> Vec<&str> {
+        let mut names = Vec::new();
+        for region in self
+            .home
+            .into_iter()
+            .chain(self.recovery.unwrap_or_default())
+        {
+            let name = region.value.as_str();
+            if scope.has_region(name) && !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
     }
 
     /// Checks the map `key` of `node`, whose keys are regions: each must exist, and each of the workload's regions
@@ -62,9 +71,9 @@ impl<'a> Places<'a> {
         };
         context.within(key, |context| {
             for (region, _) in entries {
-                scope.check_region(region, &region.value, context);
+                scope.check_region(&region.span, &region.value, &region.value, context);
             }
-            for name in self.names() {
+            for name in self.names(scope) {
                 if regions.get(name).is_none() {
                     let what = format!("`{name}` is missing, a region of this workload");
                     context.report(Problem::error(&regions.span, what));
@@ -75,14 +84,15 @@ impl<'a> Places<'a> {
 
     /// Checks `sync`, the regions whose stores a commit waits for: recovery regions only.
     pub(super) fn check_sync(&self, node: &Node, context: &mut Context) {
-        let Some(Value::List(entries)) = node.get("sync").map(|n| &n.value) else {
+        let sync = node.get("sync").map(|n| &n.value);
+        let (Some(Value::List(entries)), Some(recovery)) = (sync, self.recovery) else {
             return;
         };
         for entry in entries {
             let Some(name) = entry.as_text() else {
                 continue;
             };
-            if self.recovery.iter().any(|r| r.value.as_str() == name) || self.home.is_none() {
+            if recovery.iter().any(|r| r.value.as_str() == name) {
                 continue;
             }
             let problem = Problem::error(&entry.span, format!("`{name}` is no recovery region"))

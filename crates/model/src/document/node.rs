@@ -123,7 +123,7 @@ impl Node {
         }
     }
 
-    /// Returns the text as written, if this is text.
+    /// Returns the text as written, if this is text: with its references, so that it can be shown.
     #[must_use]
     pub fn as_text(&self) -> Option<&str> {
         match &self.value {

@@ -166,13 +166,20 @@ pub(super) fn report_unparsed(
     expected: &str,
     error: &dyn Display,
 ) {
-    let what = match node.as_text() {
-        Some(written) if written.contains("${") => {
-            format!("the value that `{written}` stands for cannot be used")
+    context.report(Problem::error(&node.span, node.explain(error)).expected(expected));
+}
+
+impl Node {
+    /// Says why this text cannot be used: `error`, or less if it may hold what a reference resolves to.
+    #[must_use]
+    pub fn explain(&self, error: &dyn Display) -> String {
+        match self.as_text() {
+            Some(written) if written.contains("${") => {
+                format!("the value that `{written}` stands for cannot be used")
+            }
+            _ => error.to_string(),
         }
-        _ => error.to_string(),
-    };
-    context.report(Problem::error(&node.span, what).expected(expected));
+    }
 }
 
 /// Makes a function that reads one of the given words.

@@ -1,0 +1,147 @@
+//! Configurations that load, and what is read from them.
+
+mod support;
+
+use std::time::Duration;
+
+use dr_config::{HealthCheck, Keep, Place, StoreLocation, Trigger};
+use dr_model::document::Template;
+use support::{fixture, load_at};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn the_least_that_can_be_written() {
+    let loaded = fixture("good/minimal").unwrap();
+    assert_eq!(loaded.warnings, []);
+    let config = loaded.config;
+    let orders = &config.workloads[&"orders".parse().unwrap()];
+    assert_eq!(orders.objectives.rpo, 900 * SECOND);
+    assert_eq!(orders.max_loss, orders.objectives.rpo, "unless it is set");
+    assert_eq!(orders.approval.quorum, 0);
+    assert_eq!(orders.recovery, ["us-west-2".parse().unwrap()]);
+    let database = &orders.resources[&"database".parse().unwrap()];
+    assert_eq!(database.kind, "postgres");
+    assert!(
+        database.node.get("regions").is_some(),
+        "the driver reads it later"
+    );
+    let store = |region: &str| config.regions[&region.parse().unwrap()].store.clone();
+    let directory = config.directory.join("stores/us-east-1");
+    assert_eq!(store("us-east-1"), StoreLocation::Directory(directory));
+    assert_eq!(
+        store("us-west-2"),
+        StoreLocation::Directory("/srv/dr/us-west-2".into())
+    );
+    let daemon = config.regions[&"us-west-2".parse().unwrap()]
+        .daemon
+        .as_ref()
+        .unwrap();
+    assert_eq!(daemon.state_directory, config.directory.join("state"));
+}
+
+#[test]
+fn the_file_names_the_directory() {
+    let directory = fixture("good/minimal").unwrap().config.directory;
+    let by_file = load_at(&directory.join("dr.yaml")).unwrap().config;
+    assert_eq!(by_file.directory, directory);
+}
+
+#[test]
+fn warnings_do_not_refuse() {
+    let loaded = fixture("good/warnings").unwrap();
+    let shown: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(shown.join("\n"), @r###"
+    warning: `schedules/orders.yml` is not read
+      hint: only `*.yaml` is: rename it
+    dr.yaml:21:11: warning: workloads.orders.resources.database: `invoices/database` is the same instance in `us-east-1`
+      hint: workloads that share a cluster fail over together or not at all
+    dr.yaml:22:11: warning: workloads.orders.resources.database: `invoices/database` is the same instance in `us-west-2`
+      hint: workloads that share a cluster fail over together or not at all
+    dr.yaml:31:14: warning: workloads.orders.traffic[0].ttl: clients keep the old answer this long
+      expected: at most `60s`
+      hint: every second of it is added to the time to recover
+    dr.yaml:45:11: warning: workloads.archive: there is no region to recover in
+      hint: name at least one other region in `recovery`
+    "###);
+    let orders = &loaded.config.workloads[&"orders".parse().unwrap()];
+    assert_eq!(orders.max_loss, 60 * SECOND);
+    assert_eq!(orders.approval.quorum, 1);
+    assert_eq!(
+        orders.notify.len(),
+        1,
+        "a reference that cannot be resolved now may be later"
+    );
+    assert!(matches!(orders.checks[1], HealthCheck::Sql { .. }));
+    let api = &orders.services[&"api".parse().unwrap()].regions;
+    assert_eq!(api[&"us-east-1".parse().unwrap()].host, "local");
+    let node = &orders.resources[&"database".parse().unwrap()].node;
+    let password: Template = loaded.config.read(node.get("password").unwrap()).unwrap();
+    assert_eq!(password.text(), "${file:/nowhere}");
+    let unresolved = loaded
+        .config
+        .read::<String>(node.get("password").unwrap())
+        .unwrap_err();
+    assert!(
+        unresolved
+            .to_string()
+            .contains("`${file:/nowhere}` cannot be resolved")
+    );
+}
+
+#[test]
+fn the_digest_is_of_what_is_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("dr.yaml");
+    let digest = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        load_at(directory.path()).unwrap().config.digest()
+    };
+    let text = include_str!("good/minimal/dr.yaml");
+    let first = digest(text);
+    assert_eq!(first, digest(&format!("# A comment.\n{text}")));
+    let swapped = text.replace("rpo: 15m, rto: 4h", "rto: 4h,  rpo: \"15m\"");
+    assert_ne!(swapped, text);
+    assert_eq!(first, digest(&swapped));
+    assert_ne!(first, digest(&text.replace("15m", "16m")));
+}
+
+#[test]
+fn schedules_say_when_and_where() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(
+        directory.path().join("dr.yaml"),
+        include_str!("good/minimal/dr.yaml"),
+    )
+    .unwrap();
+    std::fs::create_dir(directory.path().join("schedules")).unwrap();
+    let text = "version: 1\ntimezone: Europe/Paris\njobs:\n  \
+        snapshot: { job: take-snapshot, resource: orders/database, in: primary, cron: \"0 2 * * *\", \
+        keep: { within: 30d, monthly: 12 } }\n  \
+        copy: { job: copy-recovery-points, resource: orders/database, in: recovery, after: snapshot }\n  \
+        wal: { job: ship-wal, resource: orders/database, in: all, continuous: true }\n";
+    std::fs::write(directory.path().join("schedules/orders.yaml"), text).unwrap();
+    let config = load_at(directory.path()).unwrap().config;
+    let [copy, snapshot, wal] = &config.schedules[..] else {
+        panic!("three, by name")
+    };
+    assert!(matches!(&copy.trigger, Trigger::After(name) if name.as_str() == "snapshot"));
+    assert_eq!((copy.place, wal.place), (Place::Recovery, Place::All));
+    assert!(matches!(wal.trigger, Trigger::Continuous));
+    assert_eq!(snapshot.group, "orders");
+    let Trigger::Cron(cron) = &snapshot.trigger else {
+        panic!("it has a time")
+    };
+    assert_eq!(cron.to_string(), "0 2 * * * (Europe/Paris)");
+    let next = cron.after("2026-07-01T12:00:00Z".parse().unwrap()).unwrap();
+    assert_eq!(next.to_string(), "2026-07-02T00:00:00Z");
+    let within = Some(Duration::from_secs(30 * 86_400));
+    assert_eq!(
+        snapshot.keep,
+        Some(Keep {
+            within,
+            monthly: 12,
+            ..Keep::default()
+        })
+    );
+}
