@@ -7,10 +7,13 @@
 //!
 //! - [`register`]: the epochs of a workload. [`Register::read`](register::Register::read) says who is primary,
 //!   [`Register::create`](register::Register::create) is the single flight of every change.
+//! - [`chain`]: the WAL in a store and its seal, which says what was promised.
 //! - [`journal`]: what an execution intends and did; takeover.
 
 pub mod actor;
+pub mod chain;
 pub mod journal;
+mod mutation;
 mod operation;
 mod publish;
 pub mod register;

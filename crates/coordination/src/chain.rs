@@ -1,0 +1,50 @@
+//! The WAL of one epoch in one store: a chain of chunks that ends in a seal (PROTOCOL 3).
+//!
+//! A chunk's key is the position at which it starts, its header says where it ends, and that is the next key: writing a
+//! chunk is a compare-and-swap on the chain's tail. Several may be written at once; only what hangs together from the
+//! origin counts. A seal at the tail's key ends the chain for ever: (timeline, position) is then exactly what was promised,
+//! because no later chunk can hang on it.
+//!
+//! - Writing: [`ChainWriter`]. Two writers of one chain write the same bytes or lose the create.
+//! - Ending: [`seal`].
+//! - Looking: [`find_tail`], [`summarise`], [`chains`], [`available`]. Listings are hints; what is returned rests on reads.
+//! - Reading back: [`ChainReader`].
+//!
+//! Format: `docs/formats/chunk.md`.
+
+mod available;
+mod catalogue;
+mod chunk;
+mod envelope;
+mod error;
+mod history;
+mod id;
+mod link;
+mod reader;
+mod records;
+mod seal;
+mod sealer;
+mod summary;
+mod tail;
+mod uploader;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use available::{Available, available};
+pub use catalogue::{chains, newest_chain};
+pub use chunk::{Chunk, ChunkHeader, Encoding, Facts, MAX_LOG_BYTES, Promise};
+pub use envelope::{decode, decode_header, encode};
+pub use error::Error;
+pub use history::{read_history, write_history};
+pub use id::ChainId;
+pub use reader::ChainReader;
+pub use records::{Origin, SealRecord};
+pub use seal::{SealRequest, Sealed, seal};
+pub use summary::{ChainSummary, summarise};
+pub use tail::{Tail, find_tail};
+pub use uploader::{BootTime, ChainWriter, Options, Progress, boot_time};
+
+/// The version of the formats of origin, chunk and seal that this code writes, and the only one that it reads.
+pub const FORMAT_VERSION: u32 = 1;

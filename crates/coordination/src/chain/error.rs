@@ -1,0 +1,120 @@
+//! What can go wrong with a chain.
+
+use dr_model::Lsn;
+use dr_provider::ErrorKind;
+
+use super::{ChainId, SealRecord};
+
+/// A chain could not be written, sealed or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The chain has ended: whoever writes it stops for ever.
+    #[error(
+        "the log of {chain} was sealed at {} by {} for epoch {}",
+        seal.lsn, seal.sealed_by, seal.successor
+    )]
+    Superseded {
+        /// The chain.
+        chain: ChainId,
+        /// Its end.
+        seal: Box<SealRecord>,
+    },
+    /// What is stored contradicts what was received, or itself. A human must look.
+    #[error("the log of {chain} is damaged at {at} in {location}: {why}")]
+    Corrupt {
+        /// The chain.
+        chain: ChainId,
+        /// The position.
+        at: Lsn,
+        /// The store.
+        location: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// Log that was asked for is not there.
+    #[error("the log of {subject} has a hole from {from} to {to} in {location}")]
+    Hole {
+        /// Cluster and timeline.
+        subject: String,
+        /// The first missing position.
+        from: Lsn,
+        /// Where the missing part ends: the next position that is there, or the end of what was asked for.
+        to: Lsn,
+        /// The store.
+        location: String,
+    },
+    /// The store has not confirmed anything for so long that what is known of the tail may be out of date: open again.
+    #[error("the tail of {chain} was not confirmed for too long and has to be read again")]
+    Away {
+        /// The chain.
+        chain: ChainId,
+    },
+    /// A chunk does not continue the one before, or has no allowed length.
+    #[error(
+        "a chunk from {start} to {end} cannot follow the log of {chain}, which ends at {expected}"
+    )]
+    Misplaced {
+        /// The chain.
+        chain: ChainId,
+        /// Start of the chunk.
+        start: Lsn,
+        /// End of the chunk.
+        end: Lsn,
+        /// Where it would have had to start.
+        expected: Lsn,
+    },
+    /// Two different history files for one timeline.
+    #[error("the history of {subject} in {location} differs from the one to be written")]
+    HistoryDiffers {
+        /// Cluster and timeline.
+        subject: String,
+        /// The store.
+        location: String,
+    },
+    /// The store failed.
+    #[error("cannot use the log of {subject}")]
+    Store {
+        /// Chain, or cluster and timeline.
+        subject: String,
+        /// What the store said.
+        #[source]
+        source: Box<dr_provider::Error>,
+    },
+}
+
+impl Error {
+    /// Returns the kind that decides what may be done next.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Superseded { .. } => ErrorKind::Superseded,
+            Self::Corrupt { .. } | Self::HistoryDiffers { .. } => ErrorKind::Corrupt,
+            Self::Hole { .. } => ErrorKind::NotFound,
+            Self::Away { .. } => ErrorKind::Unavailable,
+            Self::Misplaced { .. } => ErrorKind::Invalid,
+            Self::Store { source, .. } => source.kind(),
+        }
+    }
+
+    pub(crate) fn store(subject: impl std::fmt::Display, source: dr_provider::Error) -> Self {
+        Self::Store {
+            subject: subject.to_string(),
+            source: Box::new(source),
+        }
+    }
+}
+
+impl From<Error> for dr_provider::Error {
+    fn from(error: Error) -> Self {
+        let subject = match &error {
+            Error::Superseded { chain, .. }
+            | Error::Corrupt { chain, .. }
+            | Error::Away { chain }
+            | Error::Misplaced { chain, .. } => chain.to_string(),
+            Error::Hole { subject, .. }
+            | Error::HistoryDiffers { subject, .. }
+            | Error::Store { subject, .. } => subject.clone(),
+        };
+        Self::new(error.kind(), "use the log of", subject).because(error)
+    }
+}

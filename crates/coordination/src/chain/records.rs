@@ -1,0 +1,114 @@
+//! The two ends of a chain: its origin and its seal.
+
+use bytes::Bytes;
+use dr_model::{Epoch, ExecutionId, Lsn, SystemIdentifier, TimelineId};
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{ChainId, FORMAT_VERSION};
+use crate::Actor;
+
+/// Where a store's chain of an epoch begins.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// [`FORMAT_VERSION`].
+    pub version: u32,
+    /// The cluster.
+    pub system_identifier: SystemIdentifier,
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The key of the first link.
+    pub start_lsn: Lsn,
+    /// When it was written, by its writer's clock.
+    pub created_at: Timestamp,
+    /// Who wrote it, for people.
+    pub writer: String,
+}
+
+/// The end of a chain. Never deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SealRecord {
+    /// [`FORMAT_VERSION`].
+    pub version: u32,
+    /// The cluster.
+    pub system_identifier: SystemIdentifier,
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// The epoch that is ended.
+    pub epoch: Epoch,
+    /// Where the log ends; the same as in the key.
+    pub lsn: Lsn,
+    /// The epoch that follows.
+    pub successor: Epoch,
+    /// The execution that sealed; `None` outside an execution.
+    pub execution: Option<ExecutionId>,
+    /// Who sealed.
+    pub sealed_by: Actor,
+    /// When, by that actor's clock.
+    pub sealed_at: Timestamp,
+}
+
+impl Origin {
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        to_json(self)
+    }
+
+    /// Reads a stored origin and checks that it is that of `chain`; the error says what is wrong.
+    pub fn from_bytes(bytes: &[u8], chain: &ChainId) -> Result<Self, String> {
+        let origin: Self = from_json(bytes)?;
+        let named = ChainId {
+            system_identifier: origin.system_identifier,
+            timeline: origin.timeline,
+            epoch: origin.epoch,
+        };
+        check(origin.version, &named, chain)?;
+        Ok(origin)
+    }
+}
+
+impl SealRecord {
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        to_json(self)
+    }
+
+    /// Reads a stored seal and checks that it is that of `chain` at `lsn`; the error says what is wrong.
+    pub fn from_bytes(bytes: &[u8], chain: &ChainId, lsn: Lsn) -> Result<Self, String> {
+        let seal: Self = from_json(bytes)?;
+        let named = ChainId {
+            system_identifier: seal.system_identifier,
+            timeline: seal.timeline,
+            epoch: seal.epoch,
+        };
+        check(seal.version, &named, chain)?;
+        if seal.lsn != lsn {
+            return Err(format!("it is the seal at {}, not at {lsn}", seal.lsn));
+        }
+        Ok(seal)
+    }
+}
+
+fn to_json<T: Serialize>(value: &T) -> Bytes {
+    let mut text = serde_json::to_vec_pretty(value).expect("plain values always have a JSON form");
+    text.push(b'\n');
+    text.into()
+}
+
+fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(bytes).map_err(|error| error.to_string())
+}
+
+/// Checks what every object of a chain says about itself.
+pub(crate) fn check(version: u32, named: &ChainId, wanted: &ChainId) -> Result<(), String> {
+    if version != FORMAT_VERSION {
+        return Err(format!("format version {version} is not known"));
+    }
+    if named != wanted {
+        return Err(format!("it belongs to {named}, not to {wanted}"));
+    }
+    Ok(())
+}

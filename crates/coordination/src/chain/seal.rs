@@ -1,0 +1,160 @@
+//! Seals a chain in a real store.
+
+use dr_model::{Epoch, ExecutionId, Lsn};
+use dr_provider::{ErrorKind, ObjectStore};
+use jiff::Timestamp;
+
+use super::link::{Reply, read_header};
+use super::sealer::{End, Sealer, Task};
+use super::tail::{corrupt, find_tail};
+use super::{ChainId, ChunkHeader, Error, FORMAT_VERSION, Origin, SealRecord};
+use crate::Actor;
+use crate::operation::{Answer, Operation, Patience, backoff, carry_out};
+use crate::publish::publish;
+
+/// Who seals for whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealRequest {
+    /// The epoch that follows.
+    pub successor: Epoch,
+    /// The execution that seals.
+    pub execution: Option<ExecutionId>,
+    /// Who seals.
+    pub actor: Actor,
+    /// The time, for people.
+    pub at: Timestamp,
+    /// Where the chain is made to begin, and end, if nobody has ever written it in this store.
+    pub origin_if_empty: Lsn,
+}
+
+/// A chain that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// The chain.
+    pub chain: ChainId,
+    /// Its end: with the chain's timeline, exactly what was promised.
+    pub lsn: Lsn,
+    /// The seal as it stands there, perhaps from an earlier try.
+    pub seal: SealRecord,
+    /// The last chunk: commit time, receive time, the primary's WAL end, the promise. `None` if the chain is empty.
+    pub last: Option<ChunkHeader>,
+}
+
+/// Ends a chain: after this no writer of it acknowledges anything beyond [`Sealed::lsn`].
+///
+/// Sealing again for the same successor succeeds with the same position.
+///
+/// # Errors
+///
+/// [`Error::Superseded`] if it is sealed for another successor; [`Error::Corrupt`]; [`Error::Store`] if the store does not
+/// answer, after which the seal may be in unless the source is definite: seal again.
+pub async fn seal(
+    store: &dyn ObjectStore,
+    chain: &ChainId,
+    request: &SealRequest,
+    patience: Patience,
+) -> Result<Sealed, Error> {
+    let tail = loop {
+        if let Some(tail) = find_tail(store, chain, patience).await? {
+            break tail;
+        }
+        let origin = Origin {
+            version: FORMAT_VERSION,
+            system_identifier: chain.system_identifier,
+            timeline: chain.timeline,
+            epoch: chain.epoch,
+            start_lsn: request.origin_if_empty,
+            created_at: request.at,
+            writer: request.actor.to_string(),
+        };
+        // Whoever wins, the origin is read afterwards.
+        publish(store, chain.origin_key(), origin.to_bytes(), patience)
+            .await
+            .map_err(|error| Error::store(chain, error))?;
+    };
+    let seal = SealRecord {
+        version: FORMAT_VERSION,
+        system_identifier: chain.system_identifier,
+        timeline: chain.timeline,
+        epoch: chain.epoch,
+        lsn: tail.end,
+        successor: request.successor,
+        execution: request.execution.clone(),
+        sealed_by: request.actor.clone(),
+        sealed_at: request.at,
+    };
+    let mut sealer = Sealer::new(seal, tail.last);
+    let mut attempt = 0;
+    let mut ambiguous = false;
+    loop {
+        tokio::time::sleep(backoff(attempt)).await;
+        let creating = matches!(sealer.next(), Task::Create(_));
+        let (reply, error) = carry_out_task(store, chain, sealer.next(), patience).await;
+        let failed = matches!(reply, Reply::Failed);
+        match sealer.feed(reply) {
+            Some(End::Sealed(seal)) => {
+                return Ok(Sealed {
+                    chain: *chain,
+                    lsn: seal.lsn,
+                    seal: *seal,
+                    last: sealer.last().cloned(),
+                });
+            }
+            Some(End::Superseded(seal)) => {
+                return Err(Error::Superseded {
+                    chain: *chain,
+                    seal,
+                });
+            }
+            Some(End::Damaged { at, why }) => return Err(corrupt(store, chain, at, why)),
+            None if !failed => attempt = 0,
+            None => {
+                let error = error.unwrap_or_else(|| {
+                    dr_provider::Error::new(ErrorKind::Failed, "seal", chain.to_string())
+                });
+                ambiguous |= creating && error.kind() == ErrorKind::Unknown;
+                attempt += 1;
+                if error.is_permanent() || attempt >= patience.attempts {
+                    return Err(Error::store(
+                        chain,
+                        at_least_unknown(error, ambiguous, chain),
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// Makes an error say that the effect is unknown if an earlier try may have had it.
+fn at_least_unknown(
+    error: dr_provider::Error,
+    ambiguous: bool,
+    chain: &ChainId,
+) -> dr_provider::Error {
+    if ambiguous && error.kind() != ErrorKind::Unknown {
+        dr_provider::Error::new(ErrorKind::Unknown, "seal", chain.to_string()).because(error)
+    } else {
+        error
+    }
+}
+
+async fn carry_out_task(
+    store: &dyn ObjectStore,
+    chain: &ChainId,
+    task: Task,
+    patience: Patience,
+) -> (Reply<ChunkHeader>, Option<dr_provider::Error>) {
+    match task {
+        Task::Read(at) => read_header(store, chain, at, patience.timeout).await,
+        Task::Create(seal) => {
+            let operation = Operation::Create(chain.link_key(seal.lsn), seal.to_bytes());
+            let (answer, error) = carry_out(store, operation, patience.timeout).await;
+            let reply = match answer {
+                Answer::Created => Reply::Created,
+                Answer::Exists => Reply::Exists,
+                Answer::Found(_) | Answer::Missing | Answer::Failed(_) => Reply::Failed,
+            };
+            (reply, error)
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What the headers of a chain say about loss (PROTOCOL 8).
+
+use dr_model::Lsn;
+use dr_provider::ObjectStore;
+use futures::stream::{self, StreamExt};
+use jiff::Timestamp;
+
+use super::catalogue::newest_links;
+use super::link::{Link, Reply, read_header};
+use super::tail::persist;
+use super::{ChainId, ChunkHeader, Error, Promise, SealRecord, find_tail};
+use crate::operation::Patience;
+
+/// The state of a chain in numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChainSummary {
+    /// The chain.
+    pub chain: ChainId,
+    /// Where it begins.
+    pub origin: Lsn,
+    /// End of the contiguous part.
+    pub end: Lsn,
+    /// The seal there, if it is sealed.
+    pub seal: Option<Box<SealRecord>>,
+    /// The primary's WAL end as reported with the newest chunk; `None` for an empty chain.
+    pub primary_end: Option<Lsn>,
+    /// When the newest chunk was received.
+    pub received_at: Option<Timestamp>,
+    /// Time of the newest commit among the headers looked at.
+    pub last_commit_at: Option<Timestamp>,
+    /// Commits a second over the headers looked at; `None` if they span no time.
+    pub commits_per_second: Option<f64>,
+    /// Receive time of the newest chunk that held all that the primary had reported; `None` if none of those looked at did.
+    pub covered_at: Option<Timestamp>,
+    /// The promise conditions as of the newest chunk that records them.
+    pub promise: Option<Promise>,
+    /// Number of headers looked at.
+    pub headers: usize,
+}
+
+/// Summarises a chain from its newest `headers` chunks; `None` if it is proven that this store has no such chain.
+pub async fn summarise(
+    store: &dyn ObjectStore,
+    chain: &ChainId,
+    headers: usize,
+    patience: Patience,
+) -> Result<Option<ChainSummary>, Error> {
+    const AT_ONCE: usize = 8;
+    let Some(tail) = find_tail(store, chain, patience).await? else {
+        return Ok(None);
+    };
+    let mut links = newest_links(store, chain, tail.end, patience)
+        .await
+        .map_err(|error| Error::store(chain, error))?;
+    links.retain(|lsn| *lsn < tail.end);
+    let wanted = links.split_off(links.len().saturating_sub(headers));
+    let replies: Vec<_> = stream::iter(wanted)
+        .map(|lsn| {
+            persist(patience, move || {
+                read_header(store, chain, lsn, patience.timeout)
+            })
+        })
+        .buffered(AT_ONCE)
+        .collect()
+        .await;
+    let mut recent = Vec::new();
+    for reply in replies {
+        // A header that is gone or damaged adds nothing; the contiguous end does not rest on it.
+        if let Reply::Found(Link::Chunk(header)) = reply.map_err(|e| Error::store(chain, e))?
+            && header.end <= tail.end
+        {
+            recent.push(header);
+        }
+    }
+    let newest = tail.last.as_ref().or(recent.last());
+    Ok(Some(ChainSummary {
+        chain: *chain,
+        origin: tail.origin.start_lsn,
+        end: tail.end,
+        primary_end: newest.map(|header| header.primary_end),
+        received_at: newest.map(|header| header.received_at),
+        last_commit_at: recent
+            .iter()
+            .filter_map(|header| header.last_commit_at)
+            .max(),
+        commits_per_second: rate(&recent),
+        covered_at: recent
+            .iter()
+            .filter(|header| header.primary_end <= header.end)
+            .map(|header| header.received_at)
+            .next_back(),
+        promise: recent
+            .iter()
+            .rev()
+            .find_map(|header| header.promise.clone()),
+        headers: recent.len(),
+        seal: tail.seal,
+    }))
+}
+
+/// Commits a second: those after the first chunk, over the time since it was received.
+fn rate(recent: &[ChunkHeader]) -> Option<f64> {
+    let (first, rest) = recent.split_first()?;
+    let last = rest.last()?;
+    let seconds = last
+        .received_at
+        .duration_since(first.received_at)
+        .as_secs_f64();
+    let commits: u64 = rest.iter().map(|header| header.commits).sum();
+    #[expect(clippy::cast_precision_loss, reason = "a rate is an estimate")]
+    (seconds > 0.0).then(|| commits as f64 / seconds)
+}

@@ -1,0 +1,224 @@
+//! Finds the tail of a chain.
+//!
+//! Every header names a position up to which the chain hung together when it was written; the newest header that a listing
+//! shows is thus a place to start walking, a few links before the tail. The walk itself rests on reads of keys only.
+
+use std::future::Future;
+
+use dr_model::Lsn;
+use dr_provider::{Error as StoreError, ErrorKind, ObjectStore};
+
+use super::catalogue::newest_links;
+use super::link::{Link, Reply, read_header};
+use super::{ChainId, ChunkHeader, Error, Origin, SealRecord};
+use crate::operation::{Patience, backoff, read};
+
+/// Where a chain stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// Its beginning.
+    pub origin: Origin,
+    /// Its end: everything from the origin to here hangs together.
+    pub end: Lsn,
+    /// The seal at the end, if the chain is sealed.
+    pub seal: Option<Box<SealRecord>>,
+    /// The chunk that ends there; `None` if the chain is empty, or if that chunk is not there any more.
+    pub last: Option<ChunkHeader>,
+}
+
+/// How a walk ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum WalkEnd {
+    /// Nothing follows.
+    Open,
+    /// A seal follows.
+    Sealed(Box<SealRecord>),
+    /// What follows is not a link.
+    Damaged(String),
+}
+
+/// The state machine: follows links by their keys.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Walk {
+    /// The position reached.
+    pub(crate) at: Lsn,
+    /// The chunk that ends there.
+    pub(crate) last: Option<ChunkHeader>,
+}
+
+impl Walk {
+    /// Starts at a position that is on the chain.
+    pub(crate) fn new(at: Lsn) -> Self {
+        Self { at, last: None }
+    }
+
+    /// Takes what stands at the position reached.
+    pub(crate) fn feed(&mut self, reply: Reply<ChunkHeader>) -> Option<WalkEnd> {
+        match reply {
+            Reply::Found(Link::Chunk(header)) => {
+                self.at = header.end;
+                self.last = Some(header);
+                None
+            }
+            Reply::Found(Link::Seal(seal)) => Some(WalkEnd::Sealed(seal)),
+            Reply::Missing => Some(WalkEnd::Open),
+            Reply::Damaged(why) => Some(WalkEnd::Damaged(why)),
+            Reply::Created | Reply::Exists | Reply::Failed => None,
+        }
+    }
+}
+
+/// Finds the tail of a chain; `None` if it is proven that this store has no such chain.
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] if a link is not what it should be, [`Error::Store`] if the store does not answer.
+pub async fn find_tail(
+    store: &dyn ObjectStore,
+    chain: &ChainId,
+    patience: Patience,
+) -> Result<Option<Tail>, Error> {
+    let Some(origin) = read_origin(store, chain, patience).await? else {
+        return Ok(None);
+    };
+    let listed = newest_links(store, chain, Lsn(u64::MAX), patience)
+        .await
+        .map_err(|error| Error::store(chain, error))?;
+    let from = start_of_walk(store, chain, &listed, origin.start_lsn, patience).await?;
+    let mut walk = Walk::new(from);
+    let end = loop {
+        let reply = persist(patience, || {
+            read_header(store, chain, walk.at, patience.timeout)
+        })
+        .await
+        .map_err(|error| Error::store(chain, error))?;
+        if let Some(end) = walk.feed(reply) {
+            break end;
+        }
+    };
+    let seal = match end {
+        WalkEnd::Open => None,
+        WalkEnd::Sealed(seal) => Some(seal),
+        WalkEnd::Damaged(why) => {
+            return Err(corrupt(store, chain, walk.at, why));
+        }
+    };
+    let last = match walk.last {
+        None if walk.at > origin.start_lsn => {
+            chunk_before(store, chain, &listed, walk.at, patience).await?
+        }
+        last => last,
+    };
+    Ok(Some(Tail {
+        origin,
+        end: walk.at,
+        seal,
+        last,
+    }))
+}
+
+/// Reads a chain's origin.
+pub(crate) async fn read_origin(
+    store: &dyn ObjectStore,
+    chain: &ChainId,
+    patience: Patience,
+) -> Result<Option<Origin>, Error> {
+    let key = chain.origin_key();
+    let found = read(store, &key, patience)
+        .await
+        .map_err(|error| Error::store(chain, error))?;
+    let Some(bytes) = found else { return Ok(None) };
+    Origin::from_bytes(&bytes, chain)
+        .map(Some)
+        .map_err(|why| corrupt(store, chain, Lsn::INVALID, why))
+}
+
+/// Returns a position that is on the chain, as near to its end as the listing allows.
+pub(crate) async fn start_of_walk(
+    store: &dyn ObjectStore,
+    chain: &ChainId,
+    listed: &[Lsn],
+    origin: Lsn,
+    patience: Patience,
+) -> Result<Lsn, Error> {
+    for lsn in listed.iter().rev() {
+        let reply = persist(patience, || {
+            read_header(store, chain, *lsn, patience.timeout)
+        })
+        .await
+        .map_err(|error| Error::store(chain, error))?;
+        match reply {
+            Reply::Found(Link::Chunk(header)) => return Ok(header.durable_through.max(origin)),
+            // A seal is created at the tail only.
+            Reply::Found(Link::Seal(_)) => return Ok(*lsn),
+            // Gone, or damaged: if it is on the chain, the walk meets it and says so.
+            _ => {}
+        }
+    }
+    Ok(origin)
+}
+
+/// Looks for the chunk that ends at `end` among the links listed before it.
+async fn chunk_before(
+    store: &dyn ObjectStore,
+    chain: &ChainId,
+    listed: &[Lsn],
+    end: Lsn,
+    patience: Patience,
+) -> Result<Option<ChunkHeader>, Error> {
+    const CANDIDATES: usize = 16;
+    let candidates = listed.iter().rev().filter(|lsn| **lsn < end);
+    for lsn in candidates.take(CANDIDATES) {
+        let reply = persist(patience, || {
+            read_header(store, chain, *lsn, patience.timeout)
+        })
+        .await
+        .map_err(|error| Error::store(chain, error))?;
+        if let Reply::Found(Link::Chunk(header)) = reply
+            && header.end == end
+        {
+            return Ok(Some(header));
+        }
+    }
+    Ok(None)
+}
+
+/// Repeats a read until it is answered or patience ends.
+pub(crate) async fn persist<C, F>(
+    patience: Patience,
+    mut once: impl FnMut() -> F,
+) -> Result<Reply<C>, StoreError>
+where
+    F: Future<Output = (Reply<C>, Option<StoreError>)>,
+{
+    let mut attempt = 0;
+    loop {
+        tokio::time::sleep(backoff(attempt)).await;
+        match once().await {
+            (Reply::Failed, Some(error)) => {
+                attempt += 1;
+                if error.is_permanent() || attempt >= patience.attempts {
+                    return Err(error);
+                }
+            }
+            (Reply::Failed, None) => {
+                return Err(StoreError::new(ErrorKind::Failed, "read", "a link"));
+            }
+            (reply, _) => return Ok(reply),
+        }
+    }
+}
+
+pub(crate) fn corrupt(
+    store: &dyn ObjectStore,
+    chain: &ChainId,
+    at: Lsn,
+    why: impl Into<String>,
+) -> Error {
+    Error::Corrupt {
+        chain: *chain,
+        at,
+        location: store.location().to_owned(),
+        why: why.into(),
+    }
+}
