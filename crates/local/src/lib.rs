@@ -8,11 +8,13 @@ mod errno;
 pub mod host;
 mod http;
 pub mod http_probe;
+pub mod rfc2136;
 pub mod secrets;
 pub mod webhook;
 
 pub use directory_store::DirectoryStore;
 pub use host::LocalHost;
 pub use http_probe::HttpProbe;
+pub use rfc2136::Rfc2136;
 pub use secrets::LocalSecrets;
 pub use webhook::Webhook;
