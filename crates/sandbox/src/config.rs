@@ -1,0 +1,218 @@
+//! The configuration of the sandbox, as a person would write it: `dr.yaml`, schedules, runbooks, keys and passwords.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use dr_model::RegionName;
+use rand::RngExt;
+use rand::distr::Alphanumeric;
+
+use crate::Result;
+use crate::layout::{
+    APP_ROLE, DR_ROLE, KEY_NAME, Layout, NAME, Place, STANDBY_ROLE, SUPERUSER, TTL_SECONDS,
+    WORKLOAD,
+};
+use crate::process::Launcher;
+
+/// The runbook that the product ships; the sandbox uses it as it is.
+const RUNBOOK: &str = include_str!("../../../runbooks/failover-region.yaml");
+
+/// Time between two heartbeats: how exactly the recovery point is measured.
+pub const HEARTBEAT: &str = "250ms";
+
+/// What the configuration depends on beside the layout.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The region where the workload is served at first.
+    pub home: RegionName,
+    /// The region that it can be moved to.
+    pub recovery: RegionName,
+    /// Whether commits wait for the recovery region's store.
+    pub sync: bool,
+    /// Whether the recovery region keeps a standby.
+    pub standby: bool,
+}
+
+/// Makes passwords and the key of DNS updates, anew for every sandbox.
+pub fn write_secrets(layout: &Layout, launcher: &Launcher) -> Result<()> {
+    launcher.make_directory(&layout.secrets())?;
+    for role in [SUPERUSER, DR_ROLE, APP_ROLE, STANDBY_ROLE] {
+        let letters = rand::rng().sample_iter(Alphanumeric).take(24);
+        let password: String = letters.map(char::from).collect();
+        launcher.write_file(&layout.password_file(role), &password)?;
+    }
+    let key: [u8; 32] = rand::rng().random();
+    launcher.write_file(&layout.key_file(), &STANDARD.encode(key))
+}
+
+/// Writes the configuration directory.
+pub fn write(layout: &Layout, options: &Options, launcher: &Launcher) -> Result<()> {
+    let at = |name: &str| layout.directory.join(name);
+    for directory in ["runbooks", "schedules"] {
+        launcher.make_directory(&at(directory))?;
+    }
+    launcher.write_file(&at("dr.yaml"), &main_file(layout, options))?;
+    launcher.write_file(&at("schedules/ledger.yaml"), &schedules())?;
+    launcher.write_file(&at("runbooks/failover-region.yaml"), RUNBOOK)
+}
+
+/// Writes text as a YAML string; JSON's strings are among them.
+fn quoted(text: impl ToString) -> String {
+    serde_json::Value::from(text.to_string()).to_string()
+}
+
+fn words(words: &[String]) -> String {
+    let words: Vec<String> = words.iter().map(quoted).collect();
+    format!("[{}]", words.join(", "))
+}
+
+fn main_file(layout: &Layout, options: &Options) -> String {
+    let Options {
+        home,
+        recovery,
+        sync,
+        standby,
+    } = options;
+    let sync = if *sync {
+        recovery.to_string()
+    } else {
+        String::new()
+    };
+    let secret = |path: std::path::PathBuf| quoted(format!("${{file:{}}}", path.display()));
+    let (mut stores, mut instances, mut answers, mut services) =
+        (String::new(), String::new(), String::new(), String::new());
+    for (region, place) in &layout.regions {
+        let kept = if *standby && region == recovery {
+            "warm"
+        } else {
+            "none"
+        };
+        stores.push_str(&format!("  {region}:\n{}\n", store(place)));
+        instances.push_str(&format!(
+            "          {region}:\n{}\n",
+            instance(layout, place, kept)
+        ));
+        answers.push_str(&format!("          {region}: {}\n", place.address));
+        services.push_str(&format!(
+            "          {region}:\n{}\n",
+            service(layout, region)
+        ));
+    }
+    format!(
+        "\
+version: 1
+organization: Sandbox
+regions:
+{stores}workloads:
+  {WORKLOAD}:
+    tier: critical
+    owner: sandbox@sandbox.example
+    objectives: {{ rpo: 15s, rto: 1m }}
+    home: {home}
+    recovery: [{recovery}]
+    resources:
+      database:
+        kind: postgres
+        sync: [{sync}]
+        user: {DR_ROLE}
+        password: {password}
+        database: {WORKLOAD}
+        heartbeat: {HEARTBEAT}
+        regions:
+{instances}    services:
+      app:
+        regions:
+{services}    traffic:
+      - kind: rfc2136
+        name: {NAME}
+        server: {dns}
+        tsig: {{ name: {KEY_NAME}, secret: {key} }}
+        ttl: {TTL_SECONDS}s
+        answers:
+{answers}    checks:
+      - http: \"http://{{answer}}:{port}/health\"
+      - sql: {{ resource: database, query: \"select count(*) > 0 from ledger\" }}
+",
+        password = secret(layout.password_file(DR_ROLE)),
+        dns = layout.dns,
+        key = secret(layout.key_file()),
+        port = layout
+            .regions
+            .values()
+            .next()
+            .map_or(0, |place| place.app_port),
+    )
+}
+
+fn store(place: &Place) -> String {
+    format!(
+        "    store: {store}\n    daemon: {{ listen: \"{listen}\", state_directory: {state} }}",
+        store = quoted(place.store().display()),
+        listen = place.daemon_listen(),
+        state = quoted(place.daemon().display()),
+    )
+}
+
+fn instance(layout: &Layout, place: &Place, standby: &str) -> String {
+    let data = place.data_directory().display().to_string();
+    let program = layout
+        .postgres_programs
+        .join("pg_ctl")
+        .display()
+        .to_string();
+    let control = |more: &[&str]| {
+        let own = [program.as_str(), "--pgdata", data.as_str()];
+        let all: Vec<String> = own.iter().chain(more).map(ToString::to_string).collect();
+        words(&all)
+    };
+    let log = place.log("postgres").display().to_string();
+    format!(
+        "            host: local
+            address: {address}
+            port: {port}
+            data_directory: {directory}
+            standby: {standby}
+            start: {start}
+            stop: {stop}",
+        address = place.address,
+        port = place.postgres_port,
+        directory = quoted(&data),
+        start = control(&["start", "--no-wait", "--silent", "--log", &log]),
+        stop = control(&["stop", "--mode=immediate", "--timeout=1"]),
+    )
+}
+
+fn service(layout: &Layout, region: &RegionName) -> String {
+    let command = |verb: &str| {
+        let directory = layout.directory.display().to_string();
+        let demo = layout.demo.display().to_string();
+        let all = [
+            &demo,
+            "service",
+            verb,
+            "--directory",
+            &directory,
+            "--region",
+            region.as_str(),
+        ];
+        words(&all.map(ToOwned::to_owned))
+    };
+    format!(
+        "            start: {}\n            stop: {}\n            check: {}",
+        command("start"),
+        command("stop"),
+        command("check"),
+    )
+}
+
+fn schedules() -> String {
+    format!(
+        "\
+version: 1
+timezone: UTC
+jobs:
+  snapshot: {{ job: take-snapshot, resource: {WORKLOAD}/database, in: primary, cron: \"* * * * *\" }}
+  wal: {{ job: ship-wal, resource: {WORKLOAD}/database, in: all, continuous: true }}
+  copy: {{ job: copy-recovery-points, resource: {WORKLOAD}/database, in: recovery, after: snapshot }}
+"
+    )
+}

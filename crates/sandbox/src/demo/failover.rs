@@ -1,0 +1,99 @@
+//! What `dr failover --json` says it did: the part of its contract that the demo reads.
+
+use dr_model::loss::{Bound, Estimate};
+use jiff::Timestamp;
+use serde::Deserialize;
+
+/// The outcome of an execution.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Failover {
+    /// Its id.
+    pub execution: String,
+    /// Its state; only `completed` is a success.
+    pub state: String,
+    /// The epoch that it opened.
+    pub epoch: u64,
+    /// How the database came back: `promote` or `restore`.
+    pub rung: String,
+    /// What proves that the old primary has stopped.
+    pub fence: String,
+    /// Where the log was sealed.
+    pub sealed: serde_json::Value,
+    /// What the plan said would be lost.
+    pub loss: Loss,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Timestamp,
+    /// Time to recover as it was, from the start of the execution.
+    pub rta_seconds: f64,
+    /// How much was lost by the heartbeat; `None` if that could not be read.
+    pub rpa_seconds: Option<f64>,
+    /// How exactly the heartbeat measures.
+    pub rpa_interval_seconds: Option<f64>,
+    /// The steps, in the order in which they ran.
+    pub steps: Vec<Step>,
+}
+
+/// The loss that a plan states, as two numbers.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Loss {
+    /// What was being lost at last contact; `None` if nothing is known.
+    pub estimate: Option<Estimate>,
+    /// What cannot be exceeded.
+    pub bound: Bound,
+}
+
+/// One step of an execution.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Step {
+    /// Its id in the runbook.
+    pub id: String,
+    /// What it does.
+    pub uses: String,
+    /// How it ended.
+    pub state: String,
+    /// When it began; `None` if it never did.
+    pub started_at: Option<Timestamp>,
+    /// How long it took.
+    pub took_seconds: Option<f64>,
+    /// What it says of itself.
+    #[serde(default)]
+    pub summary: Option<String>,
+}
+
+impl Loss {
+    /// Tells whether losing a commit that was acknowledged at `acknowledged_at` was announced.
+    #[must_use]
+    pub fn allows(&self, acknowledged_at: Timestamp) -> bool {
+        match &self.bound {
+            Bound::Zero => false,
+            Bound::Seconds { since, .. } | Bound::Growing { since: Some(since) } => {
+                acknowledged_at >= *since
+            }
+            Bound::Growing { since: None } => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_announces_what_was_acknowledged_after_it() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let loss = |bound| Loss {
+            estimate: None,
+            bound,
+        };
+        let seconds = loss(Bound::Seconds {
+            since: at(10),
+            seconds: 3.0,
+        });
+        assert!(seconds.allows(at(11)));
+        assert!(!seconds.allows(at(9)));
+        assert!(!loss(Bound::Zero).allows(at(11)));
+        assert!(loss(Bound::Growing { since: None }).allows(at(0)));
+    }
+}

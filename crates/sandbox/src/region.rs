@@ -1,0 +1,174 @@
+//! A region: everything below one directory, with its processes; and how it is lost.
+
+use std::path::Path;
+use std::time::Duration;
+
+use dr_model::{Clock, RegionName};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::layout::{DR_ROLE, Place};
+use crate::postgres::Cluster;
+use crate::process::{Process, Table, end, members};
+use crate::sandbox::Sandbox;
+use crate::{Error, Result, http, service, wait};
+
+/// How long a daemon may take until it answers.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// What is left in the place of a lost store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LostStore {
+    /// Nothing: the directory has gone.
+    #[default]
+    Renamed,
+    /// An empty directory, like a mount point without its disk.
+    Empty,
+}
+
+/// One region of a sandbox.
+#[derive(Clone, Copy, Debug)]
+pub struct Region<'a> {
+    sandbox: &'a Sandbox,
+    name: &'a RegionName,
+    place: &'a Place,
+}
+
+impl<'a> Region<'a> {
+    pub(crate) fn new(sandbox: &'a Sandbox, name: &'a RegionName, place: &'a Place) -> Self {
+        Self {
+            sandbox,
+            name,
+            place,
+        }
+    }
+
+    /// Returns where its parts are.
+    #[must_use]
+    pub fn place(&self) -> &'a Place {
+        self.place
+    }
+
+    /// Returns the control of its PostgreSQL.
+    pub fn postgres(&self) -> Result<Cluster> {
+        Cluster::new(self.sandbox.layout(), self.name, self.sandbox.launcher())
+    }
+
+    /// Returns its processes: those of the sandbox that work inside its directory.
+    #[must_use]
+    pub fn processes(&self) -> Vec<Process> {
+        self.processes_in(&Table::read(), &self.place.directory)
+    }
+
+    fn processes_in(&self, table: &Table, directory: &Path) -> Vec<Process> {
+        let inside = |process: &Process| {
+            process
+                .directory
+                .as_ref()
+                .is_some_and(|at| at.starts_with(directory))
+        };
+        members(table, &self.sandbox.layout().directory)
+            .into_iter()
+            .filter(inside)
+            .collect()
+    }
+
+    /// Kills every process of the region and takes its store away, in one instant; returns that instant in microseconds
+    /// of the sandbox's clock.
+    pub fn lose(&self, store: LostStore) -> Result<u64> {
+        let found = self.processes();
+        let at = self.sandbox.clock().elapsed();
+        signal(&found, Signal::KILL);
+        let (from, to) = (self.place.store(), self.place.lost_store());
+        std::fs::rename(&from, to).map_err(Error::file("move away", &from))?;
+        if store == LostStore::Empty {
+            self.sandbox.launcher().make_directory(&from)?;
+        }
+        // What was forked while the list was made, until nothing is left.
+        if !end(|table| self.processes_in(table, &self.place.directory)) {
+            return Err(Error::Directory {
+                directory: self.place.directory.clone(),
+                reason: "processes in it survive SIGKILL".to_owned(),
+            });
+        }
+        Ok(u64::try_from(at.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// Starts the daemon, which must not run already, and waits until it answers.
+    pub async fn start_daemon(&self) -> Result<()> {
+        let layout = self.sandbox.layout();
+        let launcher = self.sandbox.launcher();
+        let mut command = launcher.command(&layout.dr, &self.place.daemon());
+        command.arg("--config").arg(&layout.directory);
+        command.args(["daemon", "--region", self.name.as_str()]);
+        let log = self.place.log("daemon");
+        launcher.start(command, &log)?;
+        let what = format!(
+            "the daemon of `{}` (its log is `{}`)",
+            self.name,
+            log.display()
+        );
+        let answered = wait::until(&what, START_LIMIT, async || {
+            if self.daemon().is_empty() {
+                return Ok(false);
+            }
+            http::get(self.place.daemon_listen(), "/live")
+                .await
+                .map(|_| true)
+        });
+        if answered.await? {
+            return Ok(());
+        }
+        let said = std::fs::read_to_string(&log).unwrap_or_default();
+        let lines: Vec<&str> = said.lines().collect();
+        Err(Error::Program {
+            program: format!("dr daemon --region {}", self.name),
+            status: "it has ended".to_owned(),
+            detail: lines[lines.len().saturating_sub(5)..].join("; "),
+        })
+    }
+
+    /// Returns the daemon's processes.
+    #[must_use]
+    pub fn daemon(&self) -> Vec<Process> {
+        self.processes_in(&Table::read(), &self.place.daemon())
+    }
+
+    /// Sends a signal to the daemon's processes: SIGSTOP freezes its receiver, SIGCONT thaws it, SIGKILL crashes it.
+    pub fn signal_daemon(&self, which: Signal) {
+        signal(&self.daemon(), which);
+    }
+
+    /// Starts the application.
+    pub async fn start_app(&self) -> Result<()> {
+        service::start(self.sandbox.layout(), self.name).await
+    }
+
+    /// Returns the name under which the region's receiver of WAL is connected.
+    #[must_use]
+    pub fn receiver_name(&self) -> String {
+        format!("{DR_ROLE}_{}", self.name.to_identifier())
+    }
+
+    /// Returns the labels of the backups that its store holds whole: those that have a manifest.
+    #[must_use]
+    pub fn backups(&self) -> Vec<String> {
+        let list = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten();
+        let clusters = list(&self.place.store().join("postgres"));
+        let mut labels: Vec<String> = clusters
+            .flat_map(|cluster| list(&cluster.path().join("backup")))
+            .filter(|backup| backup.path().join("manifest").exists())
+            .map(|backup| backup.file_name().to_string_lossy().into_owned())
+            .collect();
+        labels.sort();
+        labels
+    }
+}
+
+/// Sends a signal to processes; one that has gone meanwhile is passed over.
+pub fn signal(processes: &[Process], which: Signal) {
+    for process in processes {
+        if let Some(pid) = Pid::from_raw(process.pid) {
+            let _gone = kill_process(pid, which);
+        }
+    }
+}

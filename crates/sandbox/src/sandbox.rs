@@ -1,0 +1,311 @@
+//! A whole sandbox: made, started, driven, ended.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dr_model::{RegionName, SystemClock};
+
+use crate::layout::{Layout, NAME, Place};
+use crate::ledger::{Load, Options as LoadOptions};
+use crate::place::{claim, default_directory, program, reachable};
+use crate::postgres::find_programs;
+use crate::process::{Keeper, Launcher, Output, adopt_orphans, end_all};
+use crate::region::Region;
+use crate::{Error, Result, config, dns, network, user, wait};
+
+/// The region where the workload is served at first.
+pub const HOME: &str = "us-east-1";
+/// The region that it moves to.
+pub const RECOVERY: &str = "us-west-2";
+
+/// What a sandbox is to be like.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    directory: Option<PathBuf>,
+    standby: bool,
+    sync: bool,
+    daemons: bool,
+}
+
+/// A running sandbox. Dropping it ends every process of it.
+#[derive(Debug)]
+pub struct Sandbox {
+    layout: Layout,
+    launcher: Launcher,
+    clock: SystemClock,
+    keeper: Option<Keeper>,
+}
+
+impl Builder {
+    /// Uses this directory, which must be empty, missing or an earlier sandbox's.
+    #[must_use]
+    pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = Some(directory.into());
+        self
+    }
+
+    /// Chooses whether the recovery region keeps a standby; it does unless told otherwise.
+    #[must_use]
+    pub fn standby(mut self, standby: bool) -> Self {
+        self.standby = standby;
+        self
+    }
+
+    /// Chooses whether commits wait for the recovery region's store; they do not unless told otherwise.
+    #[must_use]
+    pub fn sync(mut self, sync: bool) -> Self {
+        self.sync = sync;
+        self
+    }
+
+    /// Chooses whether the daemons run; they do unless told otherwise.
+    #[must_use]
+    pub fn daemons(mut self, daemons: bool) -> Self {
+        self.daemons = daemons;
+        self
+    }
+
+    /// Makes and starts everything: DNS, the primary, the standby, the application at home, the daemons.
+    ///
+    /// Must be called within a tokio runtime. Dropping the future ends what it has started.
+    pub async fn start(self) -> Result<Sandbox> {
+        adopt_orphans()?;
+        let sandbox = self.prepare()?;
+        let (home, recovery) = (sandbox.region(HOME)?, sandbox.region(RECOVERY)?);
+        sandbox.start_dns().await?;
+        let primary = home.postgres()?;
+        let replica = recovery.postgres()?;
+        primary.write_settings()?;
+        replica.write_settings()?;
+        primary.create().await?;
+        primary.start()?;
+        primary.wait_ready().await?;
+        primary.populate().await?;
+        let mut streaming = Vec::new();
+        if self.standby {
+            replica.clone_from(&primary).await?;
+            replica.start()?;
+            replica.wait_ready().await?;
+            streaming.push(replica.standby_name());
+        }
+        if self.daemons {
+            tokio::try_join!(home.start_daemon(), recovery.start_daemon())?;
+            streaming.extend([home.receiver_name(), recovery.receiver_name()]);
+        }
+        primary.wait_streaming(&streaming).await?;
+        if self.sync {
+            let names = format!("FIRST 1 ({})", recovery.receiver_name());
+            primary.set("synchronous_standby_names", &names).await?;
+        }
+        home.start_app().await?;
+        Ok(sandbox)
+    }
+
+    /// Makes the directory with the configuration, and the keeper that will clean up after us.
+    fn prepare(&self) -> Result<Sandbox> {
+        let postgres_programs = find_programs()?;
+        let user = user::unprivileged()?;
+        let demo = program("dr-demo")?;
+        let dr = if self.daemons {
+            program("dr")?
+        } else {
+            demo.with_file_name("dr")
+        };
+        let wanted = self
+            .directory
+            .clone()
+            .unwrap_or_else(|| default_directory(user.as_ref()));
+        let directory = claim(&wanted, user.as_ref())?;
+        let launcher = Launcher::new(&directory, user)
+            .with("DR_POSTGRES_BIN", postgres_programs.display().to_string());
+        let demo = reachable(demo, &directory, &launcher)?;
+        let dr = if self.daemons {
+            reachable(dr, &directory, &launcher)?
+        } else {
+            dr
+        };
+        let home: RegionName = name(HOME);
+        let recovery: RegionName = name(RECOVERY);
+        let layout = Layout {
+            dns: SocketAddr::from((
+                [127, 0, 0, 1],
+                network::free_port(&[[127, 0, 0, 1].into()])?,
+            )),
+            postgres_programs,
+            dr,
+            demo,
+            regions: places(&directory, &[home.clone(), recovery.clone()])?,
+            directory,
+        };
+        launcher.make_directory(&layout.directory.join("log"))?;
+        for place in layout.regions.values() {
+            let log = place.directory.join("log");
+            for made in [
+                &place.directory,
+                &log,
+                &place.store(),
+                &place.daemon(),
+                &place.app(),
+            ] {
+                launcher.make_directory(made)?;
+            }
+        }
+        let text = serde_json::to_string_pretty(&layout).map_err(|source| Error::Output {
+            program: "the layout".to_owned(),
+            source,
+        })?;
+        launcher.write_file(&layout.file(), &text)?;
+        config::write_secrets(&layout, &launcher)?;
+        let options = config::Options {
+            home,
+            recovery,
+            sync: self.sync,
+            standby: self.standby,
+        };
+        config::write(&layout, &options, &launcher)?;
+        let keeper = Some(Keeper::start(&launcher, &layout.demo, &layout.directory)?);
+        Ok(Sandbox {
+            layout,
+            launcher,
+            clock: SystemClock::new(),
+            keeper,
+        })
+    }
+}
+
+impl Sandbox {
+    /// Describes a sandbox with a standby and daemons, without synchronous replication.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder {
+            directory: None,
+            standby: true,
+            sync: false,
+            daemons: true,
+        }
+    }
+
+    /// Returns where everything is.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Returns what starts programs in the sandbox's name.
+    #[must_use]
+    pub fn launcher(&self) -> &Launcher {
+        &self.launcher
+    }
+
+    /// Returns the clock that all times of the sandbox are on.
+    #[must_use]
+    pub fn clock(&self) -> SystemClock {
+        self.clock
+    }
+
+    /// Returns a region.
+    pub fn region(&self, region: &str) -> Result<Region<'_>> {
+        let found = self
+            .layout
+            .regions
+            .iter()
+            .find(|(name, _)| name.as_str() == region);
+        let (name, place) = found.ok_or_else(|| Error::NoRegion(region.to_owned()))?;
+        Ok(Region::new(self, name, place))
+    }
+
+    /// Prepares a `dr` command on the sandbox's configuration.
+    #[must_use]
+    pub fn dr_command<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> std::process::Command {
+        let mut command = self
+            .launcher
+            .command(&self.layout.dr, &self.layout.directory);
+        command
+            .arg("--config")
+            .arg(&self.layout.directory)
+            .args(arguments);
+        command
+    }
+
+    /// Runs a `dr` command to its end, whatever its status.
+    pub async fn dr<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Result<Output> {
+        self.launcher
+            .output(self.dr_command(arguments), false)
+            .await
+    }
+
+    /// Starts a load on the application, by its DNS name. Its record is also written to `commits.jsonl`.
+    pub fn load(&self, options: LoadOptions) -> Result<Load> {
+        let file = self.layout.directory.join("commits.jsonl");
+        Load::start(&self.layout, self.clock, options, file)
+    }
+
+    /// Gives up control and leaves everything running; `dr-demo stop` ends it.
+    pub fn leave_running(mut self) {
+        if let Some(mut keeper) = self.keeper.take() {
+            keeper.dismiss();
+        }
+    }
+
+    async fn start_dns(&self) -> Result<()> {
+        let mut command = self
+            .launcher
+            .command(&self.layout.demo, &self.layout.directory);
+        command
+            .arg("dns")
+            .arg("--directory")
+            .arg(&self.layout.directory);
+        self.launcher
+            .start(command, &self.layout.directory.join("log/dns.log"))?;
+        let what = format!("the DNS server on {}", self.layout.dns);
+        wait::until(&what, Duration::from_secs(10), async || {
+            dns::lookup(self.layout.dns, NAME)
+                .await
+                .map_err(|error| error.to_string())
+        })
+        .await
+        .map(drop)
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        // Without a keeper it was left running on purpose.
+        if let Some(mut keeper) = self.keeper.take() {
+            end_all(&self.layout.directory, Some(keeper.pid()));
+            keeper.dismiss();
+        }
+    }
+}
+
+fn name(text: &str) -> RegionName {
+    text.parse()
+        .expect("the two names are written in the source and valid")
+}
+
+fn places(directory: &Path, regions: &[RegionName]) -> Result<BTreeMap<RegionName, Place>> {
+    let addresses = network::addresses(2);
+    let app_port = network::free_port(&addresses)?;
+    regions
+        .iter()
+        .zip(addresses)
+        .map(|(region, address)| {
+            let place = Place {
+                directory: directory.join(region.as_str()),
+                address,
+                postgres_port: network::free_port(&[address])?,
+                app_port,
+                daemon_port: network::free_port(&[address])?,
+            };
+            Ok((region.clone(), place))
+        })
+        .collect()
+}
