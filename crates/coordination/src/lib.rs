@@ -9,12 +9,15 @@
 //!   [`Register::create`](register::Register::create) is the single flight of every change.
 //! - [`chain`]: the WAL in a store and its seal, which says what was promised.
 //! - [`journal`]: what an execution intends and did; takeover.
+//! - [`identity`], [`probe`]: whose a store is, and what it can do.
 
 pub mod actor;
 pub mod chain;
+pub mod identity;
 pub mod journal;
 mod mutation;
 mod operation;
+pub mod probe;
 mod publish;
 pub mod register;
 #[cfg(test)]

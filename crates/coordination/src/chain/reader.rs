@@ -184,8 +184,9 @@ impl ChainReader {
     }
 
     /// Finds a link on the chain at or before the position, near to it.
-    async fn locate(&self) -> Result<Cursor, Error> {
-        let (chain, tail) = self.covering(self.position)?;
+    async fn locate(&mut self) -> Result<Cursor, Error> {
+        let (chain, tail) = self.covering(self.position)?.clone();
+        let chain = &chain;
         let listed = newest_links(&*self.store, chain, self.position, self.patience)
             .await
             .map_err(|error| Error::store(chain, error))?;
