@@ -1,7 +1,8 @@
 //! This machine as a [`Host`].
 //!
-//! Commands get a clean environment and a process group of their own; files are replaced whole; the highest epoch seen is
-//! kept in a file under a lock, so that no process on this machine acts for an epoch that another has seen superseded.
+//! Commands get a clean environment and a process group of their own; files are replaced whole; the
+//! highest epoch seen is kept in a file under a lock, so that no process on this machine acts for
+//! an epoch that another has seen superseded.
 
 mod admission;
 mod files;
@@ -25,7 +26,8 @@ pub struct LocalHost {
 }
 
 impl LocalHost {
-    /// Makes the host; epochs are remembered below `state_directory`, which is created when first needed.
+    /// Makes the host; epochs are remembered below `state_directory`, which is created when first
+    /// needed.
     ///
     /// All processes that act on this machine MUST be given the same directory.
     #[must_use]
@@ -81,7 +83,8 @@ impl Host for LocalHost {
     }
 }
 
-/// Runs blocking work on a path off the runtime's own threads; `lost` is what it is if the work itself dies.
+/// Runs blocking work on a path off the runtime's own threads; `lost` is what it is if the work
+/// itself dies.
 async fn blocking<T: Send + 'static>(
     operation: &'static str,
     path: &Path,

@@ -127,7 +127,8 @@ pub(crate) mod tests {
     use tokio::net::TcpListener;
     use tokio::task::JoinHandle;
 
-    /// Takes one request, gives the answer as it stands, hangs up; yields the port and then the request.
+    /// Takes one request, gives the answer as it stands, hangs up; yields the port and then the
+    /// request.
     pub(crate) async fn serve(answer: &str) -> (u16, JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();

@@ -17,7 +17,8 @@ const BODY_LIMIT: usize = 4096;
 /// Characters shown of it.
 const SHOWN: usize = 120;
 
-/// A `GET` that is healthy if the answer is 2xx. Redirections are not followed: they are not healthy.
+/// A `GET` that is healthy if the answer is 2xx. Redirections are not followed: they are not
+/// healthy.
 #[derive(Debug)]
 pub struct HttpProbe {
     url: String,

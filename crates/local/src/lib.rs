@@ -1,7 +1,8 @@
 //! Implementations of the seams that need no cloud.
 //!
-//! A store on a directory, commands on this machine, DNS by dynamic update, HTTP probes and webhooks, secrets from the
-//! environment and from files. What they promise is written at the traits of `dr-provider`.
+//! A store on a directory, commands on this machine, DNS by dynamic update, HTTP probes and
+//! webhooks, secrets from the environment and from files. What they promise is written at the
+//! traits of `dr-provider`.
 
 pub mod directory_store;
 mod errno;

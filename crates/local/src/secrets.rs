@@ -7,10 +7,12 @@ use dr_provider::{Error, ErrorKind, Result, Secret, SecretSource};
 
 use crate::errno::io_kind;
 
-/// Resolves `${env:NAME}`, `${env:NAME:-default}` and `${file:/path}`; `$${` stands for `${` itself.
+/// Resolves `${env:NAME}`, `${env:NAME:-default}` and `${file:/path}`; `$${` stands for `${`
+/// itself.
 ///
-/// A default is taken if the variable is not set or empty. Of a file the line breaks at its end are dropped; a relative
-/// path is relative to the configuration directory. What is inserted is not searched for references again.
+/// A default is taken if the variable is not set or empty. Of a file the line breaks at its end are
+/// dropped; a relative path is relative to the configuration directory. What is inserted is not
+/// searched for references again.
 #[derive(Clone, Debug)]
 pub struct LocalSecrets {
     directory: PathBuf,

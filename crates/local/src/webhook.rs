@@ -18,9 +18,11 @@ const OPERATION: &str = "notify";
 /// Bytes read of an answer that refuses a message.
 const BODY_LIMIT: usize = 512;
 
-/// A `POST` of `{"subject", "idempotency_key", "body"}` with the key also in the header `Idempotency-Key`.
+/// A `POST` of `{"subject", "idempotency_key", "body"}` with the key also in the header
+/// `Idempotency-Key`.
 ///
-/// The path and query of the URL are treated as a credential, which they are for many services: only the host is shown.
+/// The path and query of the URL are treated as a credential, which they are for many services:
+/// only the host is shown.
 #[derive(Debug)]
 pub struct Webhook {
     target: Target,

@@ -20,7 +20,8 @@ const IDENTITY_LIMIT: u64 = 64 << 10;
 pub(super) enum Away {
     /// There is no directory, or none with an identity object.
     #[error(
-        "the store at `{0}` has no identity object: not initialised, or not mounted", .path.display()
+        "the store at `{0}` has no identity object: not initialised, or not mounted",
+        .path.display()
     )]
     NoIdentity { path: PathBuf },
     /// It is there and cannot be read.
@@ -31,11 +32,15 @@ pub(super) enum Away {
         source: std::io::Error,
     },
     /// It is that of another store.
-    #[error("another store stands at `{0}`: its identity object is not the one seen before", .path.display())]
+    #[error(
+        "another store stands at `{0}`: its identity object is not the one seen before",
+        .path.display()
+    )]
     Replaced { path: PathBuf },
 }
 
-/// An open store directory, with its identity object held open so that its inode number stays its own.
+/// An open store directory, with its identity object held open so that its inode number stays its
+/// own.
 #[derive(Debug)]
 pub(super) struct Root {
     pub(super) tree: Tree,
@@ -84,7 +89,8 @@ impl Anchor {
         }
     }
 
-    /// Makes sure that the store is there and its identity object readable, so that *not found* may be answered.
+    /// Makes sure that the store is there and its identity object readable, so that *not found* may
+    /// be answered.
     pub(super) fn prove(&self, root: &Root) -> Result<(), Away> {
         let now = self.root()?;
         let mut content = vec![0; root.identity.len()];

@@ -36,7 +36,8 @@ impl<'a> Call<'a> {
         let error = self.error(kind(errno)).because(std::io::Error::from(errno));
         match errno {
             Errno::NOTDIR => error.with_hint(
-                "a part of this key is an object itself; in a directory store no object's key is the beginning of another's",
+                "a part of this key is an object itself; in a directory store no object's key is \
+                 the beginning of another's",
             ),
             Errno::MFILE | Errno::NFILE => error.with_hint("raise the limit of open files"),
             Errno::ROFS => error.with_hint("the file system is mounted read-only"),

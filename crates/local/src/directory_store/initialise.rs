@@ -11,7 +11,8 @@ use super::errno::Call;
 use super::tree::{DIRECTORY_MODE, TEMPORARY, Tree};
 use super::{temporary, write};
 
-/// What may stand in a directory that is made into a store: an earlier attempt, and what `mkfs` leaves in a new volume.
+/// What may stand in a directory that is made into a store: an earlier attempt, and what `mkfs`
+/// leaves in a new volume.
 const ALLOWED: [&str; 4] = [".", "..", TEMPORARY, "lost+found"];
 
 /// Makes the directory, its parents and everything that marks it as a store.

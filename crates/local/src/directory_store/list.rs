@@ -1,7 +1,8 @@
 //! Listing in byte order.
 //!
-//! A directory has no order, so the names of one directory at a time are read and sorted; directories that hold nothing
-//! of the answer are not entered. A directory sorts as its name with a `/`, as the keys in it do: `a-b`, `a/c`, `a0`.
+//! A directory has no order, so the names of one directory at a time are read and sorted;
+//! directories that hold nothing of the answer are not entered. A directory sorts as its name with
+//! a `/`, as the keys in it do: `a-b`, `a/c`, `a0`.
 
 use dr_provider::store::ObjectInfo;
 use dr_provider::{Key, Result};
@@ -59,7 +60,8 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Returns the paths in a directory that the answer can hold, sorted, directories with a final `/`.
+    /// Returns the paths in a directory that the answer can hold, sorted, directories with a final
+    /// `/`.
     fn names(&self, directory: &str) -> std::result::Result<Vec<String>, Errno> {
         let opened = match self.tree.open_directory(directory) {
             // Nothing has been written there yet, or it has been removed meanwhile.

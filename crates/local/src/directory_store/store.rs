@@ -29,8 +29,9 @@ struct Shared {
 impl DirectoryStore {
     /// Makes a handle of the store at a path; looks at nothing and creates nothing.
     ///
-    /// While the store is not there every call answers `Unavailable`, and once it is back, with the identity that was
-    /// seen first, they succeed again. Fails with `Invalid` if the path cannot be one.
+    /// While the store is not there every call answers `Unavailable`, and once it is back, with the
+    /// identity that was seen first, they succeed again. Fails with `Invalid` if the path cannot be
+    /// one.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = absolute("open store", path.as_ref())?;
         Ok(Self {
@@ -41,9 +42,11 @@ impl DirectoryStore {
         })
     }
 
-    /// Makes a directory into a store with the given identity object, creating it and its parents where missing.
+    /// Makes a directory into a store with the given identity object, creating it and its parents
+    /// where missing.
     ///
-    /// Fails with `AlreadyExists` if it is a store already and with `Invalid` if it holds anything else.
+    /// Fails with `AlreadyExists` if it is a store already and with `Invalid` if it holds anything
+    /// else.
     pub async fn initialise(path: impl AsRef<Path>, identity: Bytes) -> Result<()> {
         let path = absolute("initialise store", path.as_ref())?;
         let location = location(&path);

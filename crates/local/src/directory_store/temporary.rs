@@ -8,7 +8,8 @@ use rustix::io::Errno;
 
 use super::tree::{DIRECTORY_MODE, FILE_MODE, TEMPORARY, Tree};
 
-/// Age in seconds after which a temporary file is taken for abandoned. No write takes that long: callers set limits.
+/// Age in seconds after which a temporary file is taken for abandoned. No write takes that long:
+/// callers set limits.
 const ABANDONED_AFTER_SECONDS: i64 = 24 * 60 * 60;
 
 /// A file in `.tmp` whose content is on disk; its temporary name goes away with the value.
@@ -20,7 +21,8 @@ pub(super) struct Temporary<'a> {
 }
 
 impl<'a> Temporary<'a> {
-    /// Writes and synchronises a new file. The first file of each opened store also sweeps out abandoned ones.
+    /// Writes and synchronises a new file. The first file of each opened store also sweeps out
+    /// abandoned ones.
     pub(super) fn write(tree: &'a Tree, content: &[u8]) -> Result<Self, Errno> {
         let (path, file) = Self::open(tree)?;
         let mut temporary = Self {
@@ -58,7 +60,8 @@ impl Drop for Temporary<'_> {
     }
 }
 
-/// Makes the directory for temporary files, which marks an initialised store: nothing can be created without it.
+/// Makes the directory for temporary files, which marks an initialised store: nothing can be
+/// created without it.
 pub(super) fn make_directory(tree: &Tree) -> Result<(), Errno> {
     match rustix::fs::mkdirat(&tree.directory, TEMPORARY, DIRECTORY_MODE) {
         Ok(()) | Err(Errno::EXIST) => rustix::fs::fsync(&tree.directory),
@@ -68,8 +71,9 @@ pub(super) fn make_directory(tree: &Tree) -> Result<(), Errno> {
 
 /// Removes files that nobody is writing any more.
 ///
-/// Their age is told by the file system's own clock, `now` being the time it gave to a file just written: this machine's
-/// clock may differ from that of a file server. Best effort, because whoever comes next tries again.
+/// Their age is told by the file system's own clock, `now` being the time it gave to a file just
+/// written: this machine's clock may differ from that of a file server. Best effort, because
+/// whoever comes next tries again.
 fn sweep(tree: &Tree, now: i64) {
     let Ok(entries) = tree.open_directory(TEMPORARY).and_then(Dir::new) else {
         return;

@@ -25,6 +25,9 @@ async fn subject() -> Subject {
     Subject::new(Arc::new(store), lose).keeping(directory)
 }
 
+mod faults;
+mod processes;
+
 mod conformance {
     use super::subject;
 

@@ -24,7 +24,8 @@ const OPEN_DIRECTORY: OFlags = OFlags::RDONLY
 #[derive(Debug)]
 pub(super) struct Tree {
     pub(super) directory: OwnedFd,
-    /// Directories whose names are known to be durable, so that only what stands in them needs synchronising.
+    /// Directories whose names are known to be durable, so that only what stands in them needs
+    /// synchronising.
     durable: Mutex<HashSet<String>>,
     swept: AtomicBool,
 }
@@ -48,10 +49,11 @@ impl Tree {
         self.open_at(path, OPEN_DIRECTORY, Mode::empty())
     }
 
-    /// Opens a directory of the tree, making it if need be, and makes sure that its name is durable.
+    /// Opens a directory of the tree, making it if need be, and makes sure that its name is
+    /// durable.
     ///
-    /// That somebody else has made it does not mean that its name is on disk yet, so each directory's ancestors are
-    /// synchronised when it is first used.
+    /// That somebody else has made it does not mean that its name is on disk yet, so each
+    /// directory's ancestors are synchronised when it is first used.
     pub(super) fn durable_directory(&self, path: &str) -> Result<OwnedFd, Errno> {
         if path.is_empty() || self.durable().contains(path) {
             match self.open_directory(path) {

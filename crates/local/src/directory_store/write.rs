@@ -49,7 +49,8 @@ pub(super) fn create(call: Call<'_>, tree: &Tree, key: &Key, content: &[u8]) -> 
     rustix::fs::fsync(&directory).map_err(|errno| unknown(call, errno))
 }
 
-/// Deletes an object. Not synchronised: after a power failure a deleted object may be back, and is deleted again.
+/// Deletes an object. Not synchronised: after a power failure a deleted object may be back, and is
+/// deleted again.
 pub(super) fn delete(call: Call<'_>, tree: &Tree, key: &Key) -> Result<()> {
     match rustix::fs::unlinkat(&tree.directory, key.as_str(), AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT | Errno::NOTDIR | Errno::ISDIR) => Ok(()),
@@ -58,11 +59,13 @@ pub(super) fn delete(call: Call<'_>, tree: &Tree, key: &Key) -> Result<()> {
     }
 }
 
-/// Makes the error for a key that is taken, once what is there is as durable as if it had been created here.
+/// Makes the error for a key that is taken, once what is there is as durable as if it had been
+/// created here.
 fn taken(call: Call<'_>, tree: &Tree, parent: &str, there: &Stat) -> Error {
     if FileType::from_raw_mode(there.st_mode) == FileType::Directory {
         return call.error(ErrorKind::Invalid).because(
-            "other keys continue this one; in a directory store no object's key is the beginning of another's",
+            "other keys continue this one; in a directory store no object's key is the beginning \
+             of another's",
         );
     }
     let durable = tree

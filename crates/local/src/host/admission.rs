@@ -1,7 +1,7 @@
 //! The highest epoch that this machine has seen of each workload.
 //!
-//! One file a workload, holding the number in decimal. A lock on a second file, which is never replaced, serialises the
-//! processes of this machine; the kernel drops it when its holder dies.
+//! One file a workload, holding the number in decimal. A lock on a second file, which is never
+//! replaced, serialises the processes of this machine; the kernel drops it when its holder dies.
 
 use std::fs::{File, OpenOptions};
 use std::path::Path;

@@ -44,10 +44,12 @@ pub(super) fn read(path: &Path, offset: u64, length: u64) -> Result<Bytes> {
     Ok(content.into())
 }
 
-/// Replaces a file whole: written beside it, synchronised, renamed over it, and the directory synchronised.
+/// Replaces a file whole: written beside it, synchronised, renamed over it, and the directory
+/// synchronised.
 ///
-/// The file keeps its permissions and, if this process may set it, its owner. A new one is readable by its owner only,
-/// who is the directory's if this process is root: PostgreSQL must be able to read what is put into its directory.
+/// The file keeps its permissions and, if this process may set it, its owner. A new one is readable
+/// by its owner only, who is the directory's if this process is root: PostgreSQL must be able to
+/// read what is put into its directory.
 pub(super) fn write(path: &Path, content: &[u8]) -> Result<()> {
     let failed = |source| error("write file", path, source);
     let parent = parent(path);

@@ -14,8 +14,8 @@ use tokio::process::{Child, ChildStderr, ChildStdout};
 
 use crate::errno::io_kind;
 
-/// The variables that a command inherits; everything else is cleared, so that neither `PGPASSWORD` nor `LD_PRELOAD` of
-/// whoever started `dr` reaches it.
+/// The variables that a command inherits; everything else is cleared, so that neither `PGPASSWORD`
+/// nor `LD_PRELOAD` of whoever started `dr` reaches it.
 pub const INHERITED_ENVIRONMENT: [&str; 10] = [
     "PATH",
     "HOME",
@@ -34,8 +34,9 @@ const OUTPUT_LIMIT: usize = 8 << 20;
 
 /// Runs a command to its end in a process group of its own.
 ///
-/// When the limit passes, or the future is dropped, the whole group is killed; what has left the group (a daemon that
-/// called `setsid`, such as the postmaster under `pg_ctl`) lives on, and a pipe that it keeps open is not waited for.
+/// When the limit passes, or the future is dropped, the whole group is killed; what has left the
+/// group (a daemon that called `setsid`, such as the postmaster under `pg_ctl`) lives on, and a
+/// pipe that it keeps open is not waited for.
 pub(super) async fn run(command: &Command, limit: Duration) -> Result<Output> {
     let (mut child, group) = start(command)?;
     let mut stdout = Capture::new(child.stdout.take());
@@ -44,7 +45,8 @@ pub(super) async fn run(command: &Command, limit: Duration) -> Result<Output> {
         tokio::select! {
             biased;
             status = child.wait() => status,
-            // Somebody has to read, or the command would wait for room in its pipes; the end of both is not its own.
+            // Somebody has to read, or the command would wait for room in its pipes; the end of
+            // both is not its own.
             status = async {
                 tokio::join!(stdout.fill(), stderr.fill());
                 std::future::pending().await

@@ -8,7 +8,8 @@ use hickory_proto::rr::{Name, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// A connection to one server. Calls have no time limit: callers set one for all that they do with it.
+/// A connection to one server. Calls have no time limit: callers set one for all that they do with
+/// it.
 #[derive(Debug)]
 pub(super) struct Connection {
     server: SocketAddr,
@@ -69,7 +70,8 @@ impl Connection {
         Ok(self.query(name, record_type).await?.answers)
     }
 
-    /// Sends a finished message and returns the answer's bytes and content. A failure leaves its effect unknown.
+    /// Sends a finished message and returns the answer's bytes and content. A failure leaves its
+    /// effect unknown.
     pub(super) async fn send(
         mut self,
         id: u16,

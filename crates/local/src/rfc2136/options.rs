@@ -30,7 +30,8 @@ pub struct Rfc2136Options {
     pub answers: BTreeMap<RegionName, String>,
     /// The zone; found by asking `server` if it is left out.
     pub zone: Option<String>,
-    /// More authoritative servers to look at when the switch is verified, besides those that the zone names.
+    /// More authoritative servers to look at when the switch is verified, besides those that the
+    /// zone names.
     pub servers: Vec<SocketAddr>,
     /// Resolvers of clients to look at when the switch is verified.
     pub resolvers: Vec<SocketAddr>,

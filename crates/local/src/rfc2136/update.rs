@@ -19,7 +19,8 @@ pub(super) struct Names {
     pub(super) marker: Name,
 }
 
-/// Makes the update from `seen` to one answer of one epoch, on condition that everything still is as seen.
+/// Makes the update from `seen` to one answer of one epoch, on condition that everything still is
+/// as seen.
 pub(super) fn switch(
     zone: &Name,
     names: &Names,
@@ -81,7 +82,8 @@ pub(super) enum Verdict {
     Refused(Error),
 }
 
-/// Judges an answer. `signed` says whether the update was, `trusted` whether the answer can be believed.
+/// Judges an answer. `signed` says whether the update was, `trusted` whether the answer can be
+/// believed.
 pub(super) fn judge(answer: &Message, signed: bool, trusted: bool, what: &str) -> Verdict {
     let code = answer.metadata.response_code;
     let refused = |kind| {
@@ -137,7 +139,8 @@ fn denied(code: ResponseCode, signed: bool, error: Option<&TsigError>) -> &'stat
             "the server is not the zone's primary, or does not accept the key"
         }
         _ => {
-            "the key must be allowed to change this name and `_dr.` before it: see `update-policy` or `allow-update`"
+            "the key must be allowed to change this name and `_dr.` before it: see `update-policy` \
+             or `allow-update`"
         }
     }
 }

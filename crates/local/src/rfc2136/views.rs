@@ -20,7 +20,8 @@ struct Observer {
     is_resolver: bool,
 }
 
-/// Asks each authoritative server (the zone's and the configured ones) and each resolver, all at once.
+/// Asks each authoritative server (the zone's and the configured ones) and each resolver, all at
+/// once.
 pub(super) async fn all(record: &Rfc2136) -> Vec<View> {
     let mut observers: Vec<Observer> = std::iter::once(&record.server)
         .chain(&record.servers)
@@ -75,7 +76,8 @@ async fn ask(record: &Rfc2136, server: SocketAddr, is_resolver: bool) -> Result<
     Ok(content.state(&record.answers))
 }
 
-/// Finds the servers that the zone names. If even their names cannot be learnt, the view of `server` says why.
+/// Finds the servers that the zone names. If even their names cannot be learnt, the view of
+/// `server` says why.
 async fn name_servers(record: &Rfc2136) -> Vec<Observer> {
     let found = async {
         let mut connection = Connection::open(record.server, false).await?;
@@ -124,7 +126,8 @@ fn targets(answer: &Message) -> Vec<Name> {
         .collect()
 }
 
-/// Returns a server's addresses: as sent along, as the same server knows them, or as this machine resolves them.
+/// Returns a server's addresses: as sent along, as the same server knows them, or as this machine
+/// resolves them.
 async fn addresses(connection: &mut Connection, answer: &Message, name: &Name) -> Vec<IpAddr> {
     let along: Vec<IpAddr> = answer
         .additionals

@@ -1,7 +1,7 @@
 //! The suite of [`ObjectStore`](crate::ObjectStore).
 //!
-//! The functions panic where the store breaks the contract. They rest on nothing but the trait, except that losing the
-//! store's identity has to be arranged by whoever knows how.
+//! The functions panic where the store breaks the contract. They rest on nothing but the trait,
+//! except that losing the store's identity has to be arranged by whoever knows how.
 
 // Tests by nature, though they are compiled for other crates.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
@@ -63,7 +63,8 @@ impl fmt::Debug for Subject {
     }
 }
 
-/// Makes one `#[tokio::test]` of each function of the suite; the argument is an `async fn() -> Subject`.
+/// Makes one `#[tokio::test]` of each function of the suite; the argument is an `async fn() ->
+/// Subject`.
 #[macro_export]
 macro_rules! object_store_conformance {
     ($subject:path) => {

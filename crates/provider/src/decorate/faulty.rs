@@ -1,7 +1,8 @@
 //! Faults on purpose, scripted or drawn from a seed.
 //!
-//! A seeded fault depends on the seed, the operation, the subject and how often that was asked, and on nothing else: not
-//! on the order in which concurrent tasks happen to call. The seed, which `Display` prints, therefore replays a run.
+//! A seeded fault depends on the seed, the operation, the subject and how often that was asked, and
+//! on nothing else: not on the order in which concurrent tasks happen to call. The seed, which
+//! `Display` prints, therefore replays a run.
 
 mod random;
 mod rule;
@@ -26,7 +27,8 @@ pub use rule::Rule;
 pub enum Fault {
     /// It fails with this kind and has not been done. `Unknown` is a request that was lost.
     Before(ErrorKind),
-    /// It has been done, or refused, and the answer is lost: a change is `Unknown`, a read `Unavailable`.
+    /// It has been done, or refused, and the answer is lost: a change is `Unknown`, a read
+    /// `Unavailable`.
     After,
     /// It is done after this time.
     Delay(Duration),

@@ -1,7 +1,7 @@
 //! Decorators of [`ObjectStore`](crate::ObjectStore): each adds one thing to any store.
 //!
-//! The wiring of the binary puts [`Retry`] around [`Timeout`] around every store; tests put [`Faulty`] and [`Recording`]
-//! underneath. Implementations themselves neither retry nor limit.
+//! The wiring of the binary puts [`Retry`] around [`Timeout`] around every store; tests put
+//! [`Faulty`] and [`Recording`] underneath. Implementations themselves neither retry nor limit.
 
 mod faulty;
 mod operation;

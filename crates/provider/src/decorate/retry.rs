@@ -21,7 +21,8 @@ pub struct RetryOptions {
 }
 
 impl Default for RetryOptions {
-    /// Four calls within two seconds of waiting: a failover cannot be more patient with a dead store.
+    /// Four calls within two seconds of waiting: a failover cannot be more patient with a dead
+    /// store.
     fn default() -> Self {
         Self {
             attempts: 4,
@@ -31,12 +32,14 @@ impl Default for RetryOptions {
     }
 }
 
-/// Repeats calls that failed as `Unavailable` or `Unknown`, waiting a random part of a growing time in between.
+/// Repeats calls that failed as `Unavailable` or `Unknown`, waiting a random part of a growing time
+/// in between.
 ///
-/// A create whose outcome is unknown is *created again*: either call may be the one that took effect, and the answer
-/// `AlreadyExists` promises durability, which reading back would not. If the object then holds the same bytes, the create
-/// has succeeded; if it holds others, somebody else's has. Two callers that must know apart who of them won therefore
-/// write something of their own into the object.
+/// A create whose outcome is unknown is *created again*: either call may be the one that took
+/// effect, and the answer `AlreadyExists` promises durability, which reading back would not. If the
+/// object then holds the same bytes, the create has succeeded; if it holds others, somebody else's
+/// has. Two callers that must know apart who of them won therefore write something of their own
+/// into the object.
 #[derive(Debug)]
 pub struct Retry {
     inner: Arc<dyn ObjectStore>,

@@ -10,7 +10,8 @@ use super::Operation;
 use crate::store::ObjectInfo;
 use crate::{Error, ErrorKind, Key, ObjectStore, Result};
 
-/// Gives up on a call after a time: a read is then `Unavailable`, a change `Unknown`, because it may still take effect.
+/// Gives up on a call after a time: a read is then `Unavailable`, a change `Unknown`, because it
+/// may still take effect.
 #[derive(Debug)]
 pub struct Timeout {
     inner: Arc<dyn ObjectStore>,
@@ -18,7 +19,8 @@ pub struct Timeout {
 }
 
 impl Timeout {
-    /// Limits each call to `inner`; the limit must suffice for the biggest object over the slowest line.
+    /// Limits each call to `inner`; the limit must suffice for the biggest object over the slowest
+    /// line.
     #[must_use]
     pub fn new(inner: Arc<dyn ObjectStore>, limit: Duration) -> Self {
         Self { inner, limit }

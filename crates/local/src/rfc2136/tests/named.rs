@@ -1,4 +1,5 @@
-//! A real name server for a test: BIND on a free port of the loopback interface, with a zone and a key of its own.
+//! A real name server for a test: BIND on a free port of the loopback interface, with a zone and a
+//! key of its own.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -30,7 +31,8 @@ impl Drop for Named {
 }
 
 impl Named {
-    /// Starts a server for `acme.example` with more records; `None` if there is no BIND on this machine.
+    /// Starts a server for `acme.example` with more records; `None` if there is no BIND on this
+    /// machine.
     pub(super) async fn start(records: &str) -> Option<Self> {
         let Some(program) = program() else {
             eprintln!("SKIPPED: no `named`: install BIND (Debian: bind9) or set DR_NAMED");

@@ -18,7 +18,8 @@ pub(super) enum Loss {
     Forged,
 }
 
-/// Forwards to a server; takes the losses of updates one by one, and loses nothing when they are used up.
+/// Forwards to a server; takes the losses of updates one by one, and loses nothing when they are
+/// used up.
 pub(super) struct Proxy {
     pub(super) address: SocketAddr,
 }
@@ -32,6 +33,7 @@ impl Proxy {
         tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
+                client.set_nodelay(true).unwrap();
                 tokio::spawn(forward(client, server, Arc::clone(&losses)));
             }
         });
@@ -45,6 +47,7 @@ async fn forward(
     losses: Arc<Mutex<VecDeque<Loss>>>,
 ) -> std::io::Result<()> {
     let mut server = TcpStream::connect(server).await?;
+    server.set_nodelay(true)?;
     loop {
         let mut request = read(&mut client).await?;
         let is_update = (request[2] >> 3) & 15 == 5;

@@ -67,7 +67,8 @@ pub async fn one_of_sixteen_creates_wins(subject: Subject) {
     }
 }
 
-/// Whoever reads while an object is being created sees nothing of it or all of it, and never loses it again.
+/// Whoever reads while an object is being created sees nothing of it or all of it, and never loses
+/// it again.
 pub async fn no_reader_sees_part_of_an_object(subject: Subject) {
     let content = Bytes::from(vec![7; 1 << 20]);
     for round in 0..8 {

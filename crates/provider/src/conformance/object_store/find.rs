@@ -24,7 +24,8 @@ pub async fn a_range_ends_with_the_object(subject: Subject) {
     }
 }
 
-/// Deleting succeeds whether or not there is an object; then there is none, and its key can be used again.
+/// Deleting succeeds whether or not there is an object; then there is none, and its key can be used
+/// again.
 pub async fn a_deleted_object_is_gone(subject: Subject) {
     let store = &subject.store;
     let (one, other) = (key("a/one"), key("a/other"));
@@ -42,7 +43,8 @@ pub async fn a_deleted_object_is_gone(subject: Subject) {
     assert_eq!(store.get(&one).await.unwrap(), "3");
 }
 
-/// Once the identity object cannot be read no call succeeds, and none calls anything missing (PROTOCOL 4).
+/// Once the identity object cannot be read no call succeeds, and none calls anything missing
+/// (PROTOCOL 4).
 pub async fn without_identity_nothing_is_not_found(subject: Subject) {
     let Subject {
         store,

@@ -14,8 +14,8 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Makes a rule for one operation on keys (or prefixes of listings) that match a pattern: text in which each `*`
-    /// stands for anything.
+    /// Makes a rule for one operation on keys (or prefixes of listings) that match a pattern: text
+    /// in which each `*` stands for anything.
     pub fn on(operation: Operation, pattern: impl Into<String>, fault: Fault) -> Self {
         Self {
             operation: Some(operation),

@@ -38,7 +38,11 @@ fn on(operation: Operation, fault: Fault) -> Rule {
 
 #[rstest]
 #[case::none(vec![], 1, 0)]
-#[case::unavailable(vec![on(Operation::Create, Fault::Before(ErrorKind::Unavailable)).times(3)], 4, 0)]
+#[case::unavailable(
+    vec![on(Operation::Create, Fault::Before(ErrorKind::Unavailable)).times(3)],
+    4,
+    0
+)]
 #[case::lost(vec![on(Operation::Create, Fault::Before(ErrorKind::Unknown)).times(1)], 2, 0)]
 #[case::answer_lost(vec![on(Operation::Create, Fault::After).times(1)], 2, 1)]
 #[case::answer_lost_and_reading_hard(
