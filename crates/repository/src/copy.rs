@@ -1,0 +1,120 @@
+//! Copying a backup into another store: data before the manifest, everything compared by hash (R38).
+
+use dr_provider::ErrorKind;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::task::spawn_blocking;
+
+use crate::manifest::PackInfo;
+use crate::{BackupReader, Error, Hash, Header, Label, Repository, Result, store};
+
+/// How a backup is copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyOptions {
+    /// Packs in memory at a time.
+    pub packs_in_flight: usize,
+}
+
+impl Default for CopyOptions {
+    fn default() -> Self {
+        Self { packs_in_flight: 4 }
+    }
+}
+
+/// What copying did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyStats {
+    /// The backup's header.
+    pub header: Header,
+    /// Whether the backup was complete at the target before.
+    pub was_present: bool,
+    /// Packs written.
+    pub copied_packs: u64,
+    /// Bytes written, without the manifest.
+    pub copied_bytes: u64,
+}
+
+/// Copies the backup `label`. May be repeated after any failure: packs that arrived before are read there, compared and
+/// kept. A backup that is at the target already is left alone if its manifest is the same one.
+///
+/// Fails with [`Error::Damaged`] if a pack, here or there, is not the one that the manifest names; nothing visible has
+/// been made then.
+pub async fn copy(
+    from: &Repository,
+    to: &Repository,
+    label: &Label,
+    options: CopyOptions,
+) -> Result<CopyStats> {
+    let source = from.open(label).await?;
+    let header = source.header().clone();
+    match to.manifest_bytes(label).await {
+        Ok(there) if there == source.bytes => {
+            return Ok(CopyStats {
+                header,
+                was_present: true,
+                copied_packs: 0,
+                copied_bytes: 0,
+            });
+        }
+        Ok(_) => {
+            return Err(Error::Different {
+                object: store::name(&**to.store(), &to.manifest_key(label)),
+            });
+        }
+        Err(Error::Missing { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    let packs = source.manifest.packs.clone();
+    let copied: Vec<u64> = stream::iter(packs.into_iter().enumerate())
+        .map(|(number, info)| copy_pack(&source, to, number, info))
+        .buffer_unordered(options.packs_in_flight.max(1))
+        .try_collect()
+        .await?;
+    store::create(&**to.store(), &to.manifest_key(label), source.bytes.clone()).await?;
+    Ok(CopyStats {
+        header,
+        was_present: false,
+        copied_packs: copied.iter().filter(|bytes| **bytes > 0).count() as u64,
+        copied_bytes: copied.iter().sum(),
+    })
+}
+
+/// Returns the bytes written: none if the pack is there already.
+async fn copy_pack(
+    source: &BackupReader,
+    to: &Repository,
+    number: usize,
+    info: PackInfo,
+) -> Result<u64> {
+    let key = to.pack_key(source.label(), number);
+    match to.store().get(&key).await {
+        Ok(bytes) => {
+            let object = store::name(&**to.store(), &key);
+            compare(object, bytes, info).await?;
+            return Ok(0);
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(store::failed(format!("look for `{key}`"))(error)),
+    }
+    let (object, bytes) = source.pack(number, None).await?;
+    let bytes = compare(object, bytes, info).await?;
+    store::create(&**to.store(), &key, bytes).await?;
+    Ok(info.bytes)
+}
+
+/// Passes a pack on if it is the one that the manifest names.
+async fn compare(object: String, bytes: bytes::Bytes, info: PackInfo) -> Result<bytes::Bytes> {
+    let hash = {
+        let bytes = bytes.clone();
+        spawn_blocking(move || Hash::of(&bytes))
+            .await
+            .map_err(Error::Worker)?
+    };
+    if hash == info.hash {
+        Ok(bytes)
+    } else {
+        Err(Error::damaged(
+            object,
+            "it is not the pack that the manifest names",
+        ))
+    }
+}

@@ -1,0 +1,159 @@
+//! What can go wrong with a backup, and on which object or file.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use dr_provider::ErrorKind;
+
+use crate::Label;
+
+/// The result of an operation on backups.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An operation on a backup that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store failed.
+    #[error("cannot {operation}")]
+    Store {
+        /// What was being done, with its subject.
+        operation: String,
+        /// The store's error.
+        #[source]
+        source: Box<dr_provider::Error>,
+    },
+    /// There is no such backup, or only an unfinished one.
+    #[error("`{location}` holds no complete backup `{label}`")]
+    Missing {
+        /// The backup.
+        label: Label,
+        /// Where it was looked for.
+        location: String,
+    },
+    /// What was read is not what was written.
+    #[error("`{object}` is damaged: {what}")]
+    Damaged {
+        /// The object, with the store that it is in.
+        object: String,
+        /// What is wrong, with the file that it is part of.
+        what: String,
+    },
+    /// The manifest needs something that this version does not know.
+    #[error("`{object}` needs `{feature}`, which this version does not know")]
+    Unsupported {
+        /// The manifest.
+        object: String,
+        /// The format or feature.
+        feature: String,
+    },
+    /// Another object stands where one should be written.
+    #[error("`{object}` exists already with other content")]
+    Different {
+        /// The object.
+        object: String,
+    },
+    /// A path would lead out of the directory restored into, or through something that is not a directory.
+    #[error("`{path}` is not a usable path: {why}")]
+    Path {
+        /// The path.
+        path: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The directory to restore into is not empty.
+    #[error("`{}` is not an empty directory", .0.display())]
+    Occupied(PathBuf),
+    /// The file system failed.
+    #[error("cannot {operation} `{}`", .path.display())]
+    Io {
+        /// A verb phrase.
+        operation: &'static str,
+        /// What it was done to.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The source identifier cannot be part of an object's key.
+    #[error("`{0}` cannot be part of an object's key")]
+    Source(String),
+    /// The writer was called out of turn, or again after it had failed.
+    #[error("cannot {operation}: {why}")]
+    OutOfTurn {
+        /// What was asked for.
+        operation: &'static str,
+        /// Why it cannot be done now.
+        why: &'static str,
+    },
+    /// A worker did not finish: the process is shutting down, or it panicked.
+    #[error("a worker did not finish")]
+    Worker(#[source] tokio::task::JoinError),
+}
+
+impl Error {
+    pub(crate) fn damaged(object: impl Into<String>, what: impl Into<String>) -> Self {
+        Self::Damaged {
+            object: object.into(),
+            what: what.into(),
+        }
+    }
+
+    pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io {
+            operation,
+            path,
+            source,
+        }
+    }
+
+    /// Returns the kind, in the terms of the seams.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store { source, .. } => source.kind(),
+            Self::Missing { .. } => ErrorKind::NotFound,
+            Self::Damaged { .. } => ErrorKind::Corrupt,
+            Self::Unsupported { .. } => ErrorKind::Unsupported,
+            Self::Different { .. } => ErrorKind::AlreadyExists,
+            Self::Path { .. } | Self::Occupied(_) | Self::Source(_) => ErrorKind::Invalid,
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
+                io::ErrorKind::PermissionDenied => ErrorKind::Denied,
+                _ => ErrorKind::Failed,
+            },
+            Self::OutOfTurn { .. } => ErrorKind::Failed,
+            Self::Worker(error) if error.is_cancelled() => ErrorKind::Cancelled,
+            Self::Worker(_) => ErrorKind::Failed,
+        }
+    }
+}
+
+impl From<Error> for dr_provider::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Store { source, .. } => *source,
+            Error::Occupied(directory) => Self::new(
+                ErrorKind::Invalid,
+                "restore into",
+                directory.display().to_string(),
+            )
+            .because("the directory is not empty")
+            .with_hint("restore into a directory that does not exist yet"),
+            other => Self::new(other.kind(), "use backup", subject(&other)).because(other),
+        }
+    }
+}
+
+fn subject(error: &Error) -> String {
+    match error {
+        Error::Missing { label, .. } => label.to_string(),
+        Error::Damaged { object, .. }
+        | Error::Unsupported { object, .. }
+        | Error::Different { object } => object.clone(),
+        Error::Path { path, .. } => path.clone(),
+        Error::Io { path, .. } => path.display().to_string(),
+        Error::Source(text) => text.clone(),
+        _ => "repository".to_owned(),
+    }
+}

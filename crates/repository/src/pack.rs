@@ -1,0 +1,129 @@
+//! Packs: objects of many frames, so that a backup is hundreds of objects and not millions.
+//!
+//! Layout: magic, frames without gaps, an index of them, their number, and the hash of all that. Readers of a backup go
+//! by the manifest; the index lets a pack be checked, and salvaged, without one.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::Hash;
+use crate::frame::Encoded;
+use crate::manifest::PackInfo;
+
+/// The first bytes of every pack.
+pub(crate) const MAGIC: &[u8; 8] = b"dr-pack1";
+
+/// Bytes of one frame in the index: stored length, plain length, hash.
+const INDEX_ENTRY_BYTES: usize = 4 + 4 + Hash::BYTES;
+/// Bytes after the index: number of frames, hash.
+const FOOTER_BYTES: usize = 4 + Hash::BYTES;
+
+/// A pack being filled.
+#[derive(Debug)]
+pub(crate) struct Builder {
+    bytes: BytesMut,
+    index: BytesMut,
+    frames: u32,
+}
+
+impl Builder {
+    pub(crate) fn new(expected_bytes: usize) -> Self {
+        let mut bytes = BytesMut::with_capacity(expected_bytes);
+        bytes.put_slice(MAGIC);
+        Self {
+            bytes,
+            index: BytesMut::new(),
+            frames: 0,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.frames == 0
+    }
+
+    /// Returns the size that the object would have if it were finished after `more` stored bytes.
+    pub(crate) fn size_with(&self, more: usize) -> usize {
+        self.bytes.len() + more + self.index.len() + INDEX_ENTRY_BYTES + FOOTER_BYTES
+    }
+
+    /// Appends a frame and returns its offset.
+    pub(crate) fn push(&mut self, frame: &Encoded) -> u64 {
+        let offset = self.bytes.len() as u64;
+        self.bytes.put_slice(&frame.stored);
+        let stored_bytes = u32::try_from(frame.stored.len()).expect("a frame is at most 1 MiB");
+        self.index.put_u32_le(stored_bytes);
+        self.index.put_u32_le(frame.plain_bytes);
+        self.index.put_slice(frame.hash.as_bytes());
+        self.frames += 1;
+        offset
+    }
+
+    /// Returns the object and what the manifest says of it.
+    pub(crate) fn finish(mut self) -> (Bytes, PackInfo) {
+        self.bytes.put_slice(&self.index);
+        self.bytes.put_u32_le(self.frames);
+        let mut hasher = blake3::Hasher::new();
+        let inner = hasher.update(&self.bytes).finalize();
+        self.bytes.put_slice(inner.as_bytes());
+        let bytes = self.bytes.freeze();
+        let info = PackInfo {
+            bytes: bytes.len() as u64,
+            hash: hasher.update(inner.as_bytes()).finalize().into(),
+        };
+        (bytes, info)
+    }
+}
+
+/// Checks a pack by itself: magic, hash, and that the index describes the bytes before it. Says what is wrong.
+pub(crate) fn check(bytes: &[u8]) -> Result<(), &'static str> {
+    let body = bytes
+        .strip_prefix(MAGIC)
+        .ok_or("it does not begin as a pack")?;
+    let (hashed, hash) = bytes
+        .split_last_chunk::<{ Hash::BYTES }>()
+        .ok_or("it is too short")?;
+    if Hash::of(hashed).as_bytes() != hash {
+        return Err("its content does not match its hash");
+    }
+    let short = "its index does not fit";
+    let rest = body.len().checked_sub(FOOTER_BYTES).ok_or(short)?;
+    let count = body
+        .get(rest..rest + 4)
+        .and_then(|field| field.try_into().ok())
+        .ok_or(short)?;
+    let index_bytes = INDEX_ENTRY_BYTES * u32::from_le_bytes(count) as usize;
+    let frames_bytes = rest.checked_sub(index_bytes).ok_or(short)?;
+    let described: usize = body[frames_bytes..rest]
+        .chunks_exact(INDEX_ENTRY_BYTES)
+        .map(|entry| u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]) as usize)
+        .sum();
+    if described == frames_bytes {
+        Ok(())
+    } else {
+        Err(short)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::encode;
+
+    #[test]
+    fn packs_check_out_and_no_flipped_bit_passes() {
+        let mut builder = Builder::new(1000);
+        for text in ["first", "second, second, second, second, second", ""] {
+            builder.push(&encode(text.as_bytes()));
+        }
+        let expected = builder.size_with(0) - INDEX_ENTRY_BYTES;
+        let (bytes, info) = builder.finish();
+        assert_eq!(bytes.len(), expected);
+        assert_eq!(info.bytes, bytes.len() as u64);
+        assert_eq!(check(&bytes), Ok(()));
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.to_vec();
+            damaged[at] ^= 1;
+            assert!(check(&damaged).is_err(), "{at}");
+            assert!(check(&bytes[..at]).is_err(), "{at}");
+        }
+    }
+}

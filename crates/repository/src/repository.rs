@@ -1,0 +1,172 @@
+//! The backups of one source in one store.
+
+use std::sync::Arc;
+
+use dr_provider::{ErrorKind, Key, ObjectStore};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+
+use crate::{
+    BackupReader, BackupWriter, Error, Header, Label, Result, WriterOptions, manifest, store,
+};
+
+/// Headers read at a time.
+const HEADERS_IN_FLIGHT: usize = 8;
+
+/// The backups of one source, such as `postgres/7312…`, in one store. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Repository {
+    store: Arc<dyn ObjectStore>,
+    source: String,
+}
+
+/// What a listing found.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// The complete backups, newest first.
+    pub backups: Vec<Header>,
+    /// Backups whose manifest stands there but cannot be used, newest first: damaged, or of an unknown format.
+    pub unusable: Vec<(Label, Error)>,
+}
+
+impl Repository {
+    /// Looks at the backups of `source`, a prefix of object keys, in `store`.
+    pub fn new(store: Arc<dyn ObjectStore>, source: impl Into<String>) -> Result<Self> {
+        let source = source.into();
+        // The longest key below it must be a key as well.
+        match Key::new(format!(
+            "{source}/backup/20261121T093005Z-7f3a/packs/000000"
+        )) {
+            Ok(_) => Ok(Self { store, source }),
+            Err(_) => Err(Error::Source(source)),
+        }
+    }
+
+    /// Returns the store.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
+    fn prefix(&self) -> String {
+        format!("{}/backup/", self.source)
+    }
+
+    fn key(&self, label: &Label, rest: &str) -> Key {
+        let key = Key::new(format!("{}{label}/{rest}", self.prefix()));
+        key.expect("the source was checked, labels and the rest are of the alphabet of keys")
+    }
+
+    pub(crate) fn manifest_key(&self, label: &Label) -> Key {
+        self.key(label, "manifest")
+    }
+
+    pub(crate) fn pack_key(&self, label: &Label, number: usize) -> Key {
+        self.key(label, &format!("packs/{number:06}"))
+    }
+
+    /// Begins a backup. Nothing is visible of it before [`BackupWriter::finish`].
+    #[must_use]
+    pub fn begin(&self, label: Label, options: WriterOptions) -> BackupWriter {
+        BackupWriter::new(self.clone(), label, options)
+    }
+
+    /// Lists the complete backups, reading of each no more than its manifest's header.
+    ///
+    /// A backup whose manifest cannot be used is listed apart: it must neither be restored from nor hide the others.
+    pub async fn list(&self) -> Result<Listing> {
+        let labels = self.labels().await?;
+        let read = |label: Label| async {
+            match self.header(&label).await {
+                Ok(header) => Ok((label, Ok(header))),
+                Err(error @ (Error::Damaged { .. } | Error::Unsupported { .. })) => {
+                    Ok((label, Err(error)))
+                }
+                Err(error) => Err(error),
+            }
+        };
+        let found: Vec<(Label, Result<Header>)> = stream::iter(labels.into_iter().rev())
+            .map(read)
+            .buffered(HEADERS_IN_FLIGHT)
+            .try_collect()
+            .await?;
+        let mut listing = Listing::default();
+        for (label, header) in found {
+            match header {
+                Ok(header) => listing.backups.push(header),
+                Err(error) => listing.unusable.push((label, error)),
+            }
+        }
+        Ok(listing)
+    }
+
+    /// Opens a backup, reading and checking its manifest. Fails with [`Error::Missing`] if it has none.
+    pub async fn open(&self, label: &Label) -> Result<BackupReader> {
+        BackupReader::open(self.clone(), label).await
+    }
+
+    /// Finds the labels of backups that have a manifest, oldest first, without listing their packs: `manifest` sorts
+    /// before `packs`, so the first key of each label decides, and the next look begins behind its last possible key.
+    async fn labels(&self) -> Result<Vec<Label>> {
+        let prefix = self.prefix();
+        let mut labels = Vec::new();
+        let mut after: Option<Key> = None;
+        loop {
+            let page = self.store.list(&prefix, after.as_ref(), 1).await;
+            let page = page.map_err(store::failed(format!("list `{prefix}`")))?;
+            let Some(object) = page.into_iter().next() else {
+                return Ok(labels);
+            };
+            let rest = &object.key.as_str()[prefix.len()..];
+            let (label, name) = rest.split_once('/').unwrap_or((rest, ""));
+            match label.parse::<Label>() {
+                Ok(label) => {
+                    if name == "manifest" {
+                        labels.push(label.clone());
+                    }
+                    after = Some(self.key(&label, "packs/zzzzzz"));
+                }
+                // Not one of ours; it is passed over key by key.
+                Err(_) => after = Some(object.key),
+            }
+        }
+    }
+
+    /// Reads a manifest's header.
+    async fn header(&self, label: &Label) -> Result<Header> {
+        let key = self.manifest_key(label);
+        let object = store::name(&*self.store, &key);
+        let read = async |length| {
+            let bytes = self.store.get_range(&key, 0, length).await;
+            bytes.map_err(store::failed(format!("read the header of `{key}`")))
+        };
+        let mut head = read(manifest::HEADER_GUESS_BYTES).await?;
+        let end = manifest::header_end(&object, &head)?;
+        if end > head.len() {
+            head = read(end as u64).await?;
+        }
+        let header = manifest::decode_header(&object, &head)?;
+        if header.label == *label {
+            Ok(header)
+        } else {
+            Err(Error::damaged(
+                object,
+                format!("it is the manifest of `{}`", header.label),
+            ))
+        }
+    }
+
+    /// Reads a whole manifest object.
+    pub(crate) async fn manifest_bytes(&self, label: &Label) -> Result<bytes::Bytes> {
+        let key = self.manifest_key(label);
+        self.store.get(&key).await.map_err(|error| {
+            if error.kind() == ErrorKind::NotFound {
+                Error::Missing {
+                    label: label.clone(),
+                    location: self.store.location().to_owned(),
+                }
+            } else {
+                store::failed(format!("read `{key}`"))(error)
+            }
+        })
+    }
+}
