@@ -61,8 +61,8 @@ pub struct LogFacts {
     pub sealed: bool,
     /// The primary's WAL end as reported with the newest chunk.
     pub primary_end: Lsn,
-    /// When the newest chunk was received.
-    pub received_at: Timestamp,
+    /// When the primary last reported its WAL end with a chunk; `None` if the chain is empty.
+    pub received_at: Option<Timestamp>,
     /// Time of the newest commit in the chain; `None` if the recent part holds none.
     pub last_commit_at: Option<Timestamp>,
     /// Commits a second over the recent part; `None` if unknown.
