@@ -1,0 +1,73 @@
+//! What the two steps that bring a database up have in common: the gate before, and the heartbeat read back after.
+
+use std::time::Duration;
+
+use dr_provider::driver::{Applied, Evidence, Recovered};
+
+use crate::plan::Target;
+use crate::proof;
+use crate::step::{Unmet, Work};
+use crate::steps::seal_wal;
+
+/// How long reading the heartbeat back may take.
+const HEARTBEAT_LIMIT: Duration = Duration::from_secs(5);
+
+/// Holds back a resource that is not proven to have stopped elsewhere, or whose log is not sealed.
+pub(crate) fn check(work: &Work, target: &Target) -> Result<(), Unmet> {
+    let Target::Resource(name) = target else {
+        return Ok(());
+    };
+    if !work.history.has_done(seal_wal::NAME) {
+        return Err(Unmet::Forbidden {
+            why: format!("the log of `{target}` is not sealed"),
+            remedy: "resume once the store moved to can be written".to_owned(),
+        });
+    }
+    if !proof::may_come_up(&work.history, name) {
+        let from = &work.plan().from;
+        return Err(Unmet::Forbidden {
+            why: format!("nothing proves that `{target}` in {from} accepts no more writes"),
+            remedy: format!(
+                "make sure that it has stopped and say so with `--witness \"NAME: what was seen\"`, or go on without \
+                 proof with `--override \"reason\"`, on `dr execution resume {}`",
+                work.history.execution
+            ),
+        });
+    }
+    Ok(())
+}
+
+/// Tells whether a step has brought a resource up.
+pub(crate) fn is_up_by(work: &Work, target: &Target, step: &str) -> bool {
+    let mut done = work.history.done(step, target);
+    done.any(|applied| Recovered::from_evidence(&applied.evidence).is_some())
+}
+
+/// Adds the newest heartbeat found in the database that has come up, if the driver did not read it itself.
+///
+/// A heartbeat that is younger than the execution was written by the new primary and says nothing about the old one.
+pub(crate) async fn with_heartbeat(work: &Work, target: &Target, mut applied: Applied) -> Applied {
+    let Some(mut recovered) = Recovered::from_evidence(&applied.evidence) else {
+        return applied;
+    };
+    if recovered.heartbeat.is_some() {
+        return applied;
+    }
+    let Ok(driver) = work.driver(target) else {
+        return applied;
+    };
+    let Some(stream) = driver.log_stream() else {
+        return applied;
+    };
+    let read = stream.last_beat(&work.plan().to);
+    if let Ok(Ok(Some(beat))) = tokio::time::timeout(HEARTBEAT_LIMIT, read).await
+        && beat < work.history.started_at
+    {
+        recovered.heartbeat = Some(beat);
+        let added = recovered.to_evidence();
+        if let (Some(all), Some(new)) = (applied.evidence.as_object_mut(), added.as_object()) {
+            all.extend(new.clone());
+        }
+    }
+    applied
+}

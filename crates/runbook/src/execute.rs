@@ -1,0 +1,473 @@
+//! Executes a plan: journals intent before and outcome after, and makes no choices of its own (PROTOCOL 9).
+//!
+//! Going on from any point of the journal is the normal way of working: a new execution is one whose journal holds
+//! nothing but its plan. Whoever finds that somebody else has written the next entry stops without another effect.
+
+mod action;
+mod best_effort;
+mod error;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dr_coordination::journal::{self, Journal};
+use dr_model::{ExecutionId, StepId};
+
+pub use error::Error;
+
+use crate::events::{Event, Monitor};
+use crate::history::History;
+use crate::outcome::{Report, State, StepState};
+use crate::plan::{Lane, Plan, PlannedStep};
+use crate::proof;
+use crate::record::{Batch, Place, Record};
+use crate::redact::Redactor;
+use crate::report::{has_effects, report, stuck};
+use crate::site::Site;
+use crate::step::{Step, Unmet, Work};
+use crate::steps::{fence_primary, registry, verify_traffic};
+
+/// How long a look before an action may take.
+const CHECK_LIMIT: Duration = Duration::from_secs(10);
+
+/// Executes a plan from its beginning to its end, or as far as it goes.
+///
+/// # Errors
+///
+/// Only if the journal cannot be written: then nobody knows more than it says, and the execution is to be resumed.
+/// Everything else, superseded and stuck included, is a state in the report.
+pub async fn execute(site: Arc<Site>, plan: Plan, monitor: &dyn Monitor) -> Result<Report, Error> {
+    let redactor = Redactor::new(&site.secrets);
+    let text = serde_json::to_value(&plan)
+        .expect("a plan holds text keys, numbers, texts and times, which are always valid JSON");
+    if redactor.finds_in(&text) {
+        return Err(Error::SecretInPlan);
+    }
+    let started = site.clock.elapsed();
+    let at = site.clock.now();
+    let execution = ExecutionId::new(at, &plan.to, rand::random());
+    let Some(store) = site.stores.get(&plan.to) else {
+        return Err(Error::NoStore { region: plan.to });
+    };
+    let opened = Record::Opened {
+        plan: Box::new(plan.clone()),
+        at,
+    };
+    let created = Journal::create(
+        Arc::clone(store),
+        Arc::clone(&site.clock),
+        execution.clone(),
+        site.actor.clone(),
+        vec![opened],
+    );
+    let journal = created
+        .await
+        .map_err(|source| Error::journal(&execution, source))?;
+    let history = History::new(execution, plan, at);
+    let mut executor = Executor::new(site, journal, history, monitor);
+    executor.started = Some(started);
+    executor.run(false).await
+}
+
+/// Why the steps came to a halt.
+#[derive(Debug)]
+enum Halt {
+    /// Something was definitely not done.
+    Failed(String),
+    /// It needs a human: why, and what to do.
+    Stuck(String, String),
+    /// Somebody else has the say.
+    Superseded(String),
+    /// The journal cannot be written.
+    Journal(journal::Error),
+}
+
+/// Carries out one execution.
+pub(crate) struct Executor<'a> {
+    site: Arc<Site>,
+    journal: Journal<Batch>,
+    history: Arc<History>,
+    monitor: &'a dyn Monitor,
+    redactor: Redactor,
+    /// Records not written yet: looks, and what goes with the next intent.
+    unwritten: Batch,
+    /// What runs beside the steps.
+    best_effort: best_effort::Running,
+    /// Monotonic time at the beginning, if this process began the execution.
+    started: Option<Duration>,
+    /// Time to recover by the monotonic clock.
+    rta: Option<Duration>,
+    /// Whether the journal is another's now: what we would add is not heard.
+    taken_over: bool,
+}
+
+impl<'a> Executor<'a> {
+    /// Makes an executor that goes on where `history` ends; the journal must be ours.
+    pub(crate) fn new(
+        site: Arc<Site>,
+        journal: Journal<Batch>,
+        history: History,
+        monitor: &'a dyn Monitor,
+    ) -> Self {
+        Self {
+            redactor: Redactor::new(&site.secrets),
+            site,
+            journal,
+            history: Arc::new(history),
+            monitor,
+            unwritten: Batch::new(),
+            best_effort: best_effort::Running::default(),
+            started: None,
+            rta: None,
+            taken_over: false,
+        }
+    }
+
+    /// Carries out all that is left to do.
+    pub(crate) async fn run(mut self, resumed: bool) -> Result<Report, Error> {
+        let plan = Arc::clone(&self.history.plan);
+        self.monitor.event(&Event::Started {
+            execution: &self.history.execution,
+            plan: &plan,
+            resumed,
+        });
+        let mut end = self.steps(&plan).await;
+        if !matches!(end, Err((_, Halt::Superseded(_) | Halt::Journal(_)))) {
+            // What is still on its way belongs into the record; it takes its own time limit at most.
+            let late = self.settle().await;
+            if let (Ok(()), Err(halt)) = (&end, late) {
+                let step = plan.steps.last().map(|step| step.id.clone());
+                end = Err((step.unwrap_or_else(|| StepId(String::new())), halt));
+            }
+        }
+        let report = match end {
+            Ok(()) => self.completed(),
+            Err((step, halt)) => match self.halted(&step, halt) {
+                Ok(report) => report,
+                Err(source) => return Err(Error::journal(&self.history.execution, source)),
+            },
+        };
+        self.close(report).await
+    }
+
+    async fn steps(&mut self, plan: &Plan) -> Result<(), (StepId, Halt)> {
+        for (index, step) in plan.steps.iter().enumerate() {
+            if self.history.is_over(&step.id) {
+                continue;
+            }
+            self.monitor.event(&Event::StepBegan {
+                step,
+                number: index + 1,
+                of: plan.steps.len(),
+            });
+            let done = self.step(step).await;
+            done.map_err(|halt| (step.id.clone(), halt))?;
+        }
+        Ok(())
+    }
+
+    async fn step(&mut self, step: &PlannedStep) -> Result<(), Halt> {
+        let at = self.site.clock.now();
+        self.note(Record::Began {
+            step: step.id.clone(),
+            at,
+        });
+        let began = self.site.clock.elapsed();
+        let Some(kind) = registry::find(&step.uses) else {
+            return Err(unknown_step(&step.uses));
+        };
+        if kind.is_best_effort() {
+            self.start(step, kind, began).await?;
+            return if step.background {
+                Ok(())
+            } else {
+                self.settle().await
+            };
+        }
+        self.collect().await?;
+        if kind.follows().contains(&fence_primary::NAME) && !self.is_proven() {
+            self.settle().await?;
+        }
+        let mut failed = None;
+        for index in 0..step.lanes.len() {
+            match self.lane(step, index).await {
+                Ok(()) => {}
+                Err(Halt::Failed(why) | Halt::Stuck(why, _)) if step.continue_on_error => {
+                    failed = Some(why);
+                }
+                Err(halt) => {
+                    if let Halt::Failed(why) | Halt::Stuck(why, _) = &halt {
+                        self.finish(step, StepState::Failed, why, began);
+                    }
+                    return Err(halt);
+                }
+            }
+        }
+        match failed {
+            Some(why) => self.finish(step, StepState::Excepted, &why, began),
+            None => {
+                let summary = self.summary(step);
+                self.finish(step, StepState::Done, &summary, began);
+                if let (true, Some(started)) = (step.uses == verify_traffic::NAME, self.started) {
+                    self.rta = Some(self.site.clock.elapsed().saturating_sub(started));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells whether every resource may come up, whatever is still on its way.
+    fn is_proven(&self) -> bool {
+        let mut resources = self.history.plan.loss.resources.keys();
+        resources.all(|name| proof::may_come_up(&self.history, name))
+    }
+
+    async fn lane(&mut self, step: &PlannedStep, index: usize) -> Result<(), Halt> {
+        let lane = &step.lanes[index];
+        let why = match self.history.fell_back(&step.id, index) {
+            Some(why) => why.to_owned(),
+            None => match self.branch(step, index, false).await? {
+                None => return Ok(()),
+                Some(why) => why,
+            },
+        };
+        let other = lane.fallback.as_ref();
+        let Some(other) = other.filter(|branch| branch.actions.is_ok()) else {
+            return Err(Halt::Failed(why));
+        };
+        if self.history.fell_back(&step.id, index).is_none() {
+            self.monitor.event(&Event::FellBack {
+                target: &lane.target,
+                uses: &other.uses,
+                why: &why,
+            });
+            self.note(Record::FellBack {
+                step: step.id.clone(),
+                lane: index,
+                why: why.clone(),
+            });
+            self.write().await?;
+        }
+        match self.branch(step, index, true).await? {
+            None => Ok(()),
+            Some(also) => Err(Halt::Failed(format!("{why}; then {}: {also}", other.uses))),
+        }
+    }
+
+    /// Does what one branch of a lane says; returns why it definitely was not done, if so.
+    async fn branch(
+        &mut self,
+        step: &PlannedStep,
+        index: usize,
+        fallback: bool,
+    ) -> Result<Option<String>, Halt> {
+        let lane = &step.lanes[index];
+        let (uses, actions) = branch_of(lane, fallback);
+        let Some(kind) = registry::find(uses) else {
+            return Err(unknown_step(uses));
+        };
+        if !self.has_begun(step, index, fallback, actions.len())
+            && let Some(why) = self.check(step, kind, lane).await?
+        {
+            return Ok(Some(why));
+        }
+        for (number, action) in actions.iter().enumerate() {
+            let place = Place {
+                step: step.id.clone(),
+                lane: index,
+                fallback,
+                action: number,
+            };
+            if let Some(why) = self.action(step, kind, lane, &place, action).await? {
+                return Ok(Some(why));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn check(
+        &self,
+        step: &PlannedStep,
+        kind: &dyn Step,
+        lane: &Lane,
+    ) -> Result<Option<String>, Halt> {
+        let work = self.work(step);
+        match tokio::time::timeout(CHECK_LIMIT, kind.check(&work, &lane.target)).await {
+            Ok(Ok(())) => Ok(None),
+            Ok(Err(Unmet::Unfit(why))) => Ok(Some(why)),
+            Ok(Err(Unmet::Forbidden { why, remedy })) => Err(Halt::Stuck(why, remedy)),
+            Err(_) => Err(Halt::Stuck(
+                format!("`{}` could not be looked at in time", lane.target),
+                "see why it does not answer".to_owned(),
+            )),
+        }
+    }
+
+    fn work(&self, step: &PlannedStep) -> Work {
+        Work {
+            site: Arc::clone(&self.site),
+            history: Arc::clone(&self.history),
+            step: Arc::new(step.clone()),
+        }
+    }
+
+    fn note(&mut self, record: Record) {
+        Arc::make_mut(&mut self.history).take(&record);
+        self.unwritten.push(record);
+    }
+
+    /// Writes what has not been written. When this returns, nobody else had written before.
+    async fn write(&mut self) -> Result<(), Halt> {
+        if self.unwritten.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::take(&mut self.unwritten);
+        match self.journal.append(batch).await {
+            Ok(_) => Ok(()),
+            Err(error @ journal::Error::TakenOver { .. }) => {
+                self.taken_over = true;
+                Err(Halt::Superseded(error.to_string()))
+            }
+            Err(error) => Err(Halt::Journal(error)),
+        }
+    }
+
+    fn finish(&mut self, step: &PlannedStep, state: StepState, summary: &str, began: Duration) {
+        let took = self.site.clock.elapsed().saturating_sub(began);
+        self.monitor.event(&Event::StepEnded {
+            step,
+            state,
+            summary,
+            took,
+        });
+        tracing::info!(
+            step = step.uses,
+            ?state,
+            took_seconds = took.as_secs_f64(),
+            summary
+        );
+        let at = self.site.clock.now();
+        self.note(Record::Finished {
+            step: step.id.clone(),
+            state,
+            summary: summary.to_owned(),
+            at,
+        });
+    }
+
+    fn summary(&self, step: &PlannedStep) -> String {
+        let mut parts: Vec<&str> = Vec::new();
+        for (index, lane) in step.lanes.iter().enumerate() {
+            let fallback = self.history.fell_back(&step.id, index).is_some();
+            let (_, actions) = branch_of(lane, fallback);
+            let place = |action| Place {
+                step: step.id.clone(),
+                lane: index,
+                fallback,
+                action,
+            };
+            let last = (0..actions.len())
+                .rev()
+                .find_map(|a| self.history.applied(&place(a)));
+            parts.extend(last.map(|applied| applied.summary.as_str()));
+        }
+        if parts.is_empty() {
+            return "nothing to do".to_owned();
+        }
+        parts.join("; ")
+    }
+
+    fn completed(&self) -> Report {
+        let steps = self.history.plan.steps.iter();
+        let mut excepted = steps.filter(|step| {
+            let known = self.history.step(&step.id);
+            known.is_some_and(|known| known.state == StepState::Excepted)
+        });
+        match excepted.next() {
+            None => report(&self.history, State::Completed, None),
+            Some(step) => {
+                let known = self.history.step(&step.id);
+                let why = known.and_then(|known| known.summary.clone());
+                let reason = format!("step `{}`: {}", step.id, why.unwrap_or_default());
+                report(&self.history, State::CompletedWithExceptions, Some(reason))
+            }
+        }
+    }
+
+    /// Says what it comes to that the steps halted; the error is that of the journal.
+    fn halted(&mut self, step: &StepId, halt: Halt) -> Result<Report, journal::Error> {
+        let (why, remedy) = match halt {
+            Halt::Journal(source) => return Err(source),
+            Halt::Superseded(why) => {
+                return Ok(report(&self.history, State::Superseded, Some(why)));
+            }
+            Halt::Failed(why) => (why, "put right what stands in the way".to_owned()),
+            Halt::Stuck(why, remedy) => (why, remedy),
+        };
+        let reason = format!("step `{step}`: {why}");
+        if !has_effects(&self.history) {
+            return Ok(report(&self.history, State::Failed, Some(reason)));
+        }
+        let stuck = stuck(&self.history, step, &why, &remedy);
+        self.note(Record::Stuck { stuck });
+        Ok(report(&self.history, State::Stuck, Some(reason)))
+    }
+
+    async fn close(mut self, mut report: Report) -> Result<Report, Error> {
+        report.finished_at = Some(self.site.clock.now());
+        if let Some(rta) = self.rta {
+            report.rta_seconds = Some(rta.as_secs_f64());
+        }
+        if !self.taken_over {
+            if report.state.is_final() {
+                self.note(Record::Closed {
+                    report: Box::new(report.clone()),
+                });
+            }
+            match self.write().await {
+                Ok(()) => {}
+                Err(Halt::Superseded(why)) => {
+                    report.state = State::Superseded;
+                    report.reason = Some(why);
+                }
+                Err(Halt::Journal(source)) => {
+                    return Err(Error::journal(&self.history.execution, source));
+                }
+                Err(Halt::Failed(_) | Halt::Stuck(..)) => {}
+            }
+        }
+        self.monitor.event(&Event::Ended(&report));
+        Ok(report)
+    }
+
+    /// Ends the execution without doing anything more.
+    pub(crate) async fn end(self, state: State, reason: String) -> Result<Report, Error> {
+        let report = report(&self.history, state, Some(reason));
+        self.close(report).await
+    }
+
+    /// Returns what is known of the execution.
+    pub(crate) fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Takes what a human states into the record.
+    pub(crate) fn state(&mut self, statement: crate::request::Statement) {
+        let by = self.site.actor.to_string();
+        self.note(Record::Stated { statement, by });
+    }
+}
+
+fn branch_of(lane: &Lane, fallback: bool) -> (&str, &[dr_provider::driver::Action]) {
+    match (&lane.fallback, fallback) {
+        (Some(branch), true) => (&branch.uses, branch.actions.as_deref().unwrap_or_default()),
+        _ => (&lane.uses, &lane.actions),
+    }
+}
+
+fn unknown_step(uses: &str) -> Halt {
+    Halt::Stuck(
+        format!("this version of dr knows no step `{uses}`"),
+        "use the version of dr that made the plan".to_owned(),
+    )
+}

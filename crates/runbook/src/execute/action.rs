@@ -1,0 +1,261 @@
+//! One action: observed before it is repeated, tried, and observed again if its outcome is unknown (PROTOCOL 9).
+
+use std::time::Duration;
+
+use dr_provider::ErrorKind;
+use dr_provider::driver::{Action, Undo, Verified};
+
+use super::{Executor, Halt};
+use crate::events::Event;
+use crate::history::Progress;
+use crate::plan::{Lane, PlannedStep};
+use crate::record::{Outcome, Place, Record};
+use crate::step::Step;
+
+/// How often an outcome is looked at before it counts as unknown.
+const LOOKS: u32 = 3;
+
+/// How long one look may take.
+const LOOK_LIMIT: Duration = Duration::from_secs(15);
+
+/// The pause between two looks.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What came of one attempt.
+enum Attempt {
+    /// It is done.
+    Done,
+    /// It is definitely not done: why, and how long to wait before trying again, if that makes sense at all.
+    NotDone(String, Option<Duration>),
+    /// It is not seen done, but may still become so.
+    Doubtful(String),
+}
+
+impl Executor<'_> {
+    /// Does an action unless it is done; returns why it definitely was not, if so.
+    pub(super) async fn action(
+        &mut self,
+        step: &PlannedStep,
+        kind: &dyn Step,
+        lane: &Lane,
+        place: &Place,
+        action: &Action,
+    ) -> Result<Option<String>, Halt> {
+        match self.history.progress(place) {
+            Some(Progress::Concluded(Outcome::Done { .. })) => return Ok(None),
+            Some(_) if changes(action) => {
+                let began = self.site.clock.elapsed();
+                match self.observe(step, kind, lane, action).await {
+                    Verified::Done(applied) => {
+                        let outcome = Outcome::Done {
+                            applied,
+                            observed: true,
+                        };
+                        self.conclude(lane, place, action, outcome, began).await?;
+                        return Ok(None);
+                    }
+                    Verified::NotDone { .. } => {}
+                    Verified::Unknown { why } => return Err(unknown(action, &why)),
+                }
+            }
+            _ => {}
+        }
+        for attempt in 1.. {
+            let more = attempt < step.attempts;
+            match self
+                .attempt(step, kind, lane, place, action, attempt)
+                .await?
+            {
+                Attempt::Done => return Ok(None),
+                Attempt::NotDone(_, Some(wait)) if more => tokio::time::sleep(wait).await,
+                Attempt::NotDone(why, _) => return Ok(Some(why)),
+                Attempt::Doubtful(_) if more => {}
+                Attempt::Doubtful(why) => return Err(unknown(action, &why)),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn attempt(
+        &mut self,
+        step: &PlannedStep,
+        kind: &dyn Step,
+        lane: &Lane,
+        place: &Place,
+        action: &Action,
+        attempt: u32,
+    ) -> Result<Attempt, Halt> {
+        self.monitor.event(&Event::ActionBegan {
+            target: &lane.target,
+            action,
+            attempt,
+        });
+        if changes(action) {
+            let at = self.site.clock.now();
+            self.note(Record::Intended {
+                place: place.clone(),
+                attempt,
+                at,
+            });
+            self.write().await?;
+        }
+        let began = self.site.clock.elapsed();
+        let limit = limit(step);
+        let work = self.work(step);
+        let result = tokio::time::timeout(limit, kind.apply(&work, &lane.target, action)).await;
+        let why = match result {
+            Ok(Ok(applied)) => {
+                let outcome = Outcome::Done {
+                    applied,
+                    observed: false,
+                };
+                self.conclude(lane, place, action, outcome, began).await?;
+                return Ok(Attempt::Done);
+            }
+            Ok(Err(error)) => {
+                let text = dr_provider::error::chain(&error);
+                let why = match error.hint() {
+                    Some(hint) => format!("{text} ({hint})"),
+                    None => text,
+                };
+                let why = self.redactor.text(&why);
+                if error.is_definite() || !changes(action) {
+                    let outcome = Outcome::NotDone { why: why.clone() };
+                    self.conclude(lane, place, action, outcome, began).await?;
+                    if error.kind() == ErrorKind::Superseded {
+                        return Err(Halt::Superseded(why));
+                    }
+                    let pause = Duration::try_from_secs_f64(step.retry_delay_seconds);
+                    let pause = error.retry_after().max(pause.ok()).unwrap_or_default();
+                    return Ok(Attempt::NotDone(
+                        why,
+                        (!error.is_permanent()).then_some(pause),
+                    ));
+                }
+                why
+            }
+            Err(_) => {
+                let why = format!("no answer within {limit:?}");
+                if !changes(action) {
+                    let outcome = Outcome::NotDone { why: why.clone() };
+                    self.conclude(lane, place, action, outcome, began).await?;
+                    return Ok(Attempt::NotDone(why, Some(Duration::ZERO)));
+                }
+                why
+            }
+        };
+        match self.observe(step, kind, lane, action).await {
+            Verified::Done(applied) => {
+                let outcome = Outcome::Done {
+                    applied,
+                    observed: true,
+                };
+                self.conclude(lane, place, action, outcome, began).await?;
+                Ok(Attempt::Done)
+            }
+            Verified::NotDone { seen } => {
+                let why = format!("{why}; then it was not seen done: {seen}");
+                let outcome = Outcome::Unknown { why: why.clone() };
+                self.conclude(lane, place, action, outcome, began).await?;
+                Ok(Attempt::Doubtful(self.redactor.text(&why)))
+            }
+            Verified::Unknown { why: still } => {
+                let why = format!("{why}; and looking did not tell: {still}");
+                let outcome = Outcome::Unknown { why: why.clone() };
+                self.conclude(lane, place, action, outcome, began).await?;
+                Err(unknown(action, &self.redactor.text(&why)))
+            }
+        }
+    }
+
+    async fn observe(
+        &self,
+        step: &PlannedStep,
+        kind: &dyn Step,
+        lane: &Lane,
+        action: &Action,
+    ) -> Verified {
+        let work = self.work(step);
+        let mut last = String::new();
+        for look in 0..LOOKS {
+            if look > 0 {
+                tokio::time::sleep(LOOK_INTERVAL).await;
+            }
+            let verify = kind.verify(&work, &lane.target, action);
+            match tokio::time::timeout(LOOK_LIMIT, verify).await {
+                Ok(Verified::Unknown { why }) => last = why,
+                Ok(told) => return told,
+                Err(_) => last = format!("no answer within {LOOK_LIMIT:?}"),
+            }
+        }
+        Verified::Unknown { why: last }
+    }
+
+    /// Takes an outcome into the record, and writes it at once if something was or may have been changed.
+    async fn conclude(
+        &mut self,
+        lane: &Lane,
+        place: &Place,
+        action: &Action,
+        outcome: Outcome,
+        began: Duration,
+    ) -> Result<(), Halt> {
+        let took = self.site.clock.elapsed().saturating_sub(began);
+        let outcome = self.redactor.outcome(outcome);
+        self.monitor.event(&Event::ActionEnded {
+            target: &lane.target,
+            action,
+            outcome: &outcome,
+            took,
+        });
+        self.note(Record::Concluded {
+            place: place.clone(),
+            outcome,
+            took_seconds: took.as_secs_f64(),
+        });
+        if changes(action) {
+            self.write().await?;
+        }
+        Ok(())
+    }
+
+    /// Tells whether anything in a branch was or may have been done, so that its gate has been passed.
+    pub(super) fn has_begun(
+        &self,
+        step: &PlannedStep,
+        lane: usize,
+        fallback: bool,
+        actions: usize,
+    ) -> bool {
+        (0..actions).any(|action| {
+            let place = Place {
+                step: step.id.clone(),
+                lane,
+                fallback,
+                action,
+            };
+            let progress = self.history.progress(&place);
+            progress
+                .is_some_and(|known| !matches!(known, Progress::Concluded(Outcome::NotDone { .. })))
+        })
+    }
+}
+
+fn changes(action: &Action) -> bool {
+    !matches!(action.undo, Undo::ReadOnly)
+}
+
+/// Returns how long one attempt may take.
+pub(super) fn limit(step: &PlannedStep) -> Duration {
+    Duration::try_from_secs_f64(step.timeout_seconds).unwrap_or(Duration::MAX)
+}
+
+fn unknown(action: &Action, why: &str) -> Halt {
+    Halt::Stuck(
+        format!(
+            "it is unknown whether this was done: {} ({why})",
+            action.summary
+        ),
+        "look whether it was done".to_owned(),
+    )
+}

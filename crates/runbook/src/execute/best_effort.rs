@@ -1,0 +1,207 @@
+//! Steps that are tried for what they are worth, beside the others: fencing (PROTOCOL 7).
+//!
+//! Their intents are journaled before they begin like any other; their outcomes when they are collected, which is
+//! before the first step that could need them and in any case before the end.
+
+use std::time::Duration;
+
+use dr_provider::driver::{Action, Applied};
+use dr_provider::{Error, ErrorKind};
+use tokio::task::JoinSet;
+
+use super::action::limit;
+use super::{Executor, Halt};
+use crate::outcome::StepState;
+use crate::plan::{PlannedStep, Target};
+use crate::record::{Outcome, Place, Record};
+use crate::step::{Step, Work};
+
+/// What runs beside the steps. Dropping it calls everything off.
+#[derive(Debug, Default)]
+pub(super) struct Running {
+    lanes: JoinSet<Ended>,
+    steps: Vec<Begun>,
+}
+
+#[derive(Debug)]
+struct Begun {
+    step: PlannedStep,
+    began: Duration,
+    left: usize,
+    summaries: Vec<String>,
+}
+
+/// A lane that has ended: what came of each action that was begun, in order.
+#[derive(Debug)]
+struct Ended {
+    step: PlannedStep,
+    lane: usize,
+    results: Vec<Result<Applied, Error>>,
+    took: Duration,
+}
+
+impl Executor<'_> {
+    /// Begins all lanes of a best-effort step at once.
+    pub(super) async fn start(
+        &mut self,
+        step: &PlannedStep,
+        kind: &'static dyn Step,
+        began: Duration,
+    ) -> Result<(), Halt> {
+        for (lane, planned) in step.lanes.iter().enumerate() {
+            for action in 0..planned.actions.len() {
+                let place = place(step, lane, action);
+                let at = self.site.clock.now();
+                self.note(Record::Intended {
+                    place,
+                    attempt: 1,
+                    at,
+                });
+            }
+        }
+        self.write().await?;
+        for (lane, planned) in step.lanes.iter().enumerate() {
+            let work = self.work(step);
+            let (target, actions) = (planned.target.clone(), planned.actions.clone());
+            let run = run(work, kind, lane, target, actions);
+            self.best_effort.lanes.spawn(run);
+        }
+        self.best_effort.steps.push(Begun {
+            step: step.clone(),
+            began,
+            left: step.lanes.len(),
+            summaries: Vec::new(),
+        });
+        self.finish_best_effort();
+        Ok(())
+    }
+
+    /// Collects what has ended, without waiting.
+    pub(super) async fn collect(&mut self) -> Result<(), Halt> {
+        while let Some(ended) = self.best_effort.lanes.try_join_next() {
+            self.take_in(ended)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for everything that runs beside the steps; each has its time limit.
+    pub(super) async fn settle(&mut self) -> Result<(), Halt> {
+        while let Some(ended) = self.best_effort.lanes.join_next().await {
+            self.take_in(ended)?;
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, ended: Result<Ended, tokio::task::JoinError>) -> Result<(), Halt> {
+        let ended = match ended {
+            Ok(ended) => ended,
+            // A lane that panicked proved nothing; its intents stand without an outcome.
+            Err(error) => {
+                tracing::error!(%error, "a best-effort lane broke down");
+                return Ok(());
+            }
+        };
+        let Ended {
+            step,
+            lane,
+            results,
+            took,
+        } = ended;
+        let planned = step.lanes[lane].actions.len();
+        let mut superseded = None;
+        let mut summary = None;
+        let mut results = results.into_iter();
+        for action in 0..planned {
+            let outcome = match results.next() {
+                Some(Ok(applied)) => Outcome::Done {
+                    applied,
+                    observed: false,
+                },
+                Some(Err(error)) => {
+                    let why = dr_provider::error::chain(&error);
+                    if error.kind() == ErrorKind::Superseded {
+                        superseded = Some(why.clone());
+                    }
+                    Outcome::NotDone { why }
+                }
+                None => Outcome::Unknown {
+                    why: format!("no answer within {:?}", limit(&step)),
+                },
+            };
+            let outcome = self.redactor.outcome(outcome);
+            summary = Some(match &outcome {
+                Outcome::Done { applied, .. } => applied.summary.clone(),
+                Outcome::NotDone { why } | Outcome::Unknown { why } => format!("no proof: {why}"),
+            });
+            self.note(Record::Concluded {
+                place: place(&step, lane, action),
+                outcome,
+                took_seconds: took.as_secs_f64(),
+            });
+        }
+        if let Some(begun) = self.begun(&step) {
+            begun.left -= 1;
+            begun.summaries.extend(summary);
+        }
+        self.finish_best_effort();
+        match superseded {
+            Some(why) => Err(Halt::Superseded(why)),
+            None => Ok(()),
+        }
+    }
+
+    fn begun(&mut self, step: &PlannedStep) -> Option<&mut Begun> {
+        let mut all = self.best_effort.steps.iter_mut();
+        all.find(|begun| begun.step.id == step.id)
+    }
+
+    /// Finishes every best-effort step of which nothing is left.
+    fn finish_best_effort(&mut self) {
+        let steps = std::mem::take(&mut self.best_effort.steps);
+        for begun in steps {
+            if begun.left > 0 {
+                self.best_effort.steps.push(begun);
+                continue;
+            }
+            let summary = match begun.summaries.is_empty() {
+                true => "nothing could be tried".to_owned(),
+                false => begun.summaries.join("; "),
+            };
+            self.finish(&begun.step, StepState::Done, &summary, begun.began);
+        }
+    }
+}
+
+fn place(step: &PlannedStep, lane: usize, action: usize) -> Place {
+    Place {
+        step: step.id.clone(),
+        lane,
+        fallback: false,
+        action,
+    }
+}
+
+async fn run(
+    work: Work,
+    kind: &'static dyn Step,
+    lane: usize,
+    target: Target,
+    actions: Vec<Action>,
+) -> Ended {
+    let began = work.site.clock.elapsed();
+    let mut results = Vec::new();
+    let all = async {
+        for action in &actions {
+            results.push(kind.apply(&work, &target, action).await);
+        }
+    };
+    // A lane that is late has proven what its results say and no more.
+    let late = tokio::time::timeout(limit(&work.step), all).await.is_err();
+    tracing::debug!(step = kind.name(), %target, late, "best-effort lane ended");
+    Ended {
+        step: work.step.as_ref().clone(),
+        lane,
+        results,
+        took: work.site.clock.elapsed().saturating_sub(began),
+    }
+}

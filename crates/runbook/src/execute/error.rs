@@ -1,0 +1,95 @@
+//! Why an execution could not be carried out at all.
+
+use dr_coordination::journal;
+use dr_model::{ExecutionId, RegionName, WorkloadName};
+
+use crate::outcome::State;
+
+/// Why an execution could not be carried out, resumed or ended. What happens within one is a state in its report.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The region moved to has no store.
+    #[error("{region} has no store to keep the journal in")]
+    NoStore {
+        /// The region.
+        region: RegionName,
+    },
+    /// A driver put a secret into its actions.
+    #[error("the plan holds a secret in the clear and must not be written down")]
+    SecretInPlan,
+    /// The journal cannot be read or written.
+    #[error("the journal of execution {execution} cannot be used")]
+    Journal {
+        /// The execution.
+        execution: ExecutionId,
+        /// Why not.
+        #[source]
+        source: Box<journal::Error>,
+    },
+    /// There is no such execution.
+    #[error("there is no execution {execution} in any store")]
+    NotFound {
+        /// The execution.
+        execution: ExecutionId,
+    },
+    /// It was not found, and some stores could not be read.
+    #[error("execution {execution} was not found in the stores that could be read: {}", unseen.join("; "))]
+    NotSeen {
+        /// The execution.
+        execution: ExecutionId,
+        /// The stores that could not be read, and why.
+        unseen: Vec<String>,
+    },
+    /// It belongs to another workload.
+    #[error("execution {execution} is for `{workload}`")]
+    OtherWorkload {
+        /// The execution.
+        execution: ExecutionId,
+        /// Its workload.
+        workload: WorkloadName,
+    },
+    /// It is over.
+    #[error("execution {execution} is over: {}", state.as_str())]
+    Over {
+        /// The execution.
+        execution: ExecutionId,
+        /// How it ended.
+        state: State,
+    },
+    /// It has changed something and cannot be ended by saying so.
+    #[error("execution {execution} has changed something already: {}", residue.join("; "))]
+    HasEffects {
+        /// The execution.
+        execution: ExecutionId,
+        /// What it changed.
+        residue: Vec<String>,
+    },
+}
+
+impl Error {
+    pub(crate) fn journal(execution: &ExecutionId, source: journal::Error) -> Self {
+        Self::Journal {
+            execution: execution.clone(),
+            source: Box::new(source),
+        }
+    }
+
+    /// Returns what to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NoStore { region } => format!("configure a store for `{region}`"),
+            Self::SecretInPlan => "this is a mistake in a driver: please report it".to_owned(),
+            Self::Journal { execution, .. } => {
+                format!("once the store answers: `dr execution resume {execution}`")
+            }
+            Self::NotFound { .. } => "`dr execution list` prints them".to_owned(),
+            Self::NotSeen { .. } => "see why these stores cannot be read".to_owned(),
+            Self::OtherWorkload { workload, .. } => format!("resume it for `{workload}`"),
+            Self::Over { .. } => return None,
+            Self::HasEffects { execution, .. } => {
+                format!("go forward with `dr execution resume {execution}`, then move back")
+            }
+        })
+    }
+}

@@ -1,0 +1,192 @@
+//! Finding executions in the stores: for listings, for showing one, and for whether one has not ended yet.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dr_coordination::Actor;
+use dr_coordination::journal::{self, Journal};
+use dr_coordination::register::EpochRecord;
+use dr_model::{Clock, Epoch, ExecutionId, RegionName, WorkloadName};
+use dr_provider::ObjectStore;
+use futures::future::join_all;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::history::History;
+use crate::outcome::State;
+use crate::record::Batch;
+use crate::site::Site;
+use crate::world::LOST_REGION_LIMIT;
+
+/// The stores that are looked in.
+pub type Stores = BTreeMap<RegionName, Arc<dyn ObjectStore>>;
+
+/// An execution in a listing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Its id.
+    pub execution: ExecutionId,
+    /// The region whose store holds its journal.
+    pub store: RegionName,
+    /// The workload.
+    pub workload: WorkloadName,
+    /// The region left.
+    pub from: RegionName,
+    /// The region moved to.
+    pub to: RegionName,
+    /// The epoch opened, or that it would open.
+    pub epoch: Epoch,
+    /// Its state.
+    pub state: State,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// Who runs it, or ran it last.
+    pub holder: Actor,
+}
+
+/// An execution that has not ended, with where its journal is.
+pub type Unfinished = Summary;
+
+impl Summary {
+    /// Tells whether the execution could still act, given the newest record of the register: no newer epoch has been
+    /// opened, and not its own epoch by another.
+    #[must_use]
+    pub fn may_go_on(&self, head: &EpochRecord) -> bool {
+        let waits = head.epoch < self.epoch;
+        let holds = head.epoch == self.epoch && head.execution.as_ref() == Some(&self.execution);
+        !self.state.is_final() && (waits || holds)
+    }
+}
+
+/// An execution as found in a store.
+#[derive(Debug)]
+pub struct Found {
+    /// The region whose store holds its journal.
+    pub store: RegionName,
+    /// Its journal, open for reading.
+    pub journal: Journal<Batch>,
+    /// What the journal tells.
+    pub history: History,
+}
+
+/// Lists the executions in all stores, oldest first, and the stores that could not be read.
+pub async fn list(stores: &Stores, clock: &Arc<dyn Clock>) -> (Vec<Summary>, Vec<String>) {
+    look(stores, clock, |_| true).await
+}
+
+/// Finds an execution in any of the stores; the error names the stores that could not be read.
+pub async fn find(
+    stores: &Stores,
+    clock: &Arc<dyn Clock>,
+    execution: &ExecutionId,
+) -> Result<Option<Found>, Vec<String>> {
+    let looks = stores.iter().map(|(region, store)| async move {
+        let open = Journal::open(Arc::clone(store), Arc::clone(clock), execution.clone());
+        match tokio::time::timeout(crate::world::LOOK_LIMIT, open).await {
+            Ok(Ok(journal)) => Ok(read(region, journal)),
+            Ok(Err(journal::Error::NotFound { .. })) => Ok(None),
+            Ok(Err(error)) => Err(unseen(region, &dr_provider::error::chain(&error))),
+            Err(_) => Err(unseen(region, "no answer in time")),
+        }
+    });
+    let mut silent = Vec::new();
+    for look in join_all(looks).await {
+        match look {
+            Ok(Some(found)) => return Ok(Some(found)),
+            Ok(None) => {}
+            Err(why) => silent.push(why),
+        }
+    }
+    if silent.is_empty() {
+        Ok(None)
+    } else {
+        Err(silent)
+    }
+}
+
+/// Returns the executions for the site's workload that have not ended, and the stores that could not be read.
+pub(crate) async fn unfinished(site: &Site) -> (Vec<Unfinished>, Vec<String>) {
+    let ours = |summary: &Summary| summary.workload == site.workload;
+    let (found, unseen) = look(&site.stores, &site.clock, ours).await;
+    let open = found.into_iter().filter(|found| !found.state.is_final());
+    (open.collect(), unseen)
+}
+
+async fn look(
+    stores: &Stores,
+    clock: &Arc<dyn Clock>,
+    wanted: impl Fn(&Summary) -> bool,
+) -> (Vec<Summary>, Vec<String>) {
+    let looks = stores.iter().map(|(region, store)| {
+        let look = in_store(region, store, clock);
+        async move {
+            match tokio::time::timeout(LOST_REGION_LIMIT, look).await {
+                Ok(Ok(found)) => Ok(found),
+                Ok(Err(error)) => Err(unseen(region, &dr_provider::error::chain(&error))),
+                Err(_) => Err(unseen(region, "no answer in time")),
+            }
+        }
+    });
+    let mut all = Vec::new();
+    let mut silent = Vec::new();
+    for look in join_all(looks).await {
+        match look {
+            Ok(found) => all.extend(found.into_iter().filter(&wanted)),
+            Err(why) => silent.push(why),
+        }
+    }
+    all.sort_by(|a, b| a.execution.cmp(&b.execution));
+    (all, silent)
+}
+
+async fn in_store(
+    region: &RegionName,
+    store: &Arc<dyn ObjectStore>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Vec<Summary>, dr_provider::Error> {
+    let ids = journal::list(store.as_ref()).await?;
+    let opens = ids.into_iter().map(|id| async move {
+        let journal = Journal::open(Arc::clone(store), Arc::clone(clock), id).await?;
+        Ok::<_, dr_provider::Error>(read(region, journal))
+    });
+    let mut found = Vec::new();
+    for open in join_all(opens).await {
+        // A journal whose first entry is not a plan is not one of ours, or was written by a later version.
+        found.extend(open?.map(|found| found.summary()));
+    }
+    Ok(found)
+}
+
+fn read(region: &RegionName, journal: Journal<Batch>) -> Option<Found> {
+    let records = journal.entries().iter().filter_map(|entry| entry.record());
+    let history = History::from_records(journal.execution().clone(), records.flatten())?;
+    Some(Found {
+        store: region.clone(),
+        journal,
+        history,
+    })
+}
+
+impl Found {
+    /// Returns the execution as in a listing.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        let plan = &self.history.plan;
+        let holder = self.journal.holder().cloned();
+        Summary {
+            execution: self.history.execution.clone(),
+            store: self.store.clone(),
+            workload: plan.workload.clone(),
+            from: plan.from.clone(),
+            to: plan.to.clone(),
+            epoch: plan.opens,
+            state: self.history.state(),
+            started_at: self.history.started_at,
+            holder: holder.unwrap_or_else(|| Actor::new("unknown", "unknown", 0)),
+        }
+    }
+}
+
+fn unseen(region: &RegionName, why: &str) -> String {
+    format!("the executions in the store of {region} could not be seen: {why}")
+}

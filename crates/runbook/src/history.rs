@@ -1,0 +1,280 @@
+//! An execution as its journal tells it: a fold over the entries, pure and the same on every machine.
+//!
+//! The executor keeps one of these up to date with what it writes, so going on and resuming are the same thing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dr_model::{ExecutionId, ResourceName, StepId};
+use dr_provider::driver::{Action, Applied, Evidence};
+use jiff::Timestamp;
+
+use crate::outcome::{Report, State, StepState, Stuck};
+use crate::plan::{Lane, Plan, Target};
+use crate::record::{Outcome, Place, Record};
+use crate::request::Statement;
+
+/// What is known of an execution.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// The execution.
+    pub execution: ExecutionId,
+    /// Its plan.
+    pub plan: Arc<Plan>,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// What humans stated, first when asking and then when resuming.
+    pub statements: Vec<Statement>,
+    /// Why it is stuck, if it is.
+    pub stuck: Option<Stuck>,
+    /// What came of it, if it is over.
+    pub closed: Option<Report>,
+    steps: BTreeMap<StepId, StepHistory>,
+    fallbacks: BTreeMap<(StepId, usize), String>,
+    actions: BTreeMap<Place, Progress>,
+}
+
+/// What is known of a step.
+#[derive(Clone, Debug)]
+pub struct StepHistory {
+    /// Its state.
+    pub state: StepState,
+    /// When it began.
+    pub began_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// One line.
+    pub summary: Option<String>,
+}
+
+/// How far an action has come.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Progress {
+    /// It was begun; nothing is known of its outcome.
+    Intended,
+    /// What came of the last attempt.
+    Concluded(Outcome),
+}
+
+impl History {
+    /// Starts with a plan of which nothing has been done.
+    #[must_use]
+    pub fn new(execution: ExecutionId, plan: Plan, started_at: Timestamp) -> Self {
+        Self {
+            execution,
+            statements: plan.statements.clone(),
+            plan: Arc::new(plan),
+            started_at,
+            stuck: None,
+            closed: None,
+            steps: BTreeMap::new(),
+            fallbacks: BTreeMap::new(),
+            actions: BTreeMap::new(),
+        }
+    }
+
+    /// Reads the records of a journal in order; `None` if they do not begin with a plan.
+    #[must_use]
+    pub fn from_records<'a>(
+        execution: ExecutionId,
+        records: impl IntoIterator<Item = &'a Record>,
+    ) -> Option<Self> {
+        let mut records = records.into_iter();
+        let Some(Record::Opened { plan, at }) = records.next() else {
+            return None;
+        };
+        let mut history = Self::new(execution, plan.as_ref().clone(), *at);
+        for record in records {
+            history.take(record);
+        }
+        Some(history)
+    }
+
+    /// Takes the next record in.
+    pub fn take(&mut self, record: &Record) {
+        match record {
+            Record::Opened { .. } => {}
+            Record::Began { step, at } => {
+                let began = || StepHistory {
+                    state: StepState::Running,
+                    began_at: *at,
+                    finished_at: None,
+                    summary: None,
+                };
+                let known = self.steps.entry(step.clone()).or_insert_with(began);
+                known.state = StepState::Running;
+                self.stuck = None;
+            }
+            Record::Intended { place, .. } => {
+                self.actions.insert(place.clone(), Progress::Intended);
+                self.stuck = None;
+            }
+            Record::Concluded { place, outcome, .. } => {
+                let progress = Progress::Concluded(outcome.clone());
+                self.actions.insert(place.clone(), progress);
+            }
+            Record::FellBack { step, lane, why } => {
+                self.fallbacks.insert((step.clone(), *lane), why.clone());
+            }
+            Record::Finished {
+                step,
+                state,
+                summary,
+                at,
+            } => {
+                if let Some(known) = self.steps.get_mut(step) {
+                    known.state = *state;
+                    known.finished_at = Some(*at);
+                    known.summary = Some(summary.clone());
+                }
+            }
+            Record::Stated { statement, .. } => self.statements.push(statement.clone()),
+            Record::Stuck { stuck } => self.stuck = Some(stuck.clone()),
+            Record::Closed { report } => {
+                self.stuck = None;
+                self.closed = Some(report.as_ref().clone());
+            }
+        }
+    }
+
+    /// Returns the state of the execution.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match (&self.closed, &self.stuck) {
+            (Some(report), _) => report.state,
+            (None, Some(_)) => State::Stuck,
+            (None, None) => State::Running,
+        }
+    }
+
+    /// Returns what is known of a step, if it has begun.
+    #[must_use]
+    pub fn step(&self, id: &StepId) -> Option<&StepHistory> {
+        self.steps.get(id)
+    }
+
+    /// Tells whether a step is over in a way that lets the next one begin.
+    #[must_use]
+    pub fn is_over(&self, id: &StepId) -> bool {
+        let over = |step: &StepHistory| matches!(step.state, StepState::Done | StepState::Excepted);
+        self.step(id).is_some_and(over)
+    }
+
+    /// Returns why the fallback of a lane was taken, if it was.
+    #[must_use]
+    pub fn fell_back(&self, step: &StepId, lane: usize) -> Option<&str> {
+        let key = (step.clone(), lane);
+        self.fallbacks.get(&key).map(String::as_str)
+    }
+
+    /// Returns how far an action has come, if it has begun.
+    #[must_use]
+    pub fn progress(&self, place: &Place) -> Option<&Progress> {
+        self.actions.get(place)
+    }
+
+    /// Returns how far each action has come that has begun, in the order of the plan.
+    pub fn actions(&self) -> impl Iterator<Item = (&Place, &Progress)> {
+        let order = |place: &Place| {
+            let mut steps = self.plan.steps.iter();
+            steps.position(|step| step.id == place.step)
+        };
+        let mut all: Vec<_> = self.actions.iter().collect();
+        all.sort_by_key(|(place, _)| order(place));
+        all.into_iter()
+    }
+
+    /// Returns the planned action at a place.
+    #[must_use]
+    pub fn action(&self, place: &Place) -> Option<&Action> {
+        let lane = self.plan.step(&place.step)?.lanes.get(place.lane)?;
+        let actions = match place.fallback {
+            false => &lane.actions,
+            true => lane.fallback.as_ref()?.actions.as_ref().ok()?,
+        };
+        actions.get(place.action)
+    }
+
+    /// Returns what an action left behind, if it is done.
+    #[must_use]
+    pub fn applied(&self, place: &Place) -> Option<&Applied> {
+        match self.progress(place)? {
+            Progress::Concluded(Outcome::Done { applied, .. }) => Some(applied),
+            _ => None,
+        }
+    }
+
+    /// Returns the step that a lane uses now: its own, or its fallback.
+    #[must_use]
+    pub fn uses<'a>(&self, step: &StepId, index: usize, lane: &'a Lane) -> &'a str {
+        match (&lane.fallback, self.fell_back(step, index)) {
+            (Some(branch), Some(_)) => &branch.uses,
+            _ => &lane.uses,
+        }
+    }
+
+    /// Returns everything that steps named `uses` have done to `target`, in order.
+    pub fn done<'a>(
+        &'a self,
+        uses: &'a str,
+        target: &'a Target,
+    ) -> impl Iterator<Item = &'a Applied> {
+        let lanes = self.plan.steps.iter().flat_map(|step| {
+            step.lanes
+                .iter()
+                .enumerate()
+                .map(move |(i, lane)| (step, i, lane))
+        });
+        lanes
+            .filter(move |(_, _, lane)| &lane.target == target)
+            .flat_map(move |(step, index, lane)| {
+                let main = (lane.uses.as_str(), false);
+                let other = lane.fallback.as_ref().map(|b| (b.uses.as_str(), true));
+                std::iter::once(main)
+                    .chain(other)
+                    .filter(move |(name, _)| *name == uses)
+                    .flat_map(move |(_, fallback)| self.in_branch(&step.id, index, fallback))
+            })
+    }
+
+    fn in_branch(
+        &self,
+        step: &StepId,
+        lane: usize,
+        fallback: bool,
+    ) -> impl Iterator<Item = &Applied> {
+        let place = |action| Place {
+            step: step.clone(),
+            lane,
+            fallback,
+            action,
+        };
+        self.actions.range(place(0)..=place(usize::MAX)).filter_map(
+            |(_, progress)| match progress {
+                Progress::Concluded(Outcome::Done { applied, .. }) => Some(applied),
+                _ => None,
+            },
+        )
+    }
+
+    /// Returns the last evidence of type `E` that any of the steps named left of a resource.
+    #[must_use]
+    pub fn evidence<E: Evidence>(&self, steps: &[&str], resource: &ResourceName) -> Option<E> {
+        let target = Target::Resource(resource.clone());
+        let found = steps.iter().flat_map(|uses| {
+            let read = |applied: &Applied| E::from_evidence(&applied.evidence);
+            self.done(uses, &target).filter_map(read).last()
+        });
+        found.last()
+    }
+
+    /// Returns whether a step of this name is over.
+    #[must_use]
+    pub fn has_done(&self, uses: &str) -> bool {
+        let mut steps = self.plan.steps.iter().filter(|step| step.uses == uses);
+        steps.any(|step| {
+            self.step(&step.id)
+                .is_some_and(|known| known.state == StepState::Done)
+        })
+    }
+}

@@ -1,0 +1,38 @@
+//! Region failover: a plan that is a value, and an execution that can be killed anywhere and resumed.
+//!
+//! [`world::observe`] looks, [`plan::plan`] decides, [`execute()`] does what was decided and journals intent before and
+//! outcome after, [`resume()`] goes on where another process stopped. Steps stand in [`steps`], one file each; they know a
+//! resource only through its driver. Nothing here prints: progress goes to a [`Monitor`].
+
+mod come_up;
+pub mod events;
+pub mod execute;
+pub mod executions;
+pub mod history;
+pub mod outcome;
+pub mod plan;
+mod poll;
+pub mod proof;
+pub mod record;
+mod redact;
+mod report;
+pub mod request;
+mod resource_goal;
+pub mod resume;
+pub mod site;
+pub mod step;
+pub mod steps;
+pub mod world;
+
+pub use events::{Event, Monitor, Silent};
+pub use execute::{Error, execute};
+pub use history::History;
+pub use outcome::{Report, State};
+pub use plan::{Plan, Refusal, plan};
+pub use request::{Request, Rung, Statement};
+pub use resume::{abort, resume};
+pub use site::{ServiceSite, Site};
+pub use world::{World, observe};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! What came of an execution: its state, the numbers, and what it leaves behind.
+
+use std::collections::BTreeMap;
+
+use dr_model::loss::{Bound, Estimate};
+use dr_model::{
+    Epoch, ExecutionId, Lsn, RegionName, ResourceName, StepId, TimelineId, WorkloadName,
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::proof::ProofName;
+use crate::request::Rung;
+
+/// The state of an execution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// It runs, or whoever ran it died: then it is resumed.
+    Running,
+    /// It needs a human; it can be resumed.
+    Stuck,
+    /// Everything was done.
+    Completed,
+    /// Everything that counts was done; never reported as a pass (L17).
+    CompletedWithExceptions,
+    /// It ended before its epoch was opened: nothing was changed.
+    Failed,
+    /// A human ended it before its epoch was opened.
+    Aborted,
+    /// A newer epoch, or whoever took it over, has the say.
+    Superseded,
+}
+
+impl State {
+    /// Returns the word, as in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Stuck => "stuck",
+            Self::Completed => "completed",
+            Self::CompletedWithExceptions => "completed-with-exceptions",
+            Self::Failed => "failed",
+            Self::Aborted => "aborted",
+            Self::Superseded => "superseded",
+        }
+    }
+
+    /// Tells whether nothing more will happen.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        !matches!(self, Self::Running | Self::Stuck)
+    }
+}
+
+/// The state of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepState {
+    /// It has not begun.
+    Pending,
+    /// It has begun.
+    Running,
+    /// It is done.
+    Done,
+    /// It failed and the execution went on (`continue_on_error`).
+    Excepted,
+    /// It failed.
+    Failed,
+}
+
+/// Why an execution needs a human.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stuck {
+    /// The step that it stands at.
+    pub step: StepId,
+    /// What happened there.
+    pub why: String,
+    /// What has been done so far and stays, one line each.
+    pub residue: Vec<String>,
+    /// What to do, one line each.
+    pub remedy: Vec<String>,
+}
+
+/// What came of an execution; `dr failover --json` prints it as it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The execution.
+    pub execution: ExecutionId,
+    /// Its state.
+    pub state: State,
+    /// Why, in one line, if it is not `completed`.
+    pub reason: Option<String>,
+    /// The workload.
+    pub workload: WorkloadName,
+    /// The region left.
+    pub from: RegionName,
+    /// The region moved to.
+    pub to: RegionName,
+    /// The epoch opened, or that it would have opened.
+    pub epoch: Epoch,
+    /// Whether the epoch rests on an override, because the register could not be read.
+    pub unproven_epoch: bool,
+    /// The lowest rung that any resource took.
+    pub rung: Rung,
+    /// The weakest proof over the resources.
+    pub fence: ProofName,
+    /// The reason of an override, if anything rests on one.
+    pub override_reason: Option<String>,
+    /// Where the log of the first resource was sealed; all are in `resources`.
+    pub sealed: Option<SealedAt>,
+    /// What is lost.
+    pub loss: Loss,
+    /// By resource.
+    pub resources: BTreeMap<ResourceName, ResourceReport>,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended or got stuck; `None` while it runs.
+    pub finished_at: Option<Timestamp>,
+    /// From the beginning until clients were proven to be led to the new region. Detection and decision come before and
+    /// were not exercised. `None` if it did not come so far.
+    pub rta_seconds: Option<f64>,
+    /// What is left out of `rta_seconds`.
+    pub rta_excludes: String,
+    /// From the newest heartbeat in the recovered copy to the disruption; the largest over the resources. `None` if it
+    /// could not be measured, which is never a pass.
+    pub rpa_seconds: Option<f64>,
+    /// The error of `rpa_seconds`: the interval between heartbeats.
+    pub rpa_interval_seconds: Option<f64>,
+    /// Since when the workload has no proven protection in another region; `None` once it was re-armed.
+    pub unprotected_since: Option<Timestamp>,
+    /// Why it needs a human, if it does.
+    pub stuck: Option<Stuck>,
+    /// The steps.
+    pub steps: Vec<StepReport>,
+}
+
+/// A position that was sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedAt {
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// Its end.
+    pub lsn: Lsn,
+}
+
+/// What is lost, as two numbers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Loss {
+    /// The shipping delay at last contact.
+    pub estimate: Option<Estimate>,
+    /// What cannot be exceeded, as known now.
+    pub bound: Bound,
+}
+
+/// What came of one resource.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ResourceReport {
+    /// The rung that it took or was to take.
+    pub rung: Rung,
+    /// Every proof that there is that the old primary stopped, strongest first.
+    pub proofs: Vec<ProofName>,
+    /// Where its log was sealed.
+    pub sealed: Option<SealedAt>,
+    /// What it lost.
+    pub loss: Loss,
+    /// The timeline of the new primary.
+    pub timeline: Option<TimelineId>,
+    /// The newest heartbeat of the old primary found in the recovered copy.
+    pub heartbeat: Option<Timestamp>,
+    /// Its achieved recovery point.
+    pub rpa_seconds: Option<f64>,
+}
+
+/// What came of a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepReport {
+    /// Its id.
+    pub id: StepId,
+    /// The step that it used: the fallback, if that was taken.
+    pub uses: String,
+    /// Its state.
+    pub state: StepState,
+    /// When it began.
+    pub started_at: Option<Timestamp>,
+    /// How long it took.
+    pub took_seconds: Option<f64>,
+    /// One line.
+    pub summary: Option<String>,
+}

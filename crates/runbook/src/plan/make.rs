@@ -1,0 +1,402 @@
+//! Makes a plan out of a runbook, facts and wishes. Pure.
+
+use std::collections::BTreeMap;
+
+use dr_config::Runbook;
+use dr_coordination::register::{EpochRecord, next_timeline};
+use dr_model::document::{Context, Problem};
+use dr_model::loss::{Bound, Estimate, Verdict, judge};
+use dr_model::{RegionName, ResourceName, TimelineId};
+use dr_provider::driver::{Action, Goal, Instance, LossFacts};
+
+use super::{
+    Branch, Claim, ExpectedProof, Lane, LossPlan, Plan, PlannedStep, Refusal, RegisterPlan,
+    Replaced, Target, VERSION, gravity, hash, lint,
+};
+use crate::proof;
+use crate::request::{Request, Rung, override_reason, witness};
+use crate::step::{Impossible, Scene, Step};
+use crate::steps::{registry, restore_database};
+use crate::world::{RegisterFacts, ResourceFacts, World};
+
+/// Resolves `runbook` against the facts, or says why that cannot or may not be done.
+pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan, Refusal> {
+    let head = target(world, request)?;
+    let (from, ended) = (&head.primary, head.epoch);
+    let register = register(world, head, request);
+    let loss = loss(world, request)?;
+    let proofs = proofs(world, from, &loss, request)?;
+    let scene = Scene {
+        world,
+        request,
+        from,
+        ended,
+        register: &register,
+        loss: &loss,
+    };
+    let steps = steps(runbook, &scene)?;
+    let rung = if takes(&steps, restore_database::NAME) {
+        Rung::Restore
+    } else {
+        Rung::Promote
+    };
+    lint::dependencies(&steps, from)?;
+    let contacts = loss.resources.values().filter_map(|l| l.estimate.as_ref());
+    let last_contact = contacts.map(|estimate| estimate.last_contact).max();
+    let mut plan = Plan {
+        version: VERSION,
+        runbook: runbook.name.to_string(),
+        workload: world.workload.clone(),
+        from: from.clone(),
+        to: request.to.clone(),
+        ended,
+        opens: ended.next(),
+        claims: claims(world),
+        proofs,
+        rung,
+        statements: request.statements.clone(),
+        disrupted_at: request.disrupted_at.or(last_contact),
+        heartbeat_seconds: heartbeat_seconds(world),
+        warnings: lint::warnings(&steps, &scene),
+        steps,
+        register,
+        loss,
+        predicted_seconds: None,
+        observed_at: world.observed_at,
+        hash: String::new(),
+    };
+    plan.hash = hash::of(&plan);
+    Ok(plan)
+}
+
+fn heartbeat_seconds(world: &World) -> Option<f64> {
+    let intervals = world.resources.values().filter_map(|r| r.heartbeat);
+    intervals.max().map(|interval| interval.as_secs_f64())
+}
+
+fn takes(steps: &[PlannedStep], uses: &str) -> bool {
+    let mut lanes = steps.iter().flat_map(|step| &step.lanes);
+    lanes.any(|lane| lane.uses == uses)
+}
+
+/// Checks what has to hold before anything can be planned; returns the newest epoch's record.
+fn target<'a>(world: &'a World, request: &Request) -> Result<&'a EpochRecord, Refusal> {
+    let workload = &world.workload;
+    let allowed = || std::iter::once(&world.home).chain(&world.recovery);
+    if !allowed().any(|region| *region == request.to) {
+        return Err(Refusal::NotARegion {
+            to: request.to.clone(),
+            workload: workload.clone(),
+            allowed: allowed().cloned().collect(),
+        });
+    }
+    let head = match &world.register {
+        RegisterFacts::Unreachable { why, newest_copy } => match newest_copy {
+            Some(copy) if override_reason(&request.statements).is_some() => copy,
+            copy => {
+                return Err(Refusal::RegisterUnreachable {
+                    workload: workload.clone(),
+                    why: why.clone(),
+                    has_copy: copy.is_some(),
+                });
+            }
+        },
+        known => known.head().ok_or_else(|| Refusal::NoEpoch {
+            workload: workload.clone(),
+        })?,
+    };
+    if head.primary == request.to {
+        return Err(Refusal::TargetIsPrimary {
+            to: request.to.clone(),
+            workload: workload.clone(),
+            epoch: head.epoch,
+        });
+    }
+    if let Some(other) = world.unfinished.first() {
+        return Err(Refusal::Unfinished(Box::new(other.clone())));
+    }
+    if world.quorum > 0 {
+        return Err(Refusal::Approval {
+            workload: workload.clone(),
+            quorum: world.quorum,
+        });
+    }
+    Ok(head)
+}
+
+/// Decides where the new record is created and where the one after it will be.
+///
+/// A third region is the best place. Without one it stays where it is: in the region moved to until that one is
+/// protected again, or in the one being left if the register answered there just now.
+fn register(world: &World, head: &EpochRecord, request: &Request) -> RegisterPlan {
+    let to = &request.to;
+    let third = |region: &&RegionName| **region != head.primary && *region != to;
+    let stays = Some(&head.register).filter(third);
+    let others = || {
+        std::iter::once(&world.home)
+            .chain(&world.recovery)
+            .find(third)
+    };
+    match &world.register {
+        RegisterFacts::Unreachable { why, .. } => RegisterPlan {
+            region: to.clone(),
+            next: to.clone(),
+            unproven: Some(why.clone()),
+        },
+        RegisterFacts::Proven(_) | RegisterFacts::Empty => RegisterPlan {
+            region: head.register.clone(),
+            next: stays.or_else(others).unwrap_or(&head.register).clone(),
+            unproven: None,
+        },
+    }
+}
+
+/// Claims a timeline for each cluster: one more than any in a record or seen anywhere.
+fn claims(world: &World) -> BTreeMap<ResourceName, Claim> {
+    let records = world.register.records();
+    let mut claims = BTreeMap::new();
+    for (name, resource) in &world.resources {
+        let recorded = records
+            .iter()
+            .rev()
+            .find_map(|record| record.clusters.get(name));
+        let seen = resource.facts.system_identifier;
+        let Some(system_identifier) = seen.or(recorded.map(|claim| claim.system_identifier)) else {
+            continue;
+        };
+        let claimed = next_timeline(records, system_identifier);
+        let running = timelines(resource).max().map(TimelineId::next);
+        let Some(timeline) = claimed.max(running) else {
+            continue;
+        };
+        claims.insert(
+            name.clone(),
+            Claim {
+                system_identifier,
+                timeline,
+            },
+        );
+    }
+    claims
+}
+
+fn timelines(resource: &ResourceFacts) -> impl Iterator<Item = TimelineId> {
+    resource.facts.regions.values().flat_map(|region| {
+        let running = match &region.instance {
+            Instance::Running { timeline, .. } => Some(*timeline),
+            _ => None,
+        };
+        let stored = match &region.log {
+            Ok(Some(log)) => Some(log.timeline),
+            _ => None,
+        };
+        running.into_iter().chain(stored)
+    })
+}
+
+fn loss(world: &World, request: &Request) -> Result<LossPlan, Refusal> {
+    let of = |(name, resource): (&ResourceName, &ResourceFacts)| {
+        let loss = resource.driver.loss(&request.to, &resource.facts);
+        (name.clone(), loss)
+    };
+    let resources: BTreeMap<ResourceName, LossFacts> = world.resources.iter().map(of).collect();
+    let budget = request.max_loss.unwrap_or(world.rpo);
+    let estimate = worst(&resources);
+    let verdict = judge(estimate.as_ref(), budget);
+    // A workload without state loses none.
+    let verdict = if resources.is_empty() {
+        Verdict::Within
+    } else {
+        verdict
+    };
+    match (verdict, &estimate) {
+        (Verdict::Exceeds, Some(estimate)) => {
+            return Err(Refusal::LossExceeds {
+                estimate: Box::new(estimate.clone()),
+                budget,
+            });
+        }
+        (Verdict::Unknown, _) if override_reason(&request.statements).is_none() => {
+            let unknown = resources.values().filter(|loss| loss.estimate.is_none());
+            let because: Vec<_> = unknown.flat_map(|loss| loss.because.clone()).collect();
+            return Err(Refusal::LossUnknown {
+                because: because.join("; "),
+            });
+        }
+        _ => {}
+    }
+    let expected = |loss: &LossFacts| match loss.sealing_proves_zero {
+        true => Bound::Zero,
+        false => loss.bound.clone(),
+    };
+    let bound = resources.values().map(expected).reduce(proof::worse);
+    Ok(LossPlan {
+        estimate,
+        bound: bound.unwrap_or(Bound::Zero),
+        budget_seconds: budget.as_secs_f64(),
+        verdict,
+        resources,
+    })
+}
+
+/// Returns the largest estimate; `None` if one is missing, because then the largest is not known.
+fn worst(resources: &BTreeMap<ResourceName, LossFacts>) -> Option<Estimate> {
+    let mut worst: Option<&Estimate> = None;
+    for loss in resources.values() {
+        let estimate = loss.estimate.as_ref()?;
+        if worst.is_none_or(|known| known.delay_seconds < estimate.delay_seconds) {
+            worst = Some(estimate);
+        }
+    }
+    worst.cloned()
+}
+
+/// Tells for each resource what is expected to prove that it has stopped; refuses if nothing is and nobody said
+/// otherwise.
+fn proofs(
+    world: &World,
+    from: &RegionName,
+    loss: &LossPlan,
+    request: &Request,
+) -> Result<BTreeMap<ResourceName, ExpectedProof>, Refusal> {
+    let mut proofs = BTreeMap::new();
+    for (name, resource) in &world.resources {
+        let sealed = loss
+            .resources
+            .get(name)
+            .is_some_and(|l| l.sealing_proves_zero);
+        let stopped = can_be_fenced(resource, from);
+        let proof = match stopped {
+            _ if sealed => ExpectedProof::Sealed,
+            Ok(()) => ExpectedProof::Stopped,
+            Err(_) if witness(&request.statements).is_some() => ExpectedProof::Witness,
+            Err(_) if override_reason(&request.statements).is_some() => ExpectedProof::Override,
+            Err(why) => {
+                return Err(Refusal::NoProof {
+                    resource: name.clone(),
+                    from: from.clone(),
+                    why,
+                });
+            }
+        };
+        proofs.insert(name.clone(), proof);
+    }
+    Ok(proofs)
+}
+
+fn can_be_fenced(resource: &ResourceFacts, from: &RegionName) -> Result<(), String> {
+    match resource.facts.regions.get(from).map(|seen| &seen.instance) {
+        Some(Instance::Unreachable { why }) => return Err(format!("it cannot be reached: {why}")),
+        None => return Err("it was not looked at".to_owned()),
+        Some(_) => {}
+    }
+    let goal = Goal::Fence {
+        region: from.clone(),
+    };
+    match resource.driver.plan(&goal, &resource.facts) {
+        Ok(actions) if actions.is_empty() => Err("it cannot be fenced".to_owned()),
+        Ok(_) => Ok(()),
+        Err(error) => Err(dr_provider::error::chain(&error)),
+    }
+}
+
+fn steps(runbook: &Runbook, scene: &Scene<'_>) -> Result<Vec<PlannedStep>, Refusal> {
+    let mut context = Context::without_references("");
+    let mut planned = Vec::new();
+    for step in lint::ordered(&runbook.steps) {
+        let Some(kind) = registry::find(&step.uses) else {
+            let what = format!("there is no step `{}`", step.uses);
+            context.report(Problem::error(&step.span, what));
+            continue;
+        };
+        let parameters = kind.parameters(&step.with, &mut context);
+        let other = lint::step(step, kind, &mut context);
+        let lanes = kind
+            .targets(scene)
+            .into_iter()
+            .map(|target| lane(step, kind, other, scene, target, &parameters));
+        let lanes = lanes.collect::<Result<Vec<_>, _>>()?;
+        let actions = || lanes.iter().flat_map(|lane| &lane.actions);
+        let gravest = actions()
+            .map(|action| &action.undo)
+            .max_by_key(|undo| gravity(undo));
+        let timeout = step.timeout.unwrap_or_else(|| kind.timeout());
+        planned.push(PlannedStep {
+            id: step.id.clone(),
+            uses: step.uses.clone(),
+            needs: step.needs.clone(),
+            continue_on_error: step.continue_on_error,
+            timeout_seconds: timeout.as_secs_f64(),
+            attempts: step.retry.attempts.saturating_add(1),
+            retry_delay_seconds: step.retry.wait.as_secs_f64(),
+            background: kind.in_background(scene),
+            undo: gravest
+                .cloned()
+                .unwrap_or(dr_provider::driver::Undo::ReadOnly),
+            idempotency: kind.idempotency(),
+            predicted_seconds: None,
+            parameters,
+            lanes,
+        });
+    }
+    let refused = context.errors() > 0;
+    let problems = context.into_problems();
+    if refused {
+        return Err(Refusal::Runbook {
+            runbook: runbook.name.to_string(),
+            problems,
+        });
+    }
+    Ok(planned)
+}
+
+fn lane(
+    step: &dr_config::Step,
+    kind: &dyn Step,
+    other: Option<&'static dyn Step>,
+    scene: &Scene<'_>,
+    target: Target,
+    parameters: &serde_json::Value,
+) -> Result<Lane, Refusal> {
+    let nothing = serde_json::Value::Null;
+    let alternative = other.map(|other| (other, other.plan(scene, &target, &nothing)));
+    let refuse = |why: String, hint: Option<String>| Refusal::Impossible {
+        step: step.id.clone(),
+        target: target.clone(),
+        why,
+        hint,
+    };
+    match (kind.plan(scene, &target, parameters), alternative) {
+        (Ok(actions), alternative) => Ok(Lane {
+            uses: kind.name().to_owned(),
+            replaces: None,
+            actions,
+            fallback: alternative.map(|(other, actions)| branch(kind, other, actions)),
+            target,
+        }),
+        (Err(main), Some((other, Ok(actions)))) => Ok(Lane {
+            uses: other.name().to_owned(),
+            replaces: Some(Replaced {
+                uses: kind.name().to_owned(),
+                why: main.why,
+            }),
+            actions,
+            fallback: None,
+            target,
+        }),
+        (Err(main), Some((other, Err(also)))) => {
+            let (one, two) = (kind.name(), other.name());
+            let why = format!("{one}: {}; {two}: {}", main.why, also.why);
+            Err(refuse(why, also.hint.or(main.hint)))
+        }
+        (Err(main), None) => Err(refuse(main.why, main.hint)),
+    }
+}
+
+fn branch(kind: &dyn Step, other: &dyn Step, actions: Result<Vec<Action>, Impossible>) -> Branch {
+    Branch {
+        uses: other.name().to_owned(),
+        condition: format!("if {} definitely cannot be done", kind.name()),
+        actions: actions.map_err(|impossible| impossible.why),
+    }
+}

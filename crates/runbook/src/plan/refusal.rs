@@ -1,0 +1,199 @@
+//! Why there is no plan.
+
+use std::time::Duration;
+
+use dr_model::document::Problem;
+use dr_model::{Epoch, RegionName, ResourceName, StepId, WorkloadName};
+
+use crate::executions::Unfinished;
+use crate::plan::Target;
+use crate::steps::check_data_loss::shown;
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The region moved to has the primary already.
+    #[error("{to} has the primary of `{workload}` already, since epoch {epoch}")]
+    TargetIsPrimary {
+        /// The region asked for.
+        to: RegionName,
+        /// The workload.
+        workload: WorkloadName,
+        /// The newest epoch.
+        epoch: Epoch,
+    },
+    /// The region moved to is not one of the workload's.
+    #[error("`{workload}` cannot be moved to `{to}`: it is neither its home nor a recovery region")]
+    NotARegion {
+        /// The region asked for.
+        to: RegionName,
+        /// The workload.
+        workload: WorkloadName,
+        /// The regions that it can be moved to.
+        allowed: Vec<RegionName>,
+    },
+    /// The workload has never had a primary.
+    #[error("`{workload}` has no epoch yet, so nothing says where its primary is")]
+    NoEpoch {
+        /// The workload.
+        workload: WorkloadName,
+    },
+    /// It cannot be told which epoch is the newest.
+    #[error(
+        "the register of `{workload}` cannot be read, so nobody can tell who is primary: {why}"
+    )]
+    RegisterUnreachable {
+        /// The workload.
+        workload: WorkloadName,
+        /// Why not.
+        why: String,
+        /// Whether a copy of a record was seen, on which an override could rest.
+        has_copy: bool,
+    },
+    /// Another execution has not ended.
+    #[error(
+        "execution {} for `{}` has not ended: {} to {}, begun at {:.0} by {}, {}",
+        .0.execution, .0.workload, .0.from, .0.to, .0.started_at, .0.holder, .0.state.as_str()
+    )]
+    Unfinished(Box<Unfinished>),
+    /// The estimated loss is larger than what is accepted.
+    #[error(
+        "moving now would lose {}, more than the {budget:?} that are accepted",
+        shown(Some(estimate))
+    )]
+    LossExceeds {
+        /// The estimate.
+        estimate: Box<dr_model::loss::Estimate>,
+        /// The budget.
+        budget: Duration,
+    },
+    /// Nothing is known of what would be lost.
+    #[error("what moving would lose is unknown: {because}")]
+    LossUnknown {
+        /// What that rests on.
+        because: String,
+    },
+    /// Nothing will prove that the old primary has stopped.
+    #[error("nothing proves that `{resource}` in {from} accepts no more writes: {why}")]
+    NoProof {
+        /// The resource.
+        resource: ResourceName,
+        /// The region being left.
+        from: RegionName,
+        /// Why no proof is expected.
+        why: String,
+    },
+    /// A step cannot do its part, and neither can its fallback.
+    #[error("step `{step}` cannot be planned for `{target}`: {why}")]
+    Impossible {
+        /// The step.
+        step: StepId,
+        /// What it would act on.
+        target: Target,
+        /// Why not, with the reasons of each rung.
+        why: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// An action needs the region being left (L1).
+    #[error("step `{step}` needs {what} in {region}, the region being left")]
+    DependsOnRegionLeft {
+        /// The step.
+        step: StepId,
+        /// What it needs.
+        what: String,
+        /// The region.
+        region: RegionName,
+    },
+    /// People have to approve, which this version cannot ask them.
+    #[error("`{workload}` requires {quorum} approvals, which this version cannot collect")]
+    Approval {
+        /// The workload.
+        workload: WorkloadName,
+        /// How many.
+        quorum: u32,
+    },
+    /// The runbook cannot be used.
+    #[error("the runbook `{runbook}` cannot be used: {}", listed(problems))]
+    Runbook {
+        /// Its name.
+        runbook: String,
+        /// What is wrong with it.
+        problems: Vec<Problem>,
+    },
+}
+
+fn listed(problems: &[Problem]) -> String {
+    let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    lines.join("; ")
+}
+
+/// What kind of refusal it is, for exit codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// A safety rule.
+    Safety,
+    /// Another execution has not ended.
+    Busy,
+    /// Something needed cannot be reached.
+    Unavailable,
+    /// The configuration or the request is wrong.
+    Invalid,
+}
+
+impl Refusal {
+    /// Returns what kind of refusal it is.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::TargetIsPrimary { .. }
+            | Self::LossExceeds { .. }
+            | Self::LossUnknown { .. }
+            | Self::NoProof { .. }
+            | Self::DependsOnRegionLeft { .. } => Class::Safety,
+            Self::Unfinished(_) => Class::Busy,
+            Self::RegisterUnreachable { .. } | Self::Impossible { .. } => Class::Unavailable,
+            Self::NotARegion { .. }
+            | Self::NoEpoch { .. }
+            | Self::Approval { .. }
+            | Self::Runbook { .. } => Class::Invalid,
+        }
+    }
+
+    /// Returns what to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::TargetIsPrimary { to, .. } => format!("name the other region; `dr status` shows who is primary, {to} now"),
+            Self::NotARegion { allowed, .. } => {
+                let names: Vec<_> = allowed.iter().map(|r| format!("`{r}`")).collect();
+                format!("it can be moved to {}", names.join(" or "))
+            }
+            Self::NoEpoch { .. } => {
+                "start `dr daemon` in its home region, which opens the first epoch".to_owned()
+            }
+            Self::RegisterUnreachable { has_copy: true, .. } => "if that store is lost for good, go on with `--override \"reason\"`; the epoch is then reported as unproven for ever".to_owned(),
+            Self::RegisterUnreachable { .. } => {
+                "there is no copy of it in reach either; check the stores with `dr check --online`".to_owned()
+            }
+            Self::Unfinished(other) => {
+                let id = &other.execution;
+                format!("go on with it: `dr execution resume {id}`; or end it: `dr execution abort {id}`")
+            }
+            Self::LossExceeds { estimate, .. } => {
+                let seconds = estimate.delay_seconds.ceil();
+                format!("accept it with `--max-loss {seconds}s`")
+            }
+            Self::LossUnknown { .. } => {
+                "accept an unknown loss with `--override \"reason\"`".to_owned()
+            }
+            Self::NoProof { .. } => "make sure that it has stopped and say so with `--witness \"NAME: what was seen\"`, or go on without proof with `--override \"reason\"`".to_owned(),
+            Self::Impossible { hint, .. } => return hint.clone(),
+            Self::DependsOnRegionLeft { .. } => {
+                "put what the step needs into the region moved to".to_owned()
+            }
+            Self::Approval { .. } => "set `approval: { quorum: 0 }`".to_owned(),
+            Self::Runbook { .. } => return None,
+        })
+    }
+}

@@ -1,0 +1,154 @@
+//! What proves that the old primary accepts no more writes, and what is lost at most given that proof (PROTOCOL 7, 8).
+//!
+//! Pure: read out of the plan and of the evidence in the journal, so that the gate before a promotion, the report and
+//! another machine that resumes all come to the same answer.
+
+use std::fmt;
+use std::time::Duration;
+
+use dr_model::ResourceName;
+use dr_model::loss::Bound;
+use dr_provider::driver::{Fenced, Recovered, Sealed, StopProof};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::history::History;
+use crate::request::{override_reason, witness};
+use crate::steps::{fence_primary, promote_database, restore_database, seal_wal};
+
+/// How old the promise conditions may be when the log is sealed (PROTOCOL 5).
+pub const PROMISE_WINDOW: Duration = Duration::from_secs(10);
+
+/// A kind of proof, strongest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProofName {
+    /// Synchronous mode, its conditions held, and the log is sealed: what was not shipped was never acknowledged.
+    Sealed,
+    /// The instance is gone and cannot come back writable by itself.
+    Stopped,
+    /// The platform confirmed that it stopped it.
+    Provider,
+    /// A dead-man is known to have stopped it.
+    SelfStopped,
+    /// A named human states it.
+    Witness,
+    /// There is none.
+    None,
+}
+
+impl fmt::Display for ProofName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sealed => "sealed",
+            Self::Stopped => "stopped",
+            Self::Provider => "provider",
+            Self::SelfStopped => "self-stopped",
+            Self::Witness => "witness",
+            Self::None => "none",
+        })
+    }
+}
+
+/// Tells whether a seal proves that nothing acknowledged is lost: the promise conditions held when it was put there.
+#[must_use]
+pub fn seal_proves(sealed: &Sealed) -> bool {
+    sealed.promise.is_some_and(|(held, checked_at)| {
+        held && sealed.sealed_at.duration_since(checked_at).as_secs_f64()
+            <= PROMISE_WINDOW.as_secs_f64()
+    })
+}
+
+/// Returns where the log of a resource was sealed, if it was.
+#[must_use]
+pub fn sealed(history: &History, resource: &ResourceName) -> Option<Sealed> {
+    history.evidence(&[seal_wal::NAME], resource)
+}
+
+/// Returns what came up in the region moved to, if it did.
+#[must_use]
+pub fn recovered(history: &History, resource: &ResourceName) -> Option<Recovered> {
+    history.evidence(&[promote_database::NAME, restore_database::NAME], resource)
+}
+
+fn fenced(history: &History, resource: &ResourceName) -> Option<(StopProof, Timestamp)> {
+    let fenced: Fenced = history.evidence(&[fence_primary::NAME], resource)?;
+    Some((fenced.proof?, fenced.at))
+}
+
+/// Returns every proof that there is for a resource, strongest first.
+#[must_use]
+pub fn proofs(history: &History, resource: &ResourceName) -> Vec<ProofName> {
+    let mut proofs = Vec::new();
+    if sealed(history, resource).is_some_and(|sealed| seal_proves(&sealed)) {
+        proofs.push(ProofName::Sealed);
+    }
+    if let Some((proof, _)) = fenced(history, resource) {
+        proofs.push(match proof {
+            StopProof::Stopped => ProofName::Stopped,
+            StopProof::Provider => ProofName::Provider,
+            StopProof::SelfStopped => ProofName::SelfStopped,
+        });
+    }
+    if witness(&history.statements).is_some() {
+        proofs.push(ProofName::Witness);
+    }
+    proofs
+}
+
+/// Returns the weakest proof over the workload's resources.
+#[must_use]
+pub fn weakest(history: &History) -> ProofName {
+    let strongest = |resource| {
+        let proofs = proofs(history, resource);
+        proofs.first().copied().unwrap_or(ProofName::None)
+    };
+    let all = history.plan.loss.resources.keys().map(strongest);
+    all.max().unwrap_or(ProofName::None)
+}
+
+/// Tells whether a resource may come up elsewhere: there is a proof, or a named override.
+#[must_use]
+pub fn may_come_up(history: &History, resource: &ResourceName) -> bool {
+    !proofs(history, resource).is_empty() || override_reason(&history.statements).is_some()
+}
+
+/// Returns what a resource loses at most, as known from what has been proven so far.
+#[must_use]
+pub fn bound(history: &History, resource: &ResourceName) -> Bound {
+    let sealed = sealed(history, resource);
+    let planned = history.plan.loss.resources.get(resource);
+    let covered = match &sealed {
+        Some(sealed) => sealed.covered_at,
+        None => planned.and_then(|loss| since(&loss.bound)),
+    };
+    let stopped = fenced(history, resource).map(|(_, at)| at);
+    let witnessed = witness(&history.statements).map(|_| history.started_at);
+    let proven_zero = sealed.as_ref().is_some_and(seal_proves);
+    Bound::new(proven_zero, covered, stopped.or(witnessed))
+}
+
+fn since(bound: &Bound) -> Option<Timestamp> {
+    match bound {
+        Bound::Zero => None,
+        Bound::Seconds { since, .. } => Some(*since),
+        Bound::Growing { since } => *since,
+    }
+}
+
+/// Returns the worse of two bounds.
+#[must_use]
+pub fn worse(one: Bound, other: Bound) -> Bound {
+    let rank = |bound: &Bound| match bound {
+        Bound::Zero => (0, 0.0),
+        Bound::Seconds { seconds, .. } => (1, *seconds),
+        // Unknown beginnings are the worst; of two known ones the earlier.
+        Bound::Growing { since: Some(since) } => (2, -since.as_duration().as_secs_f64()),
+        Bound::Growing { since: None } => (3, 0.0),
+    };
+    if rank(&one) >= rank(&other) {
+        one
+    } else {
+        other
+    }
+}

@@ -1,0 +1,234 @@
+//! The report of an execution, read out of its history. Pure.
+
+use std::collections::BTreeMap;
+
+use dr_model::ResourceName;
+use dr_model::loss::Bound;
+use dr_provider::driver::Undo;
+use jiff::Timestamp;
+
+use crate::history::{History, Progress};
+use crate::outcome::{Loss, Report, ResourceReport, SealedAt, State, StepReport, StepState, Stuck};
+use crate::plan::Target;
+use crate::proof;
+use crate::record::{Outcome, Place};
+use crate::request::{Rung, override_reason};
+use crate::steps::{rearm_protection, restore_database, verify_traffic};
+
+/// What no execution measures.
+const RTA_EXCLUDES: &str =
+    "detection and decision come before the execution and were not exercised";
+
+/// Returns the report of an execution that is in `state` because of `reason`.
+#[must_use]
+pub(crate) fn report(history: &History, state: State, reason: Option<String>) -> Report {
+    let plan = &history.plan;
+    let names = plan.loss.resources.keys();
+    let resources: BTreeMap<_, _> = names
+        .map(|name| (name.clone(), resource(history, name)))
+        .collect();
+    let bounds = resources.values().map(|r| r.loss.bound.clone());
+    let restored = resources.values().any(|r| r.rung == Rung::Restore);
+    Report {
+        execution: history.execution.clone(),
+        state,
+        reason,
+        workload: plan.workload.clone(),
+        from: plan.from.clone(),
+        to: plan.to.clone(),
+        epoch: plan.opens,
+        unproven_epoch: plan.register.unproven.is_some(),
+        rung: if restored {
+            Rung::Restore
+        } else {
+            Rung::Promote
+        },
+        fence: proof::weakest(history),
+        override_reason: override_reason(&history.statements).map(str::to_owned),
+        sealed: resources.values().find_map(|r| r.sealed),
+        loss: Loss {
+            estimate: plan.loss.estimate.clone(),
+            bound: bounds.reduce(proof::worse).unwrap_or(Bound::Zero),
+        },
+        rpa_seconds: rpa(&resources),
+        resources,
+        started_at: history.started_at,
+        finished_at: None,
+        rta_seconds: rta(history),
+        rta_excludes: RTA_EXCLUDES.to_owned(),
+        rpa_interval_seconds: plan.heartbeat_seconds,
+        unprotected_since: unprotected_since(history),
+        stuck: history.stuck.clone(),
+        steps: steps(history),
+    }
+}
+
+impl History {
+    /// Returns the report of the execution as it stands.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        match &self.closed {
+            Some(report) => report.clone(),
+            None => {
+                let reason = self.stuck.as_ref().map(|stuck| stuck.why.clone());
+                report(self, self.state(), reason)
+            }
+        }
+    }
+
+    /// Says what has been changed so far and what may have been, one line each.
+    #[must_use]
+    pub fn residue(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (place, progress) in self.actions() {
+            let Some(action) = self.action(place) else {
+                continue;
+            };
+            if matches!(action.undo, Undo::ReadOnly) {
+                continue;
+            }
+            let step = &place.step;
+            match progress {
+                Progress::Concluded(Outcome::Done { applied, .. }) => {
+                    lines.push(format!("{step}: {}", applied.summary));
+                }
+                Progress::Concluded(Outcome::NotDone { .. }) => {}
+                Progress::Intended | Progress::Concluded(Outcome::Unknown { .. }) => {
+                    lines.push(format!(
+                        "{step}: it is unknown whether this was done: {}",
+                        action.summary
+                    ));
+                }
+            }
+        }
+        lines
+    }
+}
+
+fn resource(history: &History, name: &ResourceName) -> ResourceReport {
+    let sealed = proof::sealed(history, name);
+    let recovered = proof::recovered(history, name);
+    let heartbeat = recovered.as_ref().and_then(|recovered| recovered.heartbeat);
+    let planned = history.plan.loss.resources.get(name);
+    ResourceReport {
+        rung: rung(history, name),
+        proofs: proof::proofs(history, name),
+        sealed: sealed.map(|sealed| SealedAt {
+            timeline: sealed.timeline,
+            lsn: sealed.lsn,
+        }),
+        loss: Loss {
+            estimate: planned.and_then(|loss| loss.estimate.clone()),
+            bound: proof::bound(history, name),
+        },
+        timeline: recovered.map(|recovered| recovered.timeline),
+        heartbeat,
+        rpa_seconds: match (history.plan.disrupted_at, heartbeat) {
+            (Some(disrupted), Some(beat)) => {
+                Some(disrupted.duration_since(beat).as_secs_f64().max(0.0))
+            }
+            _ => None,
+        },
+    }
+}
+
+fn rung(history: &History, name: &ResourceName) -> Rung {
+    let target = Target::Resource(name.clone());
+    let restores = history.plan.steps.iter().any(|step| {
+        let mut lanes = step.lanes.iter().enumerate();
+        lanes.any(|(index, lane)| {
+            lane.target == target && history.uses(&step.id, index, lane) == restore_database::NAME
+        })
+    });
+    if restores {
+        Rung::Restore
+    } else {
+        Rung::Promote
+    }
+}
+
+/// Returns the largest achieved recovery point; `None` if one was not measured, because then the largest is not known.
+fn rpa(resources: &BTreeMap<ResourceName, ResourceReport>) -> Option<f64> {
+    let each: Option<Vec<f64>> = resources.values().map(|r| r.rpa_seconds).collect();
+    each?.into_iter().reduce(f64::max)
+}
+
+fn rta(history: &History) -> Option<f64> {
+    let proven = history
+        .plan
+        .steps
+        .iter()
+        .rev()
+        .find(|step| step.uses == verify_traffic::NAME)?;
+    let known = history.step(&proven.id)?;
+    if known.state != StepState::Done {
+        return None;
+    }
+    let took = known.finished_at?.duration_since(history.started_at);
+    Some(took.as_secs_f64())
+}
+
+fn unprotected_since(history: &History) -> Option<Timestamp> {
+    if history.has_done(rearm_protection::NAME) {
+        return None;
+    }
+    let changed = history.actions().filter_map(|(place, progress)| {
+        let action = history.action(place)?;
+        match progress {
+            Progress::Concluded(Outcome::Done { applied, .. })
+                if !matches!(action.undo, Undo::ReadOnly) =>
+            {
+                Some(applied.at)
+            }
+            _ => None,
+        }
+    });
+    changed.min()
+}
+
+fn steps(history: &History) -> Vec<StepReport> {
+    let of = |step: &crate::plan::PlannedStep| {
+        let known = history.step(&step.id);
+        let first = step.lanes.first();
+        let uses = first.map_or(step.uses.as_str(), |lane| history.uses(&step.id, 0, lane));
+        StepReport {
+            id: step.id.clone(),
+            uses: uses.to_owned(),
+            state: known.map_or(StepState::Pending, |known| known.state),
+            started_at: known.map(|known| known.began_at),
+            took_seconds: known.and_then(|known| {
+                let took = known.finished_at?.duration_since(known.began_at);
+                Some(took.as_secs_f64())
+            }),
+            summary: known.and_then(|known| known.summary.clone()),
+        }
+    };
+    history.plan.steps.iter().map(of).collect()
+}
+
+/// Says why an execution cannot go on, with what it leaves behind.
+#[must_use]
+pub(crate) fn stuck(history: &History, place: &dr_model::StepId, why: &str, remedy: &str) -> Stuck {
+    let id = &history.execution;
+    Stuck {
+        step: place.clone(),
+        why: why.to_owned(),
+        residue: history.residue(),
+        remedy: vec![
+            remedy.to_owned(),
+            format!("then `dr execution resume {id}`: it looks before it does anything again"),
+        ],
+    }
+}
+
+/// Returns whether anything was changed, or may have been.
+#[must_use]
+pub(crate) fn has_effects(history: &History) -> bool {
+    let changes = |(place, progress): (&Place, &Progress)| {
+        let changes = history
+            .action(place)
+            .is_some_and(|a| !matches!(a.undo, Undo::ReadOnly));
+        changes && !matches!(progress, Progress::Concluded(Outcome::NotDone { .. }))
+    };
+    history.actions().any(changes)
+}

@@ -1,0 +1,85 @@
+//! What the operator asked for.
+
+use std::time::Duration;
+
+use dr_model::RegionName;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// A way to bring a resource up in the region moved to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rung {
+    /// A standby becomes the primary.
+    Promote,
+    /// An instance is rebuilt from the store.
+    Restore,
+}
+
+impl Rung {
+    /// Returns the word, as in `--rung restore`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Promote => "promote",
+            Self::Restore => "restore",
+        }
+    }
+}
+
+/// A statement that a named human makes, recorded word for word.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind", content = "text")]
+pub enum Statement {
+    /// Who saw what, by which the old primary is known to have stopped: `Ada: I pulled the plug of the rack`.
+    Witness(String),
+    /// Why safety rules are set aside. Whatever rests on it is reported as unproven for ever.
+    Override(String),
+}
+
+/// What the operator asked for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The region to move to.
+    pub to: RegionName,
+    /// The largest estimated loss that is accepted; the workload's RPO if it is left out.
+    pub max_loss: Option<Duration>,
+    /// The rung to take; the best one that the facts allow if it is left out.
+    pub rung: Option<Rung>,
+    /// A witness's statement and an override, if they were given.
+    pub statements: Vec<Statement>,
+    /// When the disruption began, if somebody knows; the last contact otherwise.
+    pub disrupted_at: Option<Timestamp>,
+}
+
+impl Request {
+    /// Asks for a move to `to` with no further wishes.
+    #[must_use]
+    pub fn new(to: RegionName) -> Self {
+        Self {
+            to,
+            max_loss: None,
+            rung: None,
+            statements: Vec::new(),
+            disrupted_at: None,
+        }
+    }
+}
+
+/// Returns the first witness's statement.
+#[must_use]
+pub fn witness(statements: &[Statement]) -> Option<&str> {
+    statements.iter().find_map(|statement| match statement {
+        Statement::Witness(text) => Some(text.as_str()),
+        Statement::Override(_) => None,
+    })
+}
+
+/// Returns the reason of the first override.
+#[must_use]
+pub fn override_reason(statements: &[Statement]) -> Option<&str> {
+    statements.iter().find_map(|statement| match statement {
+        Statement::Override(text) => Some(text.as_str()),
+        Statement::Witness(_) => None,
+    })
+}

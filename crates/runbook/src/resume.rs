@@ -1,0 +1,132 @@
+//! Goes on where another process stopped, from any machine; or ends what has not begun to act.
+//!
+//! Taking over is an entry in the journal, so the former executor learns of it before its next effect. Nobody waits for
+//! a clock. What is not known to be done is looked at first.
+
+use std::sync::Arc;
+
+use dr_model::ExecutionId;
+
+use crate::events::{Event, Monitor};
+use crate::execute::{Error, Executor};
+use crate::executions::{self, Found};
+use crate::history::History;
+use crate::outcome::{Report, State};
+use crate::report::has_effects;
+use crate::request::Statement;
+use crate::site::Site;
+use crate::steps::assess_region;
+
+/// Takes an execution over and goes on with it. `statements` are added to what was stated before.
+///
+/// # Errors
+///
+/// If there is no such execution, if it is over, or if its journal cannot be used.
+pub async fn resume(
+    site: Arc<Site>,
+    execution: &ExecutionId,
+    reason: &str,
+    statements: Vec<Statement>,
+    monitor: &dyn Monitor,
+) -> Result<Report, Error> {
+    let mut executor = take_over(Arc::clone(&site), execution, reason, monitor).await?;
+    for statement in statements {
+        executor.state(statement);
+    }
+    match newer_epoch(&site, executor.history()).await {
+        Ok(Some(why)) => return executor.end(State::Superseded, why).await,
+        Ok(None) => {}
+        // Every effect carries its own fence; the register's silence stops nothing that was begun.
+        Err(why) => monitor.event(&Event::Note(&why)),
+    }
+    executor.run(true).await
+}
+
+/// Ends an execution that has changed nothing.
+///
+/// # Errors
+///
+/// As [`resume`], and [`Error::HasEffects`] if it has changed something, or may have.
+pub async fn abort(
+    site: Arc<Site>,
+    execution: &ExecutionId,
+    reason: &str,
+    monitor: &dyn Monitor,
+) -> Result<Report, Error> {
+    let found = find(&site, execution).await?;
+    refuse_effects(&found.history)?;
+    let executor = take_over(site, execution, reason, monitor).await?;
+    // Its former executor may have acted between the look and the takeover, but not after.
+    refuse_effects(executor.history())?;
+    executor.end(State::Aborted, reason.to_owned()).await
+}
+
+fn refuse_effects(history: &History) -> Result<(), Error> {
+    if !has_effects(history) {
+        return Ok(());
+    }
+    Err(Error::HasEffects {
+        execution: history.execution.clone(),
+        residue: history.residue(),
+    })
+}
+
+async fn find(site: &Site, execution: &ExecutionId) -> Result<Found, Error> {
+    let found = executions::find(&site.stores, &site.clock, execution).await;
+    let found = found.map_err(|unseen| Error::NotSeen {
+        execution: execution.clone(),
+        unseen,
+    })?;
+    let found = found.ok_or_else(|| Error::NotFound {
+        execution: execution.clone(),
+    })?;
+    refuse(site, &found.history)?;
+    Ok(found)
+}
+
+fn refuse(site: &Site, history: &History) -> Result<(), Error> {
+    let execution = history.execution.clone();
+    if history.plan.workload != site.workload {
+        return Err(Error::OtherWorkload {
+            execution,
+            workload: history.plan.workload.clone(),
+        });
+    }
+    let state = history.state();
+    if state.is_final() {
+        return Err(Error::Over { execution, state });
+    }
+    Ok(())
+}
+
+async fn take_over<'a>(
+    site: Arc<Site>,
+    execution: &ExecutionId,
+    reason: &str,
+    monitor: &'a dyn Monitor,
+) -> Result<Executor<'a>, Error> {
+    let Found {
+        mut journal,
+        history,
+        ..
+    } = find(&site, execution).await?;
+    let taken = journal.take_over(site.actor.clone(), reason).await;
+    taken.map_err(|source| Error::journal(execution, source))?;
+    // The former executor may have written on until the takeover.
+    let records = journal.entries().iter().filter_map(|entry| entry.record());
+    let history = History::from_records(execution.clone(), records.flatten()).unwrap_or(history);
+    refuse(&site, &history)?;
+    Ok(Executor::new(site, journal, history, monitor))
+}
+
+/// Returns who has opened an epoch that ends this execution's say, if somebody has; the error is why nobody can tell.
+async fn newer_epoch(site: &Site, history: &History) -> Result<Option<String>, String> {
+    let records = site.register.read_all().await;
+    let records = records.map_err(|error| dr_provider::error::chain(&error))?;
+    let opens = history.plan.opens;
+    let other = records.iter().find(|record| {
+        let ours = record.execution.as_ref() == Some(&history.execution);
+        record.epoch >= opens && !ours
+    });
+    Ok(other.map(assess_region::describe))
+}

@@ -1,0 +1,127 @@
+//! `assess-region`: looks once more, at the beginning of the execution, at what the plan rests on.
+//!
+//! The plan may be minutes old when somebody says yes. If another epoch has been opened since, the execution ends here,
+//! before it changed anything. Idempotent because it only looks.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dr_coordination::register::EpochRecord;
+use dr_provider::driver::{Action, Applied, Verified};
+use dr_provider::{Error, ErrorKind, Result};
+use serde_json::{Value, json};
+
+use crate::plan::{Idempotency, Target};
+use crate::step::{Impossible, Scene, Step, Work, look, look_again};
+
+/// The step's name.
+pub const NAME: &str = "assess-region";
+
+/// The step.
+#[derive(Debug)]
+pub struct AssessRegion;
+
+#[async_trait]
+impl Step for AssessRegion {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn summary(&self) -> &'static str {
+        "look once more at the register and at the region moved to"
+    }
+
+    fn idempotency(&self) -> Idempotency {
+        Idempotency::ReadOnly
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(15)
+    }
+
+    fn targets(&self, scene: &Scene<'_>) -> Vec<Target> {
+        let mut targets = vec![Target::Register];
+        targets.extend(scene.resources());
+        targets
+    }
+
+    fn plan(
+        &self,
+        scene: &Scene<'_>,
+        target: &Target,
+        _: &Value,
+    ) -> std::result::Result<Vec<Action>, Impossible> {
+        let to = scene.to();
+        Ok(vec![match target {
+            Target::Register => look(
+                "read-register",
+                format!("check that epoch {} is still the newest", scene.ended),
+            ),
+            _ => Action {
+                dependencies: vec![scene.needs_target(format!("instance and store of `{target}`"))],
+                ..look("observe", format!("look at `{target}` in {to}"))
+            },
+        }])
+    }
+
+    async fn apply(&self, work: &Work, target: &Target, _: &Action) -> Result<Applied> {
+        if *target == Target::Register {
+            return register(work).await;
+        }
+        let driver = work.driver(target)?;
+        let to = &work.plan().to;
+        let facts = driver.observe(std::slice::from_ref(to)).await;
+        let loss = driver.loss(to, &facts);
+        let instance = facts.regions.get(to).map(|region| &region.instance);
+        let summary = format!("looked at `{target}` in {to}");
+        Ok(work.applied(summary, json!({ "instance": instance, "loss": loss })))
+    }
+
+    async fn verify(&self, _: &Work, _: &Target, _: &Action) -> Verified {
+        look_again()
+    }
+}
+
+async fn register(work: &Work) -> Result<Applied> {
+    let plan = work.plan();
+    if let Some(why) = &plan.register.unproven {
+        let summary = "the register cannot be read; going on by override";
+        return Ok(work.applied(summary, json!({ "unproven": why })));
+    }
+    let newest = work.site.register.read().await?;
+    match newest {
+        Some(record) if record.epoch == plan.ended => {
+            let summary = format!("epoch {} is the newest", record.epoch);
+            Ok(work.applied(summary, json!({ "epoch": record.epoch })))
+        }
+        Some(record) if record.execution.as_ref() == Some(&work.history.execution) => {
+            let summary = format!("epoch {} is ours", record.epoch);
+            Ok(work.applied(summary, json!({ "epoch": record.epoch })))
+        }
+        Some(record) => Err(superseded(&record)),
+        None => Err(Error::new(
+            ErrorKind::Corrupt,
+            "read the register of",
+            plan.workload.as_str(),
+        )
+        .because("its records are gone")),
+    }
+}
+
+/// Says who opened a newer epoch: who, when, where to and why (L13).
+pub(crate) fn superseded(winner: &EpochRecord) -> Error {
+    let subject = format!("epoch {} of {}", winner.epoch, winner.workload);
+    Error::new(ErrorKind::Superseded, "open", subject).because(describe(winner))
+}
+
+/// Describes a record for whoever lost to it.
+pub(crate) fn describe(winner: &EpochRecord) -> String {
+    let execution = match &winner.execution {
+        Some(id) => format!(" by execution {id}"),
+        None => String::new(),
+    };
+    format!(
+        "epoch {} was opened for {} at {:.0} by {}{execution}: {}",
+        winner.epoch, winner.primary, winner.created_at, winner.created_by, winner.reason
+    )
+}

@@ -1,0 +1,70 @@
+//! All steps by name.
+
+use std::collections::BTreeMap;
+
+use dr_config::StepKind;
+use dr_model::document::{Context, Node};
+
+use super::{
+    AssessRegion, AwaitApproval, CheckDataLoss, CheckHealth, FencePrimary, Notify, OpenEpoch,
+    PromoteDatabase, RearmProtection, RestoreDatabase, SealWal, StartService, SwitchTraffic,
+    VerifyTraffic,
+};
+use crate::step::Step;
+
+/// A step, and how the configuration checks its parameters.
+#[derive(Debug)]
+pub struct Entry {
+    /// The step.
+    pub step: &'static dyn Step,
+    check: fn(&Node, &mut Context),
+}
+
+macro_rules! steps {
+    ($($step:ident),* $(,)?) => {
+        /// Every step, in the order in which a failover uses them.
+        pub static ALL: &[Entry] = &[$(Entry {
+            step: &$step,
+            check: |node, context| {
+                $step.parameters(node, context);
+            },
+        }),*];
+    };
+}
+
+steps![
+    AssessRegion,
+    CheckDataLoss,
+    AwaitApproval,
+    OpenEpoch,
+    FencePrimary,
+    SealWal,
+    PromoteDatabase,
+    RestoreDatabase,
+    StartService,
+    CheckHealth,
+    SwitchTraffic,
+    VerifyTraffic,
+    Notify,
+    RearmProtection,
+];
+
+/// Returns the step of this name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static dyn Step> {
+    let mut all = ALL.iter().map(|entry| entry.step);
+    all.find(|step| step.name() == name)
+}
+
+/// Returns what the configuration has to know of the steps to read a runbook.
+#[must_use]
+pub fn kinds() -> BTreeMap<&'static str, StepKind> {
+    let kind = |entry: &Entry| {
+        let kind = StepKind {
+            check: entry.check,
+            follows: entry.step.follows(),
+        };
+        (entry.step.name(), kind)
+    };
+    ALL.iter().map(kind).collect()
+}

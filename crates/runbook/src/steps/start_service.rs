@@ -1,0 +1,170 @@
+//! `start-service`: starts the workload's services in the region moved to.
+//!
+//! The host is asked first whether it has seen a higher epoch; then nothing is started. Idempotent because a service
+//! whose check passes is not started again; one without a check is started again, which its start command must bear.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dr_provider::driver::{Action, Applied, Undo, Verified};
+use dr_provider::host::Output;
+use dr_provider::{Error, ErrorKind, Result};
+use serde_json::{Value, json};
+
+use super::open_epoch;
+use crate::plan::{Idempotency, Target};
+use crate::poll::{self, Look};
+use crate::site::ServiceSite;
+use crate::step::{Impossible, Scene, Step, Work};
+
+/// The step's name.
+pub const NAME: &str = "start-service";
+
+/// How long one look at a service may take.
+const CHECK_LIMIT: Duration = Duration::from_secs(5);
+
+/// The pause between two looks.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// The step.
+#[derive(Debug)]
+pub struct StartService;
+
+#[async_trait]
+impl Step for StartService {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn summary(&self) -> &'static str {
+        "start the services in the region moved to"
+    }
+
+    fn idempotency(&self) -> Idempotency {
+        Idempotency::Idempotent
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(120)
+    }
+
+    fn follows(&self) -> &'static [&'static str] {
+        &[open_epoch::NAME]
+    }
+
+    fn targets(&self, scene: &Scene<'_>) -> Vec<Target> {
+        let services = scene.world.services.iter();
+        services.map(|s| Target::Service(s.name.clone())).collect()
+    }
+
+    fn plan(
+        &self,
+        scene: &Scene<'_>,
+        target: &Target,
+        _: &Value,
+    ) -> std::result::Result<Vec<Action>, Impossible> {
+        let mut services = scene.world.services.iter();
+        let known = services.find(|s| *target == Target::Service(s.name.clone()));
+        let (host, program) = known.map_or(("", ""), |s| (s.host.as_str(), s.program.as_str()));
+        Ok(vec![Action {
+            name: NAME.to_owned(),
+            summary: format!("run `{program} …` on {host} unless `{target}` runs"),
+            current: None,
+            intended: Some("running".to_owned()),
+            dependencies: vec![scene.needs_target(format!("host {host}"))],
+            undo: Undo::Compensable(format!("stop `{target}`")),
+            parameters: Value::Null,
+        }])
+    }
+
+    async fn apply(&self, work: &Work, target: &Target, _: &Action) -> Result<Applied> {
+        let service = find(work, target)?;
+        let fence = work.fence();
+        service.host.admit(&fence.workload, fence.epoch).await?;
+        if runs(service, target).await? == Some(true) {
+            return Ok(work.applied(format!("`{target}` runs already"), Value::Null));
+        }
+        let limit = Duration::try_from_secs_f64(work.step.timeout_seconds).unwrap_or_default();
+        let output = service.host.run(&service.start, limit).await?;
+        if output.status != Some(0) {
+            return Err(error(target, "start", ErrorKind::Failed).because(said(&output)));
+        }
+        if service.check.is_some() {
+            wait(service, target, limit).await?;
+        }
+        let evidence = json!({ "host": service.host.name() });
+        Ok(work.applied(format!("started `{target}`"), evidence))
+    }
+
+    async fn verify(&self, work: &Work, target: &Target, _: &Action) -> Verified {
+        let look = async { runs(find(work, target)?, target).await };
+        match look.await {
+            Ok(Some(true)) => Verified::Done(work.applied(format!("`{target}` runs"), Value::Null)),
+            Ok(Some(false)) => Verified::NotDone {
+                seen: "it does not run".to_owned(),
+            },
+            // Starting twice is what a start command without a check has to bear.
+            Ok(None) => Verified::NotDone {
+                seen: "it has no check".to_owned(),
+            },
+            Err(error) => Verified::Unknown {
+                why: dr_provider::error::chain(&error),
+            },
+        }
+    }
+}
+
+fn find<'a>(work: &'a Work, target: &Target) -> Result<&'a ServiceSite> {
+    let Target::Service(name) = target else {
+        return Err(work.not_configured(target));
+    };
+    let regions = work.site.services.get(name);
+    let service = regions.and_then(|regions| regions.get(&work.plan().to));
+    service.ok_or_else(|| work.not_configured(target))
+}
+
+/// Tells whether a service runs; `None` if it has no check.
+async fn runs(service: &ServiceSite, target: &Target) -> Result<Option<bool>> {
+    let Some(check) = &service.check else {
+        return Ok(None);
+    };
+    let output = service.host.run(check, CHECK_LIMIT).await?;
+    match output.status {
+        Some(status) => Ok(Some(status == 0)),
+        None => Err(error(target, "check", ErrorKind::Unknown).because(said(&output))),
+    }
+}
+
+async fn wait(service: &ServiceSite, target: &Target, limit: Duration) -> Result<()> {
+    let look = || async {
+        match runs(service, target).await {
+            Ok(Some(true)) => Look::Over(()),
+            Ok(_) => Look::Again("its check fails".to_owned()),
+            Err(error) => Look::Again(dr_provider::error::chain(&error)),
+        }
+    };
+    poll::until(limit, INTERVAL, look).await.map_err(|seen| {
+        let late = format!("not running after {limit:?}: {seen}");
+        error(target, "start", ErrorKind::Unknown).because(late)
+    })
+}
+
+fn error(target: &Target, operation: &str, kind: ErrorKind) -> Error {
+    Error::new(kind, operation, format!("service {target}"))
+}
+
+/// Returns how a command ended and the last line that it said, which is not trusted to be short.
+fn said(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr);
+    let last: String = text
+        .lines()
+        .last()
+        .unwrap_or("")
+        .chars()
+        .take(200)
+        .collect();
+    match output.status {
+        Some(status) => format!("exit status {status}: {last}"),
+        None => format!("ended by a signal: {last}"),
+    }
+}

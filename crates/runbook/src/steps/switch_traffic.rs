@@ -1,0 +1,141 @@
+//! `switch-traffic`: makes the region moved to the answer that clients get.
+//!
+//! The epoch is written beside the answer in the same update, on condition of the previous value (PROTOCOL 9). What the
+//! plan saw is tried first; if that has changed, what stands there now is replaced as long as its epoch is lower than
+//! ours, because whoever wrote it is superseded. Idempotent because a record that holds our epoch is left as it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dr_provider::driver::{Action, Applied, Undo, Verified};
+use dr_provider::traffic::TrafficState;
+use dr_provider::{Error, ErrorKind, Result, Traffic};
+use serde_json::{Value, json};
+
+use super::open_epoch;
+use crate::plan::{Idempotency, Plan, Target};
+use crate::step::{Impossible, Scene, Step, Work};
+
+/// The step's name.
+pub const NAME: &str = "switch-traffic";
+
+/// The step.
+#[derive(Debug)]
+pub struct SwitchTraffic;
+
+#[async_trait]
+impl Step for SwitchTraffic {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn summary(&self) -> &'static str {
+        "lead clients to the region moved to"
+    }
+
+    fn idempotency(&self) -> Idempotency {
+        Idempotency::Conditional
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(20)
+    }
+
+    fn follows(&self) -> &'static [&'static str] {
+        &[open_epoch::NAME]
+    }
+
+    fn targets(&self, scene: &Scene<'_>) -> Vec<Target> {
+        let traffic = scene.world.traffic.iter();
+        traffic.map(|t| Target::Traffic(t.name.clone())).collect()
+    }
+
+    fn plan(
+        &self,
+        scene: &Scene<'_>,
+        target: &Target,
+        _: &Value,
+    ) -> std::result::Result<Vec<Action>, Impossible> {
+        let mut all = scene.world.traffic.iter();
+        let known = all.find(|t| *target == Target::Traffic(t.name.clone()));
+        let answer = known.and_then(|traffic| traffic.answer.clone());
+        let (Some(traffic), Some(answer)) = (known, answer) else {
+            let to = scene.to();
+            return Err(Impossible::new(
+                format!("`{target}` has no answer for {to}"),
+                format!("add `{to}` to its `answers`"),
+            ));
+        };
+        let previous = traffic.state.as_ref().ok();
+        Ok(vec![Action {
+            name: NAME.to_owned(),
+            summary: format!("let `{target}` answer {answer}"),
+            current: previous.map(|state| state.answer.clone()),
+            intended: Some(answer),
+            dependencies: vec![scene.needs_target(format!("authority of `{target}`"))],
+            undo: Undo::Reversible("a later epoch can switch back".to_owned()),
+            parameters: json!({ "previous": previous }),
+        }])
+    }
+
+    async fn apply(&self, work: &Work, target: &Target, action: &Action) -> Result<Applied> {
+        let traffic = find(work, target)?;
+        let plan = work.plan();
+        let previous = action.parameters.get("previous").cloned();
+        let planned: Option<TrafficState> =
+            previous.and_then(|value| serde_json::from_value(value).ok());
+        if let Some(planned) = &planned {
+            match traffic.switch(&plan.to, plan.opens, planned).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                Err(error) => return Err(error),
+                Ok(state) => return Ok(switched(work, target, planned, &state)),
+            }
+        }
+        let seen = traffic.observe().await?;
+        if is_ours(plan, &seen) {
+            return Ok(switched(work, target, &seen, &seen));
+        }
+        if seen.epoch.is_some_and(|epoch| epoch > plan.opens) {
+            return Err(Error::new(
+                ErrorKind::Superseded,
+                "switch",
+                target.to_string(),
+            ));
+        }
+        let state = traffic.switch(&plan.to, plan.opens, &seen).await?;
+        Ok(switched(work, target, &seen, &state))
+    }
+
+    async fn verify(&self, work: &Work, target: &Target, _: &Action) -> Verified {
+        let look = async { find(work, target)?.observe().await };
+        match look.await {
+            Ok(state) if is_ours(work.plan(), &state) => {
+                Verified::Done(switched(work, target, &state, &state))
+            }
+            Ok(state) => Verified::NotDone {
+                seen: format!("it answers {}", state.answer),
+            },
+            Err(error) => Verified::Unknown {
+                why: dr_provider::error::chain(&error),
+            },
+        }
+    }
+}
+
+/// Finds a traffic record of the plan in this machine's configuration.
+pub(crate) fn find<'a>(work: &'a Work, target: &Target) -> Result<&'a Arc<dyn Traffic>> {
+    let mut all = work.site.traffic.iter();
+    let known = all.find(|traffic| *target == Target::Traffic(traffic.describe()));
+    known.ok_or_else(|| work.not_configured(target))
+}
+
+/// Tells whether a record is as this plan leaves it.
+pub(crate) fn is_ours(plan: &Plan, state: &TrafficState) -> bool {
+    state.region.as_ref() == Some(&plan.to) && state.epoch == Some(plan.opens)
+}
+
+fn switched(work: &Work, target: &Target, from: &TrafficState, to: &TrafficState) -> Applied {
+    let summary = format!("`{target}` answers {}", to.answer);
+    work.applied(summary, json!({ "previous": from, "now": to }))
+}

@@ -1,0 +1,10 @@
+//! The whole crate against a world in memory: plans, refusals, and executions that are killed, raced and taken over.
+
+mod crash;
+mod plans;
+mod races;
+mod refusals;
+mod runs;
+mod shipped;
+mod steps;
+mod world;

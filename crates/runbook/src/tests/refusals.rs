@@ -1,0 +1,229 @@
+//! Why there is no plan, one test each.
+
+use std::time::Duration;
+
+use dr_model::RegionName;
+use dr_provider::driver::Plane;
+use rstest::rstest;
+
+use super::world::{Everything, Fault, east, runbook, shipped, west};
+use crate::plan::Class;
+use crate::request::{Request, Statement};
+use crate::{Plan, Refusal, observe, plan};
+
+async fn refused(world: &Everything, request: Request) -> (Class, String, String) {
+    let seen = observe(&world.site("laptop"), &request.to).await;
+    let refusal = plan(&shipped(), &seen, &request).unwrap_err();
+    (
+        refusal.class(),
+        refusal.to_string(),
+        refusal.hint().unwrap_or_default(),
+    )
+}
+
+async fn accepted(world: &Everything, request: Request) -> Plan {
+    let seen = observe(&world.site("laptop"), &request.to).await;
+    plan(&shipped(), &seen, &request).unwrap()
+}
+
+fn said(statement: Statement) -> Request {
+    Request {
+        statements: vec![statement],
+        ..Request::new(west())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_target_is_the_primary() {
+    let world = Everything::new().await;
+    let (class, text, _) = refused(&world, Request::new(east())).await;
+    assert_eq!(class, Class::Safety);
+    assert_eq!(
+        text,
+        "us-east-1 has the primary of `orders` already, since epoch 1"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_target_is_no_region_of_the_workload() {
+    let world = Everything::new().await;
+    let mars: RegionName = "mars".parse().unwrap();
+    let (class, text, hint) = refused(&world, Request::new(mars)).await;
+    assert_eq!(class, Class::Invalid);
+    assert!(
+        text.contains("neither its home nor a recovery region"),
+        "{text}"
+    );
+    assert!(hint.contains("`us-east-1` or `us-west-2`"), "{hint}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn there_is_no_epoch() {
+    let mut world = Everything::new().await;
+    for (name, store) in &mut world.stores {
+        *store = std::sync::Arc::new(dr_provider::store::MemoryStore::new(name.as_str()));
+    }
+    let (class, text, hint) = refused(&world, Request::new(west())).await;
+    assert_eq!(class, Class::Invalid);
+    assert!(text.contains("has no epoch yet"), "{text}");
+    assert!(hint.contains("dr daemon"), "{hint}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_estimate_exceeds_the_budget() {
+    let world = Everything::new().await;
+    world.state().delay_seconds = Some(75.2);
+    let (class, text, hint) = refused(&world, Request::new(west())).await;
+    assert_eq!(class, Class::Safety);
+    assert!(text.contains("75.2 s, about 40 commits"), "{text}");
+    assert_eq!(hint, "accept it with `--max-loss 76s`");
+    let named = Request {
+        max_loss: Some(Duration::from_secs(76)),
+        ..Request::new(west())
+    };
+    assert_eq!(accepted(&world, named).await.loss.budget_seconds, 76.0);
+    // A reason is no number: an override does not raise the budget.
+    let (class, ..) = refused(&world, said(Statement::Override("hurry".to_owned()))).await;
+    assert_eq!(class, Class::Safety);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_loss_is_unknown() {
+    let world = Everything::new().await;
+    world.state().delay_seconds = None;
+    let (class, text, hint) = refused(&world, Request::new(west())).await;
+    assert_eq!(class, Class::Safety);
+    assert!(text.contains("unknown: as scripted"), "{text}");
+    assert!(hint.contains("--override"), "{hint}");
+    accepted(&world, said(Statement::Override("known lost".to_owned()))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_will_prove_that_the_primary_has_stopped() {
+    let world = Everything::new().await;
+    world.state().left_reachable = false;
+    let (class, text, hint) = refused(&world, Request::new(west())).await;
+    assert_eq!(class, Class::Safety);
+    assert!(
+        text.contains("it cannot be reached: connection timed out"),
+        "{text}"
+    );
+    assert!(
+        hint.contains("--witness") && hint.contains("--override"),
+        "{hint}"
+    );
+    accepted(&world, said(Statement::Witness("Ada: it burns".to_owned()))).await;
+    accepted(&world, said(Statement::Override("it burns".to_owned()))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn there_is_neither_a_standby_nor_a_recovery_point() {
+    let world = Everything::new().await;
+    world.state().standby = false;
+    world.state().recovery_point = false;
+    let (class, text, _) = refused(&world, Request::new(west())).await;
+    assert_eq!(class, Class::Unavailable);
+    assert!(text.contains("promote-database: cannot plan"), "{text}");
+    assert!(text.contains("there is no standby"), "{text}");
+    assert!(text.contains("there is no recovery point"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn people_would_have_to_approve() {
+    let world = Everything::new().await;
+    let mut site = world.site("laptop");
+    site.quorum = 2;
+    let seen = observe(&site, &west()).await;
+    let refusal = plan(&shipped(), &seen, &Request::new(west())).unwrap_err();
+    assert!(
+        matches!(refusal, Refusal::Approval { quorum: 2, .. }),
+        "{refusal}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_needs_the_region_being_left() {
+    let world = Everything::new().await;
+    let plan = accepted(&world, Request::new(west())).await;
+    let mut steps = plan.steps;
+    crate::plan::depends_on_region_left(&steps, &east()).unwrap();
+    let action = &mut steps[6].lanes[0].fallback.as_mut().unwrap().actions;
+    let need = &mut action.as_mut().unwrap()[0].dependencies[0];
+    need.region = east();
+    need.plane = Plane::Control;
+    need.what = "the console".to_owned();
+    let refusal = crate::plan::depends_on_region_left(&steps, &east()).unwrap_err();
+    assert_eq!(
+        refusal.to_string(),
+        "step `promote` needs the console in us-east-1, the region being left"
+    );
+}
+
+const CRITICAL: &str = "
+version: 1
+name: bad
+summary: Bad.
+steps:
+  - { id: epoch, uses: open-epoch }
+  - { id: fence, uses: fence-primary }
+  - { id: seal, uses: seal-wal }
+  - { id: promote, uses: promote-database }
+";
+
+#[rstest]
+#[case(
+    "uses: seal-wal",
+    "uses: seal-wal, continue_on_error: true",
+    "seal-wal"
+)]
+#[case(
+    "uses: promote-database",
+    "uses: promote-database, fallback: notify",
+    "cannot stand in"
+)]
+#[case(
+    "uses: promote-database",
+    "uses: promote-database, continue_on_error: true",
+    "must not fail"
+)]
+#[case(
+    "uses: promote-database",
+    "uses: promote-database, needs: [fence]",
+    "seal-wal"
+)]
+#[case(
+    "uses: open-epoch",
+    "uses: open-epoch, fallback: notify",
+    "cannot stand in"
+)]
+#[tokio::test(start_paused = true)]
+async fn the_runbook_would_not_be_safe(
+    #[case] good: &str,
+    #[case] bad: &str,
+    #[case] expected: &str,
+) {
+    let world = Everything::new().await;
+    let seen = observe(&world.site("laptop"), &west()).await;
+    let text = CRITICAL.replace(good, bad);
+    // The configuration sees some of it when it loads, the plan the rest.
+    let said = match runbook(&text) {
+        Err(problems) => problems,
+        Ok(runbook) => {
+            let refusal = plan(&runbook, &seen, &Request::new(west())).unwrap_err();
+            assert_eq!(refusal.class(), Class::Invalid);
+            refusal.to_string()
+        }
+    };
+    assert!(said.contains(expected), "{said}");
+    plan(&runbook(CRITICAL).unwrap(), &seen, &Request::new(west())).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_server_that_is_silent_now_is_no_reason_to_refuse() {
+    let world = Everything::new().await;
+    world.script("switch-traffic", [Fault::Unavailable]);
+    let report = super::runs::failover(&world, &Request::new(west())).await;
+    // Without a retry in the runbook a passing failure needs a human, who goes on.
+    assert_eq!(report.state, crate::State::Stuck);
+    assert!(report.stuck.unwrap().remedy[1].contains("dr execution resume"));
+}

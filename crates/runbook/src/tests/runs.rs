@@ -1,0 +1,384 @@
+//! Executions from beginning to end.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dr_model::loss::Bound;
+use dr_model::{Epoch, Lsn, TimelineId};
+
+use super::world::{Everything, Fault, before_noon, database, noon, shipped, west};
+use crate::events::{Event, Monitor, Silent};
+use crate::outcome::{SealedAt, State, StepState};
+use crate::proof::ProofName;
+use crate::request::{Request, Rung, Statement};
+use crate::{Plan, Report, execute, executions, observe, plan, resume};
+
+pub(crate) async fn planned(world: &Everything, request: &Request) -> Plan {
+    let site = world.site("laptop");
+    let seen = observe(&site, &request.to).await;
+    plan(&shipped(), &seen, request).unwrap()
+}
+
+pub(crate) async fn failover(world: &Everything, request: &Request) -> Report {
+    let plan = planned(world, request).await;
+    let site = Arc::new(world.site("laptop"));
+    execute(site, plan, &Silent).await.unwrap()
+}
+
+pub(crate) fn state_of(report: &Report, step: &str) -> StepState {
+    let mut steps = report.steps.iter();
+    steps.find(|s| s.id.0 == step).unwrap().state
+}
+
+#[derive(Default)]
+struct Lines(Mutex<Vec<String>>);
+
+impl Monitor for Lines {
+    fn event(&self, event: &Event<'_>) {
+        let line = match event {
+            Event::StepEnded { step, summary, .. } => format!("{}: {summary}", step.id),
+            Event::FellBack { uses, why, .. } => format!("falls back to {uses}: {why}"),
+            Event::Ended(report) => report.state.as_str().to_owned(),
+            _ => return,
+        };
+        self.0.lock().unwrap().push(line);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_region_is_left() {
+    let world = Everything::new().await;
+    let plan = planned(&world, &Request::new(west())).await;
+    let lines = Lines::default();
+    let report = execute(Arc::new(world.site("laptop")), plan, &lines)
+        .await
+        .unwrap();
+    insta::assert_snapshot!(lines.0.lock().unwrap().join("\n"), @r"
+    assess: epoch 1 is the newest; looked at `database` in us-west-2
+    gate: `database`: 0.4 s, about 40 commits at last contact, within 60s
+    approve: not required
+    epoch: epoch 2 opened, primary us-west-2
+    seal: sealed at 0/5000
+    fence: stopped
+    promote: promoted on timeline 2
+    serve: started `ledger`
+    verify: GET http://10.8.2.20:8080/health: 200
+    switch: `rfc2136 orders.acme.example` answers 10.8.2.20
+    prove: 1 of 1 lead to us-west-2
+    notify: told https://hooks.acme.example
+    rearm: slots are there
+    completed
+    ");
+    assert_eq!(report.state, State::Completed);
+    assert_eq!(report.rung, Rung::Promote);
+    assert_eq!(report.fence, ProofName::Stopped);
+    let sealed = SealedAt {
+        timeline: TimelineId(1),
+        lsn: Lsn(0x5000),
+    };
+    assert_eq!(report.sealed, Some(sealed));
+    let bound = Bound::Seconds {
+        since: before_noon(1400),
+        seconds: 1.4,
+    };
+    assert_eq!(report.loss.bound, bound);
+    assert_eq!(report.rpa_seconds, Some(0.25));
+    assert_eq!(report.rpa_interval_seconds, Some(0.25));
+    assert!(report.rta_seconds.is_some_and(|rta| rta > 0.0 && rta < 5.0));
+    assert_eq!(report.unprotected_since, None);
+    let head = world.register().read().await.unwrap().unwrap();
+    assert_eq!((head.epoch, &head.primary), (Epoch(2), &west()));
+    assert_eq!(head.clusters[&database()].timeline, TimelineId(2));
+    assert_eq!(head.execution.as_ref(), Some(&report.execution));
+    let state = world.state();
+    assert_eq!(state.traffic.epoch, Some(Epoch(2)));
+    assert_eq!(state.messages.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_report_is_what_the_journal_tells() {
+    let world = Everything::new().await;
+    let report = failover(&world, &Request::new(west())).await;
+    let clock: Arc<dyn dr_model::Clock> = world.clock.clone();
+    let found = executions::find(&world.stores, &clock, &report.execution).await;
+    assert_eq!(found.unwrap().unwrap().history.report(), report);
+    let (all, unseen) = executions::list(&world.stores, &clock).await;
+    assert_eq!(
+        (all.len(), all[0].state, unseen.len()),
+        (1, State::Completed, 0)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn synchronous_mode_loses_nothing_and_waits_for_no_fence() {
+    let world = Everything::new().await;
+    world.state().synchronous = true;
+    world.state().left_reachable = false;
+    let report = failover(&world, &Request::new(west())).await;
+    assert_eq!(report.state, State::Completed);
+    assert_eq!(report.fence, ProofName::Sealed);
+    assert_eq!(report.loss.bound, Bound::Zero);
+    // The fence hangs for two seconds beside the steps; clients were led here before it gave up.
+    assert_eq!(state_of(&report, "fence"), StepState::Done);
+    let order: Vec<_> = report.steps.iter().map(|step| step.id.0.as_str()).collect();
+    assert!(order.contains(&"fence"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seal_proves_nothing_if_the_promise_was_not_kept_up() {
+    let world = Everything::new().await;
+    world.state().synchronous = true;
+    world.state().left_reachable = false;
+    let plan = planned(&world, &Request::new(west())).await;
+    // The promise conditions turn out not to have held when the seal is put there.
+    world.state().synchronous = false;
+    let site = Arc::new(world.site("laptop"));
+    let report = execute(site, plan, &Silent).await.unwrap();
+    assert_eq!(report.state, State::Stuck);
+    assert_eq!(world.count("promote-standby"), 0);
+    let stuck = report.stuck.unwrap();
+    assert_eq!(stuck.step.0, "promote");
+    assert!(stuck.why.contains("nothing proves"), "{}", stuck.why);
+    assert!(
+        stuck
+            .residue
+            .iter()
+            .any(|line| line.contains("epoch 2 opened"))
+    );
+    assert!(stuck.residue.iter().any(|line| line.contains("sealed at")));
+    assert!(stuck.remedy[0].contains("--witness"));
+
+    let said = Statement::Witness("Ada: the rack has no power".to_owned());
+    let site = Arc::new(world.site("laptop"));
+    let report = resume(site, &report.execution, "go on", vec![said], &Silent)
+        .await
+        .unwrap();
+    assert_eq!(report.state, State::Completed);
+    assert_eq!(report.fence, ProofName::Witness);
+    assert_eq!(report.rung, Rung::Promote);
+    assert_eq!(world.count("promote-standby"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_override_leaves_the_loss_open() {
+    let world = Everything::new().await;
+    world.state().left_reachable = false;
+    let request = Request {
+        statements: vec![Statement::Override("the customer decided".to_owned())],
+        ..Request::new(west())
+    };
+    let report = failover(&world, &request).await;
+    assert_eq!(report.state, State::Completed);
+    assert_eq!(report.fence, ProofName::None);
+    assert!(matches!(report.loss.bound, Bound::Growing { .. }));
+    let head = world.register().read().await.unwrap().unwrap();
+    assert_eq!(
+        head.override_reason.as_deref(),
+        Some("the customer decided")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_definite_failure_takes_the_fallback() {
+    let world = Everything::new().await;
+    world.script("promote-standby", [Fault::Definite]);
+    let plan = planned(&world, &Request::new(west())).await;
+    let lines = Lines::default();
+    let report = execute(Arc::new(world.site("laptop")), plan, &lines)
+        .await
+        .unwrap();
+    assert_eq!(report.state, State::Completed);
+    assert_eq!(report.rung, Rung::Restore);
+    assert_eq!(
+        (
+            world.count("promote-standby"),
+            world.count("restore-instance")
+        ),
+        (0, 1)
+    );
+    let promote = report
+        .steps
+        .iter()
+        .find(|step| step.id.0 == "promote")
+        .unwrap();
+    assert_eq!(promote.uses, "restore-database");
+    let lines = lines.0.lock().unwrap().join("\n");
+    assert!(lines.contains("falls back to restore-database"), "{lines}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_is_looked_up_and_takes_no_fallback() {
+    let world = Everything::new().await;
+    world.script("promote-standby", [Fault::AnswerLost]);
+    let report = failover(&world, &Request::new(west())).await;
+    assert_eq!(report.state, State::Completed);
+    assert_eq!(report.rung, Rung::Promote);
+    assert_eq!(
+        (
+            world.count("promote-standby"),
+            world.count("restore-instance")
+        ),
+        (1, 0)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_doubtful_promotion_is_stuck_and_never_restored_over() {
+    for (fault, blind) in [
+        (Fault::RequestLost, 0),
+        (Fault::AnswerLost, 9),
+        (Fault::Hang, 0),
+    ] {
+        let world = Everything::new().await;
+        world.script("promote-standby", [fault]);
+        world
+            .state()
+            .blind
+            .insert("promote-standby".to_owned(), blind);
+        let report = failover(&world, &Request::new(west())).await;
+        assert_eq!(report.state, State::Stuck, "{fault:?}");
+        assert_eq!(world.count("restore-instance"), 0);
+        let stuck = report.stuck.unwrap();
+        let unknown = |line: &String| line.contains("unknown whether this was done");
+        assert!(stuck.residue.iter().any(unknown), "{stuck:?}");
+        // Once it can be seen again, going on finds out by itself.
+        world.state().blind.clear();
+        let site = Arc::new(world.site("laptop"));
+        let report = resume(site, &report.execution, "go on", vec![], &Silent)
+            .await
+            .unwrap();
+        assert_eq!(report.state, State::Completed, "{fault:?}");
+        assert_eq!(world.count("promote-standby"), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_does_not_arrive_is_an_exception_and_never_a_pass() {
+    let world = Everything::new().await;
+    world.script("notify", [Fault::Definite]);
+    let report = failover(&world, &Request::new(west())).await;
+    assert_eq!(report.state, State::CompletedWithExceptions);
+    assert_eq!(state_of(&report, "notify"), StepState::Excepted);
+    assert_eq!(state_of(&report, "rearm"), StepState::Done);
+    assert!(report.reason.unwrap().contains("notify"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_budget_is_judged_again_on_the_newest_facts() {
+    let world = Everything::new().await;
+    let plan = planned(&world, &Request::new(west())).await;
+    world.state().delay_seconds = Some(600.0);
+    let report = execute(Arc::new(world.site("laptop")), plan, &Silent)
+        .await
+        .unwrap();
+    assert_eq!(report.state, State::Failed);
+    assert!(report.reason.unwrap().contains("exceeds the budget"));
+    assert_eq!(world.state().effects, []);
+    let head = world.register().read().await.unwrap().unwrap();
+    assert_eq!(head.epoch, Epoch(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn traffic_that_somebody_changed_is_still_switched_under_our_epoch() {
+    let world = Everything::new().await;
+    let plan = planned(&world, &Request::new(west())).await;
+    world.state().traffic.answer = "192.0.2.1".to_owned();
+    let report = execute(Arc::new(world.site("laptop")), plan, &Silent)
+        .await
+        .unwrap();
+    assert_eq!(report.state, State::Completed);
+    assert_eq!(world.state().traffic.answer, "10.8.2.20");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_higher_epoch_at_the_record_ends_the_execution() {
+    let world = Everything::new().await;
+    let plan = planned(&world, &Request::new(west())).await;
+    world.state().traffic.epoch = Some(Epoch(9));
+    let report = execute(Arc::new(world.site("laptop")), plan, &Silent)
+        .await
+        .unwrap();
+    assert_eq!(report.state, State::Superseded);
+    assert_eq!(world.count("switch-traffic"), 0);
+    assert_eq!(world.count("notify"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_that_is_gone_is_not_waited_for() {
+    let world = Everything::new().await;
+    world.state().silent_view = true;
+    let report = failover(&world, &Request::new(west())).await;
+    assert_eq!(report.state, State::Completed);
+    let prove = report
+        .steps
+        .iter()
+        .find(|step| step.id.0 == "prove")
+        .unwrap();
+    assert_eq!(
+        prove.summary.as_deref(),
+        Some("1 lead to us-west-2, 1 silent")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_become_healthy_is_stuck_before_clients_come() {
+    let world = Everything::new().await;
+    world.state().healthy = false;
+    let report = failover(&world, &Request::new(west())).await;
+    assert_eq!(report.state, State::Stuck);
+    assert_eq!(world.count("switch-traffic"), 0);
+    assert!(report.stuck.unwrap().why.contains("503"));
+    assert_eq!(report.rta_seconds, None);
+    world.state().healthy = true;
+    world.clock.advance(Duration::from_secs(60));
+    let site = Arc::new(world.site("desk"));
+    let report = resume(site, &report.execution, "healthy now", vec![], &Silent)
+        .await
+        .unwrap();
+    assert_eq!(report.state, State::Completed);
+    // The clock has run all the time.
+    assert!(report.rta_seconds.unwrap() > 60.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn secrets_never_reach_the_journal() {
+    let world = Everything::new().await;
+    world.state().error_text = "password is hunter2".to_owned();
+    world.script("promote-standby", [Fault::Definite]);
+    world.script("start-service", [Fault::Definite]);
+    let report = failover(&world, &Request::new(west())).await;
+    assert_eq!(report.state, State::Stuck);
+    let texts = world.journals().await;
+    assert!(texts.iter().any(|text| text.contains("password is ***")));
+    assert!(
+        texts
+            .iter()
+            .any(|text| text.contains("cannot log in with ***"))
+    );
+    for text in texts {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    let said = serde_json::to_string(&report).unwrap();
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_that_holds_a_secret_is_not_executed() {
+    let world = Everything::new().await;
+    let mut plan = planned(&world, &Request::new(west())).await;
+    plan.steps[6].lanes[0].actions[0].parameters = "postgres://dr:hunter2@west".into();
+    let result = execute(Arc::new(world.site("laptop")), plan, &Silent).await;
+    assert!(matches!(result, Err(crate::Error::SecretInPlan)));
+    assert!(world.journals().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_disruption_can_be_named() {
+    let world = Everything::new().await;
+    let request = Request {
+        disrupted_at: Some(noon()),
+        ..Request::new(west())
+    };
+    let report = failover(&world, &request).await;
+    assert_eq!(report.rpa_seconds, Some(1.25));
+}

@@ -1,0 +1,57 @@
+//! One name for one thing: files, registry, shipped runbook.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::world::shipped;
+use crate::step::Step;
+use crate::steps::registry;
+
+fn names() -> BTreeSet<String> {
+    let all = registry::ALL.iter();
+    all.map(|entry| entry.step.name().to_owned()).collect()
+}
+
+#[test]
+fn files_and_registry_name_the_same_steps() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/steps");
+    let files: BTreeSet<_> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "registry.rs")
+        .map(|name| name.trim_end_matches(".rs").replace('_', "-"))
+        .collect();
+    assert_eq!(files, names());
+}
+
+#[test]
+fn types_are_named_after_their_steps() {
+    for entry in registry::ALL {
+        let words = entry.step.name().split('-');
+        let camel: String = words
+            .map(|word| word[..1].to_uppercase() + &word[1..])
+            .collect();
+        assert_eq!(format!("{:?}", entry.step), camel);
+    }
+}
+
+#[test]
+fn the_shipped_runbook_uses_every_step() {
+    let runbook = shipped();
+    let used: BTreeSet<_> = runbook
+        .steps
+        .iter()
+        .flat_map(|step| std::iter::once(step.uses.clone()).chain(step.fallback.clone()))
+        .collect();
+    assert_eq!(used, names());
+}
+
+#[test]
+fn fallbacks_and_predecessors_exist() {
+    for entry in registry::ALL {
+        let step: &dyn Step = entry.step;
+        for name in step.fallbacks().iter().chain(step.follows()) {
+            assert!(registry::find(name).is_some(), "{name}");
+        }
+    }
+}

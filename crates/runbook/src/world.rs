@@ -1,0 +1,274 @@
+//! Observation: everything that a plan rests on, seen once, in parallel, each look with a limit.
+//!
+//! Nothing here is an error: what cannot be seen is a fact of its own, and the plan decides whether it can do without.
+//! Only the looks at the region being left may take its silence for an answer; they are cut off after
+//! [`LOST_REGION_LIMIT`], so a dead region never holds up the plan (L1).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dr_coordination::register::EpochRecord;
+use dr_model::{RegionName, ResourceName, ServiceName, WorkloadName};
+use dr_provider::ResourceDriver;
+use dr_provider::driver::{Facts, Instance, RegionFacts};
+use dr_provider::traffic::TrafficState;
+use futures::future::{join, join_all, join3};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::executions::{self, Unfinished};
+use crate::site::Site;
+
+/// How long the region being left may take to show itself.
+pub const LOST_REGION_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long a store or a name server may take to answer.
+pub const LOOK_LIMIT: Duration = Duration::from_secs(5);
+
+/// Everything that a plan rests on.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// When it was seen.
+    pub observed_at: Timestamp,
+    /// The workload.
+    pub workload: WorkloadName,
+    /// Its home region.
+    pub home: RegionName,
+    /// The regions that it can be recovered in.
+    pub recovery: Vec<RegionName>,
+    /// Its recovery point objective.
+    pub rpo: Duration,
+    /// How many people have to approve.
+    pub quorum: u32,
+    /// Every region's store, as a location to print.
+    pub stores: BTreeMap<RegionName, String>,
+    /// The register.
+    pub register: RegisterFacts,
+    /// The resources, looked at in the region of the newest record and in the target.
+    pub resources: BTreeMap<ResourceName, ResourceFacts>,
+    /// The services that can be started in the target.
+    pub services: Vec<ServiceFacts>,
+    /// The checks of the target, by description.
+    pub probes: Vec<String>,
+    /// The traffic records.
+    pub traffic: Vec<TrafficFacts>,
+    /// Whom to tell, by description.
+    pub notifiers: Vec<String>,
+    /// Executions for this workload that have not ended.
+    pub unfinished: Vec<Unfinished>,
+    /// What could not be seen although a plan can do without it.
+    pub unseen: Vec<String>,
+}
+
+/// What is known of the register.
+#[derive(Clone, Debug)]
+pub enum RegisterFacts {
+    /// All records, oldest first and at least one, read where it counts.
+    Proven(Vec<EpochRecord>),
+    /// There is no record yet.
+    Empty,
+    /// It could not be read where it counts.
+    Unreachable {
+        /// Why not.
+        why: String,
+        /// The newest record among the copies, which need not be the newest there is.
+        newest_copy: Option<Box<EpochRecord>>,
+    },
+}
+
+impl RegisterFacts {
+    /// Returns the newest record known, proven or not.
+    #[must_use]
+    pub fn head(&self) -> Option<&EpochRecord> {
+        match self {
+            Self::Proven(records) => records.last(),
+            Self::Empty => None,
+            Self::Unreachable { newest_copy, .. } => newest_copy.as_deref(),
+        }
+    }
+
+    /// Returns all records known, oldest first; of copies only the newest.
+    #[must_use]
+    pub fn records(&self) -> &[EpochRecord] {
+        match self {
+            Self::Proven(records) => records,
+            Self::Empty => &[],
+            Self::Unreachable { newest_copy, .. } => {
+                newest_copy.as_deref().map_or(&[], std::slice::from_ref)
+            }
+        }
+    }
+}
+
+/// A resource as seen. The driver is here because deciding is its job too; its `plan` and `loss` are pure.
+#[derive(Clone, Debug)]
+pub struct ResourceFacts {
+    /// Its driver.
+    pub driver: Arc<dyn ResourceDriver>,
+    /// What was seen.
+    pub facts: Facts,
+    /// The interval between its heartbeats.
+    pub heartbeat: Option<Duration>,
+}
+
+/// A service that can be started in the target.
+#[derive(Clone, Debug)]
+pub struct ServiceFacts {
+    /// Its name.
+    pub name: ServiceName,
+    /// The machine that it runs on.
+    pub host: String,
+    /// The program that starts it, without its arguments, which may hold secrets.
+    pub program: String,
+}
+
+/// A traffic record as seen.
+#[derive(Clone, Debug)]
+pub struct TrafficFacts {
+    /// Its description.
+    pub name: String,
+    /// The answer configured for the target.
+    pub answer: Option<String>,
+    /// What the authority answers, or why it does not.
+    pub state: Result<TrafficState, String>,
+}
+
+/// Looks at everything that a move to `to` rests on; changes nothing.
+pub async fn observe(site: &Site, to: &RegionName) -> World {
+    let register_and_resources = async {
+        let register = look_at_register(site).await;
+        let from = register.head().map(|record| record.primary.clone());
+        let resources = look_at_resources(site, to, from.as_ref()).await;
+        (register, resources)
+    };
+    let ((register, resources), (unfinished, unseen), traffic) = join3(
+        register_and_resources,
+        executions::unfinished(site),
+        look_at_traffic(site, to),
+    )
+    .await;
+    let unfinished = unfinished
+        .into_iter()
+        .filter(|execution| register.head().is_none_or(|head| execution.may_go_on(head)))
+        .collect();
+    World {
+        observed_at: site.clock.now(),
+        workload: site.workload.clone(),
+        home: site.home.clone(),
+        recovery: site.recovery.clone(),
+        rpo: site.rpo,
+        quorum: site.quorum,
+        stores: site
+            .stores
+            .iter()
+            .map(|(region, store)| (region.clone(), store.location().to_owned()))
+            .collect(),
+        register,
+        resources,
+        services: services(site, to),
+        probes: site
+            .probes
+            .get(to)
+            .map(|probes| probes.iter().map(|probe| probe.describe()).collect())
+            .unwrap_or_default(),
+        traffic,
+        notifiers: site.notifiers.iter().map(|n| n.describe()).collect(),
+        unfinished,
+        unseen,
+    }
+}
+
+async fn look_at_register(site: &Site) -> RegisterFacts {
+    let why = match site.register.read_all().await {
+        Ok(records) if records.is_empty() => return RegisterFacts::Empty,
+        Ok(records) => return RegisterFacts::Proven(records),
+        Err(error) => dr_provider::error::chain(&error),
+    };
+    let views = site.register.read_copies().await;
+    let copies = views.into_iter().filter_map(|view| view.newest.ok()?);
+    RegisterFacts::Unreachable {
+        why,
+        newest_copy: copies.max_by_key(|record| record.epoch).map(Box::new),
+    }
+}
+
+async fn look_at_resources(
+    site: &Site,
+    to: &RegionName,
+    from: Option<&RegionName>,
+) -> BTreeMap<ResourceName, ResourceFacts> {
+    let looks = site.resources.iter().map(|(name, driver)| async move {
+        let seen = driver.observe(std::slice::from_ref(to));
+        let (mut facts, left) = match from.filter(|from| *from != to) {
+            Some(from) => {
+                let (seen, left) = join(seen, look_at_left(driver.as_ref(), from)).await;
+                (seen, Some(left))
+            }
+            None => (seen.await, None),
+        };
+        if let Some((regions, identifier)) = left {
+            facts.regions.extend(regions);
+            facts.system_identifier = facts.system_identifier.or(identifier);
+        }
+        let facts = ResourceFacts {
+            driver: Arc::clone(driver),
+            facts,
+            heartbeat: driver.log_stream().map(|s| s.heartbeat_interval()),
+        };
+        (name.clone(), facts)
+    });
+    join_all(looks).await.into_iter().collect()
+}
+
+type Left = (
+    BTreeMap<RegionName, RegionFacts>,
+    Option<dr_model::SystemIdentifier>,
+);
+
+async fn look_at_left(driver: &dyn ResourceDriver, from: &RegionName) -> Left {
+    let look = driver.observe(std::slice::from_ref(from));
+    match tokio::time::timeout(LOST_REGION_LIMIT, look).await {
+        Ok(facts) => (facts.regions, facts.system_identifier),
+        Err(_) => {
+            let why = format!("no answer within {} s", LOST_REGION_LIMIT.as_secs());
+            let silent = RegionFacts {
+                instance: Instance::Unreachable { why: why.clone() },
+                log: Err(why),
+                detail: Value::Null,
+            };
+            (BTreeMap::from([(from.clone(), silent)]), None)
+        }
+    }
+}
+
+async fn look_at_traffic(site: &Site, to: &RegionName) -> Vec<TrafficFacts> {
+    let looks = site.traffic.iter().map(|traffic| async move {
+        let state = match tokio::time::timeout(LOOK_LIMIT, traffic.observe()).await {
+            Ok(Ok(state)) => Ok(state),
+            Ok(Err(error)) => Err(dr_provider::error::chain(&error)),
+            Err(_) => Err(format!("no answer within {} s", LOOK_LIMIT.as_secs())),
+        };
+        TrafficFacts {
+            name: traffic.describe(),
+            answer: traffic.answer(to),
+            state,
+        }
+    });
+    join_all(looks).await
+}
+
+fn services(site: &Site, to: &RegionName) -> Vec<ServiceFacts> {
+    let here = |(name, regions): (
+        &ServiceName,
+        &BTreeMap<RegionName, crate::site::ServiceSite>,
+    )| {
+        let service = regions.get(to)?;
+        Some(ServiceFacts {
+            name: name.clone(),
+            host: service.host.name().to_owned(),
+            program: service.start.argv.first().cloned().unwrap_or_default(),
+        })
+    };
+    site.services.iter().filter_map(here).collect()
+}
