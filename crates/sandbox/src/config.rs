@@ -216,3 +216,81 @@ jobs:
 "
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::Arc;
+
+    use dr_config::{Check, Kinds, StepKind, load};
+
+    use super::*;
+
+    /// Accepts every subtree: the drivers' own readers are tested beside them.
+    fn kinds() -> Kinds {
+        let any: Check = |_, _| {};
+        let step = |uses| {
+            (
+                uses,
+                StepKind {
+                    check: any,
+                    follows: &[],
+                },
+            )
+        };
+        let steps = RUNBOOK.lines().filter_map(|line| {
+            let (_, rest) = line.split_once("uses: ")?;
+            rest.split([',', ' ', '}']).next()
+        });
+        let fallback = RUNBOOK.lines().filter_map(|line| {
+            let (_, rest) = line.split_once("fallback: ")?;
+            rest.split([',', ' ', '}']).next()
+        });
+        Kinds {
+            stores: BTreeSet::new(),
+            resources: BTreeMap::from([("postgres", any)]),
+            traffic: BTreeMap::from([("rfc2136", any)]),
+            jobs: BTreeSet::from(["take-snapshot", "ship-wal", "copy-recovery-points"]),
+            steps: steps.chain(fallback).map(step).collect(),
+            conditions: BTreeSet::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_loads_without_a_problem() {
+        let root = tempfile::tempdir().unwrap();
+        let regions = [("us-east-1", 1), ("us-west-2", 2)].map(|(name, last)| {
+            let place = Place {
+                directory: root.path().join(name),
+                address: [127, 20, 20, last].into(),
+                postgres_port: 6001,
+                app_port: 6002,
+                daemon_port: 6003,
+            };
+            (name.parse::<RegionName>().unwrap(), place)
+        });
+        let layout = Layout {
+            directory: root.path().to_owned(),
+            dns: "127.0.0.1:6004".parse().unwrap(),
+            postgres_programs: "/usr/lib/postgresql/15/bin".into(),
+            dr: "/usr/bin/dr".into(),
+            demo: "/usr/bin/dr-demo".into(),
+            regions: BTreeMap::from(regions.clone()),
+        };
+        let launcher = Launcher::new(root.path(), None);
+        write_secrets(&layout, &launcher).unwrap();
+        let [(home, _), (recovery, _)] = regions;
+        for (sync, standby) in [(false, true), (true, true), (false, false)] {
+            let options = Options {
+                home: home.clone(),
+                recovery: recovery.clone(),
+                sync,
+                standby,
+            };
+            write(&layout, &options, &launcher).unwrap();
+            let resolver = |_: &str| Ok("a secret".to_owned());
+            let loaded = load(root.path(), &kinds(), Arc::new(resolver));
+            assert!(loaded.is_ok(), "{}", loaded.unwrap_err());
+        }
+    }
+}

@@ -67,7 +67,9 @@ pub(crate) fn default_directory(user: Option<&User>) -> PathBuf {
     let reachable = |path: &PathBuf| user.is_none_or(|user| user.can_reach(path));
     let root = beside
         .filter(|path| path.parent().is_some_and(|p| p.ends_with("target")) && reachable(path))
-        .unwrap_or_else(|| std::env::temp_dir().join("dr-demo"));
+        .unwrap_or_else(|| {
+            std::env::temp_dir().join(format!("dr-demo-{}", rustix::process::geteuid().as_raw()))
+        });
     let mut earlier: Vec<PathBuf> = std::fs::read_dir(&root)
         .into_iter()
         .flatten()

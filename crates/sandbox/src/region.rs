@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::layout::{DR_ROLE, Place};
 use crate::postgres::Cluster;
-use crate::process::{Process, Table, end, members};
+use crate::process::{Process, Table, end, is_alive, members};
 use crate::sandbox::Sandbox;
 use crate::{Error, Result, http, service, wait};
 
@@ -101,14 +101,14 @@ impl<'a> Region<'a> {
         command.arg("--config").arg(&layout.directory);
         command.args(["daemon", "--region", self.name.as_str()]);
         let log = self.place.log("daemon");
-        launcher.start(command, &log)?;
+        let pid = launcher.start(command, &log)?;
         let what = format!(
             "the daemon of `{}` (its log is `{}`)",
             self.name,
             log.display()
         );
         let answered = wait::until(&what, START_LIMIT, async || {
-            if self.daemon().is_empty() {
+            if !is_alive(pid) {
                 return Ok(false);
             }
             http::get(self.place.daemon_listen(), "/live")

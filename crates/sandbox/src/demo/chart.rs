@@ -49,11 +49,15 @@ impl Axis {
 /// Draws the picture as SVG, coloured by the page's style.
 pub(super) fn draw(page: &Page<'_>) -> String {
     let commits = &page.record.commits;
+    let first = commits
+        .first()
+        .map_or(0, |commit| commit.started_us)
+        .min(page.lost_at_us);
     let last = commits
         .last()
         .map_or(page.lost_at_us, |commit| commit.ended_us);
     let axis = Axis {
-        from_us: page.lost_at_us.saturating_sub(BEFORE_US) / BIN_US * BIN_US,
+        from_us: first.max(page.lost_at_us.saturating_sub(BEFORE_US)) / BIN_US * BIN_US,
         to_us: last.max(page.lost_at_us + BIN_US),
         origin: page.record.origin,
     };

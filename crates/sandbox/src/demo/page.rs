@@ -85,10 +85,13 @@ impl Page<'_> {
                 lost_commits,
                 ..
             } = self.summary;
+            let lost = match lost_commits {
+                0 => "none was lost".to_owned(),
+                lost => format!("{lost} were lost, the newest ones, as the plan had announced"),
+            };
             return format!(
                 "<p class=\"verdict\">Of {acknowledged_commits} acknowledged commits {recovered_commits} \
-                 were found and {lost_commits} were lost, all of them the newest, all announced before the \
-                 irreversible step.</p>"
+                 were found in the recovered database; {lost}.</p>"
             );
         }
         let faults: String = self

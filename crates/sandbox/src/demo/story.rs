@@ -167,6 +167,10 @@ async fn tell(options: &Options, screen: Screen) -> Result<ExitCode> {
 async fn protect(sandbox: &Sandbox, options: &Options, screen: Screen) -> Result<Load> {
     let layout = sandbox.layout();
     let clock = sandbox.clock();
+    screen.tell(&format!(
+        "everything is under {}",
+        layout.directory.display()
+    ));
     for (region, place) in &layout.regions {
         screen.tell(&format!(
             "{region}: PostgreSQL on {}, application on {}, daemon on {}",

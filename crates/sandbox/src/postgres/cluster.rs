@@ -88,10 +88,7 @@ impl Cluster {
         for statement in roles::grants() {
             client.batch_execute(&statement).await.map_err(failed())?;
         }
-        client
-            .batch_execute(&roles::table())
-            .await
-            .map_err(failed())
+        Ok(())
     }
 
     /// Makes this region's cluster a copy of `primary` that follows it through a slot of its own.

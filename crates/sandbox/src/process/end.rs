@@ -12,10 +12,15 @@ use crate::wait;
 /// How long killed processes may take to disappear. One in an uninterruptible write takes as long as the disk does.
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// How often in a row nothing must be found. For a moment while it becomes another program a process has no
+/// environment, and is overlooked.
+const LOOKS: u32 = 3;
+
 /// Sends SIGKILL to every process that `which` selects until none is left; answers whether that was reached.
 ///
 /// The selection is made anew each time, so that what a process forked before it died is found too.
 pub fn end(mut which: impl FnMut(&Table) -> Vec<Process>) -> bool {
+    let mut empty = 0;
     wait::until_blocking(LIMIT, || {
         let found = which(&Table::read());
         for process in &found {
@@ -25,7 +30,8 @@ pub fn end(mut which: impl FnMut(&Table) -> Vec<Process>) -> bool {
             }
         }
         reap_adopted();
-        found.is_empty()
+        empty = if found.is_empty() { empty + 1 } else { 0 };
+        empty == LOOKS
     })
 }
 

@@ -17,7 +17,7 @@ pub use end::{end, end_all, remove_shared_memory};
 pub use keeper::{Keeper, keep};
 pub use launch::{Launcher, Output};
 pub use reap::adopt_orphans;
-pub use table::{Process, Table, members};
+pub use table::{Process, Table, is_alive, members};
 
 /// The variable that marks a process of a sandbox; its value is the sandbox's directory.
 pub const MARK: &str = "DR_SANDBOX";

@@ -47,6 +47,12 @@ impl Process {
     }
 }
 
+/// Tells whether a process runs: a zombie does not.
+#[must_use]
+pub fn is_alive(pid: i32) -> bool {
+    Process::read(pid).is_some_and(|process| !process.is_zombie())
+}
+
 /// All processes of the machine that can be seen.
 #[derive(Clone, Debug, Default)]
 pub struct Table {

@@ -85,7 +85,8 @@ fn the_page_is_whole_and_needs_nothing_from_elsewhere() {
     let text = page.render();
     for wanted in [
         "the workload back after 7.1 s",
-        "137 were found and 2 were lost",
+        "137 were found",
+        "2 were lost, the newest ones",
         "region lost",
         "DNS switched",
         "first commit after",
