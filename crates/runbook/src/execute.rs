@@ -5,6 +5,7 @@
 
 mod action;
 mod best_effort;
+mod end;
 mod error;
 
 use std::sync::Arc;
@@ -17,12 +18,11 @@ pub use error::Error;
 
 use crate::events::{Event, Monitor};
 use crate::history::History;
-use crate::outcome::{Report, State, StepState};
+use crate::outcome::{Report, StepState};
 use crate::plan::{Lane, Plan, PlannedStep};
 use crate::proof;
 use crate::record::{Batch, Place, Record};
 use crate::redact::Redactor;
-use crate::report::{has_effects, report, stuck};
 use crate::site::Site;
 use crate::step::{Step, Unmet, Work};
 use crate::steps::{fence_primary, registry, verify_traffic};
@@ -152,7 +152,7 @@ impl<'a> Executor<'a> {
 
     async fn steps(&mut self, plan: &Plan) -> Result<(), (StepId, Halt)> {
         for (index, step) in plan.steps.iter().enumerate() {
-            if self.history.is_over(&step.id) {
+            if self.history.is_over(&step.id) && !self.is_worth_repeating(step) {
                 continue;
             }
             self.monitor.event(&Event::StepBegan {
@@ -214,6 +214,12 @@ impl<'a> Executor<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Tells whether a step that is over may still find what nobody has found: a proof, before anything came up.
+    fn is_worth_repeating(&self, step: &PlannedStep) -> bool {
+        let kind = registry::find(&step.uses);
+        kind.is_some_and(Step::is_best_effort) && !self.is_proven()
     }
 
     /// Tells whether every resource may come up, whatever is still on its way.
@@ -377,75 +383,6 @@ impl<'a> Executor<'a> {
         parts.join("; ")
     }
 
-    fn completed(&self) -> Report {
-        let steps = self.history.plan.steps.iter();
-        let mut excepted = steps.filter(|step| {
-            let known = self.history.step(&step.id);
-            known.is_some_and(|known| known.state == StepState::Excepted)
-        });
-        match excepted.next() {
-            None => report(&self.history, State::Completed, None),
-            Some(step) => {
-                let known = self.history.step(&step.id);
-                let why = known.and_then(|known| known.summary.clone());
-                let reason = format!("step `{}`: {}", step.id, why.unwrap_or_default());
-                report(&self.history, State::CompletedWithExceptions, Some(reason))
-            }
-        }
-    }
-
-    /// Says what it comes to that the steps halted; the error is that of the journal.
-    fn halted(&mut self, step: &StepId, halt: Halt) -> Result<Report, journal::Error> {
-        let (why, remedy) = match halt {
-            Halt::Journal(source) => return Err(source),
-            Halt::Superseded(why) => {
-                return Ok(report(&self.history, State::Superseded, Some(why)));
-            }
-            Halt::Failed(why) => (why, "put right what stands in the way".to_owned()),
-            Halt::Stuck(why, remedy) => (why, remedy),
-        };
-        let reason = format!("step `{step}`: {why}");
-        if !has_effects(&self.history) {
-            return Ok(report(&self.history, State::Failed, Some(reason)));
-        }
-        let stuck = stuck(&self.history, step, &why, &remedy);
-        self.note(Record::Stuck { stuck });
-        Ok(report(&self.history, State::Stuck, Some(reason)))
-    }
-
-    async fn close(mut self, mut report: Report) -> Result<Report, Error> {
-        report.finished_at = Some(self.site.clock.now());
-        if let Some(rta) = self.rta {
-            report.rta_seconds = Some(rta.as_secs_f64());
-        }
-        if !self.taken_over {
-            if report.state.is_final() {
-                self.note(Record::Closed {
-                    report: Box::new(report.clone()),
-                });
-            }
-            match self.write().await {
-                Ok(()) => {}
-                Err(Halt::Superseded(why)) => {
-                    report.state = State::Superseded;
-                    report.reason = Some(why);
-                }
-                Err(Halt::Journal(source)) => {
-                    return Err(Error::journal(&self.history.execution, source));
-                }
-                Err(Halt::Failed(_) | Halt::Stuck(..)) => {}
-            }
-        }
-        self.monitor.event(&Event::Ended(&report));
-        Ok(report)
-    }
-
-    /// Ends the execution without doing anything more.
-    pub(crate) async fn end(self, state: State, reason: String) -> Result<Report, Error> {
-        let report = report(&self.history, state, Some(reason));
-        self.close(report).await
-    }
-
     /// Returns what is known of the execution.
     pub(crate) fn history(&self) -> &History {
         &self.history
@@ -454,7 +391,8 @@ impl<'a> Executor<'a> {
     /// Takes what a human states into the record.
     pub(crate) fn state(&mut self, statement: crate::request::Statement) {
         let by = self.site.actor.to_string();
-        self.note(Record::Stated { statement, by });
+        let at = self.site.clock.now();
+        self.note(Record::Stated { statement, by, at });
     }
 }
 

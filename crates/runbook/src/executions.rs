@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dr_coordination::Actor;
 use dr_coordination::journal::{self, Journal};
@@ -17,6 +18,13 @@ use crate::outcome::State;
 use crate::record::Batch;
 use crate::site::Site;
 use crate::world::LOST_REGION_LIMIT;
+
+/// How many executions in each store are looked at before a new one begins. An older one that has not ended has been
+/// superseded by a newer epoch; and if not, the register still lets only one of them act.
+const NEWEST: usize = 20;
+
+/// How long listing a store may take.
+const LIST_LIMIT: Duration = Duration::from_secs(10);
 
 /// The stores that are looked in.
 pub type Stores = BTreeMap<RegionName, Arc<dyn ObjectStore>>;
@@ -71,7 +79,7 @@ pub struct Found {
 
 /// Lists the executions in all stores, oldest first, and the stores that could not be read.
 pub async fn list(stores: &Stores, clock: &Arc<dyn Clock>) -> (Vec<Summary>, Vec<String>) {
-    look(stores, clock, |_| true).await
+    look(stores, clock, usize::MAX, LIST_LIMIT).await
 }
 
 /// Finds an execution in any of the stores; the error names the stores that could not be read.
@@ -106,21 +114,23 @@ pub async fn find(
 
 /// Returns the executions for the site's workload that have not ended, and the stores that could not be read.
 pub(crate) async fn unfinished(site: &Site) -> (Vec<Unfinished>, Vec<String>) {
-    let ours = |summary: &Summary| summary.workload == site.workload;
-    let (found, unseen) = look(&site.stores, &site.clock, ours).await;
-    let open = found.into_iter().filter(|found| !found.state.is_final());
+    let (found, unseen) = look(&site.stores, &site.clock, NEWEST, LOST_REGION_LIMIT).await;
+    let open = found
+        .into_iter()
+        .filter(|found| found.workload == site.workload && !found.state.is_final());
     (open.collect(), unseen)
 }
 
 async fn look(
     stores: &Stores,
     clock: &Arc<dyn Clock>,
-    wanted: impl Fn(&Summary) -> bool,
+    newest: usize,
+    limit: Duration,
 ) -> (Vec<Summary>, Vec<String>) {
     let looks = stores.iter().map(|(region, store)| {
-        let look = in_store(region, store, clock);
+        let look = in_store(region, store, clock, newest);
         async move {
-            match tokio::time::timeout(LOST_REGION_LIMIT, look).await {
+            match tokio::time::timeout(limit, look).await {
                 Ok(Ok(found)) => Ok(found),
                 Ok(Err(error)) => Err(unseen(region, &dr_provider::error::chain(&error))),
                 Err(_) => Err(unseen(region, "no answer in time")),
@@ -131,7 +141,7 @@ async fn look(
     let mut silent = Vec::new();
     for look in join_all(looks).await {
         match look {
-            Ok(found) => all.extend(found.into_iter().filter(&wanted)),
+            Ok(found) => all.extend(found),
             Err(why) => silent.push(why),
         }
     }
@@ -143,9 +153,10 @@ async fn in_store(
     region: &RegionName,
     store: &Arc<dyn ObjectStore>,
     clock: &Arc<dyn Clock>,
+    newest: usize,
 ) -> Result<Vec<Summary>, dr_provider::Error> {
     let ids = journal::list(store.as_ref()).await?;
-    let opens = ids.into_iter().map(|id| async move {
+    let opens = ids.into_iter().rev().take(newest).map(|id| async move {
         let journal = Journal::open(Arc::clone(store), Arc::clone(clock), id).await?;
         Ok::<_, dr_provider::Error>(read(region, journal))
     });

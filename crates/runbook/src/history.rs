@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use crate::outcome::{Report, State, StepState, Stuck};
 use crate::plan::{Lane, Plan, Target};
 use crate::record::{Outcome, Place, Record};
-use crate::request::Statement;
+use crate::request::{Statement, witness};
 
 /// What is known of an execution.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub struct History {
     pub started_at: Timestamp,
     /// What humans stated, first when asking and then when resuming.
     pub statements: Vec<Statement>,
+    /// When a human first stated to know that the old primary has stopped.
+    pub witnessed_at: Option<Timestamp>,
     /// Why it is stuck, if it is.
     pub stuck: Option<Stuck>,
     /// What came of it, if it is over.
@@ -62,6 +64,7 @@ impl History {
     pub fn new(execution: ExecutionId, plan: Plan, started_at: Timestamp) -> Self {
         Self {
             execution,
+            witnessed_at: witness(&plan.statements).map(|_| started_at),
             statements: plan.statements.clone(),
             plan: Arc::new(plan),
             started_at,
@@ -128,7 +131,12 @@ impl History {
                     known.summary = Some(summary.clone());
                 }
             }
-            Record::Stated { statement, .. } => self.statements.push(statement.clone()),
+            Record::Stated { statement, at, .. } => {
+                self.statements.push(statement.clone());
+                if self.witnessed_at.is_none() && witness(&self.statements).is_some() {
+                    self.witnessed_at = Some(*at);
+                }
+            }
             Record::Stuck { stuck } => self.stuck = Some(stuck.clone()),
             Record::Closed { report } => {
                 self.stuck = None;

@@ -4,6 +4,7 @@
 //! and tested without I/O; the execution makes no choices of its own (principle 5). It is journaled whole with the
 //! first entry of an execution, so any machine can resume from the journal alone.
 
+mod gate;
 mod hash;
 mod lint;
 mod make;

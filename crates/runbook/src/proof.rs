@@ -123,12 +123,12 @@ pub fn bound(history: &History, resource: &ResourceName) -> Bound {
         None => planned.and_then(|loss| since(&loss.bound)),
     };
     let stopped = fenced(history, resource).map(|(_, at)| at);
-    let witnessed = witness(&history.statements).map(|_| history.started_at);
     let proven_zero = sealed.as_ref().is_some_and(seal_proves);
-    Bound::new(proven_zero, covered, stopped.or(witnessed))
+    Bound::new(proven_zero, covered, stopped.or(history.witnessed_at))
 }
 
-fn since(bound: &Bound) -> Option<Timestamp> {
+/// Returns since when a bound counts, if that is known.
+pub(crate) fn since(bound: &Bound) -> Option<Timestamp> {
     match bound {
         Bound::Zero => None,
         Bound::Seconds { since, .. } => Some(*since),

@@ -80,6 +80,8 @@ pub enum Record {
         statement: Statement,
         /// Who.
         by: String,
+        /// When.
+        at: Timestamp,
     },
     /// The execution cannot go on without a human.
     Stuck {

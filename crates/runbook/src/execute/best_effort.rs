@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use dr_provider::driver::{Action, Applied};
+use dr_provider::driver::{Action, Applied, Evidence, Fenced};
 use dr_provider::{Error, ErrorKind};
 use tokio::task::JoinSet;
 
@@ -48,9 +48,12 @@ impl Executor<'_> {
         kind: &'static dyn Step,
         began: Duration,
     ) -> Result<(), Halt> {
-        for (lane, planned) in step.lanes.iter().enumerate() {
-            for action in 0..planned.actions.len() {
-                let place = place(step, lane, action);
+        let open: Vec<usize> = (0..step.lanes.len())
+            .filter(|lane| !self.has_proven(step, *lane))
+            .collect();
+        for lane in &open {
+            for action in 0..step.lanes[*lane].actions.len() {
+                let place = place(step, *lane, action);
                 let at = self.site.clock.now();
                 self.note(Record::Intended {
                     place,
@@ -60,20 +63,30 @@ impl Executor<'_> {
             }
         }
         self.write().await?;
-        for (lane, planned) in step.lanes.iter().enumerate() {
+        for lane in &open {
+            let planned = &step.lanes[*lane];
             let work = self.work(step);
             let (target, actions) = (planned.target.clone(), planned.actions.clone());
-            let run = run(work, kind, lane, target, actions);
+            let run = run(work, kind, *lane, target, actions);
             self.best_effort.lanes.spawn(run);
         }
         self.best_effort.steps.push(Begun {
             step: step.clone(),
             began,
-            left: step.lanes.len(),
+            left: open.len(),
             summaries: Vec::new(),
         });
         self.finish_best_effort();
         Ok(())
+    }
+
+    /// Tells whether a lane has its proof already, from before a crash; trying again could only lose it.
+    fn has_proven(&self, step: &PlannedStep, lane: usize) -> bool {
+        (0..step.lanes[lane].actions.len()).any(|action| {
+            let applied = self.history.applied(&place(step, lane, action));
+            let fenced = applied.and_then(|applied| Fenced::from_evidence(&applied.evidence));
+            fenced.is_some_and(|fenced| fenced.proof.is_some())
+        })
     }
 
     /// Collects what has ended, without waiting.
@@ -164,7 +177,7 @@ impl Executor<'_> {
                 continue;
             }
             let summary = match begun.summaries.is_empty() {
-                true => "nothing could be tried".to_owned(),
+                true => "nothing was left to try".to_owned(),
                 false => begun.summaries.join("; "),
             };
             self.finish(&begun.step, StepState::Done, &summary, begun.began);

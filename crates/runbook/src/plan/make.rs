@@ -5,16 +5,14 @@ use std::collections::BTreeMap;
 use dr_config::Runbook;
 use dr_coordination::register::{EpochRecord, next_timeline};
 use dr_model::document::{Context, Problem};
-use dr_model::loss::{Bound, Estimate, Verdict, judge};
 use dr_model::{RegionName, ResourceName, TimelineId};
-use dr_provider::driver::{Action, Goal, Instance, LossFacts};
+use dr_provider::driver::{Action, Instance};
 
 use super::{
-    Branch, Claim, ExpectedProof, Lane, LossPlan, Plan, PlannedStep, Refusal, RegisterPlan,
-    Replaced, Target, VERSION, gravity, hash, lint,
+    Branch, Claim, Lane, Plan, PlannedStep, Refusal, RegisterPlan, Replaced, Target, VERSION, gate,
+    gravity, hash, lint,
 };
-use crate::proof;
-use crate::request::{Request, Rung, override_reason, witness};
+use crate::request::{Request, Rung, override_reason};
 use crate::step::{Impossible, Scene, Step};
 use crate::steps::{registry, restore_database};
 use crate::world::{RegisterFacts, ResourceFacts, World};
@@ -24,8 +22,9 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
     let head = target(world, request)?;
     let (from, ended) = (&head.primary, head.epoch);
     let register = register(world, head, request);
-    let loss = loss(world, request)?;
-    let proofs = proofs(world, from, &loss, request)?;
+    let mut loss = gate::loss(world, request)?;
+    let proofs = gate::proofs(world, from, &loss, request)?;
+    loss.bound = gate::bound(world, from, &loss, &proofs);
     let scene = Scene {
         world,
         request,
@@ -192,112 +191,6 @@ fn timelines(resource: &ResourceFacts) -> impl Iterator<Item = TimelineId> {
         };
         running.into_iter().chain(stored)
     })
-}
-
-fn loss(world: &World, request: &Request) -> Result<LossPlan, Refusal> {
-    let of = |(name, resource): (&ResourceName, &ResourceFacts)| {
-        let loss = resource.driver.loss(&request.to, &resource.facts);
-        (name.clone(), loss)
-    };
-    let resources: BTreeMap<ResourceName, LossFacts> = world.resources.iter().map(of).collect();
-    let budget = request.max_loss.unwrap_or(world.rpo);
-    let estimate = worst(&resources);
-    let verdict = judge(estimate.as_ref(), budget);
-    // A workload without state loses none.
-    let verdict = if resources.is_empty() {
-        Verdict::Within
-    } else {
-        verdict
-    };
-    match (verdict, &estimate) {
-        (Verdict::Exceeds, Some(estimate)) => {
-            return Err(Refusal::LossExceeds {
-                estimate: Box::new(estimate.clone()),
-                budget,
-            });
-        }
-        (Verdict::Unknown, _) if override_reason(&request.statements).is_none() => {
-            let unknown = resources.values().filter(|loss| loss.estimate.is_none());
-            let because: Vec<_> = unknown.flat_map(|loss| loss.because.clone()).collect();
-            return Err(Refusal::LossUnknown {
-                because: because.join("; "),
-            });
-        }
-        _ => {}
-    }
-    let expected = |loss: &LossFacts| match loss.sealing_proves_zero {
-        true => Bound::Zero,
-        false => loss.bound.clone(),
-    };
-    let bound = resources.values().map(expected).reduce(proof::worse);
-    Ok(LossPlan {
-        estimate,
-        bound: bound.unwrap_or(Bound::Zero),
-        budget_seconds: budget.as_secs_f64(),
-        verdict,
-        resources,
-    })
-}
-
-/// Returns the largest estimate; `None` if one is missing, because then the largest is not known.
-fn worst(resources: &BTreeMap<ResourceName, LossFacts>) -> Option<Estimate> {
-    let mut worst: Option<&Estimate> = None;
-    for loss in resources.values() {
-        let estimate = loss.estimate.as_ref()?;
-        if worst.is_none_or(|known| known.delay_seconds < estimate.delay_seconds) {
-            worst = Some(estimate);
-        }
-    }
-    worst.cloned()
-}
-
-/// Tells for each resource what is expected to prove that it has stopped; refuses if nothing is and nobody said
-/// otherwise.
-fn proofs(
-    world: &World,
-    from: &RegionName,
-    loss: &LossPlan,
-    request: &Request,
-) -> Result<BTreeMap<ResourceName, ExpectedProof>, Refusal> {
-    let mut proofs = BTreeMap::new();
-    for (name, resource) in &world.resources {
-        let sealed = loss
-            .resources
-            .get(name)
-            .is_some_and(|l| l.sealing_proves_zero);
-        let stopped = can_be_fenced(resource, from);
-        let proof = match stopped {
-            _ if sealed => ExpectedProof::Sealed,
-            Ok(()) => ExpectedProof::Stopped,
-            Err(_) if witness(&request.statements).is_some() => ExpectedProof::Witness,
-            Err(_) if override_reason(&request.statements).is_some() => ExpectedProof::Override,
-            Err(why) => {
-                return Err(Refusal::NoProof {
-                    resource: name.clone(),
-                    from: from.clone(),
-                    why,
-                });
-            }
-        };
-        proofs.insert(name.clone(), proof);
-    }
-    Ok(proofs)
-}
-
-fn can_be_fenced(resource: &ResourceFacts, from: &RegionName) -> Result<(), String> {
-    match resource.facts.regions.get(from).map(|seen| &seen.instance) {
-        Some(Instance::Unreachable { why }) => return Err(format!("it cannot be reached: {why}")),
-        None => return Err("it was not looked at".to_owned()),
-        Some(_) => {}
-    }
-    let goal = Goal::Fence {
-        region: from.clone(),
-    };
-    match resource.driver.plan(&goal, &resource.facts) {
-        Ok(actions) if actions.is_empty() => Err("it cannot be fenced".to_owned()),
-        Ok(_) => Ok(()),
-        Err(error) => Err(dr_provider::error::chain(&error)),
-    }
 }
 
 fn steps(runbook: &Runbook, scene: &Scene<'_>) -> Result<Vec<PlannedStep>, Refusal> {

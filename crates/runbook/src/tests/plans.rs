@@ -7,7 +7,7 @@ use dr_model::{Epoch, TimelineId};
 use rstest::rstest;
 
 use super::runs::planned;
-use super::world::{Everything, database, east, runbook, shipped, west};
+use super::world::{Everything, before_noon, database, east, runbook, shipped, west};
 use crate::plan::{ExpectedProof, Plan};
 use crate::request::{Request, Rung};
 use crate::{observe, plan};
@@ -82,6 +82,10 @@ async fn the_shipped_runbook_is_planned() {
     assert_eq!(plan.proofs[&database()], ExpectedProof::Stopped);
     assert_eq!(plan.rung, Rung::Promote);
     assert_eq!(plan.loss.budget_seconds, 60.0);
+    // It is seen stopped, so what it can have taken has an end.
+    let seconds = 1.4;
+    let since = before_noon(1400);
+    assert_eq!(plan.loss.bound, Bound::Seconds { since, seconds });
 }
 
 #[tokio::test(start_paused = true)]

@@ -34,6 +34,39 @@ async fn of_two_at_once_one_wins_and_the_other_is_told_by_whom() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_two_to_different_regions_one_wins_and_the_other_is_told_by_whom() {
+    for west_first in [true, false] {
+        let mut world = Everything::new().await;
+        let central: RegionName = "eu-central-1".parse().unwrap();
+        let store: Arc<dyn dr_provider::ObjectStore> =
+            Arc::new(dr_provider::store::MemoryStore::new(central.as_str()));
+        world.stores.insert(central.clone(), store);
+        let to_west = planned(&world, &Request::new(west())).await;
+        let mut elsewhere = to_west.clone();
+        elsewhere.to = central;
+        let (one, other) = match west_first {
+            true => (to_west, elsewhere),
+            false => (elsewhere, to_west),
+        };
+        let (one, other) = tokio::join!(
+            execute(Arc::new(world.site("laptop")), one, &Silent),
+            execute(Arc::new(world.site("desk")), other, &Silent),
+        );
+        let mut reports = [one.unwrap(), other.unwrap()];
+        reports.sort_by_key(|report| report.state == State::Superseded);
+        let [winner, loser] = reports;
+        assert_ne!(winner.state, State::Superseded);
+        assert_eq!(loser.state, State::Superseded);
+        let reason = loser.reason.unwrap();
+        assert!(reason.contains(winner.execution.as_str()), "{reason}");
+        assert!(reason.contains(winner.to.as_str()), "{reason}");
+        let head = world.register().read().await.unwrap().unwrap();
+        assert_eq!((head.epoch, head.primary), (Epoch(2), winner.to));
+        assert_eq!(world.count("promote-standby"), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_old_plan_is_superseded_by_a_newer_epoch() {
     let world = Everything::new().await;
     let old = planned(&world, &Request::new(west())).await;

@@ -149,14 +149,37 @@ async fn a_seal_proves_nothing_if_the_promise_was_not_kept_up() {
     assert!(stuck.remedy[0].contains("--witness"));
 
     let said = Statement::Witness("Ada: the rack has no power".to_owned());
+    world.clock.advance(Duration::from_secs(30));
     let site = Arc::new(world.site("laptop"));
     let report = resume(site, &report.execution, "go on", vec![said], &Silent)
         .await
         .unwrap();
     assert_eq!(report.state, State::Completed);
     assert_eq!(report.fence, ProofName::Witness);
+    // What the old primary could have taken until somebody knew that it had stopped.
+    assert!(matches!(report.loss.bound, Bound::Seconds { seconds, .. } if seconds > 31.0));
     assert_eq!(report.rung, Rung::Promote);
     assert_eq!(world.count("promote-standby"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fence_that_proved_nothing_is_tried_again_on_resume() {
+    let world = Everything::new().await;
+    let plan = planned(&world, &Request::new(west())).await;
+    world.state().left_reachable = false;
+    let site = Arc::new(world.site("laptop"));
+    let report = execute(site, plan, &Silent).await.unwrap();
+    assert_eq!(report.state, State::Stuck);
+    world.state().left_reachable = true;
+    let site = Arc::new(world.site("desk"));
+    let report = resume(site, &report.execution, "in reach again", vec![], &Silent)
+        .await
+        .unwrap();
+    assert_eq!(
+        (report.state, report.fence),
+        (State::Completed, ProofName::Stopped)
+    );
+    assert_eq!(world.count("seal-chain"), 1);
 }
 
 #[tokio::test(start_paused = true)]

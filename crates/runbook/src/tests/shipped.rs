@@ -55,3 +55,15 @@ fn fallbacks_and_predecessors_exist() {
         }
     }
 }
+
+#[test]
+fn the_documentation_has_a_heading_for_every_step() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/steps.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let headings: BTreeSet<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("## "))
+        .map(|heading| heading.trim_matches('`').to_owned())
+        .collect();
+    assert_eq!(headings, names());
+}

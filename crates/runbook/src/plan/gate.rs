@@ -1,0 +1,144 @@
+//! What a move may cost: its loss against the budget, and what will prove that the old primary has stopped
+//! (PROTOCOL 7 and 8). Pure.
+
+use std::collections::BTreeMap;
+
+use dr_model::loss::{Bound, Estimate, Verdict, judge};
+use dr_model::{RegionName, ResourceName};
+use dr_provider::driver::{Goal, Instance, LossFacts};
+
+use super::{ExpectedProof, LossPlan, Refusal};
+use crate::proof;
+use crate::request::{Request, override_reason, witness};
+use crate::world::{ResourceFacts, World};
+
+/// Adds up what the move loses; refuses if that is more than is accepted, or unknown and nobody overrode that.
+pub(super) fn loss(world: &World, request: &Request) -> Result<LossPlan, Refusal> {
+    let of = |(name, resource): (&ResourceName, &ResourceFacts)| {
+        let loss = resource.driver.loss(&request.to, &resource.facts);
+        (name.clone(), loss)
+    };
+    let resources: BTreeMap<ResourceName, LossFacts> = world.resources.iter().map(of).collect();
+    let budget = request.max_loss.unwrap_or(world.rpo);
+    let estimate = worst(&resources);
+    let verdict = judge(estimate.as_ref(), budget);
+    // A workload without state loses none.
+    let verdict = if resources.is_empty() {
+        Verdict::Within
+    } else {
+        verdict
+    };
+    match (verdict, &estimate) {
+        (Verdict::Exceeds, Some(estimate)) => {
+            return Err(Refusal::LossExceeds {
+                estimate: Box::new(estimate.clone()),
+                budget,
+            });
+        }
+        (Verdict::Unknown, _) if override_reason(&request.statements).is_none() => {
+            let unknown = resources.values().filter(|loss| loss.estimate.is_none());
+            let because: Vec<_> = unknown.flat_map(|loss| loss.because.clone()).collect();
+            return Err(Refusal::LossUnknown {
+                because: because.join("; "),
+            });
+        }
+        _ => {}
+    }
+    let bound = resources.values().map(|loss| loss.bound.clone());
+    let bound = bound.reduce(proof::worse);
+    Ok(LossPlan {
+        estimate,
+        bound: bound.unwrap_or(Bound::Zero),
+        budget_seconds: budget.as_secs_f64(),
+        verdict,
+        resources,
+    })
+}
+
+/// Returns what is lost at most once everything has gone as expected: nothing if the seal proves it, up to now if the
+/// old primary is seen or stated to have stopped, and still growing otherwise.
+pub(super) fn bound(
+    world: &World,
+    from: &RegionName,
+    loss: &LossPlan,
+    proofs: &BTreeMap<ResourceName, ExpectedProof>,
+) -> Bound {
+    let of = |(name, resource): (&ResourceName, &ResourceFacts)| {
+        let known = loss.resources.get(name).map(|loss| &loss.bound);
+        let left = resource.facts.regions.get(from).map(|seen| &seen.instance);
+        let covered = known.and_then(proof::since);
+        match proofs.get(name) {
+            Some(ExpectedProof::Sealed) => Bound::Zero,
+            Some(ExpectedProof::Stopped) if !matches!(left, Some(Instance::Stopped)) => {
+                Bound::Growing { since: covered }
+            }
+            Some(ExpectedProof::Stopped | ExpectedProof::Witness) => {
+                Bound::new(false, covered, Some(world.observed_at))
+            }
+            Some(ExpectedProof::Override) | None => Bound::Growing { since: covered },
+        }
+    };
+    let bounds = world.resources.iter().map(of);
+    bounds.reduce(proof::worse).unwrap_or(Bound::Zero)
+}
+
+/// Returns the largest estimate; `None` if one is missing, because then the largest is not known.
+fn worst(resources: &BTreeMap<ResourceName, LossFacts>) -> Option<Estimate> {
+    let mut worst: Option<&Estimate> = None;
+    for loss in resources.values() {
+        let estimate = loss.estimate.as_ref()?;
+        if worst.is_none_or(|known| known.delay_seconds < estimate.delay_seconds) {
+            worst = Some(estimate);
+        }
+    }
+    worst.cloned()
+}
+
+/// Tells for each resource what is expected to prove that it has stopped; refuses if nothing is and nobody said
+/// otherwise.
+pub(super) fn proofs(
+    world: &World,
+    from: &RegionName,
+    loss: &LossPlan,
+    request: &Request,
+) -> Result<BTreeMap<ResourceName, ExpectedProof>, Refusal> {
+    let mut proofs = BTreeMap::new();
+    for (name, resource) in &world.resources {
+        let sealed = loss
+            .resources
+            .get(name)
+            .is_some_and(|l| l.sealing_proves_zero);
+        let stopped = can_be_fenced(resource, from);
+        let proof = match stopped {
+            _ if sealed => ExpectedProof::Sealed,
+            Ok(()) => ExpectedProof::Stopped,
+            Err(_) if witness(&request.statements).is_some() => ExpectedProof::Witness,
+            Err(_) if override_reason(&request.statements).is_some() => ExpectedProof::Override,
+            Err(why) => {
+                return Err(Refusal::NoProof {
+                    resource: name.clone(),
+                    from: from.clone(),
+                    why,
+                });
+            }
+        };
+        proofs.insert(name.clone(), proof);
+    }
+    Ok(proofs)
+}
+
+fn can_be_fenced(resource: &ResourceFacts, from: &RegionName) -> Result<(), String> {
+    match resource.facts.regions.get(from).map(|seen| &seen.instance) {
+        Some(Instance::Unreachable { why }) => return Err(format!("it cannot be reached: {why}")),
+        None => return Err("it was not looked at".to_owned()),
+        Some(_) => {}
+    }
+    let goal = Goal::Fence {
+        region: from.clone(),
+    };
+    match resource.driver.plan(&goal, &resource.facts) {
+        Ok(actions) if actions.is_empty() => Err("it cannot be fenced".to_owned()),
+        Ok(_) => Ok(()),
+        Err(error) => Err(dr_provider::error::chain(&error)),
+    }
+}
