@@ -98,6 +98,7 @@ impl Builder {
         if self.sync {
             let names = format!("FIRST 1 ({})", recovery.receiver_name());
             primary.set("synchronous_standby_names", &names).await?;
+            primary.wait_synchronous(&recovery.receiver_name()).await?;
         }
         home.start_app().await?;
         Ok(sandbox)

@@ -228,6 +228,23 @@ impl Cluster {
         .await
     }
 
+    /// Waits until commits wait for what is connected under `name`.
+    pub async fn wait_synchronous(&self, name: &str) -> Result<()> {
+        let what = format!("the synchronous replication of `{}` to {name}", self.region);
+        wait::until(&what, LIMIT, async || {
+            let found = self.standbys().await.map_err(|error| describe(&error))?;
+            let holds = found
+                .iter()
+                .any(|s| s.name == name && s.sync_state == "sync");
+            if holds {
+                Ok(())
+            } else {
+                Err(format!("connected: {found:?}"))
+            }
+        })
+        .await
+    }
+
     /// Changes a setting while the server runs, and waits until it is in force.
     pub async fn set(&self, name: &'static str, value: &str) -> Result<()> {
         let failed = || self.failed("change a setting");

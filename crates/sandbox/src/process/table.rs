@@ -101,8 +101,9 @@ impl Table {
 
 /// Returns the living processes of the sandbox in `directory`, except this one.
 ///
-/// They are those that carry the mark, what descends from them, and servers called `postgres` that work inside the
-/// directory: PostgreSQL overwrites its environment with its title. A shell or an editor that a person opened there is
+/// They are those that carry the mark and what descends from them. `dr` clears the environment of what it runs, and
+/// PostgreSQL overwrites its own with its title, so two kinds of process that work inside the directory belong too:
+/// servers called `postgres`, and what descends from this program. A shell or an editor that a person opened there is
 /// not among them.
 #[must_use]
 pub fn members(table: &Table, directory: &Path) -> Vec<Process> {
@@ -111,14 +112,15 @@ pub fn members(table: &Table, directory: &Path) -> Vec<Process> {
         std::fs::read(format!("/proc/{}/environ", process.pid))
             .is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|v| v == mark))
     };
+    let own = std::process::id().cast_signed();
+    let ours = table.descendants([own]);
     let works_inside = |process: &Process| {
-        process.name == "postgres"
+        (process.name == "postgres" || ours.contains(&process.pid))
             && process
                 .directory
                 .as_ref()
                 .is_some_and(|at| at.starts_with(directory))
     };
-    let own = std::process::id().cast_signed();
     let roots: BTreeSet<i32> = table
         .iter()
         .filter(|process| process.pid != own && (works_inside(process) || marked(process)))
@@ -166,13 +168,43 @@ mod tests {
     }
 
     #[test]
+    fn what_this_program_started_inside_is_a_member_without_a_mark() {
+        let directory = tempfile::tempdir().unwrap();
+        let inside = directory.path().canonicalize().unwrap();
+        let start = |at: &Path| {
+            std::process::Command::new("sleep")
+                .arg("60")
+                .current_dir(at)
+                .spawn()
+                .unwrap()
+        };
+        let (mut ours, mut other) = (start(&inside), start(Path::new("/")));
+        let pid = ours.id().cast_signed();
+        let found = || {
+            let found = members(&Table::read(), &inside);
+            found.into_iter().map(|p| p.pid).collect::<Vec<_>>()
+        };
+        // For a moment while it becomes `sleep` nothing can be read of it.
+        let limit = std::time::Duration::from_secs(5);
+        assert!(
+            crate::wait::until_blocking(limit, || found() == [pid]),
+            "{:?}",
+            found()
+        );
+        for child in [&mut ours, &mut other] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    #[test]
     fn only_the_marked_process_is_a_member() {
         let directory = tempfile::tempdir().unwrap();
         let start = |mark: &Path| {
             std::process::Command::new("sleep")
                 .arg("60")
                 .env(MARK, mark)
-                .current_dir(directory.path())
+                .current_dir("/")
                 .spawn()
                 .unwrap()
         };
