@@ -48,3 +48,12 @@ pub use uploader::{BootTime, ChainWriter, Options, Progress, boot_time};
 
 /// The version of the formats of origin, chunk and seal that this code writes, and the only one that it reads.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// What the model check drives.
+#[cfg(test)]
+pub(crate) mod internals {
+    pub(crate) use super::link::{Link, Reply, link_with_log};
+    pub(crate) use super::sealer::{End as SealEnd, Sealer, Task as SealTask};
+    pub(crate) use super::tail::{Walk, WalkEnd};
+    pub(crate) use super::writer::{Failure, Task as WriterTask, Writer};
+}

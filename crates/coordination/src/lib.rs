@@ -15,6 +15,8 @@ pub mod actor;
 pub mod chain;
 pub mod identity;
 pub mod journal;
+#[cfg(test)]
+mod model;
 mod mutation;
 mod operation;
 pub mod probe;

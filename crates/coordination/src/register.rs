@@ -15,6 +15,8 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(crate) use claims::check as check_claims;
 pub use client::{CopyView, Opened, Register, next_timeline};
 pub use error::Error;
 pub use record::{ClusterClaim, EpochRecord, FORMAT_VERSION};

@@ -42,6 +42,9 @@ pub struct Sealed {
 
 /// Ends a chain: after this no writer of it acknowledges anything beyond [`Sealed::lsn`].
 ///
+/// The tail is found anew here. A position from elsewhere will not do: even what a writer acknowledges may lie inside a
+/// chunk of another writer, and a seal at a key that the chain passes over would end nothing.
+///
 /// Sealing again for the same successor succeeds with the same position.
 ///
 /// # Errors

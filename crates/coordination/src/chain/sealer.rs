@@ -56,7 +56,6 @@ impl Sealer {
     }
 
     #[cfg(test)]
-    #[allow(dead_code)]
     pub(crate) fn with_rules(mut self, rules: Rules) -> Self {
         self.rules = rules;
         self

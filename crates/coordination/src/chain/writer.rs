@@ -129,7 +129,6 @@ impl Writer {
     }
 
     #[cfg(test)]
-    #[allow(dead_code)]
     pub(crate) fn with_rules(mut self, rules: Rules) -> Self {
         self.rules = rules;
         self

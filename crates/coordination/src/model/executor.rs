@@ -1,0 +1,546 @@
+//! An execution: the order of steps of a failover around the shipped state machines.
+
+use std::time::Duration;
+
+use dr_model::{Epoch, ExecutionId, Lsn, TimelineId};
+
+use super::actors::{CLUSTER, EAST, ORIGIN, chain, chunk, record, region, region_index, workload};
+use super::receiver::{carry_out_orders, to_reply};
+use super::world::{Asker, FlightId, Promotion, Scenario, World, Wrong};
+use crate::chain::internals::{Failure, SealEnd, SealTask, Sealer, Walk, WalkEnd, Writer};
+use crate::chain::{FORMAT_VERSION, SealRecord};
+use crate::journal::{Body, Entry};
+use crate::operation::{Answer, Operation};
+use crate::publish::{Publish, Published};
+use crate::register::{self, EpochRecord, WalkEnd as RegisterEnd, next_timeline};
+use crate::testing::{actor, at as time};
+
+/// What an executor is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Goal {
+    /// Moves the primary to a region; after losing the epoch it tries `again` times with the next one.
+    Move { to: usize, again: u8 },
+    /// Takes over what executor `of` runs towards a region.
+    TakeOver { of: usize, to: usize },
+    /// Gives the newest epoch's place back to the old primary, and fences the host that it named.
+    Undo,
+}
+
+/// Why an executor stopped before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Stop {
+    /// Somebody else opened the epoch.
+    Lost,
+    /// The register did not answer.
+    Unreachable,
+    /// Somebody took the execution over.
+    TakenOver,
+    /// A seal, a host or the name service knows a higher epoch.
+    Superseded,
+    /// There was nothing to do.
+    Nothing,
+    /// Something contradicts the rules.
+    Broken,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    Idle,
+    ReadJournal(u64),
+    TakeOver(Publish, u64),
+    ReadRegister(register::Walk, Option<register::Ask>),
+    Open(Publish, Box<EpochRecord>),
+    Journal(Publish),
+    FindTail(Walk),
+    Surplus(Writer),
+    Seal(Sealer),
+    Promote(Lsn),
+    Fence(usize),
+    ReadName,
+    SetName(u64),
+    Done,
+    Stopped(Stop),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Executor {
+    pub(super) goal: Goal,
+    phase: Phase,
+    number: u64,
+    again: u8,
+    sequence: u64,
+    /// The epoch that it has opened, and the timeline claimed there.
+    pub(super) opened: Option<(Epoch, TimelineId)>,
+    promoted: bool,
+    surplus_written: bool,
+    /// Where the promotion begins, once sealed.
+    base: Option<Lsn>,
+    /// The host that the newest epoch named before ours.
+    fence: Option<usize>,
+}
+
+impl Executor {
+    pub(super) fn new(goal: Goal) -> Self {
+        let again = match goal {
+            Goal::Move { again, .. } => again,
+            Goal::TakeOver { .. } | Goal::Undo => 0,
+        };
+        Self {
+            goal,
+            phase: Phase::Idle,
+            number: 0,
+            again,
+            sequence: 1,
+            opened: None,
+            promoted: false,
+            surplus_written: false,
+            base: None,
+            fence: None,
+        }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.phase == Phase::Done
+    }
+
+    pub(super) fn stopped(&self) -> Option<Stop> {
+        match self.phase {
+            Phase::Stopped(stop) => Some(stop),
+            _ => None,
+        }
+    }
+
+    fn to(&self) -> usize {
+        match self.goal {
+            Goal::Move { to, .. } | Goal::TakeOver { to, .. } => to,
+            Goal::Undo => EAST,
+        }
+    }
+
+    /// The name of the execution: executors that take over share it. Another try is another execution.
+    pub(super) fn execution(&self, index: usize) -> String {
+        match self.goal {
+            Goal::TakeOver { of, .. } => format!("x{of}-0"),
+            Goal::Move { again, .. } => format!("x{index}-{}", again - self.again),
+            Goal::Undo => format!("x{index}-0"),
+        }
+    }
+
+    pub(super) fn can_act(&self, world: &World) -> bool {
+        match self.phase {
+            Phase::Idle => match self.goal {
+                // There is something to take over, or to undo, only after an epoch was opened.
+                Goal::TakeOver { of, .. } => world.executors[of].opened.is_some(),
+                Goal::Undo => world.executors.iter().any(|other| other.opened.is_some()),
+                Goal::Move { .. } => true,
+            },
+            Phase::Promote(_) | Phase::Fence(_) | Phase::ReadName | Phase::SetName(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Starts, or has an effect outside the stores.
+    pub(super) fn act(&mut self, world: &mut World, scenario: &Scenario, index: usize) {
+        match self.phase.clone() {
+            Phase::Idle => match self.goal {
+                Goal::TakeOver { .. } => {
+                    self.phase = Phase::ReadJournal(1);
+                    self.ask_journal(world, index, 1);
+                }
+                Goal::Move { .. } | Goal::Undo => self.read_register(world, index),
+            },
+            Phase::Promote(base) => self.promote(world, scenario, index, base),
+            Phase::Fence(host) if self.command(world, scenario, host) => {
+                self.phase = Phase::ReadName;
+            }
+            Phase::ReadName => {
+                self.phase = if world.name > self.epoch().0 {
+                    Phase::Stopped(Stop::Superseded)
+                } else {
+                    Phase::SetName(world.name)
+                };
+            }
+            Phase::SetName(seen) => {
+                let epoch = self.epoch().0;
+                if world.name == seen || scenario.is_wrong(Wrong::NamesUnconditional) {
+                    world.superseded_effect |= world.name > epoch;
+                    world.name = epoch;
+                    self.phase = Phase::Done;
+                } else {
+                    self.phase = Phase::ReadName;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.opened
+            .expect("effects come after the epoch was opened")
+            .0
+    }
+
+    /// Sends a command to a host, which refuses it if it has seen a higher epoch.
+    fn command(&mut self, world: &mut World, scenario: &Scenario, host: usize) -> bool {
+        let epoch = self.epoch().0;
+        let host = &mut world.hosts[host];
+        if epoch < host.highest {
+            if !scenario.is_wrong(Wrong::HostsIgnoreEpochs) {
+                self.phase = Phase::Stopped(Stop::Superseded);
+                return false;
+            }
+            world.superseded_effect = true;
+        }
+        host.highest = host.highest.max(epoch);
+        true
+    }
+
+    fn promote(&mut self, world: &mut World, scenario: &Scenario, index: usize, base: Lsn) {
+        let (epoch, timeline) = self.opened.expect("promotion comes after the epoch");
+        let region = self.to();
+        if !self.command(world, scenario, region) {
+            return;
+        }
+        let done = world.hosts[region].promoted == Some((timeline, epoch));
+        if !done || scenario.is_wrong(Wrong::PromoteUnobserved) {
+            world.hosts[region].promoted = Some((timeline, epoch));
+            world.promotions.push(Promotion {
+                region,
+                timeline,
+                base,
+            });
+        }
+        self.promoted = true;
+        if scenario.is_wrong(Wrong::PromoteBeforeSeal) {
+            self.seal(world, scenario, index, base);
+        } else {
+            self.phase = Phase::ReadName;
+        }
+    }
+
+    pub(super) fn hear(
+        &mut self,
+        world: &mut World,
+        scenario: &Scenario,
+        index: usize,
+        id: FlightId,
+        at: Lsn,
+        answer: Answer,
+    ) {
+        match self.phase.clone() {
+            Phase::ReadJournal(sequence) => match answer {
+                Answer::Found(_) => {
+                    self.phase = Phase::ReadJournal(sequence + 1);
+                    self.ask_journal(world, index, sequence + 1);
+                }
+                Answer::Missing => {
+                    let body = Body::Takeover {
+                        reason: String::new(),
+                    };
+                    let publish = self.entry(index, sequence, body);
+                    self.phase = Phase::TakeOver(publish.clone(), sequence);
+                    self.ask(world, index, self.to(), publish.next());
+                }
+                _ => self.ask_journal(world, index, sequence),
+            },
+            Phase::TakeOver(mut publish, sequence) => match publish.feed(answer) {
+                None => {
+                    self.ask(world, index, self.to(), publish.next());
+                    self.phase = Phase::TakeOver(publish, sequence);
+                }
+                Some(Published::Ours) => {
+                    self.sequence = sequence + 1;
+                    self.read_register(world, index);
+                }
+                // The execution still goes on: read on.
+                Some(Published::Theirs(_)) => {
+                    self.phase = Phase::ReadJournal(sequence + 1);
+                    self.ask_journal(world, index, sequence + 1);
+                }
+            },
+            Phase::ReadRegister(walk, ask) => {
+                self.hear_register(world, scenario, index, (walk, ask), answer)
+            }
+            Phase::Open(mut publish, record) => match publish.feed(answer) {
+                None => {
+                    self.ask(world, index, super::actors::WEST, publish.next());
+                    self.phase = Phase::Open(publish, record);
+                }
+                Some(Published::Ours) => self.opened(world, index, &record),
+                Some(Published::Theirs(bytes)) => {
+                    let winner =
+                        EpochRecord::from_bytes(&bytes, &workload(), record.epoch).unwrap();
+                    self.met(world, index, &record, &winner);
+                }
+            },
+            Phase::Journal(mut publish) => match publish.feed(answer) {
+                None => {
+                    self.ask(world, index, self.to(), publish.next());
+                    self.phase = Phase::Journal(publish);
+                }
+                Some(Published::Theirs(_)) => self.phase = Phase::Stopped(Stop::TakenOver),
+                Some(Published::Ours) => {
+                    self.sequence += 1;
+                    self.after_journal(world, index);
+                }
+            },
+            Phase::FindTail(mut walk) => {
+                match walk.feed(to_reply(answer, at, |(header, _)| header)) {
+                    None => {
+                        let next = Operation::Get(chain().link_key(walk.at));
+                        self.ask(world, index, self.to(), next);
+                        self.phase = Phase::FindTail(walk);
+                    }
+                    Some(WalkEnd::Damaged(_)) => self.phase = Phase::Stopped(Stop::Broken),
+                    Some(WalkEnd::Sealed(_)) => self.seal(world, scenario, index, walk.at),
+                    Some(WalkEnd::Open) => self.at_tail(world, scenario, index, walk.at),
+                }
+            }
+            Phase::Surplus(mut writer) => {
+                if id.1 == 1 {
+                    writer.feed(id.2, Duration::ZERO, to_reply(answer, at, |(_, log)| log));
+                }
+                self.write_surplus(world, scenario, index, writer);
+            }
+            Phase::Seal(mut sealer) => {
+                match sealer.feed(to_reply(answer, at, |(header, _)| header)) {
+                    None => self.ask_seal(world, index, sealer),
+                    Some(SealEnd::Damaged { .. }) => self.phase = Phase::Stopped(Stop::Broken),
+                    Some(SealEnd::Superseded(_)) => self.phase = Phase::Stopped(Stop::Superseded),
+                    Some(SealEnd::Sealed(_)) if self.promoted => self.phase = Phase::ReadName,
+                    Some(SealEnd::Sealed(seal)) => {
+                        let body = Body::Record(format!("promote {}", seal.lsn));
+                        self.write_journal(world, index, body, Some(seal.lsn));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn ask(&mut self, world: &mut World, index: usize, region: usize, operation: Operation) {
+        self.number += 1;
+        world.ask((Asker::Executor(index), 0, self.number), region, operation);
+    }
+
+    fn ask_journal(&mut self, world: &mut World, index: usize, sequence: u64) {
+        let key = Entry::<String>::key(&self.id(index), sequence);
+        self.ask(world, index, self.to(), Operation::Get(key));
+    }
+
+    fn id(&self, index: usize) -> ExecutionId {
+        self.execution(index).parse().unwrap()
+    }
+
+    fn process(index: usize) -> u32 {
+        u32::try_from(index).unwrap() + 1
+    }
+
+    fn entry(&self, index: usize, sequence: u64, body: Body<String>) -> Publish {
+        let entry = Entry {
+            version: crate::journal::FORMAT_VERSION,
+            sequence,
+            at: time(0),
+            actor: actor(Self::process(index)),
+            body,
+        };
+        let key = Entry::<String>::key(&self.id(index), sequence);
+        Publish::new(key, entry.to_bytes().unwrap())
+    }
+
+    /// Notes an intent. `sealed_at` is where the promotion will begin, if the seal is in.
+    fn write_journal(
+        &mut self,
+        world: &mut World,
+        index: usize,
+        body: Body<String>,
+        sealed_at: Option<Lsn>,
+    ) {
+        let publish = self.entry(index, self.sequence, body);
+        self.ask(world, index, self.to(), publish.next());
+        self.base = sealed_at;
+        self.phase = Phase::Journal(publish);
+    }
+
+    fn after_journal(&mut self, world: &mut World, index: usize) {
+        if let Some(base) = self.base {
+            self.phase = Phase::Promote(base);
+            return;
+        }
+        self.find_tail(world, index);
+    }
+
+    fn find_tail(&mut self, world: &mut World, index: usize) {
+        let walk = Walk::new(ORIGIN);
+        let first = Operation::Get(chain().link_key(ORIGIN));
+        self.ask(world, index, self.to(), first);
+        self.phase = Phase::FindTail(walk);
+    }
+
+    fn read_register(&mut self, world: &mut World, index: usize) {
+        let regions = [1, 2].map(region).into();
+        let mut walk = register::Walk::new(workload(), region(super::actors::WEST), regions);
+        match walk.next() {
+            Ok(ask) => {
+                let place = region_index(&ask.region);
+                self.ask(world, index, place, Operation::Get(ask.key.clone()));
+                self.phase = Phase::ReadRegister(walk, Some(ask));
+            }
+            Err(_) => self.phase = Phase::Stopped(Stop::Unreachable),
+        }
+    }
+
+    fn hear_register(
+        &mut self,
+        world: &mut World,
+        scenario: &Scenario,
+        index: usize,
+        (mut walk, ask): (register::Walk, Option<register::Ask>),
+        answer: Answer,
+    ) {
+        let end = ask.and_then(|ask| walk.feed(&ask, answer));
+        match end.map_or_else(|| walk.next(), Err) {
+            Ok(ask) => {
+                let place = region_index(&ask.region);
+                self.ask(world, index, place, Operation::Get(ask.key.clone()));
+                self.phase = Phase::ReadRegister(walk, Some(ask));
+            }
+            Err(RegisterEnd::Complete) => self.open(world, scenario, index, walk.records()),
+            Err(RegisterEnd::Unreachable { .. }) => self.phase = Phase::Stopped(Stop::Unreachable),
+            Err(RegisterEnd::Damaged { .. }) => self.phase = Phase::Stopped(Stop::Broken),
+        }
+    }
+
+    fn open(
+        &mut self,
+        world: &mut World,
+        scenario: &Scenario,
+        index: usize,
+        records: &[EpochRecord],
+    ) {
+        let execution = self.id(index);
+        let of_ours = |record: &&EpochRecord| record.execution.as_ref() == Some(&execution);
+        if let Some(ours) = records.iter().find(of_ours) {
+            self.opened(world, index, ours);
+            return;
+        }
+        let newest = records.last().unwrap();
+        let timeline = match self.goal {
+            Goal::TakeOver { .. } => {
+                self.phase = Phase::Stopped(Stop::Nothing);
+                return;
+            }
+            Goal::Undo if newest.epoch == Epoch::FIRST => {
+                self.phase = Phase::Stopped(Stop::Nothing);
+                return;
+            }
+            Goal::Undo => TimelineId(1),
+            Goal::Move { .. } if scenario.is_wrong(Wrong::TimelineReused) => TimelineId(2),
+            Goal::Move { .. } => next_timeline(records, CLUSTER).unwrap(),
+        };
+        let id = Some(self.execution(index));
+        let process = Self::process(index);
+        let wanted = record(newest.epoch.next(), self.to(), timeline, id, process);
+        if !scenario.is_wrong(Wrong::TimelineReused) {
+            register::check_claims(records, &wanted).unwrap();
+        }
+        let key = EpochRecord::key(&workload(), wanted.epoch);
+        let publish = Publish::new(key, wanted.to_bytes());
+        self.fence = Some(region_index(&newest.primary));
+        self.ask(world, index, super::actors::WEST, publish.next());
+        self.phase = Phase::Open(publish, Box::new(wanted));
+    }
+
+    fn met(&mut self, world: &mut World, index: usize, wanted: &EpochRecord, winner: &EpochRecord) {
+        if winner.is_of_same_execution(wanted) {
+            self.opened(world, index, winner);
+        } else if self.again > 0 {
+            self.again -= 1;
+            self.read_register(world, index);
+        } else {
+            self.phase = Phase::Stopped(Stop::Lost);
+        }
+    }
+
+    fn opened(&mut self, world: &mut World, index: usize, record: &EpochRecord) {
+        let timeline = record.clusters.values().next().unwrap().timeline;
+        self.opened = Some((record.epoch, timeline));
+        match (self.goal, self.fence) {
+            (Goal::Undo, Some(host)) => self.phase = Phase::Fence(host),
+            _ => self.write_journal(world, index, Body::Record("seal".to_owned()), None),
+        }
+    }
+
+    fn at_tail(&mut self, world: &mut World, scenario: &Scenario, index: usize, tail: Lsn) {
+        if scenario.is_wrong(Wrong::PromoteBeforeSeal) {
+            self.phase = Phase::Promote(tail);
+            return;
+        }
+        let received = ORIGIN.advance(scenario.standby_bytes);
+        if received <= tail || self.surplus_written {
+            self.seal(world, scenario, index, tail);
+            return;
+        }
+        let mut writer = Writer::new(tail, Duration::ZERO, Duration::from_secs(1));
+        writer.submit(chunk(tail, received.bytes_since(tail)));
+        self.write_surplus(world, scenario, index, writer);
+    }
+
+    /// Appends what the standby has and the chain lacks; seals once it is there.
+    fn write_surplus(
+        &mut self,
+        world: &mut World,
+        scenario: &Scenario,
+        index: usize,
+        mut writer: Writer,
+    ) {
+        let asker = Asker::Executor(index);
+        carry_out_orders(world, asker, 1, self.to(), &mut writer);
+        match writer.failure() {
+            // Sealed meanwhile, by this execution's other life or by another: the sealer finds out.
+            Some(Failure::Superseded(seal)) => {
+                let lsn = seal.lsn;
+                world.abandon(asker);
+                self.seal(world, scenario, index, lsn);
+            }
+            Some(_) => self.phase = Phase::Stopped(Stop::Broken),
+            None if writer.acknowledged() == writer.submitted() => {
+                world.abandon(asker);
+                self.surplus_written = true;
+                if scenario.is_wrong(Wrong::SealOffChain) {
+                    self.seal(world, scenario, index, writer.acknowledged());
+                } else {
+                    self.find_tail(world, index);
+                }
+            }
+            None => self.phase = Phase::Surplus(writer),
+        }
+    }
+
+    fn seal(&mut self, world: &mut World, scenario: &Scenario, index: usize, from: Lsn) {
+        let seal = SealRecord {
+            version: FORMAT_VERSION,
+            system_identifier: CLUSTER,
+            timeline: TimelineId(1),
+            epoch: Epoch::FIRST,
+            lsn: from,
+            successor: self.epoch(),
+            execution: None,
+            sealed_by: actor(Self::process(index)),
+            sealed_at: time(0),
+        };
+        let sealer = Sealer::new(seal, None).with_rules(scenario.rules());
+        self.ask_seal(world, index, sealer);
+    }
+
+    fn ask_seal(&mut self, world: &mut World, index: usize, sealer: Sealer) {
+        let operation = match sealer.next() {
+            SealTask::Create(seal) => {
+                Operation::Create(chain().link_key(seal.lsn), SealRecord::to_bytes(&seal))
+            }
+            SealTask::Read(at) => Operation::Get(chain().link_key(at)),
+        };
+        self.ask(world, index, self.to(), operation);
+        self.phase = Phase::Seal(sealer);
+    }
+}

@@ -1,0 +1,151 @@
+//! What must always hold, and what must be possible (so that the model is not empty).
+
+use std::collections::BTreeSet;
+
+use dr_model::Lsn;
+use stateright::Property;
+
+use super::actors::{ORIGIN, chain};
+use super::executor::Stop;
+use super::world::{Scenario, World};
+use crate::chain::internals::{Link, link_with_log};
+
+/// The names of the invariants.
+pub(super) const ACKNOWLEDGED_IS_STORED: &str = "what is acknowledged hangs together in the store";
+pub(super) const NOTHING_AFTER_SEAL: &str = "nothing is acknowledged beyond a seal";
+pub(super) const PROMOTED_HOLDS_ALL: &str = "what was acknowledged is in the promoted timeline";
+pub(super) const ONE_TIMELINE: &str = "no two promotions claim one timeline";
+pub(super) const ONE_WINNER: &str = "an epoch is opened by one execution";
+pub(super) const FENCED: &str = "a superseded executor has no fenced effect";
+pub(super) const NEVER_CORRUPT: &str = "nobody sees a contradiction";
+
+/// Where a store's chain ends, as the truth is, and whether by a seal.
+fn end_of_chain(world: &World, region: usize) -> (Lsn, bool) {
+    let mut at = ORIGIN;
+    while let Some(bytes) = world.store_get(region, &chain().link_key(at)) {
+        match link_with_log(bytes, &chain(), at) {
+            Ok(Link::Chunk((header, _))) => at = header.end,
+            _ => return (at, true),
+        }
+    }
+    (at, false)
+}
+
+fn acknowledged_is_stored(_: &Scenario, world: &World) -> bool {
+    let stored = |region| end_of_chain(world, region).0;
+    world
+        .receivers
+        .iter()
+        .all(|receiver| receiver.acknowledged <= stored(receiver.region))
+}
+
+fn nothing_after_seal(_: &Scenario, world: &World) -> bool {
+    world.receivers.iter().all(|receiver| {
+        let (end, sealed) = end_of_chain(world, receiver.region);
+        !sealed || receiver.acknowledged <= end
+    })
+}
+
+fn promoted_holds_all(scenario: &Scenario, world: &World) -> bool {
+    world.promotions.iter().all(|promotion| {
+        let received = ORIGIN.advance(scenario.standby_bytes);
+        let acknowledged = world
+            .receivers
+            .iter()
+            .filter(|receiver| receiver.region == promotion.region)
+            .map(|receiver| receiver.acknowledged);
+        acknowledged
+            .chain([received])
+            .all(|lsn| lsn <= promotion.base)
+    })
+}
+
+fn one_timeline(_: &Scenario, world: &World) -> bool {
+    let claimed: BTreeSet<_> = world.promotions.iter().map(|p| p.timeline).collect();
+    claimed.len() == world.promotions.len()
+}
+
+fn one_winner(_: &Scenario, world: &World) -> bool {
+    let opened = || {
+        world
+            .executors
+            .iter()
+            .enumerate()
+            .filter_map(|(index, executor)| {
+                let (epoch, _) = executor.opened?;
+                Some((epoch, executor.execution(index)))
+            })
+    };
+    let epochs: BTreeSet<_> = opened().map(|(epoch, _)| epoch).collect();
+    let winners: BTreeSet<_> = opened().collect();
+    epochs.len() == winners.len()
+}
+
+fn fenced(_: &Scenario, world: &World) -> bool {
+    !world.superseded_effect
+}
+
+fn never_corrupt(_: &Scenario, world: &World) -> bool {
+    let broken = |executor: &super::executor::Executor| executor.stopped() == Some(Stop::Broken);
+    world
+        .receivers
+        .iter()
+        .all(|receiver| !receiver.is_corrupt())
+        && !world.executors.iter().any(|executor| broken(executor))
+}
+
+/// All properties of a scenario.
+pub(super) fn all() -> Vec<Property<Scenario>> {
+    vec![
+        Property::always(ACKNOWLEDGED_IS_STORED, acknowledged_is_stored),
+        Property::always(NOTHING_AFTER_SEAL, nothing_after_seal),
+        Property::always(PROMOTED_HOLDS_ALL, promoted_holds_all),
+        Property::always(ONE_TIMELINE, one_timeline),
+        Property::always(ONE_WINNER, one_winner),
+        Property::always(FENCED, fenced),
+        Property::always(NEVER_CORRUPT, never_corrupt),
+        Property::sometimes(
+            "a receiver acknowledges all",
+            |scenario: &Scenario, world: &World| {
+                let all = ORIGIN.advance(scenario.log_bytes);
+                world
+                    .receivers
+                    .iter()
+                    .any(|receiver| receiver.acknowledged == all)
+            },
+        ),
+        Property::sometimes("a receiver is superseded", |_, world: &World| {
+            world
+                .receivers
+                .iter()
+                .any(|receiver| receiver.is_superseded())
+        }),
+        Property::sometimes("an executor ends well", |_, world: &World| {
+            world.executors.iter().any(|executor| executor.is_done())
+        }),
+        Property::sometimes("a database is promoted", |_, world: &World| {
+            !world.promotions.is_empty()
+        }),
+        Property::sometimes("an executor loses the epoch", |_, world: &World| {
+            world
+                .executors
+                .iter()
+                .any(|executor| executor.stopped() == Some(Stop::Lost))
+        }),
+        Property::sometimes("an executor is taken over", |_, world: &World| {
+            world
+                .executors
+                .iter()
+                .any(|executor| executor.stopped() == Some(Stop::TakenOver))
+        }),
+        Property::sometimes("an executor is superseded", |_, world: &World| {
+            world
+                .executors
+                .iter()
+                .any(|executor| executor.stopped() == Some(Stop::Superseded))
+        }),
+        Property::sometimes("two databases are promoted", |_, world: &World| {
+            world.promotions.len() > 1
+        }),
+    ]
+}

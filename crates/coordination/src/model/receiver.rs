@@ -1,0 +1,177 @@
+//! A receiver: opens the chain with the shipped walk and writes it with the shipped writer.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use dr_model::Lsn;
+
+use super::actors::{ORIGIN, chain, chunk};
+use super::world::{Asker, Scenario, World};
+use crate::chain::internals::{Link, Reply, Walk, WalkEnd, Writer, WriterTask, link_with_log};
+use crate::chain::{ChunkHeader, encode};
+use crate::operation::{Answer, Operation};
+
+const IN_FLIGHT: usize = 2;
+const NOW: Duration = Duration::ZERO;
+const AWAY_LIMIT: Duration = Duration::from_secs(1);
+
+/// Turns a store's answer into a link's, with as much of a chunk as is wanted.
+pub(super) fn to_reply<C>(
+    answer: Answer,
+    at: Lsn,
+    wanted: impl Fn((ChunkHeader, Bytes)) -> C,
+) -> Reply<C> {
+    match answer {
+        Answer::Created => Reply::Created,
+        Answer::Exists => Reply::Exists,
+        Answer::Missing => Reply::Missing,
+        Answer::Failed(_) => Reply::Failed,
+        Answer::Found(bytes) => match link_with_log(&bytes, &chain(), at) {
+            Ok(Link::Chunk(chunk)) => Reply::Found(Link::Chunk(wanted(chunk))),
+            Ok(Link::Seal(seal)) => Reply::Found(Link::Seal(seal)),
+            Err(why) => Reply::Damaged(why),
+        },
+    }
+}
+
+/// Puts everything that a writer orders under way.
+pub(super) fn carry_out_orders(
+    world: &mut World,
+    asker: Asker,
+    life: u8,
+    region: usize,
+    writer: &mut Writer,
+) {
+    for order in writer.orders(NOW) {
+        let operation = match order.task {
+            WriterTask::Create(chunk) => Operation::Create(
+                chain().link_key(chunk.start),
+                encode(&chain(), &chunk, order.durable_through, ""),
+            ),
+            WriterTask::Read(at) => Operation::Get(chain().link_key(at)),
+        };
+        world.ask((asker, life, order.id), region, operation);
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    Opening(Walk),
+    Writing(Writer),
+    /// Met a seal, or something worse.
+    Stopped {
+        superseded: bool,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Receiver {
+    pub(super) region: usize,
+    cuts: Vec<u64>,
+    life: u8,
+    phase: Phase,
+    /// The furthest position that it ever acknowledged, in any life.
+    pub(super) acknowledged: Lsn,
+}
+
+impl Receiver {
+    pub(super) fn new(region: usize, cuts: Vec<u64>) -> Self {
+        Self {
+            region,
+            cuts,
+            life: 0,
+            phase: Phase::Stopped { superseded: false },
+            acknowledged: ORIGIN,
+        }
+    }
+
+    pub(super) fn is_superseded(&self) -> bool {
+        self.phase == Phase::Stopped { superseded: true }
+    }
+
+    pub(super) fn is_corrupt(&self) -> bool {
+        self.life > 0 && self.phase == Phase::Stopped { superseded: false }
+    }
+
+    pub(super) fn start(&mut self, world: &mut World, index: usize) {
+        self.life += 1;
+        self.phase = Phase::Opening(Walk::new(ORIGIN));
+        self.read(world, index, 0, ORIGIN);
+    }
+
+    fn read(&self, world: &mut World, index: usize, number: u64, at: Lsn) {
+        let id = (Asker::Receiver(index), self.life, number);
+        world.ask(id, self.region, Operation::Get(chain().link_key(at)));
+    }
+
+    pub(super) fn possible_cuts(&self, scenario: &Scenario) -> Vec<u64> {
+        let Phase::Writing(writer) = &self.phase else {
+            return Vec::new();
+        };
+        let left = ORIGIN
+            .advance(scenario.log_bytes)
+            .bytes_since(writer.submitted());
+        if writer.in_flight() >= IN_FLIGHT {
+            return Vec::new();
+        }
+        self.cuts
+            .iter()
+            .copied()
+            .filter(|bytes| *bytes <= left)
+            .collect()
+    }
+
+    pub(super) fn cut(&mut self, world: &mut World, index: usize, bytes: u64) {
+        if let Phase::Writing(writer) = &mut self.phase {
+            writer.submit(chunk(writer.submitted(), bytes));
+        }
+        self.go_on(world, index);
+    }
+
+    pub(super) fn hear(
+        &mut self,
+        world: &mut World,
+        scenario: &Scenario,
+        index: usize,
+        number: u64,
+        at: Lsn,
+        answer: Answer,
+    ) {
+        match &mut self.phase {
+            Phase::Opening(walk) => {
+                let reply = to_reply(answer, at, |(header, _)| header);
+                match walk.feed(reply) {
+                    None => {
+                        let at = walk.at;
+                        self.read(world, index, number + 1, at);
+                    }
+                    Some(WalkEnd::Open) => {
+                        let writer = Writer::new(walk.at, NOW, AWAY_LIMIT);
+                        self.phase = Phase::Writing(writer.with_rules(scenario.rules()));
+                    }
+                    Some(WalkEnd::Sealed(_)) => self.phase = Phase::Stopped { superseded: true },
+                    Some(WalkEnd::Damaged(_)) => self.phase = Phase::Stopped { superseded: false },
+                }
+            }
+            Phase::Writing(writer) => {
+                writer.feed(number, NOW, to_reply(answer, at, |(_, log)| log));
+                self.go_on(world, index);
+            }
+            Phase::Stopped { .. } => {}
+        }
+    }
+
+    fn go_on(&mut self, world: &mut World, index: usize) {
+        let Phase::Writing(writer) = &mut self.phase else {
+            return;
+        };
+        let asker = Asker::Receiver(index);
+        carry_out_orders(world, asker, self.life, self.region, writer);
+        self.acknowledged = self.acknowledged.max(writer.acknowledged());
+        if let Some(failure) = writer.failure() {
+            let superseded = matches!(failure, crate::chain::internals::Failure::Superseded(_));
+            world.abandon(asker);
+            self.phase = Phase::Stopped { superseded };
+        }
+    }
+}

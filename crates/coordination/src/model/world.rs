@@ -1,0 +1,368 @@
+//! The world: its state, what can happen next, and the stores.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dr_model::{Epoch, Lsn, TimelineId};
+use dr_provider::{ErrorKind, Key};
+use stateright::{Model, Property};
+
+use super::actors::{EAST, REGIONS, SOUTH, WEST, chain, origin, record};
+use super::executor::{Executor, Goal};
+use super::invariants;
+use super::receiver::Receiver;
+use crate::mutation::{Mutation, Rules};
+use crate::operation::{Answer, Operation};
+use crate::register::EpochRecord;
+
+/// A wrong rule outside the shipped state machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Wrong {
+    /// A seal is written without the condition that its key is free: a check and then a write.
+    SealOverwrites,
+    /// An epoch record is written so.
+    RegisterOverwrites,
+    /// Every failover claims timeline 2.
+    TimelineReused,
+    /// A database is promoted at the tail as last seen, before the seal.
+    PromoteBeforeSeal,
+    /// Hosts take commands of any epoch.
+    HostsIgnoreEpochs,
+    /// The name service is updated without a condition on its previous value.
+    NamesUnconditional,
+    /// A seal is tried first where a writer's own log ends, which need not be the end of a chunk.
+    SealOffChain,
+    /// Whoever takes an execution over repeats its promotion without looking.
+    PromoteUnobserved,
+}
+
+/// A scenario: who is there, how much may happen, and what is wrong.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Scenario {
+    /// Regions of the receivers, with the lengths that each may cut its chunks to.
+    pub(super) receivers: Vec<(usize, Vec<u64>)>,
+    /// Executors.
+    pub(super) executors: Vec<Goal>,
+    /// Bytes of log that the old primary ever writes.
+    pub(super) log_bytes: u64,
+    /// Faults of answers that may happen.
+    pub(super) faults: u8,
+    /// Deaths of receivers that may happen.
+    pub(super) deaths: u8,
+    /// Whether the answer to a read may be old when it arrives.
+    pub(super) old_reads: bool,
+    /// Bytes that the standbys have received.
+    pub(super) standby_bytes: u64,
+    /// A wrong rule in a shipped state machine.
+    pub(super) mutation: Option<Mutation>,
+    /// A wrong rule around them.
+    pub(super) wrong: Option<Wrong>,
+}
+
+impl Scenario {
+    pub(super) fn rules(&self) -> Rules {
+        Rules {
+            broken: self.mutation,
+        }
+    }
+
+    pub(super) fn is_wrong(&self, wrong: Wrong) -> bool {
+        self.wrong == Some(wrong)
+    }
+}
+
+/// Who asked for an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Asker {
+    Receiver(usize),
+    Executor(usize),
+}
+
+/// Names an operation under way: who asked, in which life, and which of its operations.
+pub(super) type FlightId = (Asker, u8, u64);
+
+/// An operation under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Flight {
+    pub(super) region: usize,
+    pub(super) operation: Operation,
+    /// What the store said, once the operation has landed.
+    pub(super) answer: Option<Answer>,
+    /// Nobody waits for the answer any more; it may still land.
+    pub(super) abandoned: bool,
+}
+
+/// A host and its database.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Host {
+    /// The highest epoch that it has seen.
+    pub(super) highest: u64,
+    /// The timeline that its database runs on since its promotion, and the epoch that did it.
+    pub(super) promoted: Option<(TimelineId, Epoch)>,
+}
+
+/// Something that was done and cannot be taken back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Promotion {
+    pub(super) region: usize,
+    pub(super) timeline: TimelineId,
+    pub(super) base: Lsn,
+}
+
+/// The state.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct World {
+    pub(super) stores: [Arc<BTreeMap<Key, Bytes>>; 3],
+    pub(super) flights: BTreeMap<FlightId, Arc<Flight>>,
+    pub(super) receivers: Vec<Arc<Receiver>>,
+    pub(super) executors: Vec<Arc<Executor>>,
+    pub(super) hosts: [Host; 3],
+    /// The epoch in the name service's TXT record.
+    pub(super) name: u64,
+    pub(super) faults: u8,
+    pub(super) deaths: u8,
+    pub(super) promotions: Vec<Promotion>,
+    /// An effect of an epoch was applied where a higher one had been.
+    pub(super) superseded_effect: bool,
+}
+
+/// What happens next.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Event {
+    /// An operation reaches its store.
+    Land(FlightId),
+    /// The answer reaches who asked.
+    Hear(FlightId),
+    /// The answer is lost; the operation itself is not.
+    Lose(FlightId),
+    /// The operation landed twice and the second answer is heard.
+    HearSecond(FlightId),
+    /// A receiver closes a chunk of some bytes.
+    Cut(usize, u64),
+    /// A receiver dies and starts again.
+    Die(usize),
+    /// An executor does what needs no store: starts, or has an effect.
+    Act(usize),
+}
+
+impl World {
+    pub(super) fn store_get(&self, region: usize, key: &Key) -> Option<&Bytes> {
+        self.stores[region].get(key)
+    }
+
+    /// Puts an operation under way.
+    pub(super) fn ask(&mut self, id: FlightId, region: usize, operation: Operation) {
+        let flight = Flight {
+            region,
+            operation,
+            answer: None,
+            abandoned: false,
+        };
+        let before = self.flights.insert(id, Arc::new(flight));
+        assert!(before.is_none(), "an operation is asked for once");
+    }
+
+    /// Leaves everything that a dead process has asked for to land or not.
+    pub(super) fn abandon(&mut self, asker: Asker) {
+        self.flights.retain(|id, flight| {
+            let landed = flight.answer.is_some() || matches!(flight.operation, Operation::Get(_));
+            id.0 != asker || !landed
+        });
+        for (id, flight) in &mut self.flights {
+            if id.0 == asker {
+                Arc::make_mut(flight).abandoned = true;
+            }
+        }
+    }
+
+    fn land(&mut self, scenario: &Scenario, id: FlightId) {
+        let Some(flight) = self.flights.get(&id).cloned() else {
+            return;
+        };
+        let answer = match &flight.operation {
+            Operation::Get(key) => match self.store_get(flight.region, key) {
+                Some(bytes) => Answer::Found(bytes.clone()),
+                None => Answer::Missing,
+            },
+            Operation::Create(key, body) => {
+                let overwrites = overwrites(scenario, id.0, key);
+                let store = Arc::make_mut(&mut self.stores[flight.region]);
+                if store.contains_key(key) && !overwrites {
+                    Answer::Exists
+                } else {
+                    store.insert(key.clone(), body.clone());
+                    Answer::Created
+                }
+            }
+        };
+        if flight.abandoned {
+            self.flights.remove(&id);
+        } else if let Some(flight) = self.flights.get_mut(&id) {
+            Arc::make_mut(flight).answer = Some(answer);
+        }
+    }
+
+    fn hear(&mut self, scenario: &Scenario, id: FlightId, operation: &Operation, answer: Answer) {
+        let (Operation::Get(key) | Operation::Create(key, _)) = operation;
+        let at = Lsn::from_key(key.file_name()).unwrap_or(Lsn::INVALID);
+        match id.0 {
+            Asker::Receiver(index) => {
+                let mut receiver = Arc::unwrap_or_clone(self.receivers[index].clone());
+                receiver.hear(self, scenario, index, id.2, at, answer);
+                self.receivers[index] = Arc::new(receiver);
+            }
+            Asker::Executor(index) => {
+                let mut executor = Arc::unwrap_or_clone(self.executors[index].clone());
+                executor.hear(self, scenario, index, id, at, answer);
+                self.executors[index] = Arc::new(executor);
+            }
+        }
+    }
+
+    /// Takes an operation that has landed, or lands it now, out of the air.
+    fn take_answered(&mut self, scenario: &Scenario, id: FlightId) -> Option<(Operation, Answer)> {
+        if self.flights.get(&id)?.answer.is_none() {
+            self.land(scenario, id);
+        }
+        let flight = Arc::unwrap_or_clone(self.flights.remove(&id)?);
+        Some((flight.operation, flight.answer?))
+    }
+}
+
+fn overwrites(scenario: &Scenario, asker: Asker, key: &Key) -> bool {
+    let by_executor = matches!(asker, Asker::Executor(_));
+    let is_register = key.as_str().starts_with("register/");
+    let is_link = key.as_str().starts_with("postgres/");
+    by_executor
+        && (is_link && scenario.is_wrong(Wrong::SealOverwrites)
+            || is_register && scenario.is_wrong(Wrong::RegisterOverwrites))
+}
+
+impl Model for Scenario {
+    type State = World;
+    type Action = Event;
+
+    fn init_states(&self) -> Vec<World> {
+        let mut stores = REGIONS.map(|_| BTreeMap::new());
+        for store in [WEST, SOUTH] {
+            stores[store].insert(
+                chain().origin_key(),
+                crate::chain::Origin::to_bytes(&origin()),
+            );
+        }
+        let first = record(Epoch::FIRST, EAST, TimelineId(1), None, 0);
+        let key = EpochRecord::key(&first.workload, Epoch::FIRST);
+        stores[WEST].insert(key, first.to_bytes());
+        let mut hosts = REGIONS.map(|_| Host::default());
+        hosts[EAST].highest = 1;
+        let receiver = |(region, cuts): &(usize, Vec<u64>)| Receiver::new(*region, cuts.clone());
+        let mut world = World {
+            stores: stores.map(Arc::new),
+            flights: BTreeMap::new(),
+            receivers: self.receivers.iter().map(receiver).map(Arc::new).collect(),
+            executors: (self.executors.iter())
+                .map(|goal| Arc::new(Executor::new(*goal)))
+                .collect(),
+            hosts,
+            name: 1,
+            faults: self.faults,
+            deaths: self.deaths,
+            promotions: Vec::new(),
+            superseded_effect: false,
+        };
+        for index in 0..world.receivers.len() {
+            let mut receiver = Arc::unwrap_or_clone(world.receivers[index].clone());
+            receiver.start(&mut world, index);
+            world.receivers[index] = Arc::new(receiver);
+        }
+        vec![world]
+    }
+
+    fn actions(&self, world: &World, events: &mut Vec<Event>) {
+        for (id, flight) in &world.flights {
+            let is_read = matches!(flight.operation, Operation::Get(_));
+            if flight.answer.is_none() {
+                if !is_read || self.old_reads {
+                    events.push(Event::Land(*id));
+                }
+                if is_read {
+                    events.push(Event::Hear(*id));
+                }
+            } else {
+                events.push(Event::Hear(*id));
+            }
+            if world.faults > 0 && !flight.abandoned {
+                events.push(Event::Lose(*id));
+                if flight.answer == Some(Answer::Created) {
+                    events.push(Event::HearSecond(*id));
+                }
+            }
+        }
+        for (index, receiver) in world.receivers.iter().enumerate() {
+            for bytes in receiver.possible_cuts(self) {
+                events.push(Event::Cut(index, bytes));
+            }
+            if world.deaths > 0 {
+                events.push(Event::Die(index));
+            }
+        }
+        for (index, executor) in world.executors.iter().enumerate() {
+            if executor.can_act(world) {
+                events.push(Event::Act(index));
+            }
+        }
+    }
+
+    fn next_state(&self, last: &World, event: Event) -> Option<World> {
+        let mut world = last.clone();
+        match event {
+            Event::Land(id) => world.land(self, id),
+            Event::Hear(id) => {
+                let (operation, answer) = world.take_answered(self, id)?;
+                world.hear(self, id, &operation, answer);
+            }
+            Event::Lose(id) => {
+                world.faults -= 1;
+                let mut flight = Arc::unwrap_or_clone(world.flights.remove(&id)?);
+                let operation = flight.operation.clone();
+                let is_create = matches!(operation, Operation::Create(..));
+                if flight.answer.is_none() && is_create {
+                    flight.abandoned = true;
+                    // Kept under a name that the same asker does not use again.
+                    world
+                        .flights
+                        .insert((id.0, id.1, id.2 + (1 << 32)), Arc::new(flight));
+                }
+                world.hear(self, id, &operation, Answer::Failed(ErrorKind::Unknown));
+            }
+            Event::HearSecond(id) => {
+                world.faults -= 1;
+                let flight = world.flights.remove(&id)?;
+                world.hear(self, id, &flight.operation, Answer::Exists);
+            }
+            Event::Cut(index, bytes) => {
+                let mut receiver = Arc::unwrap_or_clone(world.receivers[index].clone());
+                receiver.cut(&mut world, index, bytes);
+                world.receivers[index] = Arc::new(receiver);
+            }
+            Event::Die(index) => {
+                world.deaths -= 1;
+                world.abandon(Asker::Receiver(index));
+                let mut receiver = Arc::unwrap_or_clone(world.receivers[index].clone());
+                receiver.start(&mut world, index);
+                world.receivers[index] = Arc::new(receiver);
+            }
+            Event::Act(index) => {
+                let mut executor = Arc::unwrap_or_clone(world.executors[index].clone());
+                executor.act(&mut world, self, index);
+                world.executors[index] = Arc::new(executor);
+            }
+        }
+        Some(world)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        invariants::all()
+    }
+}
