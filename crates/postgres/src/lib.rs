@@ -1,3 +1,24 @@
 //! The driver for self-managed PostgreSQL.
+//!
+//! Everything that `dr` knows of PostgreSQL is in this crate and in `dr-pgwire`: jobs and steps see a resource. What a
+//! plan for a cluster is made of stands in `plan` as pure decisions, and in `actions` as one file for each thing done.
 
+mod actions;
+mod archive;
+mod backup;
+mod driver;
+mod heartbeat;
+mod instance;
+mod loss;
+mod observe;
+mod options;
+mod plan;
+mod query;
+mod receiver;
+mod register;
+mod restore;
+mod wait;
 pub mod wal;
+
+pub use driver::{Parts, PostgresDriver};
+pub use options::{InstanceOptions, Options, StandbyPolicy};

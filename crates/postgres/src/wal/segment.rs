@@ -149,3 +149,20 @@ pub fn check_segment(
         major_version,
     })
 }
+
+/// Reads the size of a cluster's segments from the first [`SEGMENT_HEADER_BYTES`] of any of them; `None` if these are not
+/// the beginning of one of its segments.
+#[must_use]
+pub fn segment_size(head: &[u8], expected: SystemIdentifier) -> Option<SegmentSize> {
+    let head = head.get(..LONG_HEADER_BYTES)?;
+    let header = PageHeader::parse(head);
+    major_version(header.magic)?;
+    let identity = header.identity.filter(|identity| {
+        PageHeader::length(head) == Some(LONG_HEADER_BYTES)
+            && header.flags_known()
+            && identity.system_identifier == expected
+            && u64::from(identity.page_bytes) == PAGE_BYTES
+    })?;
+    let size = SegmentSize::try_from(identity.segment_bytes).ok()?;
+    (size.offset_of(header.address) == 0).then_some(size)
+}

@@ -1,0 +1,146 @@
+//! The actions that plans for a cluster are made of, one file each.
+
+mod archive_surplus;
+mod confirm_protection;
+mod detach_standby;
+mod promote_standby;
+mod replay_tail;
+mod restore_base;
+mod seal_log;
+mod start_restored;
+mod stop_old_primary;
+
+use dr_coordination::chain::ChainId;
+use dr_model::{Epoch, RegionName, SystemIdentifier, TimelineId};
+use dr_provider::driver::{Action, Applied, Fence, Verified};
+use dr_provider::{Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub(crate) use stop_old_primary::processes;
+
+use crate::driver::PostgresDriver;
+
+/// What an action does, with its parameters: what stands in [`Action::parameters`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub(crate) enum Work {
+    /// Prove that the old primary is stopped and will not come back writable.
+    StopOldPrimary { region: RegionName },
+    /// Take the standby off its primary, so that what it has received stands still.
+    DetachStandby { region: RegionName },
+    /// Put into the store what the standby has received beyond it.
+    ArchiveSurplus { region: RegionName, log: Log },
+    /// End the epoch's log in the store.
+    SealLog { region: RegionName, log: Log },
+    /// Let the instance replay everything up to the seal.
+    ReplayTail { region: RegionName, log: Log },
+    /// Make the instance the primary.
+    PromoteStandby { region: RegionName, log: Log },
+    /// Rebuild the data directory from a recovery point.
+    RestoreBase {
+        region: RegionName,
+        log: Log,
+        label: String,
+    },
+    /// Start what was rebuilt, as a standby.
+    StartRestored { region: RegionName },
+    /// See that the new primary's log reaches the store.
+    ConfirmProtection { region: RegionName },
+}
+
+/// The chain that a plan is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Log {
+    pub(crate) system_identifier: SystemIdentifier,
+    pub(crate) timeline: TimelineId,
+    pub(crate) epoch: Epoch,
+}
+
+impl From<Log> for ChainId {
+    fn from(log: Log) -> Self {
+        Self {
+            system_identifier: log.system_identifier,
+            timeline: log.timeline,
+            epoch: log.epoch,
+        }
+    }
+}
+
+impl Work {
+    /// Returns the action's name, the kind in kebab case.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::StopOldPrimary { .. } => "stop-old-primary",
+            Self::DetachStandby { .. } => "detach-standby",
+            Self::ArchiveSurplus { .. } => "archive-surplus",
+            Self::SealLog { .. } => "seal-log",
+            Self::ReplayTail { .. } => "replay-tail",
+            Self::PromoteStandby { .. } => "promote-standby",
+            Self::RestoreBase { .. } => "restore-base",
+            Self::StartRestored { .. } => "start-restored",
+            Self::ConfirmProtection { .. } => "confirm-protection",
+        }
+    }
+
+    fn of(action: &Action) -> Result<Self> {
+        serde_json::from_value(action.parameters.clone()).map_err(|error| {
+            Error::new(ErrorKind::Invalid, "understand action", &action.name)
+                .because(error)
+                .with_hint("the plan was made by another version of dr; make it again")
+        })
+    }
+}
+
+impl PostgresDriver {
+    /// Does one action.
+    pub(crate) async fn apply_action(&self, action: &Action, fence: &Fence) -> Result<Applied> {
+        match Work::of(action)? {
+            Work::StopOldPrimary { region } => self.stop_old_primary(&region, fence).await,
+            Work::DetachStandby { region } => self.detach_standby(&region, fence).await,
+            Work::ArchiveSurplus { region, log } => self.archive_surplus(&region, log, fence).await,
+            Work::SealLog { region, log } => self.seal_log(&region, log, fence).await,
+            Work::ReplayTail { region, log } => self.replay_tail(&region, log, fence).await,
+            Work::PromoteStandby { region, log } => self.promote_standby(&region, log, fence).await,
+            Work::RestoreBase { region, log, label } => {
+                self.restore_base(&region, log, &label, fence).await
+            }
+            Work::StartRestored { region } => self.start_restored(&region, fence).await,
+            Work::ConfirmProtection { region } => self.confirm_protection(&region, fence).await,
+        }
+    }
+
+    /// Looks whether one action has been done.
+    pub(crate) async fn verify_action(&self, action: &Action, fence: &Fence) -> Result<Verified> {
+        let looked = match Work::of(action)? {
+            Work::StopOldPrimary { region } => self.is_old_primary_stopped(&region).await,
+            Work::DetachStandby { region } => self.is_standby_detached(&region).await,
+            Work::ArchiveSurplus { region, log } => self.is_surplus_archived(&region, log).await,
+            Work::SealLog { region, log } => self.is_log_sealed(&region, log, fence).await,
+            Work::ReplayTail { region, log } => self.is_tail_replayed(&region, log).await,
+            Work::PromoteStandby { region, log } => {
+                self.is_standby_promoted(&region, log, fence).await
+            }
+            Work::RestoreBase { region, label, .. } => {
+                self.is_base_restored(&region, &label, fence).await
+            }
+            Work::StartRestored { region } => self.is_restored_started(&region).await,
+            Work::ConfirmProtection { region } => {
+                self.is_protection_confirmed(&region, fence).await
+            }
+        };
+        // What could not be looked at is unknown, not undone (principle 6).
+        Ok(looked.unwrap_or_else(|error| Verified::Unknown {
+            why: dr_provider::error::chain(&error),
+        }))
+    }
+
+    /// Notes what an action left behind.
+    pub(crate) fn applied(&self, summary: impl Into<String>, evidence: Value) -> Applied {
+        Applied {
+            summary: summary.into(),
+            evidence,
+            at: self.clock().now(),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Seeing that the new primary's log reaches the store (L19).
+//!
+//! Nothing is changed: the region's daemon sees the new epoch by itself and begins its chain. Until it has, the workload
+//! is UNPROTECTED, and this step says so.
+
+use std::time::Duration;
+
+use dr_coordination::chain::{ChainId, find_tail};
+use dr_model::RegionName;
+use dr_provider::Result;
+use dr_provider::driver::{Applied, Fence, Verified};
+use serde_json::json;
+
+use crate::driver::PostgresDriver;
+use crate::register::patience;
+use crate::wait::Deadline;
+
+/// How long the daemon may take: it reads the register every second.
+const LIMIT: Duration = Duration::from_secs(15);
+
+const OPERATION: &str = "confirm the protection of";
+
+impl PostgresDriver {
+    pub(super) async fn confirm_protection(
+        &self,
+        region: &RegionName,
+        fence: &Fence,
+    ) -> Result<Applied> {
+        let deadline = Deadline::new(self.clock(), LIMIT);
+        loop {
+            if let Verified::Done(applied) = self.is_protection_confirmed(region, fence).await? {
+                return Ok(applied);
+            }
+            if !deadline.pause().await {
+                let why = format!(
+                    "UNPROTECTED: no log of epoch {} has reached the store of {region}",
+                    fence.epoch
+                );
+                return Err(self.failed(OPERATION, why).with_hint(format!(
+                    "start `dr daemon --region {region}`, and see its /health"
+                )));
+            }
+        }
+    }
+
+    pub(super) async fn is_protection_confirmed(
+        &self,
+        region: &RegionName,
+        fence: &Fence,
+    ) -> Result<Verified> {
+        let record = self.read_register(OPERATION).await?;
+        if record.epoch != fence.epoch {
+            let seen = format!("epoch {} is the newest", record.epoch);
+            return Ok(Verified::NotDone { seen });
+        }
+        let log = self.log_of(&record, OPERATION)?;
+        let tail = find_tail(&**self.store(region)?, &ChainId::from(log), patience()).await?;
+        match tail {
+            Some(tail) if tail.end > tail.origin.start_lsn => Ok(Verified::Done(self.applied(
+                format!(
+                    "the log of epoch {} reaches the store of {region}: {}",
+                    log.epoch, tail.end
+                ),
+                json!({ "epoch": log.epoch, "durable": tail.end }),
+            ))),
+            _ => Ok(Verified::NotDone {
+                seen: format!("no log of epoch {} in {region}", log.epoch),
+            }),
+        }
+    }
+}

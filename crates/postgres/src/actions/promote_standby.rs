@@ -1,0 +1,184 @@
+//! Making the standby the primary (PROTOCOL 6, steps 6 and 7).
+//!
+//! Before it promotes, the new topology is prepared on the standby: no synchronous names, which it would inherit and then
+//! hang on its first write, and the slots of the next receivers, which survive the promotion. What it says of itself
+//! afterwards is compared with the timeline that the epoch's record claims. The old primary's last heartbeat is read
+//! before the new one is written.
+//!
+//! Idempotent because an instance that is a primary on the claimed timeline is left as it is.
+
+use std::time::Duration;
+
+use dr_model::{Lsn, RegionName, TimelineId};
+use dr_pgwire::{Connection, quote_literal};
+use dr_provider::driver::{Applied, Evidence, Fence, Recovered, Verified};
+use dr_provider::{Error, ErrorKind, Result};
+
+use super::Log;
+use crate::driver::PostgresDriver;
+use crate::instance::{Instance, translate};
+use crate::options::Options;
+use crate::wait::Deadline;
+use crate::wal::TimelineHistory;
+
+/// How long the promotion itself may take, replay being complete.
+const PROMOTION_LIMIT: Duration = Duration::from_secs(60);
+
+const OPERATION: &str = "promote the standby of";
+
+impl PostgresDriver {
+    pub(super) async fn promote_standby(
+        &self,
+        region: &RegionName,
+        log: Log,
+        fence: &Fence,
+    ) -> Result<Applied> {
+        self.host(region)?
+            .admit(&fence.workload, fence.epoch)
+            .await?;
+        let claimed = self.claim(fence).await?;
+        let mut instance = self.connect(region).await?;
+        let mut position = instance.position().await?;
+        if position.in_recovery {
+            instance
+                .query(OPERATION, "alter system set synchronous_standby_names = ''")
+                .await?;
+            instance.query(OPERATION, "select pg_reload_conf()").await?;
+            self.create_slots(&mut instance).await?;
+            let seconds = PROMOTION_LIMIT.as_secs();
+            let sql = format!("select pg_promote(true, {seconds})");
+            let limit = PROMOTION_LIMIT + Duration::from_secs(5);
+            instance.query_within(OPERATION, &sql, limit).await?;
+            let deadline = Deadline::new(self.clock(), PROMOTION_LIMIT);
+            while position.in_recovery {
+                position = instance.position().await?;
+                if position.in_recovery && !deadline.pause().await {
+                    let why = format!("it is still in recovery after {seconds} s");
+                    let subject = self.resource().to_string();
+                    return Err(Error::new(ErrorKind::Unknown, OPERATION, subject).because(why));
+                }
+            }
+        }
+        if position.timeline != claimed {
+            return Err(self.failed(
+                OPERATION,
+                format!(
+                    "it runs on timeline {}, but epoch {} claims timeline {claimed}",
+                    position.timeline, fence.epoch
+                ),
+            ));
+        }
+        // It serves the tail of a log that has ended: the next standby made from this server must not inherit it.
+        instance
+            .query(OPERATION, "alter system reset restore_command")
+            .await?;
+        instance.query(OPERATION, "select pg_reload_conf()").await?;
+        self.write_beat(&mut instance, region, fence.epoch).await?;
+        let recovered = self.recovered(&mut instance, region, log, claimed).await?;
+        Ok(self.applied(
+            format!(
+                "{} in {region} is primary on timeline {claimed} from {}",
+                self.resource(),
+                recovered.start
+            ),
+            recovered.to_evidence(),
+        ))
+    }
+
+    pub(super) async fn is_standby_promoted(
+        &self,
+        region: &RegionName,
+        log: Log,
+        fence: &Fence,
+    ) -> Result<Verified> {
+        let claimed = self.claim(fence).await?;
+        let mut instance = self.connect(region).await?;
+        let position = instance.position().await?;
+        if position.in_recovery || position.timeline != claimed {
+            let role = if position.in_recovery {
+                "a standby"
+            } else {
+                "a primary"
+            };
+            let seen = format!("{role} on timeline {}", position.timeline);
+            return Ok(Verified::NotDone { seen });
+        }
+        let beaten = self.read_beat(&mut instance, None).await?;
+        let recovered = self.recovered(&mut instance, region, log, claimed).await?;
+        if beaten == recovered.heartbeat {
+            return Ok(Verified::NotDone {
+                seen: "a primary that has not committed a heartbeat yet".to_owned(),
+            });
+        }
+        Ok(Verified::Done(self.applied(
+            format!(
+                "{} in {region} is primary on timeline {claimed}",
+                self.resource()
+            ),
+            recovered.to_evidence(),
+        )))
+    }
+
+    async fn claim(&self, fence: &Fence) -> Result<TimelineId> {
+        let record = self.read_register(OPERATION).await?;
+        if record.epoch != fence.epoch {
+            return Err(Error::new(
+                ErrorKind::Superseded,
+                OPERATION,
+                self.resource().to_string(),
+            )
+            .because(format!(
+                "the newest epoch is {}, not {}",
+                record.epoch, fence.epoch
+            )));
+        }
+        self.claimed_timeline(&record, OPERATION)
+    }
+
+    /// Creates the slots that the receivers of all regions will stream from, keeping those that exist.
+    async fn create_slots(&self, instance: &mut Instance) -> Result<()> {
+        for region in self.options().instances.keys() {
+            let name = quote_literal(&Options::receiver_name(region));
+            let sql = format!(
+                "select pg_create_physical_replication_slot({name}, true) \
+                 where not exists (select from pg_replication_slots where slot_name = {name})"
+            );
+            instance.query("create a replication slot on", &sql).await?;
+        }
+        Ok(())
+    }
+
+    async fn recovered(
+        &self,
+        instance: &mut Instance,
+        region: &RegionName,
+        log: Log,
+        timeline: TimelineId,
+    ) -> Result<Recovered> {
+        Ok(Recovered {
+            timeline,
+            start: self.fork_point(region, timeline).await?,
+            heartbeat: self.read_beat(instance, Some(log.epoch)).await?,
+        })
+    }
+
+    /// Returns where `timeline` branched off, from the history file that the promotion wrote.
+    async fn fork_point(&self, region: &RegionName, timeline: TimelineId) -> Result<Lsn> {
+        let mut config = self.connection_config(region)?;
+        config.replication = true;
+        let subject = format!("{} in {region}", self.resource());
+        let operation = "read the timeline history of";
+        let read = async {
+            let mut connection = Connection::connect(&config).await?;
+            connection.timeline_history(timeline).await
+        };
+        let file = read
+            .await
+            .map_err(|error| translate(operation, &subject, error))?;
+        let history = TimelineHistory::parse(timeline, &file.content)
+            .map_err(|error| Error::new(ErrorKind::Corrupt, operation, &subject).because(error))?;
+        history.begin().ok_or_else(|| {
+            Error::new(ErrorKind::Corrupt, operation, &subject).because("it names no ancestor")
+        })
+    }
+}

@@ -1,0 +1,310 @@
+//! Letting the instance replay everything up to the seal (PROTOCOL 6, steps 3 and 5).
+//!
+//! Where the store is ahead of the instance, the rest is served through `restore_command`, with the last segment cut off
+//! at the seal; where it is not, nothing is served. The seal may stand inside a record, so what has to be reached is the
+//! end of the last record that is complete and has a right checksum.
+//!
+//! Idempotent because replay only goes forward and the settings are the same however often they are written.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dr_coordination::chain::{ChainId, ChainReader, find_tail};
+use dr_model::{Lsn, RegionName, SegmentSize};
+use dr_pgwire::quote_literal;
+use dr_provider::driver::{Applied, Fence, Verified};
+use dr_provider::{Error, ErrorKind, Result};
+use serde_json::json;
+
+use super::Log;
+use crate::driver::PostgresDriver;
+use crate::instance::{Instance, Position};
+use crate::register::patience;
+use crate::wait::Deadline;
+use crate::wal::{Expected, last_valid_end};
+
+/// How long replay may stand still before it is given up: a large transaction or a slow disk takes its time.
+const STANDSTILL: Duration = Duration::from_secs(60);
+
+/// How many segments are read backwards for the end of the last record: one record is at most 1 GiB long.
+const SEGMENTS_BACK: u64 = 1 << 10;
+
+const OPERATION: &str = "replay the log of";
+
+/// What has to be reached, and from where.
+struct Tail {
+    seal: Lsn,
+    needed: Lsn,
+    /// Whether the instance has to be served from the store.
+    served: bool,
+}
+
+impl PostgresDriver {
+    pub(super) async fn replay_tail(
+        &self,
+        region: &RegionName,
+        log: Log,
+        fence: &Fence,
+    ) -> Result<Applied> {
+        self.host(region)?
+            .admit(&fence.workload, fence.epoch)
+            .await?;
+        let (standby, segment_size) = self.standby_position(region).await?;
+        if !standby.in_recovery {
+            return Ok(self.replayed(region, &standby, standby.position));
+        }
+        let tail = self.tail(region, log, &standby, segment_size).await?;
+        let mut instance = self.connect(region).await?;
+        if tail.served {
+            self.serve_tail(&mut instance, region, tail.seal).await?;
+        }
+        // A person may have paused it; paused, it would wait for ever.
+        instance
+            .query(
+                OPERATION,
+                "select pg_wal_replay_resume() where pg_is_wal_replay_paused()",
+            )
+            .await?;
+        let mut deadline = Deadline::new(self.clock(), STANDSTILL);
+        let mut furthest = Lsn::INVALID;
+        loop {
+            let position = instance.position().await?;
+            let replayed = position.replayed.unwrap_or_default();
+            if !position.in_recovery || replayed >= tail.needed {
+                return Ok(self.replayed(region, &position, tail.needed));
+            }
+            if replayed > furthest {
+                furthest = replayed;
+                deadline.extend(STANDSTILL);
+            }
+            if !deadline.pause().await {
+                let needed = tail.needed;
+                let why = format!(
+                    "the instance in {region} stands still at {replayed} and has to reach {needed}"
+                );
+                return Err(self
+                    .failed(OPERATION, why)
+                    .with_hint("its server log says what it waits for"));
+            }
+        }
+    }
+
+    pub(super) async fn is_tail_replayed(&self, region: &RegionName, log: Log) -> Result<Verified> {
+        let (standby, segment_size) = self.standby_position(region).await?;
+        if !standby.in_recovery {
+            return Ok(Verified::Done(self.replayed(
+                region,
+                &standby,
+                standby.position,
+            )));
+        }
+        let tail = self.tail(region, log, &standby, segment_size).await?;
+        let replayed = standby.replayed.unwrap_or_default();
+        if replayed >= tail.needed {
+            Ok(Verified::Done(self.replayed(region, &standby, tail.needed)))
+        } else {
+            let seen = format!("replayed {replayed}, {} has to be reached", tail.needed);
+            Ok(Verified::NotDone { seen })
+        }
+    }
+
+    fn replayed(&self, region: &RegionName, position: &Position, needed: Lsn) -> Applied {
+        let replayed = position.replayed.unwrap_or(position.position);
+        self.applied(
+            format!(
+                "the instance in {region} has replayed {replayed}; the last record ends at {needed}"
+            ),
+            json!({ "replayed": replayed, "needed": needed }),
+        )
+    }
+
+    /// Finds what has to be reached.
+    async fn tail(
+        &self,
+        region: &RegionName,
+        log: Log,
+        standby: &Position,
+        segment_size: SegmentSize,
+    ) -> Result<Tail> {
+        let store = self.store(region)?;
+        let found = find_tail(&**store, &ChainId::from(log), patience()).await?;
+        let Some(found) = found.filter(|tail| tail.seal.is_some()) else {
+            return Err(self.failed(
+                OPERATION,
+                format!("epoch {} is not sealed in {region}", log.epoch),
+            ));
+        };
+        // What the instance has beyond the seal could not be archived (the store has a hole); it is promoted all the same.
+        let from_store = standby.position <= found.end;
+        let end = standby.position.max(found.end);
+        let needed = self
+            .last_record_end(
+                region,
+                log,
+                segment_size,
+                end,
+                from_store,
+                found.origin.start_lsn,
+            )
+            .await?
+            .unwrap_or_else(|| standby.replayed.unwrap_or_default());
+        Ok(Tail {
+            seal: found.end,
+            needed,
+            served: standby.position < found.end,
+        })
+    }
+
+    /// Returns the end of the last complete record before `end`; `None` if no record begins and ends in what is there.
+    async fn last_record_end(
+        &self,
+        region: &RegionName,
+        log: Log,
+        segment_size: SegmentSize,
+        end: Lsn,
+        from_store: bool,
+        origin: Lsn,
+    ) -> Result<Option<Lsn>> {
+        let expected = Expected {
+            system_identifier: log.system_identifier,
+            timeline: log.timeline,
+        };
+        let last_byte = Lsn(end.0.saturating_sub(1));
+        let mut start = segment_size.start_of(last_byte);
+        for _ in 0..SEGMENTS_BACK {
+            if from_store && start < origin {
+                return Ok(None);
+            }
+            let bytes = if from_store {
+                self.read_store(region, log, start, end).await?
+            } else {
+                self.read_instance(region, log, segment_size, start, end)
+                    .await?
+            };
+            let tail = last_valid_end(start, &bytes, segment_size, Some(expected));
+            if let Some(valid) = tail.last_valid_end {
+                return Ok(Some(valid));
+            }
+            let Some(before) = start.0.checked_sub(segment_size.bytes()) else {
+                return Ok(None);
+            };
+            start = Lsn(before);
+        }
+        Ok(None)
+    }
+
+    async fn read_store(
+        &self,
+        region: &RegionName,
+        log: Log,
+        from: Lsn,
+        to: Lsn,
+    ) -> Result<Vec<u8>> {
+        let store = Arc::clone(self.store(region)?);
+        let mut reader = ChainReader::open(
+            store,
+            log.system_identifier,
+            log.timeline,
+            from,
+            to,
+            patience(),
+        )
+        .await?;
+        Ok(reader.read_to_end().await?)
+    }
+
+    async fn read_instance(
+        &self,
+        region: &RegionName,
+        log: Log,
+        segment_size: SegmentSize,
+        from: Lsn,
+        to: Lsn,
+    ) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let mut at = from;
+        while at < to {
+            let piece = self.read_wal(region, log, segment_size, at, to).await?;
+            at = at.advance(piece.len() as u64);
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes)
+    }
+
+    /// Makes the instance fetch from the store, up to the seal.
+    async fn serve_tail(
+        &self,
+        instance: &mut Instance,
+        region: &RegionName,
+        seal: Lsn,
+    ) -> Result<()> {
+        let command = quote_literal(&self.restore_command(region, Some(seal))?);
+        let operation = "serve the tail to";
+        instance
+            .query(
+                operation,
+                &format!("alter system set restore_command = {command}"),
+            )
+            .await?;
+        // The reload wakes the startup process, which otherwise looks again after `wal_retrieve_retry_interval`.
+        instance.query(operation, "select pg_reload_conf()").await?;
+        Ok(())
+    }
+
+    /// Returns the command by which a server of `region` fetches WAL, for PostgreSQL to hand to a shell.
+    pub(crate) fn restore_command(
+        &self,
+        region: &RegionName,
+        through: Option<Lsn>,
+    ) -> Result<String> {
+        let mut words = self.parts().program.clone();
+        words.extend([
+            "wal".to_owned(),
+            "fetch".to_owned(),
+            self.resource().to_string(),
+        ]);
+        let mut command = words
+            .iter()
+            .map(|word| shell_word(word))
+            .collect::<Result<Vec<_>>>()?;
+        // Replaced by the server: the file's name and where to put it.
+        command.extend([
+            "%f".to_owned(),
+            "%p".to_owned(),
+            "--in".to_owned(),
+            region.to_string(),
+        ]);
+        if let Some(through) = through {
+            command.extend(["--through".to_owned(), through.to_string()]);
+        }
+        Ok(command.join(" "))
+    }
+}
+
+/// Quotes a word for the shell that runs `restore_command`, in which `%` has a meaning of its own.
+fn shell_word(word: &str) -> Result<String> {
+    if word.contains(['\0', '\n']) {
+        return Err(Error::new(ErrorKind::Invalid, "quote for a shell", word)
+            .because("it holds a line break"));
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:=@,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return Ok(word.to_owned());
+    }
+    Ok(format!(
+        "'{}'",
+        word.replace('\'', r"'\''").replace('%', "%%")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_survive_the_shell_and_the_server() {
+        assert_eq!(shell_word("/usr/bin/dr").unwrap(), "/usr/bin/dr");
+        assert_eq!(shell_word("/a b/100%'s").unwrap(), r"'/a b/100%%'\''s'");
+        assert!(shell_word("a\nb").is_err());
+    }
+}

@@ -1,0 +1,97 @@
+//! Starting the rebuilt instance, as a standby that nobody leads yet.
+//!
+//! Idempotent because a server that answers is left alone.
+
+use std::time::Duration;
+
+use dr_model::RegionName;
+use dr_provider::driver::{Applied, Fence, Verified};
+use dr_provider::host::Command;
+use dr_provider::{ErrorKind, Result};
+use serde_json::json;
+
+use super::stop_old_primary::processes;
+use crate::driver::PostgresDriver;
+use crate::wait::Deadline;
+
+/// How long the start command itself may take.
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long the server may go without becoming consistent. Until then it replays what was written while the base backup
+/// ran, and answers no connection; the runbook's own timeout is usually shorter.
+const CONSISTENT_LIMIT: Duration = Duration::from_secs(3600);
+
+const OPERATION: &str = "start the restored server of";
+
+impl PostgresDriver {
+    pub(super) async fn start_restored(
+        &self,
+        region: &RegionName,
+        fence: &Fence,
+    ) -> Result<Applied> {
+        let instance = self.instance_options(region)?;
+        let host = self.host(region)?;
+        host.admit(&fence.workload, fence.epoch).await?;
+        let directory = &instance.data_directory;
+        if processes(&**host, directory).await?.is_empty() {
+            let command = match &instance.start {
+                Some(argv) => Command::new(argv.iter().cloned()),
+                None => Command::new([
+                    self.parts().binaries.join("pg_ctl").display().to_string(),
+                    "start".to_owned(),
+                    "--pgdata".to_owned(),
+                    directory.display().to_string(),
+                    "--log".to_owned(),
+                    directory.join("dr-start.log").display().to_string(),
+                    "--no-wait".to_owned(),
+                ]),
+            };
+            let output = host.run(&command, COMMAND_LIMIT).await?;
+            if output.status != Some(0) {
+                let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+                return Err(self.failed(OPERATION, format!("`{}`: {said}", command.argv.join(" "))));
+            }
+        }
+        let deadline = Deadline::new(self.clock(), CONSISTENT_LIMIT);
+        let position = loop {
+            match self.connect(region).await {
+                Ok(mut connection) => break connection.position().await?,
+                Err(error) if error.kind() != ErrorKind::Unavailable => return Err(error),
+                Err(_) if processes(&**host, directory).await?.is_empty() => {
+                    let log = directory.join("dr-start.log");
+                    return Err(self.failed(OPERATION, "it ended again").with_hint(format!(
+                        "its last words are in `{}` or its own log",
+                        log.display()
+                    )));
+                }
+                Err(_) if !deadline.pause().await => {
+                    return Err(self.failed(OPERATION, "it did not become consistent"));
+                }
+                Err(_) => {}
+            }
+        };
+        Ok(self.applied(
+            format!(
+                "the restored server in {region} answers, replayed to {}",
+                position.position
+            ),
+            json!({ "timeline": position.timeline, "position": position.position }),
+        ))
+    }
+
+    pub(super) async fn is_restored_started(&self, region: &RegionName) -> Result<Verified> {
+        match self.connect(region).await {
+            Ok(mut connection) => {
+                let position = connection.position().await?;
+                Ok(Verified::Done(self.applied(
+                    format!("the server in {region} answers at {}", position.position),
+                    json!({ "timeline": position.timeline, "position": position.position }),
+                )))
+            }
+            Err(error) if error.kind() == ErrorKind::Unavailable => Ok(Verified::NotDone {
+                seen: "no server answers".to_owned(),
+            }),
+            Err(error) => Err(error),
+        }
+    }
+}

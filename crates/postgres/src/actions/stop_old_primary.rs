@@ -1,0 +1,195 @@
+//! Proving that the old primary is stopped: the fence `stopped` (PROTOCOL 7).
+//!
+//! `standby.signal` is left in the data directory *before* anything else, so that whatever starts the server again, an
+//! init system or a person, starts a standby. Then the postmaster is stopped if it runs, and every process that has the
+//! data directory as its working directory is looked for: a backend can outlive a killed postmaster for a moment and
+//! acknowledge one more commit. Only their absence is proof.
+//!
+//! Idempotent because each part looks first.
+
+use std::path::Path;
+use std::time::Duration;
+
+use dr_model::RegionName;
+use dr_provider::driver::{Applied, Evidence, Fence, Fenced, StopProof, Verified};
+use dr_provider::host::{Command, PathKind};
+use dr_provider::{Error, ErrorKind, Host, Result};
+
+use crate::driver::PostgresDriver;
+
+/// How long one command on the old primary's host may take; the step as a whole is bounded by its runbook.
+const COMMAND_LIMIT: Duration = Duration::from_millis(1500);
+
+impl PostgresDriver {
+    pub(super) async fn stop_old_primary(
+        &self,
+        region: &RegionName,
+        fence: &Fence,
+    ) -> Result<Applied> {
+        let instance = self.instance_options(region)?;
+        let host = self.host(region)?;
+        let directory = &instance.data_directory;
+        let operation = "stop the old primary of";
+        host.admit(&fence.workload, fence.epoch).await?;
+        if matches!(
+            host.kind(directory).await?,
+            PathKind::Missing | PathKind::EmptyDirectory
+        ) {
+            // An unmounted volume looks like this too, with the server still running on it.
+            return Err(self.failed(
+                operation,
+                format!(
+                    "there is no data directory at `{}` on {}",
+                    directory.display(),
+                    host.name()
+                ),
+            ));
+        }
+        host.write(&directory.join("standby.signal"), b"").await?;
+        if !processes(&**host, directory).await?.is_empty() {
+            let command = match &instance.stop {
+                Some(argv) => Command::new(argv.iter().cloned()),
+                None => Command::new([
+                    self.parts().binaries.join("pg_ctl").display().to_string(),
+                    "stop".to_owned(),
+                    "--pgdata".to_owned(),
+                    directory.display().to_string(),
+                    "--mode=immediate".to_owned(),
+                    "--timeout=1".to_owned(),
+                ]),
+            };
+            host.run(&command, COMMAND_LIMIT).await?;
+        }
+        let left = processes(&**host, directory).await?;
+        if !left.is_empty() {
+            return Err(self.failed(
+                operation,
+                format!(
+                    "processes {} still run in `{}` on {}",
+                    left.join(", "),
+                    directory.display(),
+                    host.name()
+                ),
+            ));
+        }
+        Ok(self.stopped(region, &**host))
+    }
+
+    pub(super) async fn is_old_primary_stopped(&self, region: &RegionName) -> Result<Verified> {
+        let directory = &self.instance_options(region)?.data_directory;
+        let host = self.host(region)?;
+        if host.kind(&directory.join("standby.signal")).await? != PathKind::File {
+            let seen = format!(
+                "no standby.signal in `{}` on {}",
+                directory.display(),
+                host.name()
+            );
+            return Ok(Verified::NotDone { seen });
+        }
+        let left = processes(&**host, directory).await?;
+        if left.is_empty() {
+            Ok(Verified::Done(self.stopped(region, &**host)))
+        } else {
+            Ok(Verified::NotDone {
+                seen: format!("processes {} run there", left.join(", ")),
+            })
+        }
+    }
+
+    fn stopped(&self, region: &RegionName, host: &dyn Host) -> Applied {
+        let fenced = Fenced {
+            proof: Some(StopProof::Stopped),
+            at: self.clock().now(),
+        };
+        self.applied(
+            format!(
+                "{} in {region} is stopped: no process of it on {}, and standby.signal is in its data directory",
+                self.resource(),
+                host.name()
+            ),
+            fenced.to_evidence(),
+        )
+    }
+}
+
+/// Returns the ids of all processes on the host whose working directory is `directory`, as every server process's is.
+///
+/// Fails rather than overlook one: a process of the directory's owner whose working directory may not be read counts as
+/// not looked at, unless it is a zombie, which can do nothing any more.
+pub(crate) async fn processes(host: &dyn Host, directory: &Path) -> Result<Vec<String>> {
+    let failed = |why: String| {
+        let subject = format!("{} on {}", directory.display(), host.name());
+        Error::new(ErrorKind::Failed, "look for processes in", subject).because(why)
+    };
+    let shown = directory.display().to_string();
+    let resolved = line(host, &["readlink", "-f", "--", &shown]).await?;
+    let owner = line(host, &["stat", "-c", "%u", "--", &shown]).await?;
+    let (Some(resolved), Some(owner)) = (resolved, owner) else {
+        return Err(failed("its real path or owner cannot be found".to_owned()));
+    };
+    // One line a process: path of the link, owner, target. The target is empty where it may not be read.
+    let links = [
+        "find",
+        "/proc",
+        "-mindepth",
+        "2",
+        "-maxdepth",
+        "2",
+        "-name",
+        "cwd",
+        "-printf",
+        "%h %U %l\\n",
+    ];
+    let found = host.run(&Command::new(links), COMMAND_LIMIT).await?;
+    let text = String::from_utf8_lossy(&found.stdout);
+    if text.is_empty() {
+        return Err(failed(
+            String::from_utf8_lossy(&found.stderr).trim().to_owned(),
+        ));
+    }
+    let mut left = Vec::new();
+    for entry in text.lines() {
+        let mut words = entry.splitn(3, ' ');
+        let (Some(path), Some(user), Some(target)) = (words.next(), words.next(), words.next())
+        else {
+            continue;
+        };
+        let id = path.trim_start_matches("/proc/");
+        if !id.bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        if target == resolved || target.strip_suffix(" (deleted)") == Some(&resolved) {
+            left.push(id.to_owned());
+        } else if target.is_empty() && user == owner && !has_ended(host, path).await? {
+            return Err(failed(format!(
+                "process {id} of the directory's owner may not be looked at"
+            )));
+        }
+    }
+    Ok(left)
+}
+
+/// Runs a command and returns its one line of output, or `None` if it failed.
+async fn line(host: &dyn Host, argv: &[&str]) -> Result<Option<String>> {
+    let output = host
+        .run(&Command::new(argv.iter().copied()), COMMAND_LIMIT)
+        .await?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    Ok((output.status == Some(0) && !text.is_empty()).then_some(text))
+}
+
+/// Tells whether a process is gone or a zombie: the state stands behind the name in parentheses, proc(5).
+async fn has_ended(host: &dyn Host, process: &str) -> Result<bool> {
+    match host.read(&Path::new(process).join("stat"), 0, 4096).await {
+        Ok(stat) => {
+            let text = String::from_utf8_lossy(&stat);
+            let state = text
+                .rsplit(')')
+                .next()
+                .and_then(|rest| rest.trim_start().chars().next());
+            Ok(matches!(state, Some('Z' | 'X')))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,292 @@
+//! Serving the log to a recovering server: `restore_command` (R26, PROTOCOL 6).
+//!
+//! A server takes "not there" for the end of the log and starts up. So that is the answer only where it is proven: the
+//! store answers, and the chains of the timeline end before the segment does or begin after it. Everything else is an
+//! error. A segment is served whole, except for the one in which the log is known to end.
+
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dr_coordination::chain::{self, Available, ChainReader, available, read_history};
+use dr_model::{Lsn, RegionName, SegmentSize, SystemIdentifier, TimelineId};
+use dr_provider::store::IDENTITY_KEY;
+use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result};
+
+use super::file::{Name, cluster_at, file_key, kept};
+use crate::driver::PostgresDriver;
+use crate::register::patience;
+use crate::wal::{Expected, SEGMENT_HEADER_BYTES, check_segment, last_valid_end, segment_size};
+
+const OPERATION: &str = "fetch";
+
+/// What is asked for.
+struct Wanted<'a> {
+    store: &'a Arc<dyn ObjectStore>,
+    cluster: SystemIdentifier,
+    timeline: TimelineId,
+    name: &'a str,
+    through: Option<Lsn>,
+}
+
+impl PostgresDriver {
+    /// Puts the log file `name` from the store of `region` at `destination`; false if it is proven not to exist.
+    ///
+    /// Segments are assembled from the chains of their timeline. Only complete ones are served, unless `through` lies
+    /// inside: then zeros follow it. Nothing at or after `through` is served. The file gets its name when it is complete,
+    /// and never replaces a longer one.
+    ///
+    /// # Errors
+    ///
+    /// Whenever it is not certain that recovery may take the file for missing.
+    pub async fn fetch_wal(
+        &self,
+        region: &RegionName,
+        name: &str,
+        destination: &Path,
+        through: Option<Lsn>,
+    ) -> Result<bool> {
+        let store = self.store(region)?;
+        let Some(kind) = Name::parse(name) else {
+            return Err(Error::new(ErrorKind::Invalid, OPERATION, name)
+                .because("it is not the name of a file of the log"));
+        };
+        // The server's own control file says which cluster it is, also when no register can be read (R10).
+        let cluster = match cluster_at(destination) {
+            Some(cluster) => cluster,
+            None => self.cluster_in(store, OPERATION).await?,
+        };
+        let content = match kind {
+            Name::History(timeline) => read_history(&**store, cluster, timeline)
+                .await?
+                .map(Vec::from),
+            Name::Partial(timeline) | Name::Backup(timeline) => {
+                kept(store, &file_key(cluster, timeline, name))
+                    .await?
+                    .map(Vec::from)
+            }
+            Name::Segment(timeline) => {
+                let wanted = Wanted {
+                    store,
+                    cluster,
+                    timeline,
+                    name,
+                    through,
+                };
+                wanted.segment(destination).await?
+            }
+        };
+        let Some(content) = content else {
+            // An absence counts only in a store that is there.
+            let identity =
+                Key::new(IDENTITY_KEY).expect("the name of the identity object is a key");
+            store.head(&identity).await?;
+            return Ok(false);
+        };
+        let (path, subject) = (destination.to_owned(), name.to_owned());
+        tokio::task::spawn_blocking(move || put(&path, &content))
+            .await
+            .map_err(|error| Error::new(ErrorKind::Failed, OPERATION, &subject).because(error))?
+            .map_err(|error| Error::new(ErrorKind::Failed, OPERATION, &subject).because(error))?;
+        Ok(true)
+    }
+}
+
+impl Wanted<'_> {
+    /// Returns the bytes of the segment; `None` if it is proven not to be there.
+    async fn segment(&self, destination: &Path) -> Result<Option<Vec<u8>>> {
+        if let Some(bytes) = self.usual().await? {
+            return Ok(Some(bytes));
+        }
+        let pieces = available(&**self.store, self.cluster, self.timeline, patience()).await?;
+        let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else {
+            // What was pushed before a chain began is kept whole.
+            return self.kept_whole().await;
+        };
+        let size = self.segment_size(first.from).await?;
+        let Some((_, start)) = size.parse_file_name(self.name) else {
+            return Err(self.refuse(
+                ErrorKind::Invalid,
+                format!("no segment of {} bytes has this name", size.bytes()),
+            ));
+        };
+        let end = start.advance(size.bytes());
+        if self.through.is_some_and(|through| through <= start) {
+            return Ok(None);
+        }
+        let wanted = self.through.map_or(end, |through| through.min(end));
+        let holds = |piece: &&Available| piece.from <= start && start < piece.to;
+        match pieces.iter().find(holds) {
+            Some(piece) if wanted <= piece.to => {
+                let mut bytes = self.read(start, wanted).await?;
+                let whole = usize::try_from(size.bytes()).expect("a segment fits the memory");
+                bytes.resize(whole, 0);
+                self.check(&bytes)?;
+                if wanted < end {
+                    self.refuse_to_replace(destination, start, size, &bytes)?;
+                }
+                Ok(Some(bytes))
+            }
+            _ if start < first.from => self.kept_whole().await,
+            found => {
+                let held = found.map_or(last.to, |piece| piece.to);
+                match self.through {
+                    Some(through) if held <= last.to && last.to < wanted => Err(self.refuse(
+                        ErrorKind::Corrupt,
+                        format!("the log ends at {}, and has to reach {through}", last.to),
+                    )),
+                    // The end of the log: there is no more of it, or not yet.
+                    _ if last.to < end && (start >= last.to || held == last.to) => Ok(None),
+                    _ => Err(self.refuse(
+                        ErrorKind::Corrupt,
+                        format!("the log has a hole from {} on", held.min(end)),
+                    )),
+                }
+            }
+        }
+    }
+
+    /// Reads the segment as what it nearly always is: complete, and of the usual size.
+    async fn usual(&self) -> Result<Option<Vec<u8>>> {
+        let Some((_, start)) = SegmentSize::DEFAULT.parse_file_name(self.name) else {
+            return Ok(None);
+        };
+        let end = start.advance(SegmentSize::DEFAULT.bytes());
+        if self.through.is_some_and(|through| through < end) {
+            return Ok(None);
+        }
+        match self.open(start, end).await {
+            Ok(mut reader) => {
+                let bytes = reader.read_to_end().await?;
+                Ok(self.check(&bytes).is_ok().then_some(bytes))
+            }
+            Err(chain::Error::Hole { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn open(&self, from: Lsn, to: Lsn) -> std::result::Result<ChainReader, chain::Error> {
+        let store = Arc::clone(self.store);
+        ChainReader::open(store, self.cluster, self.timeline, from, to, patience()).await
+    }
+
+    async fn read(&self, from: Lsn, to: Lsn) -> Result<Vec<u8>> {
+        Ok(self.open(from, to).await?.read_to_end().await?)
+    }
+
+    async fn kept_whole(&self) -> Result<Option<Vec<u8>>> {
+        if self.through.is_some() {
+            // Where a recovery begins and ends was proven on the chains; nothing else belongs to it.
+            return Ok(None);
+        }
+        let key = file_key(self.cluster, self.timeline, self.name);
+        match kept(self.store, &key).await? {
+            Some(content) => {
+                self.check(&content)?;
+                Ok(Some(content.into()))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Learns how long the cluster's segments are from where the log begins.
+    async fn segment_size(&self, from: Lsn) -> Result<SegmentSize> {
+        let head = self
+            .read(from, from.advance(SEGMENT_HEADER_BYTES as u64))
+            .await?;
+        segment_size(&head, self.cluster).ok_or_else(|| {
+            self.refuse(
+                ErrorKind::Corrupt,
+                format!(
+                    "the log at {from} does not begin as a segment of cluster {}",
+                    self.cluster
+                ),
+            )
+        })
+    }
+
+    fn check(&self, bytes: &[u8]) -> Result<()> {
+        let checked = check_segment(self.name, bytes, bytes.len() as u64, self.cluster);
+        checked
+            .map(drop)
+            .map_err(|error| Error::new(ErrorKind::Corrupt, OPERATION, self.name).because(error))
+    }
+
+    /// Refuses to serve a tail to a server that has more of it: it would lose what it has (PROTOCOL 6).
+    fn refuse_to_replace(
+        &self,
+        destination: &Path,
+        start: Lsn,
+        size: SegmentSize,
+        bytes: &[u8],
+    ) -> Result<()> {
+        let own = destination.with_file_name(self.name);
+        let there = match std::fs::read(&own) {
+            Ok(there) => there,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => {
+                return Err(
+                    Error::new(ErrorKind::Failed, "read", own.display().to_string()).because(error),
+                );
+            }
+        };
+        let expected = Some(Expected {
+            system_identifier: self.cluster,
+            timeline: self.timeline,
+        });
+        let has = last_valid_end(start, &there, size, expected).last_valid_end;
+        let gets = last_valid_end(start, bytes, size, expected).last_valid_end;
+        match (has, gets) {
+            (Some(has), gets) if gets.is_none_or(|gets| gets < has) => Err(self.refuse(
+                ErrorKind::Conflict,
+                format!(
+                    "`{}` has the log up to {has}, further than the store",
+                    own.display()
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn refuse(&self, kind: ErrorKind, why: String) -> Error {
+        Error::new(
+            kind,
+            OPERATION,
+            format!("{} from {}", self.name, self.store.location()),
+        )
+        .because(why)
+    }
+}
+
+/// Writes a file whole under another name first.
+fn put(destination: &Path, content: &[u8]) -> std::io::Result<()> {
+    use std::io::Write as _;
+
+    match std::fs::metadata(destination) {
+        Ok(there) if there.len() > content.len() as u64 => {
+            return Err(std::io::Error::other(format!(
+                "`{}` is there already, and longer",
+                destination.display()
+            )));
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let mut name = destination.as_os_str().to_owned();
+    name.push(format!(".dr-{}", std::process::id()));
+    let temporary = PathBuf::from(name);
+    let written = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .and_then(|mut file| file.write_all(content))
+        .and_then(|()| std::fs::rename(&temporary, destination));
+    if written.is_err() {
+        // What is left is of no use; failing to remove it adds nothing to the error.
+        std::fs::remove_file(&temporary).ok();
+    }
+    written
+}

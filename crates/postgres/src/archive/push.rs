@@ -1,0 +1,324 @@
+//! Taking the log from `archive_command` (R10, R12 to R15, R17).
+//!
+//! A segment goes into the chain of the newest epoch, of which it usually finds most or all there already: what is there
+//! has to be the same bytes, what is not is appended. Success means that every byte of it is durable in the store.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dr_coordination::chain::{
+    Available, ChainId, ChainReader, ChainWriter, Chunk, Facts, Options as ChainOptions, available,
+    write_history,
+};
+use dr_model::{Lsn, RegionName, TimelineId};
+use dr_provider::{Error, ErrorKind, ObjectStore, Result};
+use jiff::Timestamp;
+
+use super::file::{Name, cluster_at, file_key, keep};
+use crate::actions::Log;
+use crate::driver::PostgresDriver;
+use crate::receiver::FULL_BYTES;
+use crate::register::patience;
+use crate::wal::{Decoder, Expected, SegmentInfo, TimelineHistory, check_segment};
+
+pub(super) const OPERATION: &str = "archive";
+
+/// How long the store may take for a segment. The server tries again for as long as it takes.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// How often a push starts over because the receiver was faster.
+const ATTEMPTS: u32 = 5;
+
+/// A segment that is what its name says.
+pub(super) struct Segment {
+    pub(super) name: String,
+    pub(super) info: SegmentInfo,
+    pub(super) content: Bytes,
+}
+
+impl Segment {
+    pub(super) fn start(&self) -> Lsn {
+        self.info.start
+    }
+
+    pub(super) fn end(&self) -> Lsn {
+        self.info.start.advance(self.info.size.bytes())
+    }
+
+    /// Returns the bytes from one position to another.
+    fn slice(&self, from: Lsn, to: Lsn) -> Bytes {
+        let index = |lsn: Lsn| {
+            usize::try_from(lsn.bytes_since(self.start())).expect("an index in a slice in memory")
+        };
+        self.content.slice(index(from)..index(to))
+    }
+}
+
+impl PostgresDriver {
+    /// Puts a file that the server archives into the store of `region`, and says what was done.
+    ///
+    /// Succeeds only when the file's content is durable there; repeating a push succeeds. A segment of a superseded
+    /// primary goes into quarantine, and that is a success too, or its disk would fill up (PROTOCOL 7).
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for a file of another cluster or one that is not what its name says, `Corrupt` if the store holds other
+    /// bytes in its place, `Conflict` if log before it is missing, and what the store says.
+    pub async fn push_wal(&self, region: &RegionName, path: &Path) -> Result<String> {
+        let subject = path.display().to_string();
+        let refuse = |kind, why: String| Error::new(kind, OPERATION, &subject).because(why);
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        let Some(kind) = Name::parse(name) else {
+            let why = "it is not the name of a file of the log";
+            return Err(refuse(ErrorKind::Invalid, why.to_owned()));
+        };
+        let record = self.read_register(OPERATION).await?;
+        let log = self.log_of(&record, OPERATION)?;
+        let cluster = log.system_identifier;
+        if let Some(found) = cluster_at(path).filter(|found| *found != cluster) {
+            let why = format!(
+                "it is of cluster {found}, epoch {} is about {cluster}",
+                record.epoch
+            );
+            return Err(refuse(ErrorKind::Invalid, why));
+        }
+        let content = tokio::fs::read(path).await.map(Bytes::from);
+        let content = content
+            .map_err(|error| Error::new(ErrorKind::Failed, OPERATION, &subject).because(error))?;
+        let store = self.store(region)?;
+        let unclaimed = |timeline: TimelineId| {
+            refuse(
+                ErrorKind::Invalid,
+                format!(
+                    "timeline {timeline} is claimed by no epoch: {} is of timeline {}",
+                    record.epoch, log.timeline
+                ),
+            )
+        };
+        let check = |name: &str| {
+            check_segment(name, &content, content.len() as u64, cluster)
+                .map_err(|error| Error::new(ErrorKind::Invalid, OPERATION, &subject).because(error))
+        };
+        match kind {
+            Name::History(timeline) | Name::Segment(timeline) if timeline > log.timeline => {
+                Err(unclaimed(timeline))
+            }
+            Name::History(timeline) => {
+                TimelineHistory::parse(timeline, &content).map_err(|error| {
+                    Error::new(ErrorKind::Invalid, OPERATION, &subject).because(error)
+                })?;
+                write_history(&**store, cluster, timeline, content).await?;
+                Ok(format!("{name} is in {}", store.location()))
+            }
+            Name::Partial(timeline) | Name::Backup(timeline) => {
+                if matches!(kind, Name::Partial(_)) {
+                    check(name)?;
+                }
+                keep(store, &file_key(cluster, timeline, name), &content).await?;
+                Ok(format!("{name} is in {}", store.location()))
+            }
+            Name::Segment(timeline) => {
+                let info = check(name)?;
+                let segment = Segment {
+                    name: name.to_owned(),
+                    info,
+                    content,
+                };
+                let push = async {
+                    if timeline == log.timeline {
+                        self.push_segment(store, log, &segment).await
+                    } else {
+                        self.push_superseded(store, log, &segment).await
+                    }
+                };
+                tokio::time::timeout(LIMIT, push).await.unwrap_or_else(|_| {
+                    Err(refuse(
+                        ErrorKind::Unknown,
+                        format!("not done within {} s", LIMIT.as_secs()),
+                    ))
+                })
+            }
+        }
+    }
+
+    /// Brings a segment of the newest epoch's timeline into its chain.
+    async fn push_segment(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        log: Log,
+        segment: &Segment,
+    ) -> Result<String> {
+        let commits = commits(log, segment)?;
+        for _ in 0..ATTEMPTS {
+            let pieces =
+                available(&**store, log.system_identifier, log.timeline, patience()).await?;
+            let holds =
+                |piece: &&Available| piece.from <= segment.start() && segment.start() <= piece.to;
+            let from = match pieces.iter().find(holds) {
+                Some(piece) => {
+                    let known = piece.to.min(segment.end());
+                    compare(store, log, segment, known).await?;
+                    if known == segment.end() {
+                        return Ok(format!(
+                            "{} is in {} already",
+                            segment.name,
+                            store.location()
+                        ));
+                    }
+                    known
+                }
+                None => match pieces.first() {
+                    None => segment.start(),
+                    Some(first) if segment.start() < first.from => {
+                        return keep_aside(store, log, segment, first.from).await;
+                    }
+                    Some(_) => {
+                        let before = pieces.iter().rev().find(|piece| piece.to < segment.start());
+                        return Err(gap(
+                            store,
+                            segment,
+                            before.map_or(Lsn::INVALID, |piece| piece.to),
+                        ));
+                    }
+                },
+            };
+            let options = ChainOptions::new("archive_command", Arc::clone(&self.parts().clock));
+            let chain = ChainId::from(log);
+            let mut writer = ChainWriter::open(Arc::clone(store), chain, from, options).await?;
+            let tail = writer.end();
+            if tail < from {
+                return Err(gap(store, segment, tail));
+            }
+            if tail > from && pieces.is_empty() {
+                // The chain has only just been begun, after this segment.
+                return keep_aside(store, log, segment, tail).await;
+            }
+            if tail == from {
+                self.append(&mut writer, segment, &commits).await?;
+                return Ok(format!(
+                    "{} is in {}, {} bytes of it new",
+                    segment.name,
+                    store.location(),
+                    segment.end().bytes_since(from)
+                ));
+            }
+        }
+        Err(Error::new(ErrorKind::Unavailable, OPERATION, &segment.name)
+            .because("the receiver is writing this very segment"))
+    }
+
+    /// Appends the part of a segment that the chain lacks.
+    async fn append(
+        &self,
+        writer: &mut ChainWriter,
+        segment: &Segment,
+        commits: &[(Lsn, Timestamp)],
+    ) -> Result<()> {
+        while writer.end() < segment.end() {
+            let start = writer.end();
+            let end = start.advance(FULL_BYTES as u64).min(segment.end());
+            let inside = commits.iter().filter(|(at, _)| start < *at && *at <= end);
+            let facts = Facts {
+                commits: inside.clone().count() as u64,
+                last_commit_at: inside.map(|(_, at)| *at).max(),
+                received_at: self.clock().now(),
+                primary_end: segment.end(),
+                promise: None,
+            };
+            writer
+                .push(Chunk {
+                    start,
+                    log: segment.slice(start, end),
+                    facts,
+                })
+                .await?;
+        }
+        writer.flush().await?;
+        Ok(())
+    }
+}
+
+/// Returns the ends and times of the commits in a segment.
+///
+/// Refuses what is not WAL to its end, as the receiver does: nothing behind it could be replayed.
+fn commits(log: Log, segment: &Segment) -> Result<Vec<(Lsn, Timestamp)>> {
+    let expected = Expected {
+        system_identifier: log.system_identifier,
+        timeline: segment.info.timeline,
+    };
+    let mut decoder = Decoder::new(segment.start(), segment.info.size, Some(expected));
+    let mut commits = Vec::new();
+    let fed = decoder.feed(&segment.content, |record| {
+        commits.extend(record.commit.map(|commit| (record.end, commit.at)));
+    });
+    match fed {
+        Ok(()) => Ok(commits),
+        Err(stop) => Err(Error::new(ErrorKind::Invalid, OPERATION, &segment.name).because(stop)),
+    }
+}
+
+/// Compares the beginning of a segment, up to `to`, with what the store holds of it.
+pub(super) async fn compare(
+    store: &Arc<dyn ObjectStore>,
+    log: Log,
+    segment: &Segment,
+    to: Lsn,
+) -> Result<()> {
+    let mut reader = ChainReader::open(
+        Arc::clone(store),
+        log.system_identifier,
+        segment.info.timeline,
+        segment.start(),
+        to,
+        patience(),
+    )
+    .await?;
+    while let Some((at, there)) = reader.next().await? {
+        let ours = segment.slice(at, at.advance(there.len() as u64));
+        if ours != there {
+            let equal = ours.iter().zip(&there).take_while(|(a, b)| a == b).count();
+            return Err(Error::new(ErrorKind::Corrupt, OPERATION, &segment.name)
+                .because(format!(
+                    "{} holds other bytes from {} on",
+                    store.location(),
+                    at.advance(equal as u64)
+                ))
+                .with_hint(
+                    "two servers write the same timeline, or a file was damaged: compare the clusters before \
+                     anything is archived",
+                ));
+        }
+    }
+    Ok(())
+}
+
+/// Keeps a segment that comes before everything that the chains hold: nothing can be put before an origin.
+pub(super) async fn keep_aside(
+    store: &Arc<dyn ObjectStore>,
+    log: Log,
+    segment: &Segment,
+    origin: Lsn,
+) -> Result<String> {
+    let key = file_key(log.system_identifier, segment.info.timeline, &segment.name);
+    keep(store, &key, &segment.content).await?;
+    Ok(format!(
+        "{} is kept beside the log in {}, which does not hold it at {origin}",
+        segment.name,
+        store.location()
+    ))
+}
+
+fn gap(store: &Arc<dyn ObjectStore>, segment: &Segment, end: Lsn) -> Error {
+    Error::new(ErrorKind::Conflict, OPERATION, &segment.name)
+        .because(format!(
+            "the log in {} ends at {end}, the segment begins at {}",
+            store.location(),
+            segment.start()
+        ))
+        .with_hint("archive what is between first; the receiver of the region does that by itself")
+}

@@ -1,0 +1,114 @@
+//! Segments of a timeline that has been left.
+//!
+//! Up to the fork a superseded primary has written what everybody has. What it wrote after that was never promised to
+//! anybody, but somebody may want to look at it: it is put where no recovery finds it (PROTOCOL 7).
+
+use std::sync::Arc;
+
+use dr_coordination::chain::{Available, ChainId, available, find_tail, read_history};
+use dr_model::{Epoch, Lsn, TimelineId};
+use dr_provider::{Error, ErrorKind, ObjectStore, Result};
+
+use super::file::{keep, quarantine_key};
+use super::push::{OPERATION, Segment, compare, keep_aside};
+use crate::actions::Log;
+use crate::driver::PostgresDriver;
+use crate::register::patience;
+use crate::wal::TimelineHistory;
+
+impl PostgresDriver {
+    /// Takes a segment of a timeline older than that of `log`, the newest epoch's.
+    pub(super) async fn push_superseded(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        log: Log,
+        segment: &Segment,
+    ) -> Result<String> {
+        let timeline = segment.info.timeline;
+        let epoch = self.epoch_of(timeline).await?;
+        let fork = self.fork_of(store, log, timeline, epoch).await?;
+        let pieces = available(&**store, log.system_identifier, timeline, patience()).await?;
+        let holds =
+            |piece: &&Available| piece.from <= segment.start() && segment.start() < piece.to;
+        let held = pieces
+            .iter()
+            .find(holds)
+            .map_or(segment.start(), |piece| piece.to);
+        // After the fork the store may hold anything: what was streamed before the seal, or nothing (R17).
+        let known = held.min(fork).min(segment.end());
+        if known > segment.start() {
+            compare(store, log, segment, known).await?;
+        }
+        if segment.end() <= fork {
+            return if known == segment.end() {
+                Ok(format!(
+                    "{} is in {} already",
+                    segment.name,
+                    store.location()
+                ))
+            } else {
+                keep_aside(store, log, segment, known).await
+            };
+        }
+        let key = quarantine_key(log.system_identifier, epoch, &segment.name);
+        keep(store, &key, &segment.content).await?;
+        Ok(format!(
+            "{} was written after timeline {timeline} was left at {fork}: it is in quarantine in {}",
+            segment.name,
+            store.location()
+        ))
+    }
+
+    /// Returns the last epoch whose primary wrote on `timeline`.
+    async fn epoch_of(&self, timeline: TimelineId) -> Result<Epoch> {
+        let records = self
+            .parts()
+            .register
+            .read_all()
+            .await
+            .map_err(Error::from)?;
+        let wrote = records.iter().rev().find(|record| {
+            let claim = record.clusters.get(&self.resource().resource);
+            claim.is_some_and(|claim| claim.timeline == timeline)
+        });
+        wrote.map(|record| record.epoch).ok_or_else(|| {
+            self.failed(
+                OPERATION,
+                format!("no epoch has ever claimed timeline {timeline}"),
+            )
+        })
+    }
+
+    /// Returns where `timeline` was left: by the history of the newest one, else by the seal of its chain.
+    async fn fork_of(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        log: Log,
+        timeline: TimelineId,
+        epoch: Epoch,
+    ) -> Result<Lsn> {
+        if let Some(content) = read_history(&**store, log.system_identifier, log.timeline).await? {
+            let history = TimelineHistory::parse(log.timeline, &content).map_err(|error| {
+                Error::new(ErrorKind::Corrupt, OPERATION, self.resource().to_string())
+                    .because(error)
+            })?;
+            let ancestor = history
+                .ancestors()
+                .iter()
+                .find(|ancestor| ancestor.timeline == timeline);
+            // A timeline that nobody descends from was left as a whole.
+            return Ok(ancestor.map_or(Lsn::INVALID, |ancestor| ancestor.end));
+        }
+        let chain = ChainId {
+            system_identifier: log.system_identifier,
+            timeline,
+            epoch,
+        };
+        let tail = find_tail(&**store, &chain, patience()).await?;
+        tail.filter(|tail| tail.seal.is_some()).map(|tail| tail.end).ok_or_else(|| {
+            Error::new(ErrorKind::Unavailable, OPERATION, self.resource().to_string())
+                .because(format!("{} does not say yet where timeline {timeline} was left", store.location()))
+                .with_hint("the receiver of the region stores the history of the new timeline when it runs")
+        })
+    }
+}

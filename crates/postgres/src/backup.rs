@@ -1,0 +1,57 @@
+//! Base backups: taking, listing and copying them.
+//!
+//! A backup is taken by the server's own `BASE_BACKUP` and goes, as it comes, into the repository of the primary's
+//! region. Its manifest is written only once the same store holds the log that makes it consistent, so that what is
+//! listed can be restored (R2).
+
+mod base;
+mod copy;
+mod covered;
+mod receive;
+mod take;
+mod tar;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use dr_model::RegionName;
+use dr_provider::driver::{Backup, BackupReport, CopyReport, RecoveryPoint};
+use dr_provider::{Error, ErrorKind, ObjectStore, Result};
+
+use crate::driver::PostgresDriver;
+
+pub(crate) use base::{Base, Bases};
+
+#[async_trait]
+impl Backup for PostgresDriver {
+    async fn take(&self, region: &RegionName) -> Result<BackupReport> {
+        self.take_backup(region).await
+    }
+
+    async fn list(&self, store: &Arc<dyn ObjectStore>) -> Result<Vec<RecoveryPoint>> {
+        let clusters = match self.known_cluster().await {
+            Some(cluster) => vec![cluster],
+            None => self.clusters_in(store).await?,
+        };
+        let mut points = Vec::new();
+        for cluster in clusters {
+            let Bases { usable, unusable } = self.bases(store, cluster).await?;
+            if let Some((label, error)) = unusable.into_iter().next() {
+                let operation = "list the recovery points of";
+                return Err(Error::new(ErrorKind::Corrupt, operation, self.resource().to_string())
+                    .because(error)
+                    .with_hint(format!(
+                        "recovery point {label} in {} cannot be restored; the others can: name one to restore it",
+                        store.location()
+                    )));
+            }
+            points.extend(usable.iter().map(Base::recovery_point));
+        }
+        points.sort_by(|a, b| (b.stopped_at, &b.label).cmp(&(a.stopped_at, &a.label)));
+        Ok(points)
+    }
+
+    async fn copy(&self, from: &RegionName, to: &RegionName) -> Result<CopyReport> {
+        self.copy_backups(from, to).await
+    }
+}

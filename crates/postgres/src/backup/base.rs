@@ -1,0 +1,225 @@
+//! What is known of a base backup: the part of its manifest that only this driver understands.
+//!
+//! `docs/formats/base-backup.md` describes it for other readers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dr_model::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
+use dr_provider::driver::RecoveryPoint;
+use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result};
+use dr_repository::{Header, Label, Repository, Stats};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::driver::PostgresDriver;
+
+/// The version of [`Source`] that this code writes, and the only one that it reads.
+pub(super) const VERSION: u32 = 1;
+
+/// Where the contents of tablespaces stand in a data directory, and in a backup.
+pub(super) const TABLESPACES: &str = "pg_tblspc";
+
+/// What the manifest of a base backup says of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Source {
+    /// [`VERSION`].
+    pub(crate) version: u32,
+    pub(crate) system_identifier: SystemIdentifier,
+    pub(crate) timeline: TimelineId,
+    /// Replay begins here.
+    pub(crate) start: Lsn,
+    /// The files are consistent once everything before this is replayed.
+    pub(crate) stop: Lsn,
+    /// By the server's clock, which is the one that commits are stamped with.
+    pub(crate) started_at: Timestamp,
+    pub(crate) stopped_at: Timestamp,
+    /// As the server writes it: `15.18 (Debian 15.18-0+deb12u1)`.
+    pub(crate) server_version: String,
+    pub(crate) segment_bytes: SegmentSize,
+    /// Whether pages carry checksums; then all of them were right.
+    pub(crate) data_checksums: bool,
+    /// Where each tablespace was, by its object identifier.
+    pub(crate) tablespaces: BTreeMap<u32, String>,
+}
+
+/// A complete base backup in a store.
+#[derive(Clone, Debug)]
+pub(crate) struct Base {
+    pub(crate) label: Label,
+    pub(crate) source: Source,
+    stats: Stats,
+}
+
+/// The base backups of a cluster in a store.
+#[derive(Debug, Default)]
+pub(crate) struct Bases {
+    /// Newest first.
+    pub(crate) usable: Vec<Base>,
+    /// Those whose manifest is damaged or of an unknown version.
+    pub(crate) unusable: Vec<(Label, Error)>,
+}
+
+impl Base {
+    /// Reads what the driver wrote into a manifest; the error says what is wrong.
+    pub(super) fn read(header: Header, cluster: SystemIdentifier) -> Result<Self> {
+        let refuse = |kind, why: String| {
+            Error::new(kind, "use recovery point", header.label.to_string()).because(why)
+        };
+        let version = header
+            .source
+            .get("version")
+            .and_then(serde_json::Value::as_u64);
+        if version != Some(u64::from(VERSION)) {
+            return Err(refuse(
+                ErrorKind::Unsupported,
+                format!("its description has version {version:?}, this `dr` knows {VERSION}"),
+            ));
+        }
+        let source: Source = serde_json::from_value(header.source.clone())
+            .map_err(|error| refuse(ErrorKind::Corrupt, error.to_string()))?;
+        if source.system_identifier != cluster {
+            let why = format!(
+                "it is of cluster {}, not {cluster}",
+                source.system_identifier
+            );
+            return Err(refuse(ErrorKind::Corrupt, why));
+        }
+        Ok(Self {
+            label: header.label,
+            source,
+            stats: header.stats,
+        })
+    }
+
+    /// Returns what everybody may know of it.
+    pub(crate) fn recovery_point(&self) -> RecoveryPoint {
+        RecoveryPoint {
+            label: self.label.to_string(),
+            system_identifier: self.source.system_identifier,
+            timeline: self.source.timeline,
+            start: self.source.start,
+            stop: self.source.stop,
+            started_at: self.source.started_at,
+            stopped_at: self.source.stopped_at,
+            database_bytes: self.stats.file_bytes,
+            stored_bytes: self.stats.stored_bytes,
+        }
+    }
+
+    /// Returns where the log that it needs begins: a server reads whole segments.
+    pub(crate) fn log_start(&self) -> Lsn {
+        self.source.segment_bytes.start_of(self.source.start)
+    }
+}
+
+impl PostgresDriver {
+    /// Returns the repository of a cluster's base backups in a store.
+    pub(crate) fn repository(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        cluster: SystemIdentifier,
+    ) -> Result<Repository> {
+        Ok(Repository::new(
+            Arc::clone(store),
+            format!("postgres/{cluster}"),
+        )?)
+    }
+
+    /// Lists the base backups of a cluster in a store.
+    pub(crate) async fn bases(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        cluster: SystemIdentifier,
+    ) -> Result<Bases> {
+        let listing = self.repository(store, cluster)?.list().await?;
+        let mut bases = Bases::default();
+        for (label, error) in listing.unusable {
+            bases.unusable.push((label, error.into()));
+        }
+        for header in listing.backups {
+            let label = header.label.clone();
+            match Base::read(header, cluster) {
+                Ok(base) => bases.usable.push(base),
+                Err(error) => bases.unusable.push((label, error)),
+            }
+        }
+        bases
+            .usable
+            .sort_by(|a, b| (b.source.stopped_at, &b.label).cmp(&(a.source.stopped_at, &a.label)));
+        Ok(bases)
+    }
+
+    /// Returns the cluster that any readable record of the register is about: its identity never changes, so that a
+    /// copy will do.
+    pub(crate) async fn known_cluster(&self) -> Option<SystemIdentifier> {
+        let views = self.parts().register.read_copies().await;
+        views.into_iter().find_map(|view| {
+            let record = view.newest.ok().flatten()?;
+            let claim = record.clusters.get(&self.resource().resource)?;
+            Some(claim.system_identifier)
+        })
+    }
+
+    /// Returns the cluster that is restored from a store: the register's, or the only one that the store knows.
+    pub(crate) async fn cluster_in(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        operation: &str,
+    ) -> Result<SystemIdentifier> {
+        if let Some(cluster) = self.known_cluster().await {
+            return Ok(cluster);
+        }
+        let found = self.clusters_in(store).await?;
+        match found.as_slice() {
+            [cluster] => Ok(*cluster),
+            [] => Err(
+                Error::new(ErrorKind::NotFound, operation, self.resource().to_string()).because(
+                    format!(
+                        "{} holds nothing of any PostgreSQL cluster",
+                        store.location()
+                    ),
+                ),
+            ),
+            several => {
+                let names: Vec<String> = several.iter().map(ToString::to_string).collect();
+                Err(self.failed(
+                    operation,
+                    format!(
+                        "the register cannot be read, and {} holds the clusters {}",
+                        store.location(),
+                        names.join(", ")
+                    ),
+                ))
+            }
+        }
+    }
+
+    /// Finds the clusters of which a store holds anything.
+    pub(crate) async fn clusters_in(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+    ) -> Result<Vec<SystemIdentifier>> {
+        const PREFIX: &str = "postgres/";
+        let mut found = Vec::new();
+        let mut after: Option<Key> = None;
+        while let Some(object) = store
+            .list(PREFIX, after.as_ref(), 1)
+            .await?
+            .into_iter()
+            .next()
+        {
+            let rest = object.key.as_str().strip_prefix(PREFIX).unwrap_or_default();
+            let name = rest.split('/').next().unwrap_or_default();
+            after = match name.parse::<SystemIdentifier>() {
+                Ok(cluster) => {
+                    found.push(cluster);
+                    // Leaps over the rest of the cluster: its names sort before this one.
+                    Key::new(format!("{PREFIX}{name}/zzzz")).ok()
+                }
+                Err(_) => Some(object.key),
+            };
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,76 @@
+//! Whether a store holds the log that a backup needs to become consistent (R2).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dr_coordination::chain::{available, read_history};
+use dr_model::RegionName;
+use dr_provider::{Error, ErrorKind, ObjectStore, Result};
+
+use super::base::Source;
+use super::take::OPERATION;
+use crate::driver::PostgresDriver;
+use crate::register::patience;
+
+/// How long the log may take to reach the store after a backup.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// How often the store is looked at meanwhile.
+const INTERVAL: Duration = Duration::from_millis(250);
+
+impl PostgresDriver {
+    /// Says what a store lacks of the log from a backup's start to its stop; `None` if nothing.
+    pub(super) async fn missing_log(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        source: &Source,
+    ) -> Result<Option<String>> {
+        let (cluster, timeline) = (source.system_identifier, source.timeline);
+        let from = source.segment_bytes.start_of(source.start);
+        let pieces = available(&**store, cluster, timeline, patience()).await?;
+        let there = pieces
+            .iter()
+            .any(|piece| piece.from <= from && source.stop <= piece.to);
+        if !there {
+            let has = match pieces.last() {
+                None => "has none of it".to_owned(),
+                Some(last) => format!("has {} to {}", last.from, last.to),
+            };
+            return Ok(Some(format!(
+                "it needs the log of timeline {timeline} from {from} to {}, and {} {has}",
+                source.stop,
+                store.location()
+            )));
+        }
+        if timeline.0 > 1 && read_history(&**store, cluster, timeline).await?.is_none() {
+            return Ok(Some(format!(
+                "{} does not hold the history of timeline {timeline}",
+                store.location()
+            )));
+        }
+        Ok(None)
+    }
+
+    /// Waits until the store of `region` holds the log of a backup just taken.
+    pub(super) async fn await_log(&self, region: &RegionName, source: &Source) -> Result<()> {
+        let store = self.store(region)?;
+        let deadline = self.clock().elapsed() + LIMIT;
+        loop {
+            let Some(missing) = self.missing_log(store, source).await? else {
+                return Ok(());
+            };
+            if self.clock().elapsed() >= deadline {
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    OPERATION,
+                    self.resource().to_string(),
+                )
+                .because(format!("after {} s {missing}", LIMIT.as_secs()))
+                .with_hint(format!(
+                    "no receiver ships the log into {region}: is `dr daemon --region {region}` running?"
+                )));
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+}

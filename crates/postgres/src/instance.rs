@@ -1,0 +1,201 @@
+//! Talking to one instance of the cluster.
+
+use std::time::Duration;
+
+use dr_model::{Lsn, RegionName, SystemIdentifier, TimelineId};
+use dr_pgwire::{Config, Connection, Rows, sql_state};
+use dr_provider::{Error, ErrorKind, Result};
+
+use crate::driver::PostgresDriver;
+
+/// How long connecting to an instance may take.
+///
+/// A dead host answers nothing; a failover observes every region at once and waits this long at most.
+pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long an administrative statement may take.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
+
+/// A connection for administrative statements, each within a time limit.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    connection: Connection,
+    subject: String,
+}
+
+/// What an instance says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) system_identifier: SystemIdentifier,
+    pub(crate) in_recovery: bool,
+    /// Of a primary the timeline that it writes, of a standby the one that it has replayed up to.
+    pub(crate) timeline: TimelineId,
+    /// Flushed (primary) or received and flushed (standby).
+    pub(crate) position: Lsn,
+    /// Replayed, on a standby.
+    pub(crate) replayed: Option<Lsn>,
+    /// Whether a walreceiver runs, on a standby.
+    pub(crate) receiving: bool,
+}
+
+impl PostgresDriver {
+    /// Returns how to connect to the instance in `region`.
+    pub(crate) fn connection_config(&self, region: &RegionName) -> Result<Config> {
+        let instance = self.instance_options(region)?;
+        let options = self.options();
+        let mut config = Config::new(
+            instance.address.clone(),
+            instance.port,
+            options.user.clone(),
+        );
+        config.database = Some(options.database.clone());
+        config.password = match &options.password {
+            Some(reference) => {
+                let secret = self.secrets().resolve(reference)?;
+                Some(secret.expose().to_owned().into())
+            }
+            None => None,
+        };
+        config.tls = options.tls.clone();
+        config.connect_timeout = CONNECT_LIMIT;
+        Ok(config)
+    }
+
+    /// Connects to the instance in `region`.
+    pub(crate) async fn connect(&self, region: &RegionName) -> Result<Instance> {
+        let config = self.connection_config(region)?;
+        let subject = format!("{} in {region} ({})", self.resource(), config.target());
+        let connection = Connection::connect(&config)
+            .await
+            .map_err(|error| translate("connect to", &subject, error))?;
+        Ok(Instance {
+            connection,
+            subject,
+        })
+    }
+}
+
+impl Instance {
+    /// Runs statements within the usual limit.
+    pub(crate) async fn query(&mut self, operation: &str, sql: &str) -> Result<Rows> {
+        self.query_within(operation, sql, STATEMENT_LIMIT).await
+    }
+
+    /// Runs statements within `limit`. After a time-out it is unknown whether they took effect.
+    pub(crate) async fn query_within(
+        &mut self,
+        operation: &str,
+        sql: &str,
+        limit: Duration,
+    ) -> Result<Rows> {
+        match tokio::time::timeout(limit, self.connection.query(sql)).await {
+            Ok(answer) => answer.map_err(|error| translate(operation, &self.subject, error)),
+            Err(_) => Err(Error::new(ErrorKind::Unknown, operation, &self.subject)
+                .because(format!("no answer within {} s", limit.as_secs_f64()))),
+        }
+    }
+
+    /// Returns the first column of the only row.
+    pub(crate) async fn scalar<T: dr_pgwire::FromText>(
+        &mut self,
+        operation: &str,
+        sql: &str,
+    ) -> Result<T> {
+        let rows = self.query(operation, sql).await?;
+        let value = rows.only().and_then(|row| row.get(0));
+        value.map_err(|error| translate(operation, &self.subject, error))
+    }
+
+    /// Returns the name of the instance for messages.
+    pub(crate) fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// Asks the instance who and where it is.
+    pub(crate) async fn position(&mut self) -> Result<Position> {
+        let operation = "read the WAL position of";
+        let in_recovery: bool = self.scalar(operation, "select pg_is_in_recovery()").await?;
+        let sql = if in_recovery {
+            STANDBY_POSITION
+        } else {
+            PRIMARY_POSITION
+        };
+        let rows = self.query(operation, sql).await?;
+        let read = || {
+            let row = rows.only()?;
+            Ok(Position {
+                system_identifier: row.get("system_identifier")?,
+                in_recovery,
+                timeline: row.get("timeline")?,
+                position: row.get::<Option<Lsn>>("position")?.unwrap_or(Lsn::INVALID),
+                replayed: row.get("replayed")?,
+                receiving: row.get("receiving")?,
+            })
+        };
+        read().map_err(|error| translate(operation, &self.subject, error))
+    }
+}
+
+/// The timeline is read from the name of the segment being written: the control file shows the old one until the first
+/// checkpoint after a promotion.
+const PRIMARY_POSITION: &str = "select s.system_identifier, \
+    ('x' || substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8))::bit(32)::int as timeline, \
+    pg_current_wal_flush_lsn() as position, null::pg_lsn as replayed, false as receiving \
+    from pg_control_system() s";
+
+/// A standby that has only ever read an archive has received nothing: what it has replayed is what it has.
+const STANDBY_POSITION: &str = "select s.system_identifier, \
+    coalesce(r.received_tli, c.timeline_id) as timeline, \
+    greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) as position, \
+    pg_last_wal_replay_lsn() as replayed, r.pid is not null as receiving \
+    from pg_control_system() s cross join pg_control_checkpoint() c \
+    left join pg_stat_wal_receiver r on true";
+
+/// Turns an error of the wire into one of the seam: what it means for the caller, and what to do about it.
+pub(crate) fn translate(operation: &str, subject: &str, error: dr_pgwire::Error) -> Error {
+    use dr_pgwire::Error as Wire;
+    let (kind, hint) = match &error {
+        Wire::Connect { .. } | Wire::ConnectTimeout { .. } => (ErrorKind::Unavailable, None),
+        Wire::Tls { .. } | Wire::TlsRefused { .. } | Wire::CaFile { .. } => (
+            ErrorKind::Denied,
+            Some("check `tls` of the resource and the server's certificate"),
+        ),
+        Wire::PasswordRequired { .. } | Wire::Scram { .. } => (
+            ErrorKind::Denied,
+            Some("check `password` of the resource and the role's password"),
+        ),
+        Wire::Io { .. } | Wire::Closed { .. } | Wire::Unusable { .. } => (ErrorKind::Unknown, None),
+        Wire::ServerVersion { .. } | Wire::AuthenticationMethod { .. } => {
+            (ErrorKind::Unsupported, None)
+        }
+        Wire::Server(_) => match error.sql_state().unwrap_or_default() {
+            sql_state::CANNOT_CONNECT_NOW | "53300" => (ErrorKind::Unavailable, None),
+            sql_state::ADMIN_SHUTDOWN | sql_state::CRASH_SHUTDOWN | sql_state::QUERY_CANCELED => {
+                (ErrorKind::Unknown, None)
+            }
+            sql_state::INVALID_AUTHORIZATION | sql_state::INVALID_PASSWORD => (
+                ErrorKind::Denied,
+                Some(
+                    "check the role, its password and `pg_hba.conf`; `dr init --sql` prints what is needed",
+                ),
+            ),
+            sql_state::INSUFFICIENT_PRIVILEGE => (
+                ErrorKind::Denied,
+                Some(
+                    "`dr check --online` names the missing grant; `dr init --sql` prints all of them",
+                ),
+            ),
+            sql_state::UNDEFINED_OBJECT | sql_state::UNDEFINED_FILE => (ErrorKind::NotFound, None),
+            sql_state::DUPLICATE_OBJECT => (ErrorKind::AlreadyExists, None),
+            sql_state::OBJECT_IN_USE => (ErrorKind::Conflict, None),
+            sql_state::DATA_CORRUPTED => (ErrorKind::Corrupt, None),
+            _ => (ErrorKind::Failed, None),
+        },
+        _ => (ErrorKind::Failed, None),
+    };
+    let translated = Error::new(kind, operation, subject).because(error);
+    match hint {
+        Some(hint) => translated.with_hint(hint),
+        None => translated,
+    }
+}

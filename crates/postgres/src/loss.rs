@@ -1,0 +1,133 @@
+//! What moving the primary to a region would lose (PROTOCOL 8), from facts alone.
+
+use dr_model::RegionName;
+use dr_model::loss::{Bound, Estimate};
+use dr_provider::driver::{Facts, Instance, LogFacts, LossFacts, Role};
+use jiff::SignedDuration;
+
+use crate::options::Options;
+
+/// How long before the seal the promise conditions must have held at the latest (PROTOCOL 5).
+pub(crate) const PROMISE_AGE: SignedDuration = SignedDuration::from_secs(10);
+
+/// Computes the loss of moving to `target`: pure.
+pub(crate) fn loss(options: &Options, target: &RegionName, facts: &Facts) -> LossFacts {
+    let mut because = Vec::new();
+    let Some(log) = log_of(target, facts, &mut because) else {
+        return LossFacts {
+            estimate: None,
+            bound: Bound::Growing { since: None },
+            sealing_proves_zero: false,
+            because,
+        };
+    };
+    because.push(format!(
+        "the store of {target} holds the log up to {} (epoch {}, timeline {})",
+        log.end, log.epoch, log.timeline
+    ));
+
+    // The standby usually is ahead of the store; whichever is further is what will be served (PROTOCOL 6).
+    let standby = facts.regions.get(target).map(|region| &region.instance);
+    let mut safe = log.end;
+    if let Some(Instance::Running {
+        role: Role::Standby,
+        timeline,
+        position,
+        ..
+    }) = standby
+    {
+        because.push(format!(
+            "the standby in {target} has received {position} on timeline {timeline}"
+        ));
+        if *timeline == log.timeline {
+            safe = safe.max(*position);
+        }
+    }
+
+    let missing_bytes = log.primary_end.bytes_since(safe);
+    // What covers all that the primary had said at last contact covers that moment.
+    let covered = if missing_bytes == 0 {
+        log.received_at
+    } else {
+        log.covered_at
+    };
+    let estimate = covered.zip(log.received_at).map(|(covered, last_contact)| {
+        let delay_seconds = last_contact.duration_since(covered).as_secs_f64().max(0.0);
+        let commits = match (missing_bytes, log.commits_per_second) {
+            (0, _) => Some(0),
+            (_, Some(rate)) => Some(rounded_up(rate * delay_seconds)),
+            (_, None) => None,
+        };
+        Estimate {
+            delay_seconds,
+            missing_bytes,
+            commits,
+            last_contact,
+        }
+    });
+    if estimate.is_none() {
+        because.push("no part of the log says that it covered all of the primary's".to_owned());
+    }
+    LossFacts {
+        estimate,
+        bound: Bound::Growing { since: covered },
+        sealing_proves_zero: promise(options, target, facts, log, &mut because),
+        because,
+    }
+}
+
+fn log_of<'a>(
+    target: &RegionName,
+    facts: &'a Facts,
+    because: &mut Vec<String>,
+) -> Option<&'a LogFacts> {
+    match facts.regions.get(target).map(|region| &region.log) {
+        None => because.push(format!("{target} was not looked at")),
+        Some(Err(why)) => because.push(format!("the store of {target} could not be read: {why}")),
+        Some(Ok(None)) => because.push(format!("the store of {target} holds no log")),
+        Some(Ok(Some(log))) => return Some(log),
+    }
+    None
+}
+
+/// Tells whether a seal now would prove that nothing acknowledged is lost.
+fn promise(
+    options: &Options,
+    target: &RegionName,
+    facts: &Facts,
+    log: &LogFacts,
+    because: &mut Vec<String>,
+) -> bool {
+    if !options.sync.contains(target) {
+        return false;
+    }
+    match log.promise {
+        None => because
+            .push("conditional: the conditions of synchronous mode were never recorded".to_owned()),
+        Some((false, at)) => {
+            because.push(format!(
+                "conditional: the conditions of synchronous mode did not hold at {at:.3}"
+            ));
+        }
+        Some((true, at)) if facts.observed_at.duration_since(at) > PROMISE_AGE => {
+            because.push(format!(
+                "conditional: the conditions of synchronous mode last held at {at:.3}, more than {} s ago",
+                PROMISE_AGE.as_secs()
+            ));
+        }
+        Some((true, at)) => {
+            because.push(format!(
+                "the conditions of synchronous mode held at {at:.3}"
+            ));
+            return true;
+        }
+    }
+    false
+}
+
+fn rounded_up(value: f64) -> u64 {
+    value.ceil().clamp(0.0, 1e15) as u64
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! Looking at the cluster in its regions: instances through SQL, or through their host when no server answers, and the
+//! log through the stores. What cannot be seen is a fact of its own.
+
+use std::collections::BTreeMap;
+
+use dr_coordination::chain::{newest_chain, summarise};
+use dr_model::{RegionName, SystemIdentifier};
+use dr_provider::Result;
+use dr_provider::driver::{Backup, Facts, Instance, LogFacts, RegionFacts, Role};
+use dr_provider::error::chain;
+use dr_provider::host::PathKind;
+use futures::future::join_all;
+use serde_json::{Value, json};
+
+use crate::actions::processes;
+use crate::driver::PostgresDriver;
+use crate::register::patience;
+
+/// Chunk headers looked at for the rate of commits: at most a minute of them at full speed.
+const HEADERS: usize = 64;
+
+impl PostgresDriver {
+    /// Looks at the given regions, all at once.
+    pub(crate) async fn observe_regions(&self, regions: &[RegionName]) -> Facts {
+        let observed_at = self.clock().now();
+        let claimed = self.claimed_cluster().await;
+        let seen = join_all(
+            regions
+                .iter()
+                .map(|region| self.observe_region(region, claimed)),
+        )
+        .await;
+        let mut facts = Facts {
+            observed_at,
+            system_identifier: claimed,
+            regions: BTreeMap::new(),
+        };
+        for (region, (identifier, region_facts)) in regions.iter().zip(seen) {
+            facts.system_identifier = facts.system_identifier.or(identifier);
+            facts.regions.insert(region.clone(), region_facts);
+        }
+        facts
+    }
+
+    /// Returns the cluster that the newest epoch is about; copies will do, because a cluster's identity never changes.
+    async fn claimed_cluster(&self) -> Option<SystemIdentifier> {
+        let views = self.parts().register.read_copies().await;
+        views.into_iter().find_map(|view| {
+            let record = view.newest.ok().flatten()?;
+            record
+                .clusters
+                .get(&self.resource().resource)
+                .map(|claim| claim.system_identifier)
+        })
+    }
+
+    async fn observe_region(
+        &self,
+        region: &RegionName,
+        claimed: Option<SystemIdentifier>,
+    ) -> (Option<SystemIdentifier>, RegionFacts) {
+        let (identifier, instance, detail) = self.observe_instance(region).await;
+        let log = match claimed.or(identifier) {
+            Some(cluster) => self
+                .observe_log(region, cluster)
+                .await
+                .map_err(|error| chain(&error)),
+            None => Err("the cluster's system identifier is not known".to_owned()),
+        };
+        (
+            identifier,
+            RegionFacts {
+                instance,
+                log,
+                detail,
+            },
+        )
+    }
+
+    async fn observe_instance(
+        &self,
+        region: &RegionName,
+    ) -> (Option<SystemIdentifier>, Instance, Value) {
+        let Ok(options) = self.instance_options(region) else {
+            return (None, Instance::NotConfigured, Value::Null);
+        };
+        let detail = json!({ "host": options.host, "data_directory": options.data_directory });
+        let looked = async {
+            let mut connection = self.connect(region).await?;
+            connection.position().await
+        };
+        match looked.await {
+            Ok(position) => {
+                let instance = Instance::Running {
+                    role: if position.in_recovery {
+                        Role::Standby
+                    } else {
+                        Role::Primary
+                    },
+                    timeline: position.timeline,
+                    position: position.position,
+                    replayed: position.replayed,
+                };
+                (Some(position.system_identifier), instance, detail)
+            }
+            Err(error) => {
+                let instance = match self.state_by_host(region).await {
+                    Ok(Some(instance)) => instance,
+                    Ok(None) => Instance::Unreachable { why: chain(&error) },
+                    Err(other) => {
+                        let why = format!("{}; {}", chain(&error), chain(&other));
+                        Instance::Unreachable { why }
+                    }
+                };
+                (None, instance, detail)
+            }
+        }
+    }
+
+    /// Asks the host what the server does that does not answer; `None` if it runs all the same.
+    async fn state_by_host(&self, region: &RegionName) -> Result<Option<Instance>> {
+        let directory = &self.instance_options(region)?.data_directory;
+        let host = self.host(region)?;
+        match host.kind(directory).await? {
+            PathKind::Missing | PathKind::EmptyDirectory => Ok(Some(Instance::Absent)),
+            PathKind::Directory => {
+                let left = processes(&**host, directory).await?;
+                Ok(left.is_empty().then_some(Instance::Stopped))
+            }
+            PathKind::File | PathKind::Other => Ok(None),
+        }
+    }
+
+    /// Reads what the region's store holds of the newest epoch's log.
+    async fn observe_log(
+        &self,
+        region: &RegionName,
+        cluster: SystemIdentifier,
+    ) -> Result<Option<LogFacts>> {
+        let store = self.store(region)?;
+        let Some(newest) = newest_chain(&**store, cluster).await? else {
+            return Ok(None);
+        };
+        let Some(summary) = summarise(&**store, &newest, HEADERS, patience()).await? else {
+            return Ok(None);
+        };
+        let recovery_points = Backup::list(self, store).await?;
+        Ok(Some(LogFacts {
+            epoch: newest.epoch,
+            timeline: newest.timeline,
+            start: summary.origin,
+            end: summary.end,
+            sealed: summary.seal.is_some(),
+            primary_end: summary.primary_end.unwrap_or(summary.end),
+            received_at: summary.received_at,
+            last_commit_at: summary.last_commit_at,
+            commits_per_second: summary.commits_per_second,
+            covered_at: summary.covered_at,
+            promise: summary
+                .promise
+                .map(|promise| (promise.held, promise.checked_at)),
+            recovery_points: recovery_points
+                .into_iter()
+                .filter(|point| point.system_identifier == cluster)
+                .collect(),
+        }))
+    }
+}

@@ -1,0 +1,130 @@
+//! What the configuration says of a PostgreSQL cluster.
+
+mod read;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dr_model::RegionName;
+use dr_pgwire::{Host as Address, TlsMode};
+
+/// A cluster: one primary and its standbys, known by one system identifier.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Regions other than the primary's whose stores every commit waits for (PROTOCOL 5).
+    pub sync: Vec<RegionName>,
+    /// The role that `dr` connects as.
+    pub user: String,
+    /// The reference to its password, resolved only when a connection is made; `None` if the server asks for none.
+    pub password: Option<String>,
+    /// The database with the schema `dr`.
+    pub database: String,
+    /// TLS towards the servers.
+    pub tls: TlsMode,
+    /// Time between two heartbeat rows: the resolution at which a recovery point actual is measured.
+    pub heartbeat: Duration,
+    /// Whether a slot may hold back WAL without a limit (`slot: unlimited`).
+    pub slot_unlimited: bool,
+    /// The instances by region.
+    pub instances: BTreeMap<RegionName, InstanceOptions>,
+}
+
+/// An instance of the cluster in one region.
+#[derive(Clone, Debug)]
+pub struct InstanceOptions {
+    /// The host that commands run on: `local` or `ssh://user@name`.
+    pub host: String,
+    /// Where the server listens.
+    pub address: Address,
+    /// Its TCP port, or the number in the name of its Unix socket.
+    pub port: u16,
+    /// Its data directory on the host.
+    pub data_directory: PathBuf,
+    /// Whether a standby is kept running here while the region is not primary.
+    pub standby: StandbyPolicy,
+    /// Settings written into an instance that is rebuilt here, beside its port: what the restored configuration files,
+    /// which are those of the old primary, have to differ in.
+    pub settings: BTreeMap<String, String>,
+    /// The command that starts the server; `pg_ctl start` when absent.
+    pub start: Option<Vec<String>>,
+    /// The command that stops the server; `pg_ctl stop` when absent.
+    pub stop: Option<Vec<String>>,
+}
+
+/// Whether a region keeps a standby.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StandbyPolicy {
+    /// A running standby: promoted on failover.
+    Warm,
+    /// None: rebuilt from the store on failover.
+    None,
+}
+
+impl Options {
+    /// Returns the name under which the receiver of `region` streams: its slot and its `application_name`.
+    #[must_use]
+    pub fn receiver_name(region: &RegionName) -> String {
+        format!("dr_{}", region.to_identifier())
+    }
+
+    /// Returns the value of `synchronous_standby_names` that makes commits wait for the listed stores, or an empty text
+    /// if none is listed.
+    #[must_use]
+    pub fn synchronous_standby_names(&self) -> String {
+        // One region keeps PROTOCOL 5's form. With several, every one of them has to confirm.
+        match self.sync.len() {
+            0 => String::new(),
+            count => {
+                let names: Vec<String> = self.sync.iter().map(Self::receiver_name).collect();
+                format!("FIRST {count} ({})", names.join(", "))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn region(name: &str) -> RegionName {
+        name.parse().unwrap()
+    }
+
+    pub(crate) fn options() -> Options {
+        let instance = |port, directory: &str| InstanceOptions {
+            host: "local".to_owned(),
+            address: "127.0.0.1".into(),
+            port,
+            data_directory: directory.into(),
+            standby: StandbyPolicy::Warm,
+            settings: BTreeMap::new(),
+            start: None,
+            stop: None,
+        };
+        Options {
+            sync: Vec::new(),
+            user: "dr".to_owned(),
+            password: None,
+            database: "postgres".to_owned(),
+            tls: TlsMode::Disable,
+            heartbeat: Duration::from_secs(10),
+            slot_unlimited: false,
+            instances: BTreeMap::from([
+                (region("us-east-1"), instance(5501, "/data/east")),
+                (region("us-west-2"), instance(5502, "/data/west")),
+            ]),
+        }
+    }
+
+    #[test]
+    fn names_follow_the_protocol() {
+        let mut options = options();
+        assert_eq!(options.synchronous_standby_names(), "");
+        options.sync = vec![region("us-west-2")];
+        assert_eq!(
+            options.synchronous_standby_names(),
+            "FIRST 1 (dr_us_west_2)"
+        );
+    }
+}

@@ -1,0 +1,413 @@
+//! Deciding what reaches a goal: pure, from facts alone.
+
+use std::fmt::Write;
+
+use dr_model::{Epoch, RegionName};
+use dr_provider::driver::{
+    Action, Dependency, Facts, Goal, Instance, LogFacts, Plane, RecoveryPoint, RegionFacts, Role,
+    Undo,
+};
+use dr_provider::{Error, ErrorKind, Result};
+
+use crate::actions::{Log, Work};
+use crate::driver::PostgresDriver;
+
+/// What stands in an [`Action`] beside its parameters.
+struct Shown {
+    summary: String,
+    current: Option<String>,
+    intended: Option<String>,
+    undo: Undo,
+}
+
+impl PostgresDriver {
+    /// Decides what reaches the goal from these facts.
+    pub(crate) fn plan_goal(&self, goal: &Goal, facts: &Facts) -> Result<Vec<Action>> {
+        match goal {
+            Goal::Fence { region } => self.plan_fence(region, facts),
+            Goal::Seal { region, ended } => self.plan_seal(region, *ended, facts),
+            Goal::Promote { region, ended } => self.plan_promote(region, *ended, facts),
+            Goal::Restore { region, ended } => self.plan_restore(region, *ended, facts),
+            Goal::Rearm { region } => self.plan_rearm(region),
+        }
+    }
+
+    fn plan_fence(&self, region: &RegionName, facts: &Facts) -> Result<Vec<Action>> {
+        let instance = self.instance_options(region)?;
+        let current = match facts.regions.get(region).map(|seen| &seen.instance) {
+            Some(Instance::Running {
+                role: Role::Primary,
+                ..
+            }) => "a running primary",
+            Some(Instance::Running {
+                role: Role::Standby,
+                ..
+            }) => "a running standby",
+            Some(Instance::Stopped) => "stopped",
+            Some(Instance::Absent) => "no data directory",
+            _ => "unknown",
+        };
+        Ok(vec![self.action(
+            Work::StopOldPrimary { region: region.clone() },
+            region,
+            Shown {
+                summary: format!(
+                    "leave standby.signal in {} on {}, stop the server there, prove that no process of it is left",
+                    instance.data_directory.display(),
+                    instance.host
+                ),
+                current: Some(current.to_owned()),
+                intended: Some("stopped, and a standby when started again".to_owned()),
+                undo: Undo::Reversible("remove standby.signal and start the server, in a new epoch".to_owned()),
+            },
+        )])
+    }
+
+    fn plan_seal(&self, region: &RegionName, ended: Epoch, facts: &Facts) -> Result<Vec<Action>> {
+        let seen = self.seen(region, facts, "plan the seal of")?;
+        let log = self.log(region, ended, facts)?;
+        let mut actions = Vec::new();
+        let mut end = match &seen.log {
+            Ok(Some(held)) => held.end.to_string(),
+            _ => "nothing yet".to_owned(),
+        };
+        if let Instance::Running {
+            role: Role::Standby,
+            position,
+            ..
+        } = &seen.instance
+        {
+            actions.push(self.action(
+                Work::DetachStandby {
+                    region: region.clone(),
+                },
+                region,
+                Shown {
+                    summary: format!("take the standby in {region} off its primary"),
+                    current: Some(format!("received {position}")),
+                    intended: Some("primary_conninfo = ''".to_owned()),
+                    undo: Undo::Reversible("set primary_conninfo again".to_owned()),
+                },
+            ));
+            actions.push(self.action(
+                Work::ArchiveSurplus {
+                    region: region.clone(),
+                    log,
+                },
+                region,
+                Shown {
+                    summary: format!(
+                        "put into the store of {region} what the standby has received beyond it"
+                    ),
+                    current: Some(format!("store {end}, standby {position}")),
+                    intended: Some("the further of the two".to_owned()),
+                    undo: Undo::Compensable("not needed: the log only grows".to_owned()),
+                },
+            ));
+            if let Ok(Some(held)) = &seen.log {
+                end = held.end.max(*position).to_string();
+            }
+        }
+        actions.push(self.action(
+            Work::SealLog {
+                region: region.clone(),
+                log,
+            },
+            region,
+            Shown {
+                summary: format!(
+                    "seal timeline {} of epoch {ended} in the store of {region}",
+                    log.timeline
+                ),
+                current: Some(format!("open, ends at {end}")),
+                intended: Some(format!("sealed for epoch {}", ended.next())),
+                undo: Undo::Compensable(
+                    "a new epoch for the old primary, from the sealed position".to_owned(),
+                ),
+            },
+        ));
+        Ok(actions)
+    }
+
+    fn plan_promote(
+        &self,
+        region: &RegionName,
+        ended: Epoch,
+        facts: &Facts,
+    ) -> Result<Vec<Action>> {
+        let operation = "plan the promotion of";
+        let seen = self.seen(region, facts, operation)?;
+        let log = self.log(region, ended, facts)?;
+        match &seen.instance {
+            Instance::Running {
+                role: Role::Standby,
+                timeline,
+                ..
+            } if *timeline == log.timeline => {}
+            Instance::Running {
+                role: Role::Standby,
+                timeline,
+                ..
+            } => {
+                return Err(self.failed(
+                    operation,
+                    format!(
+                        "the standby in {region} is on timeline {timeline}, epoch {ended} writes timeline {}",
+                        log.timeline
+                    ),
+                ));
+            }
+            other => {
+                return Err(self.failed(
+                    operation,
+                    format!("no standby runs in {region}: {}", describe(other)),
+                ));
+            }
+        }
+        Ok(vec![
+            self.plan_replay(region, log),
+            self.plan_promotion(region, log, ended),
+        ])
+    }
+
+    fn plan_restore(
+        &self,
+        region: &RegionName,
+        ended: Epoch,
+        facts: &Facts,
+    ) -> Result<Vec<Action>> {
+        let operation = "plan the restore of";
+        let seen = self.seen(region, facts, operation)?;
+        let log = self.log(region, ended, facts)?;
+        let instance = self.instance_options(region)?;
+        let directory = instance.data_directory.display();
+        if seen.instance != Instance::Absent {
+            return Err(self
+                .failed(
+                    operation,
+                    format!(
+                        "`{directory}` in {region} is not proven to be empty: {}",
+                        describe(&seen.instance)
+                    ),
+                )
+                .with_hint(
+                    "a restore never overwrites: stop the server there and move the directory away",
+                ));
+        }
+        let held = match &seen.log {
+            Ok(Some(held)) => held,
+            Ok(None) => {
+                return Err(self.failed(operation, format!("the store of {region} holds no log")));
+            }
+            Err(why) => return Err(self.failed(operation, format!("the store of {region}: {why}"))),
+        };
+        let point = usable(held).ok_or_else(|| {
+            self.failed(
+                operation,
+                format!(
+                    "no recovery point in the store of {region} is complete before {}",
+                    held.end
+                ),
+            )
+            .with_hint("`dr recovery-point list` shows what each store holds")
+        })?;
+        let mut summary = format!("rebuild {directory} from recovery point {}", point.label);
+        write!(summary, " ({} MiB)", point.database_bytes >> 20)
+            .expect("writing to a string cannot fail");
+        Ok(vec![
+            self.action(
+                Work::RestoreBase {
+                    region: region.clone(),
+                    log,
+                    label: point.label.clone(),
+                },
+                region,
+                Shown {
+                    summary,
+                    current: Some("empty".to_owned()),
+                    intended: Some(format!("as of {} and what follows it", point.stop)),
+                    undo: Undo::Reversible("remove the directory".to_owned()),
+                },
+            ),
+            self.action(
+                Work::StartRestored {
+                    region: region.clone(),
+                },
+                region,
+                Shown {
+                    summary: format!(
+                        "start the server in {region} as a standby that replays from the store"
+                    ),
+                    current: Some("stopped".to_owned()),
+                    intended: Some("a standby that answers queries".to_owned()),
+                    undo: Undo::Reversible("stop it".to_owned()),
+                },
+            ),
+            self.plan_replay(region, log),
+            self.plan_promotion(region, log, ended),
+        ])
+    }
+
+    fn plan_rearm(&self, region: &RegionName) -> Result<Vec<Action>> {
+        self.instance_options(region)?;
+        Ok(vec![self.action(
+            Work::ConfirmProtection {
+                region: region.clone(),
+            },
+            region,
+            Shown {
+                summary: format!(
+                    "see the log of the new primary in {region} reach the region's store"
+                ),
+                current: Some("UNPROTECTED".to_owned()),
+                intended: Some("the daemon ships the log of the new epoch".to_owned()),
+                undo: Undo::ReadOnly,
+            },
+        )])
+    }
+
+    fn plan_replay(&self, region: &RegionName, log: Log) -> Action {
+        self.action(
+            Work::ReplayTail { region: region.clone(), log },
+            region,
+            Shown {
+                summary: format!("let the standby in {region} replay up to the seal, from the store where it has to"),
+                current: None,
+                intended: Some("replayed to the last complete record before the seal".to_owned()),
+                undo: Undo::Compensable("not needed: replay only goes forward".to_owned()),
+            },
+        )
+    }
+
+    fn plan_promotion(&self, region: &RegionName, log: Log, ended: Epoch) -> Action {
+        self.action(
+            Work::PromoteStandby {
+                region: region.clone(),
+                log,
+            },
+            region,
+            Shown {
+                summary: format!("promote the server in {region}"),
+                current: Some(format!("standby on timeline {}", log.timeline)),
+                intended: Some(format!("primary of epoch {}", ended.next())),
+                undo: Undo::Irreversible("a promoted server has a history of its own".to_owned()),
+            },
+        )
+    }
+
+    fn seen<'a>(
+        &self,
+        region: &RegionName,
+        facts: &'a Facts,
+        operation: &str,
+    ) -> Result<&'a RegionFacts> {
+        facts
+            .regions
+            .get(region)
+            .ok_or_else(|| self.failed(operation, format!("nothing was seen of {region}")))
+    }
+
+    /// Returns the chain of the epoch being ended, as far as the facts tell it.
+    fn log(&self, region: &RegionName, ended: Epoch, facts: &Facts) -> Result<Log> {
+        let operation = "plan the end of the log of";
+        let seen = self.seen(region, facts, operation)?;
+        let unseen = |why: String| {
+            Error::new(
+                ErrorKind::Unavailable,
+                operation,
+                self.resource().to_string(),
+            )
+            .because(why)
+        };
+        let system_identifier = facts
+            .system_identifier
+            .ok_or_else(|| unseen("its system identifier could not be learnt".to_owned()))?;
+        let timeline = match (&seen.log, &seen.instance) {
+            (Err(why), _) => return Err(unseen(format!("the store of {region}: {why}"))),
+            (Ok(Some(held)), _) if held.epoch == ended => held.timeline,
+            // No receiver has written for this epoch yet: the standby says which timeline it follows.
+            (Ok(_), Instance::Running { timeline, .. }) => *timeline,
+            (Ok(_), _) => {
+                return Err(unseen(format!(
+                    "the store of {region} holds no log of epoch {ended}"
+                )));
+            }
+        };
+        Ok(Log {
+            system_identifier,
+            timeline,
+            epoch: ended,
+        })
+    }
+
+    fn action(&self, work: Work, region: &RegionName, shown: Shown) -> Action {
+        let mut dependencies = Vec::new();
+        let mut depends = |what: String| {
+            dependencies.push(Dependency {
+                region: region.clone(),
+                plane: Plane::Data,
+                what,
+            });
+        };
+        if !matches!(work, Work::SealLog { .. })
+            && let Some(instance) = self.options().instances.get(region)
+        {
+            depends(format!("host {}", instance.host));
+        }
+        if !matches!(
+            work,
+            Work::StopOldPrimary { .. } | Work::DetachStandby { .. }
+        ) && let Some(store) = self.parts().stores.get(region)
+        {
+            depends(format!("store {}", store.location()));
+        }
+        Action {
+            name: work.name().to_owned(),
+            summary: shown.summary,
+            current: shown.current,
+            intended: shown.intended,
+            dependencies,
+            undo: shown.undo,
+            parameters: serde_json::to_value(&work)
+                .expect("parameters are names and numbers, which are always valid JSON"),
+        }
+    }
+}
+
+/// Returns the newest recovery point from which the end of the log can be reached.
+///
+/// Only one of the log's own timeline: the history of others is followed by `dr restore`, with a person to decide.
+fn usable(held: &LogFacts) -> Option<&RecoveryPoint> {
+    held.recovery_points.iter().find(|point| {
+        let within = held.start <= point.start && point.stop <= held.end;
+        point.timeline == held.timeline && within
+    })
+}
+
+fn describe(instance: &Instance) -> String {
+    match instance {
+        Instance::Running {
+            role: Role::Primary,
+            timeline,
+            position,
+            ..
+        } => {
+            format!("a primary on timeline {timeline} at {position}")
+        }
+        Instance::Running {
+            role: Role::Standby,
+            timeline,
+            position,
+            ..
+        } => {
+            format!("a standby on timeline {timeline} at {position}")
+        }
+        Instance::Stopped => "its server is stopped".to_owned(),
+        Instance::Absent => "its data directory is empty".to_owned(),
+        Instance::NotConfigured => "no instance is configured".to_owned(),
+        Instance::Unreachable { why } => format!("it cannot be seen: {why}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,226 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dr_coordination::Actor;
+use dr_coordination::register::Register;
+use dr_model::{Lsn, ManualClock, SystemIdentifier, TimelineId};
+use dr_provider::store::MemoryStore;
+use dr_provider::{ObjectStore, Secret, SecretSource};
+use jiff::Timestamp;
+use rstest::rstest;
+
+use super::*;
+use crate::driver::Parts;
+use crate::options::tests::{options, region};
+
+#[derive(Debug)]
+struct NoSecrets;
+
+impl SecretSource for NoSecrets {
+    fn resolve(&self, text: &str) -> Result<Secret> {
+        Ok(Secret::new(text))
+    }
+}
+
+fn driver() -> PostgresDriver {
+    let store = |name: &str| Arc::new(MemoryStore::new(name)) as Arc<dyn ObjectStore>;
+    let stores: BTreeMap<_, _> = ["us-east-1", "us-west-2"]
+        .map(|name| (region(name), store(name)))
+        .into();
+    PostgresDriver::new(Parts {
+        resource: "orders/database".parse().unwrap(),
+        options: options(),
+        stores: stores.clone(),
+        hosts: BTreeMap::new(),
+        register: Register::new("orders".parse().unwrap(), stores, region("us-west-2")),
+        actor: Actor::new("test", "here", 1),
+        secrets: Arc::new(NoSecrets),
+        clock: Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH)),
+        program: vec!["dr".to_owned()],
+        binaries: "/usr/bin".into(),
+    })
+}
+
+fn point(label: &str, start: u64, stop: u64, timeline: u32) -> RecoveryPoint {
+    RecoveryPoint {
+        label: label.to_owned(),
+        system_identifier: SystemIdentifier(7),
+        timeline: TimelineId(timeline),
+        start: Lsn(start),
+        stop: Lsn(stop),
+        started_at: Timestamp::UNIX_EPOCH,
+        stopped_at: Timestamp::UNIX_EPOCH,
+        database_bytes: 5 << 20,
+        stored_bytes: 1 << 20,
+    }
+}
+
+fn facts(instance: Instance, points: Vec<RecoveryPoint>) -> Facts {
+    let log = LogFacts {
+        epoch: Epoch(1),
+        timeline: TimelineId(1),
+        start: Lsn(100),
+        end: Lsn(1000),
+        sealed: false,
+        primary_end: Lsn(1000),
+        received_at: None,
+        last_commit_at: None,
+        commits_per_second: None,
+        covered_at: None,
+        promise: None,
+        recovery_points: points,
+    };
+    let seen = RegionFacts {
+        instance,
+        log: Ok(Some(log)),
+        detail: serde_json::Value::Null,
+    };
+    Facts {
+        observed_at: Timestamp::UNIX_EPOCH,
+        system_identifier: Some(SystemIdentifier(7)),
+        regions: BTreeMap::from([(region("us-west-2"), seen)]),
+    }
+}
+
+fn standby(timeline: u32) -> Instance {
+    Instance::Running {
+        role: Role::Standby,
+        timeline: TimelineId(timeline),
+        position: Lsn(900),
+        replayed: Some(Lsn(900)),
+    }
+}
+
+fn names(actions: &[Action]) -> Vec<&str> {
+    actions.iter().map(|action| action.name.as_str()).collect()
+}
+
+fn west() -> RegionName {
+    region("us-west-2")
+}
+
+#[test]
+fn a_standby_is_detached_archived_and_then_sealed() {
+    let goal = Goal::Seal {
+        region: west(),
+        ended: Epoch(1),
+    };
+    let actions = driver()
+        .plan_goal(&goal, &facts(standby(1), Vec::new()))
+        .unwrap();
+    assert_eq!(
+        names(&actions),
+        ["detach-standby", "archive-surplus", "seal-log"]
+    );
+    let without = driver()
+        .plan_goal(&goal, &facts(Instance::Absent, Vec::new()))
+        .unwrap();
+    assert_eq!(names(&without), ["seal-log"]);
+}
+
+#[test]
+fn only_fencing_depends_on_the_region_being_left() {
+    let driver = driver();
+    let facts = facts(standby(1), Vec::new());
+    for goal in [
+        Goal::Seal {
+            region: west(),
+            ended: Epoch(1),
+        },
+        Goal::Promote {
+            region: west(),
+            ended: Epoch(1),
+        },
+        Goal::Rearm { region: west() },
+    ] {
+        for action in driver.plan_goal(&goal, &facts).unwrap() {
+            assert!(!action.dependencies.is_empty(), "{}", action.name);
+            assert!(
+                action
+                    .dependencies
+                    .iter()
+                    .all(|needed| needed.region == west())
+            );
+        }
+    }
+    let fence = Goal::Fence {
+        region: region("us-east-1"),
+    };
+    let actions = driver.plan_goal(&fence, &facts).unwrap();
+    assert_eq!(names(&actions), ["stop-old-primary"]);
+    assert_eq!(actions[0].dependencies[0].region, region("us-east-1"));
+}
+
+#[rstest]
+#[case::absent(Instance::Absent)]
+#[case::stopped(Instance::Stopped)]
+#[case::unseen(Instance::Unreachable { why: "no route to host".to_owned() })]
+#[case::other_timeline(standby(2))]
+fn nothing_but_a_running_standby_of_the_timeline_is_promoted(#[case] instance: Instance) {
+    let goal = Goal::Promote {
+        region: west(),
+        ended: Epoch(1),
+    };
+    let error = driver()
+        .plan_goal(&goal, &facts(instance, Vec::new()))
+        .unwrap_err();
+    assert!(error.is_definite(), "a fallback may be taken");
+}
+
+#[test]
+fn a_restore_takes_the_newest_point_that_the_log_completes() {
+    let goal = Goal::Restore {
+        region: west(),
+        ended: Epoch(1),
+    };
+    let points = vec![
+        point("stops-after-the-log", 700, 1100, 1),
+        point("other-timeline", 700, 800, 2),
+        point("good", 500, 600, 1),
+        point("older", 200, 300, 1),
+        point("starts-before-the-log", 50, 90, 1),
+    ];
+    let actions = driver()
+        .plan_goal(&goal, &facts(Instance::Absent, points))
+        .unwrap();
+    assert_eq!(
+        names(&actions),
+        [
+            "restore-base",
+            "start-restored",
+            "replay-tail",
+            "promote-standby"
+        ]
+    );
+    assert!(
+        actions[0].summary.contains("good"),
+        "{}",
+        actions[0].summary
+    );
+    assert!(matches!(actions[3].undo, Undo::Irreversible(_)));
+}
+
+#[rstest]
+#[case::stopped(Instance::Stopped)]
+#[case::running(standby(1))]
+#[case::unseen(Instance::Unreachable { why: "no route to host".to_owned() })]
+fn a_restore_never_overwrites(#[case] instance: Instance) {
+    let goal = Goal::Restore {
+        region: west(),
+        ended: Epoch(1),
+    };
+    let points = vec![point("good", 500, 600, 1)];
+    assert!(driver().plan_goal(&goal, &facts(instance, points)).is_err());
+}
+
+#[test]
+fn without_a_recovery_point_there_is_nothing_to_restore() {
+    let goal = Goal::Restore {
+        region: west(),
+        ended: Epoch(1),
+    };
+    let error = driver()
+        .plan_goal(&goal, &facts(Instance::Absent, Vec::new()))
+        .unwrap_err();
+    assert!(error.hint().is_some());
+}

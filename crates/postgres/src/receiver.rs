@@ -1,0 +1,79 @@
+//! The receiver: the primary's WAL, as it is written, into one region's store.
+//!
+//! Each region has a receiver of its own with a slot of its own; the recovery region's reaches across to the primary
+//! (PROTOCOL 1). Bytes become chunks, chunks a chain, and only what is durable and contiguous in the chain is reported
+//! as flushed: in synchronous mode a commit waits for exactly that (PROTOCOL 3 and 5, R19 to R24).
+
+mod connect;
+mod coverage;
+mod cutter;
+mod promise;
+mod session;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dr_model::{Epoch, RegionName};
+use dr_provider::driver::{Frontier, LogStream};
+use dr_provider::error::chain;
+use dr_provider::{ErrorKind, Result};
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::driver::PostgresDriver;
+
+pub(crate) use connect::segment_size;
+pub(crate) use cutter::FULL_BYTES;
+
+/// The first pause before connecting again; doubled with each failure in a row.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest pause. Exposure grows during it, so it is short.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+#[async_trait]
+impl LogStream for PostgresDriver {
+    async fn ship(
+        &self,
+        region: &RegionName,
+        frontier: watch::Sender<Frontier>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<()> {
+        let mut pause = FIRST_PAUSE;
+        while !*stop.borrow() {
+            let error = match self.receive(region, &frontier, &mut stop).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Superseded => return Err(error),
+                Err(error) => error,
+            };
+            let streamed = frontier.borrow().state == "streaming";
+            pause = if streamed {
+                FIRST_PAUSE
+            } else {
+                (pause * 2).min(LONGEST_PAUSE)
+            };
+            frontier.send_modify(|frontier| {
+                "connecting".clone_into(&mut frontier.state);
+                frontier.problem = Some(chain(&error));
+            });
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ended = stop.wait_for(|stop| *stop) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn heartbeat_interval(&self) -> Duration {
+        self.options().heartbeat
+    }
+
+    async fn beat(&self, region: &RegionName, epoch: Epoch) -> Result<Timestamp> {
+        self.beat_on_kept_connection(region, epoch).await
+    }
+
+    async fn last_beat(&self, region: &RegionName) -> Result<Option<Timestamp>> {
+        let mut instance = self.connect(region).await?;
+        self.read_beat(&mut instance, None).await
+    }
+}

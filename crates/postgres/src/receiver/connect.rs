@@ -1,0 +1,269 @@
+//! Getting to the point where WAL flows: the right server, a slot, a place in the chain.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dr_coordination::chain::{
+    ChainId, ChainWriter, Options as ChainOptions, find_tail, write_history,
+};
+use dr_coordination::register::EpochRecord;
+use dr_model::{Lsn, RegionName, SegmentSize};
+use dr_pgwire::{Connection, ReplicationReader, StatusWriter, quote_literal, sql_state};
+use dr_provider::{Error, ErrorKind, Result};
+
+use crate::actions::Log;
+use crate::driver::PostgresDriver;
+use crate::instance::translate;
+use crate::options::Options;
+use crate::register::patience;
+use crate::wal::TimelineHistory;
+
+/// Everything that a session of streaming works with.
+pub(super) struct Link {
+    pub(super) record: EpochRecord,
+    pub(super) log: Log,
+    pub(super) segment_size: SegmentSize,
+    pub(super) reader: ReplicationReader,
+    pub(super) status: StatusWriter,
+    pub(super) writer: ChainWriter,
+    pub(super) subject: String,
+}
+
+const OPERATION: &str = "stream the log of";
+
+impl PostgresDriver {
+    /// Connects to the primary of the newest epoch and starts streaming where this region's chain ends.
+    pub(super) async fn link(&self, region: &RegionName) -> Result<Link> {
+        let record = self.read_register(OPERATION).await?;
+        let log = self.log_of(&record, OPERATION)?;
+        let name = Options::receiver_name(region);
+        let mut config = self.connection_config(&record.primary)?;
+        config.replication = true;
+        config.application_name.clone_from(&name);
+        let subject = format!(
+            "{} in {} ({})",
+            self.resource(),
+            record.primary,
+            config.target()
+        );
+        let wire = |error| translate(OPERATION, &subject, error);
+
+        let mut connection = Connection::connect(&config).await.map_err(wire)?;
+        self.check_server(&mut connection, &record, log, &subject)
+            .await?;
+        let segment_size = segment_size(&mut connection, &subject).await?;
+        let reserved = ensure_slot(&mut connection, &name, &subject).await?;
+        let fork = self
+            .keep_history(region, &mut connection, log, &subject)
+            .await?;
+
+        let store = Arc::clone(self.store(region)?);
+        let chain = ChainId::from(log);
+        let tail = find_tail(&*store, &chain, patience()).await?;
+        let start = match &tail {
+            Some(tail) if tail.seal.is_some() => {
+                return Err(Error::new(ErrorKind::Superseded, OPERATION, &subject)
+                    .because(format!("epoch {} is sealed at {}", log.epoch, tail.end)));
+            }
+            Some(tail) => segment_size.start_of(tail.end),
+            // Every region's chain of an epoch begins where the epoch does, so that a backup taken anywhere can be
+            // completed everywhere.
+            None => {
+                let begin = fork
+                    .or_else(|| claimed_start(&record, self))
+                    .unwrap_or(reserved);
+                let begin = segment_size.start_of(begin);
+                if begin < reserved
+                    && !self
+                        .has_wal(&record.primary, log, segment_size, begin)
+                        .await?
+                {
+                    tracing::warn!(%region, %begin, %reserved, "the primary has dropped the log of the epoch's beginning");
+                    segment_size.start_of(reserved)
+                } else {
+                    begin
+                }
+            }
+        };
+        let stream = connection
+            .start_physical_replication(Some(&name), start, log.timeline)
+            .await
+            .map_err(wire)?;
+        let options = ChainOptions::new(
+            format!("receiver {region}"),
+            Arc::clone(&self.parts().clock),
+        );
+        let writer = ChainWriter::open(store, chain, start, options).await?;
+        let (reader, status) = stream.split();
+        Ok(Link {
+            record,
+            log,
+            segment_size,
+            reader,
+            status,
+            writer,
+            subject,
+        })
+    }
+
+    /// Tells whether the primary still has the segment that begins at `start`.
+    async fn has_wal(
+        &self,
+        primary: &RegionName,
+        log: Log,
+        segment_size: SegmentSize,
+        start: Lsn,
+    ) -> Result<bool> {
+        let name = quote_literal(&segment_size.file_name(log.timeline, start));
+        let sql = format!("select exists (select from pg_ls_waldir() where name = {name})");
+        self.connect(primary)
+            .await?
+            .scalar("look at the WAL of", &sql)
+            .await
+    }
+
+    /// Refuses a server that is another cluster, another timeline, or no primary (R10, R23).
+    async fn check_server(
+        &self,
+        connection: &mut Connection,
+        record: &EpochRecord,
+        log: Log,
+        subject: &str,
+    ) -> Result<()> {
+        let info = connection
+            .identify_system()
+            .await
+            .map_err(|e| translate(OPERATION, subject, e))?;
+        let refuse = |kind, why: String| Err(Error::new(kind, OPERATION, subject).because(why));
+        if info.system_identifier != log.system_identifier {
+            return refuse(
+                ErrorKind::Invalid,
+                format!(
+                    "it is cluster {}, epoch {} is about cluster {}",
+                    info.system_identifier, record.epoch, log.system_identifier
+                ),
+            );
+        }
+        if connection.parameter("in_hot_standby") == Some("on") {
+            return refuse(
+                ErrorKind::Unavailable,
+                format!(
+                    "epoch {} names it as primary, but it is a standby",
+                    record.epoch
+                ),
+            );
+        }
+        if info.timeline != log.timeline {
+            return refuse(
+                ErrorKind::Unavailable,
+                format!(
+                    "it runs on timeline {}, epoch {} claims timeline {}",
+                    info.timeline, record.epoch, log.timeline
+                ),
+            );
+        }
+        Ok(())
+    }
+
+    /// Stores the history files of the timeline and all its ancestors (R22), and returns where it forked off.
+    async fn keep_history(
+        &self,
+        region: &RegionName,
+        connection: &mut Connection,
+        log: Log,
+        subject: &str,
+    ) -> Result<Option<Lsn>> {
+        let operation = "keep the timeline history of";
+        if log.timeline.0 == 1 {
+            return Ok(None);
+        }
+        let store = self.store(region)?;
+        let parse = |timeline, content: &Bytes| {
+            TimelineHistory::parse(timeline, content)
+                .map_err(|error| Error::new(ErrorKind::Corrupt, operation, subject).because(error))
+        };
+        let file = connection
+            .timeline_history(log.timeline)
+            .await
+            .map_err(|error| translate(operation, subject, error))?;
+        let history = parse(log.timeline, &file.content)?;
+        write_history(&**store, log.system_identifier, log.timeline, file.content).await?;
+        for ancestor in history
+            .ancestors()
+            .iter()
+            .filter(|ancestor| ancestor.timeline.0 > 1)
+        {
+            // A server need not have kept the files of all its ancestors; what it has is kept here.
+            match connection.timeline_history(ancestor.timeline).await {
+                Ok(file) => {
+                    write_history(
+                        &**store,
+                        log.system_identifier,
+                        ancestor.timeline,
+                        file.content,
+                    )
+                    .await?;
+                }
+                Err(error) if error.sql_state() == Some(sql_state::UNDEFINED_FILE) => {}
+                Err(error) => return Err(translate(operation, subject, error)),
+            }
+        }
+        Ok(history.begin())
+    }
+}
+
+fn claimed_start(record: &EpochRecord, driver: &PostgresDriver) -> Option<Lsn> {
+    record
+        .clusters
+        .get(&driver.resource().resource)
+        .and_then(|claim| claim.start_lsn)
+}
+
+/// Reads the size of the server's WAL segments, which `SHOW` writes with a unit: `16MB`.
+pub(crate) async fn segment_size(
+    connection: &mut Connection,
+    subject: &str,
+) -> Result<SegmentSize> {
+    let operation = "read the WAL segment size of";
+    let shown = connection
+        .show("wal_segment_size")
+        .await
+        .map_err(|e| translate(operation, subject, e))?;
+    let bytes = match (shown.strip_suffix("MB"), shown.strip_suffix("GB")) {
+        (Some(count), _) => count
+            .parse::<u32>()
+            .ok()
+            .and_then(|count| count.checked_mul(1 << 20)),
+        (_, Some(count)) => count
+            .parse::<u32>()
+            .ok()
+            .and_then(|count| count.checked_mul(1 << 30)),
+        _ => shown.parse().ok(),
+    };
+    bytes
+        .and_then(|bytes| SegmentSize::try_from(bytes).ok())
+        .ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, operation, subject)
+                .because(format!("it says `{shown}`"))
+        })
+}
+
+/// Creates the receiver's slot if it is missing, and returns the oldest position that it keeps (R19).
+async fn ensure_slot(connection: &mut Connection, name: &str, subject: &str) -> Result<Lsn> {
+    let operation = "prepare the replication slot of";
+    let wire = |error| translate(operation, subject, error);
+    if connection.read_slot(name).await.map_err(wire)?.is_none() {
+        connection
+            .create_physical_slot(name, true)
+            .await
+            .map_err(wire)?;
+    }
+    let slot = connection.read_slot(name).await.map_err(wire)?;
+    slot.and_then(|slot| slot.restart_lsn).ok_or_else(|| {
+        Error::new(ErrorKind::Failed, operation, subject)
+            .because(format!("slot `{name}` keeps no WAL: it was invalidated"))
+            .with_hint(format!(
+                "drop it with `select pg_drop_replication_slot('{name}')`; the receiver creates it again and the hole is shown"
+            ))
+    })
+}

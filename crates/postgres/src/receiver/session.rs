@@ -1,0 +1,391 @@
+//! One session of streaming: read, cut, hand over, report.
+//!
+//! Nothing here waits for the store: what cannot be handed over yet waits in memory up to a bound, and the status goes
+//! out all the while (R21).
+
+use std::time::Duration;
+
+use dr_coordination::chain::{ChainWriter, Chunk, Facts, Progress, Promise};
+use dr_model::{Lsn, RegionName};
+use dr_pgwire::{ReplicationEvent, StandbyStatus, sql_state};
+use dr_provider::driver::Frontier;
+use dr_provider::{Error, ErrorKind, Result};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::connect::Link;
+use super::coverage::Coverage;
+use super::cutter::{Cut, CutError, Cutter, FULL_BYTES};
+use super::promise::{self, Found};
+use crate::driver::PostgresDriver;
+use crate::instance::translate;
+use crate::wal::Expected;
+
+/// How often the server is told where we are, and asked for a sign of life, when nothing else happens. A silent peer is
+/// noticed after [`SILENCE`].
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A server that has said nothing for this long, though asked every second, is gone.
+const SILENCE: Duration = Duration::from_secs(15);
+
+/// WAL kept in memory while the store is slow; beyond that it stays on the primary.
+const WAITING_BYTES: usize = 4 * FULL_BYTES;
+
+const OPERATION: &str = "stream the log of";
+
+impl PostgresDriver {
+    /// Streams until `stop` turns true (`Ok`) or something ends the session.
+    pub(super) async fn receive(
+        &self,
+        region: &RegionName,
+        frontier: &watch::Sender<Frontier>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<()> {
+        let link = tokio::select! {
+            link = self.link(region) => link?,
+            _ended = stop.wait_for(|stop| *stop) => return Ok(()),
+        };
+        let synchronous = link
+            .record
+            .sync
+            .get(&self.resource().resource)
+            .is_some_and(|regions| regions.contains(region));
+        let (found, promise) = watch::channel(None);
+        let checking = synchronous.then(|| self.check_continually(&link, found));
+        let mut session = Session::new(self, link, synchronous, promise);
+        let result = session.run(frontier, stop).await;
+        session.handing_over.abort();
+        if let Some(checking) = checking {
+            checking.abort();
+        }
+        result
+    }
+
+    /// Looks at the promise conditions again and again.
+    fn check_continually(
+        &self,
+        link: &Link,
+        found: watch::Sender<Option<Found>>,
+    ) -> JoinHandle<()> {
+        let (driver, primary) = (self.clone(), link.record.primary.clone());
+        tokio::spawn(async move {
+            while !found.is_closed() {
+                match driver.check_promise(&primary).await {
+                    Ok(result) => {
+                        if !result.held {
+                            tracing::warn!(reasons = ?result.reasons, "the conditions of synchronous mode do not hold");
+                        }
+                        found.send_replace(Some(result));
+                    }
+                    // Not seen is not held: nothing is recorded, and the last finding grows old.
+                    Err(error) => tracing::warn!("{}", dr_provider::error::chain(&error)),
+                }
+                tokio::time::sleep(promise::INTERVAL).await;
+            }
+        })
+    }
+}
+
+/// What happens next.
+enum Turn<'a> {
+    Event(std::result::Result<ReplicationEvent, dr_pgwire::Error>),
+    /// The next chunk can be handed over; `None` if nobody takes it any more.
+    Cut(Option<mpsc::Permit<'a, Chunk>>),
+    /// More is durable; `false` if the writer is gone.
+    Progress(bool),
+    Tick,
+    Stop,
+}
+
+struct Session<'a> {
+    driver: &'a PostgresDriver,
+    link: LinkParts,
+    synchronous: bool,
+    cutter: Cutter,
+    coverage: Coverage,
+    promise: watch::Receiver<Option<Found>>,
+    cuts: mpsc::Sender<Chunk>,
+    progress: watch::Receiver<Progress>,
+    handing_over: JoinHandle<()>,
+    /// Monotonic time of the last message.
+    heard: Duration,
+    primary_end: Lsn,
+}
+
+/// What of the link the session keeps for itself.
+struct LinkParts {
+    reader: dr_pgwire::ReplicationReader,
+    status: dr_pgwire::StatusWriter,
+    subject: String,
+    log: crate::actions::Log,
+}
+
+impl<'a> Session<'a> {
+    fn new(
+        driver: &'a PostgresDriver,
+        link: Link,
+        synchronous: bool,
+        promise: watch::Receiver<Option<Found>>,
+    ) -> Self {
+        let expected = Expected {
+            system_identifier: link.log.system_identifier,
+            timeline: link.log.timeline,
+        };
+        let cutter = Cutter::new(link.writer.end(), link.segment_size, expected);
+        let progress = link.writer.progress();
+        let (cuts, incoming) = mpsc::channel(1);
+        Self {
+            driver,
+            synchronous,
+            cutter,
+            coverage: Coverage::default(),
+            promise,
+            cuts,
+            progress,
+            handing_over: tokio::spawn(hand_over(link.writer, incoming)),
+            heard: driver.clock().elapsed(),
+            primary_end: Lsn::INVALID,
+            link: LinkParts {
+                reader: link.reader,
+                status: link.status,
+                subject: link.subject,
+                log: link.log,
+            },
+        }
+    }
+
+    async fn run(
+        &mut self,
+        frontier: &watch::Sender<Frontier>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<()> {
+        let mut ticks = tokio::time::interval(STATUS_INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.show(frontier);
+        let cuts = self.cuts.clone();
+        loop {
+            let now = self.driver.clock().elapsed();
+            let due_in = self.cutter.due_in(now);
+            let ready = self.cutter.is_full()
+                || due_in.is_some_and(|wait| wait.is_zero() || self.synchronous);
+            let room = self.cutter.waiting_bytes() < WAITING_BYTES;
+            let turn = tokio::select! {
+                event = self.link.reader.next(), if room => Turn::Event(event),
+                permit = cuts.reserve(), if ready => Turn::Cut(permit.ok()),
+                () = tokio::time::sleep(due_in.unwrap_or(STATUS_INTERVAL)), if due_in.is_some() && !ready => continue,
+                changed = self.progress.changed() => Turn::Progress(changed.is_ok()),
+                _tick = ticks.tick() => Turn::Tick,
+                _ended = stop.wait_for(|stop| *stop) => Turn::Stop,
+            };
+            match turn {
+                Turn::Event(event) => self.take(event.map_err(|error| self.broken(error))?)?,
+                Turn::Cut(None) | Turn::Progress(false) => return Err(self.stopped()),
+                Turn::Cut(Some(permit)) => {
+                    if let Some(cut) = self.cutter.cut(now) {
+                        permit.send(chunk(cut, self.promise.borrow().as_ref()));
+                    }
+                }
+                Turn::Progress(true) => {
+                    if self.progress.borrow_and_update().failure.is_some() {
+                        return Err(self.stopped());
+                    }
+                    self.report(false).await?;
+                    self.show(frontier);
+                }
+                Turn::Tick => {
+                    self.check_silence()?;
+                    self.report(true).await?;
+                    self.show(frontier);
+                }
+                Turn::Stop => return self.finish().await,
+            }
+        }
+    }
+
+    fn take(&mut self, event: ReplicationEvent) -> Result<()> {
+        let now = self.driver.clock().elapsed();
+        self.heard = now;
+        match event {
+            ReplicationEvent::Wal {
+                start,
+                server_wal_end,
+                sent_at,
+                data,
+            } => {
+                // Never shorter than what it sends: a walsender may learn of the end after it has read the bytes.
+                let end = server_wal_end.max(start.advance(data.len() as u64));
+                self.primary_end = end;
+                self.cutter.report(end, sent_at);
+                self.coverage.reported(end, sent_at);
+                self.cutter.push(start, &data, now).map_err(|error| {
+                    let kind = match &error {
+                        CutError::NotContiguous { .. } => ErrorKind::Unavailable,
+                        CutError::NotWal(_) => ErrorKind::Corrupt,
+                    };
+                    Error::new(kind, OPERATION, &self.link.subject).because(error)
+                })
+            }
+            ReplicationEvent::KeepAlive {
+                server_wal_end,
+                sent_at,
+                ..
+            } => {
+                // It says how far the server has *sent*: it covers the present only if nothing reported is still to come.
+                if server_wal_end >= self.primary_end && self.cutter.received() >= server_wal_end {
+                    self.primary_end = server_wal_end;
+                    self.cutter.report(server_wal_end, sent_at);
+                    self.coverage.reported(server_wal_end, sent_at);
+                }
+                Ok(())
+            }
+            ReplicationEvent::End { .. } => Err(Error::new(
+                ErrorKind::Unavailable,
+                OPERATION,
+                &self.link.subject,
+            )
+            .because("the timeline ended: the server is no longer the primary that it was")),
+            ReplicationEvent::ServerStopped => {
+                Err(
+                    Error::new(ErrorKind::Unavailable, OPERATION, &self.link.subject)
+                        .because("the server was shut down"),
+                )
+            }
+        }
+    }
+
+    fn broken(&self, error: dr_pgwire::Error) -> Error {
+        let removed = error.sql_state() == Some(sql_state::UNDEFINED_FILE);
+        let error = translate(OPERATION, &self.link.subject, error);
+        if removed {
+            return error.with_hint(
+                "the primary has dropped WAL that this region's store lacks: there is a hole, and what needs it cannot be \
+                 restored from here",
+            );
+        }
+        error
+    }
+
+    fn check_silence(&self) -> Result<()> {
+        if self.driver.clock().elapsed().saturating_sub(self.heard) < SILENCE {
+            return Ok(());
+        }
+        Err(
+            Error::new(ErrorKind::Unavailable, OPERATION, &self.link.subject)
+                .because(format!("it has said nothing for {} s", SILENCE.as_secs())),
+        )
+    }
+
+    /// Tells the server what is received and what is durable, which in synchronous mode releases commits.
+    async fn report(&self, reply_requested: bool) -> Result<()> {
+        let durable = self.progress.borrow().durable;
+        let status = StandbyStatus {
+            write: self.cutter.received(),
+            flush: durable,
+            apply: durable,
+            sent_at: self.driver.clock().now(),
+            reply_requested,
+        };
+        self.link
+            .status
+            .send(&status)
+            .await
+            .map_err(|error| translate(OPERATION, &self.link.subject, error))
+    }
+
+    fn show(&mut self, frontier: &watch::Sender<Frontier>) {
+        let progress = self.progress.borrow().clone();
+        let covered_at = self.coverage.durable(progress.durable);
+        let heard_at = self.driver.clock().now();
+        frontier.send_modify(|frontier| {
+            "streaming".clone_into(&mut frontier.state);
+            frontier.epoch = Some(self.link.log.epoch);
+            frontier.timeline = Some(self.link.log.timeline);
+            frontier.received = self.cutter.received();
+            frontier.durable = progress.durable;
+            frontier.primary_end = self.primary_end;
+            frontier.heard_at = Some(heard_at);
+            frontier.covered_at = covered_at.or(frontier.covered_at);
+            frontier.chunks = progress.chunks;
+            frontier.log_bytes = progress.log_bytes;
+            frontier.stored_bytes = progress.stored_bytes;
+            frontier.problem = progress.problem;
+        });
+    }
+
+    /// Hands over what waits, lets it become durable, reports it, and leaves.
+    async fn finish(&mut self) -> Result<()> {
+        let leaving = async {
+            while let Some(cut) = self.cutter.cut(Duration::ZERO) {
+                let chunk = chunk(cut, self.promise.borrow().as_ref());
+                if self.cuts.send(chunk).await.is_err() {
+                    return;
+                }
+            }
+            let end = self.cutter.received();
+            let _failed = self
+                .progress
+                .wait_for(|p| p.durable >= end || p.failure.is_some())
+                .await;
+        };
+        // What does not become durable in time is on the primary still, and streamed again.
+        let _late = tokio::time::timeout(Duration::from_secs(5), leaving).await;
+        self.report(false).await
+    }
+
+    /// Returns why the chain's writer has stopped.
+    fn stopped(&self) -> Error {
+        let failure = self.progress.borrow().failure.clone();
+        match failure {
+            Some(error) => {
+                Error::new(error.kind(), OPERATION, &self.link.subject).because(ToText(error))
+            }
+            None => Error::new(ErrorKind::Cancelled, OPERATION, &self.link.subject),
+        }
+    }
+}
+
+/// A shared error as the cause of another.
+#[derive(Debug)]
+struct ToText(std::sync::Arc<dr_coordination::chain::Error>);
+
+impl std::fmt::Display for ToText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for ToText {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// Pushes chunks into the chain; ends when either side does. Keeping the writer in a task of its own lets a push wait for
+/// the store without being cancelled.
+async fn hand_over(mut writer: ChainWriter, mut incoming: mpsc::Receiver<Chunk>) {
+    while let Some(chunk) = incoming.recv().await {
+        if writer.push(chunk).await.is_err() {
+            // The reason stands in the progress, which the session looks at.
+            return;
+        }
+    }
+    let _stopped = writer.flush().await;
+}
+
+fn chunk(cut: Cut, promise: Option<&Found>) -> Chunk {
+    Chunk {
+        start: cut.start,
+        log: cut.payload,
+        facts: Facts {
+            commits: cut.commits,
+            last_commit_at: cut.last_commit_at,
+            received_at: cut.reported_at,
+            primary_end: cut.primary_end,
+            promise: promise.map(|found| Promise {
+                held: found.held,
+                checked_at: found.checked_at,
+                reasons: found.reasons.clone(),
+            }),
+        },
+    }
+}

@@ -1,0 +1,46 @@
+//! Waiting for a condition, never for time to pass.
+//!
+//! ```text
+//! let mut deadline = Deadline::new(clock, limit);
+//! loop {
+//!     if condition { break … }
+//!     if !deadline.pause().await { return Err(…) }
+//! }
+//! ```
+
+use std::time::Duration;
+
+use dr_model::Clock;
+
+/// How often a condition is looked at.
+const INTERVAL: Duration = Duration::from_millis(10);
+
+/// How long a condition may take to come true.
+pub(crate) struct Deadline<'a> {
+    clock: &'a dyn Clock,
+    ends: Duration,
+}
+
+impl<'a> Deadline<'a> {
+    /// Starts now and ends after `limit`.
+    pub(crate) fn new(clock: &'a dyn Clock, limit: Duration) -> Self {
+        Self {
+            clock,
+            ends: clock.elapsed().saturating_add(limit),
+        }
+    }
+
+    /// Starts anew: there was progress.
+    pub(crate) fn extend(&mut self, limit: Duration) {
+        self.ends = self.clock.elapsed().saturating_add(limit);
+    }
+
+    /// Waits until it is time to look again; `false`, at once, if the time is up.
+    pub(crate) async fn pause(&self) -> bool {
+        if self.clock.elapsed() >= self.ends {
+            return false;
+        }
+        tokio::time::sleep(INTERVAL).await;
+        true
+    }
+}
