@@ -53,6 +53,9 @@ pub struct CopyReport {
     pub present: Vec<String>,
     /// Bytes copied.
     pub copied_bytes: u64,
+    /// Recovery points that were left where they are, each with the reason: here they could not be brought back.
+    #[serde(default)]
+    pub unusable: Vec<String>,
 }
 
 /// Takes backups and copies them.
@@ -165,11 +168,29 @@ pub struct RestoreRequest {
     pub directory: PathBuf,
 }
 
+/// How sure it is that a recovery point can be brought back (PROTOCOL 10), weakest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Proof {
+    /// Its manifest stands in the store.
+    Committed,
+    /// Every byte of it was read back and compared with its hash.
+    Hashed,
+    /// A server was started from it.
+    Booted,
+}
+
 /// What was restored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreReport {
     /// The recovery point that it was restored from.
     pub recovery_point: RecoveryPoint,
+    /// How sure it is by now that the recovery point is good.
+    pub proof: Proof,
+    /// Newer recovery points that were not used, each with the reason.
+    pub passed_over: Vec<String>,
+    /// The timeline that will be followed.
+    pub timeline: TimelineId,
     /// Where the log that will be replayed ends.
     pub log_end: Lsn,
     /// Bytes written.
