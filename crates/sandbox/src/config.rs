@@ -210,7 +210,7 @@ fn schedules() -> String {
 version: 1
 timezone: UTC
 jobs:
-  snapshot: {{ job: take-snapshot, resource: {WORKLOAD}/database, in: primary, cron: \"* * * * *\" }}
+  snapshot: {{ job: take-snapshot, resource: {WORKLOAD}/database, in: primary, cron: \"0 2 * * *\" }}
   wal: {{ job: ship-wal, resource: {WORKLOAD}/database, in: all, continuous: true }}
   copy: {{ job: copy-recovery-points, resource: {WORKLOAD}/database, in: recovery, after: snapshot }}
 "

@@ -11,6 +11,9 @@ pub struct Failover {
     pub execution: String,
     /// Its state; only `completed` is a success.
     pub state: String,
+    /// Why it is not `completed`, if it is not.
+    #[serde(default)]
+    pub reason: Option<String>,
     /// The epoch that it opened.
     pub epoch: u64,
     /// How the database came back: `promote` or `restore`.
@@ -23,10 +26,8 @@ pub struct Failover {
     pub loss: Loss,
     /// When it began.
     pub started_at: Timestamp,
-    /// When it ended.
-    pub finished_at: Timestamp,
-    /// Time to recover as it was, from the start of the execution.
-    pub rta_seconds: f64,
+    /// Time to recover as it was, from the start of the execution; `None` if it did not come so far.
+    pub rta_seconds: Option<f64>,
     /// How much was lost by the heartbeat; `None` if that could not be read.
     pub rpa_seconds: Option<f64>,
     /// How exactly the heartbeat measures.

@@ -276,19 +276,27 @@ async fn recover(sandbox: &Sandbox, screen: Screen) -> Result<Failover> {
     screen.command(&format!("dr {}", words.join(" ")));
     let command = sandbox.dr_command(words.into_iter().chain(["--json"]));
     let output = sandbox.launcher().output(command, true).await?;
-    if !output.status.success() {
-        return Err(Error::Program {
-            program: format!("dr {}", words.join(" ")),
-            status: output.status.to_string(),
-            detail: "it says why above".to_owned(),
-        });
+    let failed = |detail: String| Error::Program {
+        program: format!("dr {}", words.join(" ")),
+        status: output.status.to_string(),
+        detail,
+    };
+    if output.stdout.trim().is_empty() {
+        return Err(failed("it says why above".to_owned()));
     }
     let path = sandbox.layout().directory.join("failover.json");
     std::fs::write(&path, &output.stdout).map_err(Error::file("write", path))?;
-    serde_json::from_str(&output.stdout).map_err(|source| Error::Output {
-        program: format!("dr {} --json", words.join(" ")),
-        source,
-    })
+    let failover: Failover =
+        serde_json::from_str(&output.stdout).map_err(|source| Error::Output {
+            program: format!("dr {} --json", words.join(" ")),
+            source,
+        })?;
+    // One with exceptions has moved the workload all the same: what it kept is worth looking at.
+    if !failover.state.starts_with("completed") {
+        let reason = failover.reason.as_deref().unwrap_or("it says why above");
+        return Err(failed(format!("it is `{}`: {reason}", failover.state)));
+    }
+    Ok(failover)
 }
 
 fn explore(sandbox: &Sandbox, screen: Screen) {

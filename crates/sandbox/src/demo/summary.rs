@@ -22,8 +22,9 @@ pub struct Summary {
     pub holes: usize,
     /// The longest time without an acknowledged commit; `null` if there was none after the loss.
     pub client_outage_seconds: Option<f64>,
-    /// Time to recover, from the start of `dr failover`: detection and decision were not exercised.
-    pub rta_seconds: f64,
+    /// Time to recover, from the start of `dr failover`: detection and decision were not exercised. `null` if clients were
+    /// not proven to be led to the new region.
+    pub rta_seconds: Option<f64>,
     /// Recovery point by the heartbeat; `null` if it could not be read.
     pub rpa_seconds: Option<f64>,
     /// How the database came back: `promote` or `restore`.
@@ -119,7 +120,7 @@ impl Summary {
             ),
             (
                 "RTA",
-                seconds(Some(self.rta_seconds)),
+                seconds(self.rta_seconds),
                 "detection and decision were not exercised".into(),
             ),
             ("RPA", seconds(self.rpa_seconds), interval),
@@ -199,7 +200,11 @@ pub(super) fn faults(
         faults.push("no commit was acknowledged after the loss".to_owned());
     }
     if failover.state != "completed" {
-        faults.push(format!("the execution ended as `{}`", failover.state));
+        let reason = failover.reason.as_deref().unwrap_or("it does not say why");
+        faults.push(format!(
+            "the execution ended as `{}`: {reason}",
+            failover.state
+        ));
     }
     faults
 }
