@@ -54,7 +54,9 @@ pub struct SealRecord {
 }
 
 impl Origin {
-    pub(crate) fn to_bytes(&self) -> Bytes {
+    /// Returns the bytes that are stored.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
         to_json(self)
     }
 
@@ -72,7 +74,9 @@ impl Origin {
 }
 
 impl SealRecord {
-    pub(crate) fn to_bytes(&self) -> Bytes {
+    /// Returns the bytes that are stored.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
         to_json(self)
     }
 

@@ -157,7 +157,7 @@ fn larger_worlds_are_sound(#[case] scenario: Scenario) {
 #[test]
 fn random_walks_through_a_crowd_are_sound() {
     let (seeds, states) = if is_long() {
-        (1..=20, 2_000_000)
+        (1..=20, 100_000)
     } else {
         (1..=3, 20_000)
     };

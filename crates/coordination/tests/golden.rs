@@ -1,0 +1,200 @@
+//! The stored formats, byte for byte: what one version has written every later one reads.
+//!
+//! `DR_WRITE_GOLDEN=1` writes files that are missing; a file that is there is never changed, because stores out there hold
+//! what it shows. `docs/formats` explains them.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dr_coordination::Actor;
+use dr_coordination::chain::{
+    ChainId, Chunk, Encoding, Facts, Origin, Promise, SealRecord, decode, encode,
+};
+use dr_coordination::identity::Identity;
+use dr_coordination::journal::{Body, Entry, Journal};
+use dr_coordination::register::{ClusterClaim, EpochRecord};
+use dr_model::{Epoch, ExecutionId, Lsn, ManualClock, SystemIdentifier, TimelineId};
+use dr_provider::ObjectStore;
+use dr_provider::store::MemoryStore;
+use jiff::Timestamp;
+
+/// Returns the bytes of a golden file, which is written from `current` if it is missing and that is wanted.
+fn golden(name: &str, current: &[u8]) -> Bytes {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    if !path.exists() && std::env::var_os("DR_WRITE_GOLDEN").is_some() {
+        std::fs::write(&path, current).unwrap();
+    }
+    std::fs::read(&path).unwrap().into()
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_795_426_205 + second).unwrap()
+}
+
+fn actor() -> Actor {
+    Actor::new("postgres", "db1.us-west-2", 4711)
+}
+
+fn execution() -> ExecutionId {
+    "20261123T093005Z-us-west-2-7f3a".parse().unwrap()
+}
+
+fn chain() -> ChainId {
+    ChainId {
+        system_identifier: SystemIdentifier(7_341_234_567_890_123_456),
+        timeline: TimelineId(1),
+        epoch: Epoch::FIRST,
+    }
+}
+
+fn chunk(log: impl Into<Bytes>) -> Chunk {
+    Chunk {
+        start: Lsn(0x1_6B37_4D48),
+        log: log.into(),
+        facts: Facts {
+            commits: 3,
+            last_commit_at: Some(at(0)),
+            received_at: at(1),
+            primary_end: Lsn(0x1_6B37_9000),
+            promise: Some(Promise {
+                held: false,
+                checked_at: at(-3),
+                reasons: vec![
+                    "synchronous_standby_names is `` instead of `FIRST 1 (dr_us_west_2)`".into(),
+                ],
+            }),
+        },
+    }
+}
+
+#[test]
+fn a_raw_chunk() {
+    let chunk = chunk(b"no repetition".to_vec());
+    let current = encode(&chain(), &chunk, Lsn(0x1_6B37_0000), "us-west-2");
+    let stored = golden("chunk-raw", &current);
+    assert_eq!(stored, current);
+    let (header, log) = decode(&stored, &chain(), chunk.start).unwrap();
+    assert_eq!((header.encoding, log), (Encoding::Raw, chunk.log));
+    assert_eq!(header.promise, chunk.facts.promise);
+}
+
+#[test]
+fn a_compressed_chunk() {
+    let chunk = chunk(b"WAL ".repeat(200));
+    let current = encode(&chain(), &chunk, Lsn(0x1_6B37_0000), "us-west-2");
+    // Another version of zstd may write other bytes; it has to read these.
+    let stored = golden("chunk-zstd", &current);
+    let (header, log) = decode(&stored, &chain(), chunk.start).unwrap();
+    assert_eq!((header.encoding, log), (Encoding::Zstd, chunk.log));
+    assert_eq!(header.durable_through, Lsn(0x1_6B37_0000));
+}
+
+#[test]
+fn origin_and_seal() {
+    let origin = Origin {
+        version: 1,
+        system_identifier: chain().system_identifier,
+        timeline: chain().timeline,
+        epoch: chain().epoch,
+        start_lsn: Lsn(0x1_6B00_0000),
+        created_at: at(0),
+        writer: "us-west-2".into(),
+    };
+    let stored = golden("origin.json", &origin.to_bytes());
+    assert_eq!(stored, origin.to_bytes());
+    assert_eq!(Origin::from_bytes(&stored, &chain()), Ok(origin));
+    let seal = SealRecord {
+        version: 1,
+        system_identifier: chain().system_identifier,
+        timeline: chain().timeline,
+        epoch: chain().epoch,
+        lsn: Lsn(0x1_6B37_9000),
+        successor: Epoch(2),
+        execution: Some(execution()),
+        sealed_by: actor(),
+        sealed_at: at(9),
+    };
+    let stored = golden("seal.json", &seal.to_bytes());
+    assert_eq!(stored, seal.to_bytes());
+    assert_eq!(
+        SealRecord::from_bytes(&stored, &chain(), seal.lsn),
+        Ok(seal)
+    );
+}
+
+#[test]
+fn an_epoch_record() {
+    let record = EpochRecord {
+        version: 1,
+        epoch: Epoch(2),
+        workload: "orders".parse().unwrap(),
+        primary: "us-west-2".parse().unwrap(),
+        register: "us-west-2".parse().unwrap(),
+        clusters: BTreeMap::from([(
+            "database".parse().unwrap(),
+            ClusterClaim {
+                system_identifier: chain().system_identifier,
+                timeline: TimelineId(2),
+                start_lsn: None,
+            },
+        )]),
+        sync: BTreeMap::from([(
+            "database".parse().unwrap(),
+            vec!["us-west-2".parse().unwrap()],
+        )]),
+        created_at: at(5),
+        created_by: actor(),
+        reason: "failover to us-west-2".into(),
+        execution: Some(execution()),
+        override_reason: Some("the provider confirms the loss by telephone".into()),
+    };
+    let stored = golden("epoch.json", &record.to_bytes());
+    assert_eq!(stored, record.to_bytes());
+    let read = EpochRecord::from_bytes(&stored, &record.workload, record.epoch);
+    assert_eq!(read, Ok(record));
+}
+
+#[test]
+fn an_identity() {
+    let region = "us-west-2".parse().unwrap();
+    let identity = Identity::new(region, 0x0123_4567_89ab_cdef, at(0));
+    assert_eq!(
+        golden("identity.json", &identity.to_bytes()),
+        identity.to_bytes()
+    );
+}
+
+#[tokio::test]
+async fn journal_entries() {
+    let key = |sequence| Entry::<String>::key(&execution(), sequence);
+    let written = Arc::new(MemoryStore::new("written"));
+    let clock = Arc::new(ManualClock::new(at(0)));
+    let note = "begin step seal".to_owned();
+    Journal::create(written.clone(), clock.clone(), execution(), actor(), note)
+        .await
+        .unwrap();
+    let mut taken = Journal::<String>::open(written.clone(), clock.clone(), execution())
+        .await
+        .unwrap();
+    let successor = Actor::new("postgres", "laptop", 99);
+    taken.take_over(successor.clone(), "resumed").await.unwrap();
+    let stored = MemoryStore::new("stored");
+    for (sequence, name) in [(1, "entry-record.json"), (2, "entry-takeover.json")] {
+        let current = written.get(&key(sequence)).await.unwrap();
+        let golden = golden(name, &current);
+        assert_eq!(golden, current, "{name}");
+        stored.create(&key(sequence), golden).await.unwrap();
+    }
+    let read = Journal::<String>::open(Arc::new(stored), clock, execution())
+        .await
+        .unwrap();
+    assert_eq!(read.entries()[0].record().unwrap(), "begin step seal");
+    assert!(matches!(&read.entries()[1].body, Body::Takeover { reason } if reason == "resumed"));
+    assert_eq!(read.holder(), Some(&successor));
+}
