@@ -134,10 +134,9 @@ mod tests {
         };
         let text = settings(&recovery, None);
         let last = |name: &str| {
-            let lines = text.lines().filter_map(|line| line.split_once(" = "));
+            let mut lines = text.lines().filter_map(|line| line.split_once(" = "));
             lines
-                .filter(|(found, _)| *found == name)
-                .next_back()
+                .rfind(|(found, _)| *found == name)
                 .map(|(_, value)| value)
         };
         assert_eq!(

@@ -1,0 +1,137 @@
+//! Taking, listing and copying.
+
+use std::fs;
+use std::time::Duration;
+
+use dr_provider::ErrorKind;
+use dr_provider::driver::Backup as _;
+use dr_provider::error::chain;
+use dr_provider::store::list_all;
+
+use crate::site::{EAST, Site, WEST, region};
+
+#[tokio::test]
+async fn a_backup_is_listed_and_copied_once_its_log_is_there() {
+    let site = Site::start(1).await;
+    let point = site.back_up().await;
+    assert!(point.start < point.stop && point.database_bytes > 20 << 20);
+    assert!(point.started_at < point.stopped_at && point.stopped_at <= site.primary.now().await);
+    assert_eq!(
+        site.driver.list(&site.store(EAST)).await.unwrap(),
+        std::slice::from_ref(&point)
+    );
+    assert_eq!(site.driver.list(&site.store(WEST)).await.unwrap(), []);
+
+    let copied = site
+        .driver
+        .copy(&region(EAST), &region(WEST))
+        .await
+        .unwrap();
+    assert_eq!(copied.copied, [point.label.as_str()]);
+    assert_eq!(copied.copied_bytes, point.stored_bytes);
+    assert_eq!(
+        site.driver.list(&site.store(WEST)).await.unwrap(),
+        std::slice::from_ref(&point)
+    );
+    let again = site
+        .driver
+        .copy(&region(EAST), &region(WEST))
+        .await
+        .unwrap();
+    assert_eq!((again.present, again.copied_bytes), (vec![point.label], 0));
+}
+
+#[tokio::test]
+async fn a_point_without_its_log_is_not_copied() {
+    let site = Site::start(1).await;
+    let point = {
+        let east = region(EAST);
+        let take = site.driver.take(&east);
+        let ship = async {
+            loop {
+                site.push(EAST).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            report = take => report.unwrap().recovery_point,
+            () = ship => unreachable!(),
+        }
+    };
+    let copied = site
+        .driver
+        .copy(&region(EAST), &region(WEST))
+        .await
+        .unwrap();
+    assert!(copied.copied.is_empty());
+    let [why] = copied.unusable.as_slice() else {
+        panic!("{copied:?}")
+    };
+    assert!(
+        why.starts_with(&point.label) && why.contains("has none of it"),
+        "{why}"
+    );
+}
+
+#[tokio::test]
+async fn a_backup_that_is_cut_off_stays_invisible() {
+    let site = Site::start(16).await;
+    // More than a pack, also compressed.
+    site.primary
+        .sql(
+            "create table noise as select n, \
+             (select string_agg(md5(n::text || i), '') from generate_series(1, 60) i) \
+             from generate_series(1, 20000) n",
+        )
+        .await;
+    let east = region(EAST);
+    // Without its log it is not committed; cut off there, all of its data is in the store.
+    let cut = tokio::time::timeout(Duration::from_secs(4), site.driver.take(&east)).await;
+    assert!(cut.is_err());
+    let objects = list_all(&*site.store(EAST), "postgres/").await.unwrap();
+    assert!(
+        objects
+            .iter()
+            .any(|object| object.key.as_str().contains("/packs/"))
+    );
+    assert_eq!(site.driver.list(&site.store(EAST)).await.unwrap(), []);
+    site.back_up().await;
+    assert_eq!(site.driver.list(&site.store(EAST)).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn damaged_pages_are_named_and_nothing_is_kept() {
+    let site = Site::start(1).await;
+    site.commit(200).await;
+    site.primary.sql("checkpoint").await;
+    let file = site
+        .primary
+        .sql("select pg_relation_filepath('ledger')")
+        .await;
+    let path = site.primary.data.join(&file);
+    let mut content = fs::read(&path).unwrap();
+    content[8192 + 4000] ^= 0xFF;
+    fs::write(&path, content).unwrap();
+    let error = site.driver.take(&region(EAST)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(chain(&error).contains(&file), "{}", chain(&error));
+    assert_eq!(site.driver.list(&site.store(EAST)).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn only_the_primary_of_the_epoch_is_backed_up() {
+    let site = Site::start(1).await;
+    let error = site.driver.take(&region(WEST)).await.unwrap_err();
+    assert!(
+        chain(&error).contains("has its primary in us-east-1"),
+        "{}",
+        chain(&error)
+    );
+    site.open_epoch(2, 2).await;
+    let error = site.driver.take(&region(EAST)).await.unwrap_err();
+    assert!(
+        chain(&error).contains("epoch 2 claims timeline 2"),
+        "{}",
+        chain(&error)
+    );
+}

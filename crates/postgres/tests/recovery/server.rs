@@ -1,0 +1,221 @@
+//! Real PostgreSQL servers on unix sockets, stopped whatever happens to the test.
+//!
+//! `setpriv` drops root, as which no server runs, and makes the kernel stop the server when the test dies.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use dr_model::{Lsn, SystemIdentifier};
+use dr_pgwire::{Config, Connection, TlsMode};
+use jiff::Timestamp;
+
+/// The longest that a condition is waited for.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The number in the name of every socket: each server has a socket directory of its own.
+pub(crate) const PORT: u16 = 5432;
+
+/// A running server.
+pub(crate) struct Server {
+    pub(crate) data: PathBuf,
+    pub(crate) socket: PathBuf,
+    postmaster: Child,
+}
+
+impl Server {
+    /// Makes a cluster in `directory` with segments of so many MiB.
+    pub(crate) fn initialise(directory: &Path, segment_mebibytes: u32) {
+        let mut initdb = as_postgres("initdb");
+        initdb.args([
+            "--no-sync",
+            "--auth=trust",
+            "--username=postgres",
+            "--data-checksums",
+        ]);
+        initdb.arg(format!("--wal-segsize={segment_mebibytes}"));
+        run(initdb.arg("-D").arg(directory));
+    }
+
+    /// Starts the server of a data directory with a socket of its own beside it; settings on the command line win.
+    pub(crate) async fn start(data: &Path, settings: &[impl AsRef<OsStr>]) -> Self {
+        let mut server = Self::spawn(data, settings);
+        server.wait_until_ready().await;
+        server
+    }
+
+    /// As [`start`](Self::start), without waiting for anything.
+    pub(crate) fn spawn(data: &Path, settings: &[impl AsRef<OsStr>]) -> Self {
+        let socket = data.with_extension("socket");
+        fs::create_dir_all(&socket).unwrap();
+        give_to_postgres(&socket);
+        let log = fs::File::create(data.with_extension("log")).unwrap();
+        let mut postgres = as_postgres("postgres");
+        postgres.arg("-D").arg(data).stdin(Stdio::null());
+        let own = format!("unix_socket_directories={}", socket.display());
+        let common = [
+            "listen_addresses=",
+            "fsync=off",
+            "autovacuum=off",
+            own.as_str(),
+        ];
+        for setting in common {
+            postgres.arg("-c").arg(setting);
+        }
+        for setting in settings {
+            postgres.arg("-c").arg(setting);
+        }
+        postgres.stdout(log.try_clone().unwrap()).stderr(log);
+        let postmaster = postgres.spawn().unwrap();
+        Self {
+            data: data.to_owned(),
+            socket,
+            postmaster,
+        }
+    }
+
+    async fn wait_until_ready(&mut self) {
+        let ready = async {
+            loop {
+                if let Some(status) = self.postmaster.try_wait().unwrap() {
+                    panic!("the server ended with {status}: {}", self.log());
+                }
+                if Connection::connect(&self.config()).await.is_ok() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, ready).await.is_err() {
+            panic!("the server does not get ready: {}", self.log());
+        }
+    }
+
+    /// Waits until the server has ended by itself, and returns its log.
+    pub(crate) async fn ended(mut self) -> String {
+        let ended = async {
+            while self.postmaster.try_wait().unwrap().is_none() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, ended).await.unwrap();
+        self.log()
+    }
+
+    /// Waits until the server accepts writes.
+    pub(crate) async fn wait_until_promoted(&self) {
+        let promoted = async {
+            while self.sql("select pg_is_in_recovery()").await == "t" {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, promoted).await.is_err() {
+            panic!("the server is still in recovery: {}", self.log());
+        }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.data.with_extension("log")).unwrap_or_default()
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        let mut config = Config::new(self.socket.clone(), PORT, "postgres");
+        config.database = Some("postgres".to_owned());
+        config.tls = TlsMode::Disable;
+        config
+    }
+
+    pub(crate) async fn connect(&self) -> Connection {
+        Connection::connect(&self.config()).await.unwrap()
+    }
+
+    /// Runs statements and returns the first value of the last one's result; empty without one.
+    pub(crate) async fn sql(&self, text: &str) -> String {
+        let rows = self.connect().await.query(text).await.unwrap();
+        let row = rows.first();
+        row.and_then(|row| row.get::<Option<String>>(0).unwrap())
+            .unwrap_or_default()
+    }
+
+    pub(crate) async fn lsn(&self) -> Lsn {
+        self.sql("select pg_current_wal_flush_lsn()")
+            .await
+            .parse()
+            .unwrap()
+    }
+
+    pub(crate) async fn now(&self) -> Timestamp {
+        let micros = self
+            .sql("select (extract(epoch from clock_timestamp()) * 1000000)::bigint")
+            .await;
+        Timestamp::from_microsecond(micros.parse().unwrap()).unwrap()
+    }
+
+    pub(crate) async fn system_identifier(&self) -> SystemIdentifier {
+        self.sql("select system_identifier from pg_control_system()")
+            .await
+            .parse()
+            .unwrap()
+    }
+}
+
+impl Server {
+    /// Stops the server in good order.
+    pub(crate) fn stop(&mut self) {
+        self.end("INT");
+    }
+
+    fn end(&mut self, signal: &str) {
+        let id = self.postmaster.id().to_string();
+        let _sent = Command::new("kill")
+            .args(["-s", signal, &id])
+            .stderr(Stdio::null())
+            .status();
+        let _ended = self.postmaster.wait();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end("QUIT");
+    }
+}
+
+/// Gives a file to the user that servers run as.
+pub(crate) fn give_to_postgres(path: &Path) {
+    if is_root() {
+        run(Command::new("chown").arg("postgres:postgres").arg(path));
+    }
+}
+
+/// Runs a command that must succeed.
+pub(crate) fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{command:?}: {text}");
+}
+
+/// Returns a program of PostgreSQL, to be run as the user that servers run as.
+pub(crate) fn as_postgres(program: &str) -> Command {
+    let directory = std::env::var_os("DR_PG_BIN");
+    let directory = directory.unwrap_or_else(|| "/usr/lib/postgresql/15/bin".into());
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "QUIT"]);
+    if is_root() {
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+    }
+    command.arg(Path::new(&directory).join(program));
+    command
+        .current_dir("/")
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("LC_ALL", "C.UTF-8");
+    command
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}

@@ -1,0 +1,327 @@
+//! A primary in one region, a store in each of two, and the driver over all of it.
+//!
+//! No receiver runs: the server archives into a directory, and the test pushes from there into the stores.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dr_coordination::register::{ClusterClaim, EpochRecord, Register};
+use dr_coordination::{Actor, Patience};
+use dr_local::{DirectoryStore, LocalHost, LocalSecrets};
+use dr_model::{Epoch, Lsn, RegionName, SystemClock, TimelineId};
+use dr_pgwire::TlsMode;
+use dr_postgres::{InstanceOptions, Options, Parts, PostgresDriver, StandbyPolicy};
+use dr_provider::driver::{Backup as _, RecoveryPoint};
+use dr_provider::{Host, ObjectStore};
+use jiff::Timestamp;
+
+use crate::server::{PATIENCE, PORT, Server, give_to_postgres};
+
+pub(crate) const EAST: &str = "us-east-1";
+pub(crate) const WEST: &str = "us-west-2";
+
+const SCRIPT: &str = "restore.sh";
+
+pub(crate) fn region(name: &str) -> RegionName {
+    name.parse().unwrap()
+}
+
+/// A row of the ledger: its number and the time of its commit.
+pub(crate) type Entry = (i64, Timestamp);
+
+pub(crate) struct Site {
+    pub(crate) primary: Server,
+    pub(crate) driver: PostgresDriver,
+    pub(crate) directory: tempfile::TempDir,
+    /// Files that have been pushed, by region.
+    pushed: Mutex<BTreeMap<RegionName, BTreeSet<String>>>,
+}
+
+impl Site {
+    /// Starts a primary with segments of so many MiB, a ledger, and epoch 1.
+    pub(crate) async fn start(segment_mebibytes: u32) -> Self {
+        // Short, because the path of a unix socket may not exceed 107 bytes.
+        let directory = tempfile::Builder::new()
+            .prefix("dr")
+            .tempdir_in("/tmp")
+            .unwrap();
+        give_to_postgres(directory.path());
+        let archive = directory.path().join("archive");
+        fs::create_dir(&archive).unwrap();
+        give_to_postgres(&archive);
+        let data = directory.path().join("primary");
+        Server::initialise(&data, segment_mebibytes);
+        let primary = Server::start(&data, &settings(&archive)).await;
+        primary
+            .sql("create table ledger (id bigserial primary key, filler text)")
+            .await;
+
+        let mut stores: BTreeMap<RegionName, Arc<dyn ObjectStore>> = BTreeMap::new();
+        for name in [EAST, WEST] {
+            stores.insert(region(name), open_store(&directory.path().join(name)).await);
+        }
+        write_script(directory.path());
+        let driver = driver(directory.path(), stores);
+        let site = Self {
+            primary,
+            driver,
+            directory,
+            pushed: Mutex::default(),
+        };
+        site.open_epoch(1, 1).await;
+        site
+    }
+
+    /// Opens an epoch whose primary is in the east.
+    pub(crate) async fn open_epoch(&self, epoch: u64, timeline: u32) {
+        let system_identifier = self.primary.system_identifier().await;
+        let claim = ClusterClaim {
+            system_identifier,
+            timeline: TimelineId(timeline),
+            start_lsn: None,
+        };
+        let record = EpochRecord {
+            version: dr_coordination::register::FORMAT_VERSION,
+            epoch: Epoch(epoch),
+            workload: "orders".parse().unwrap(),
+            primary: region(EAST),
+            register: region(WEST),
+            clusters: BTreeMap::from([("database".parse().unwrap(), claim)]),
+            sync: BTreeMap::new(),
+            created_at: Timestamp::UNIX_EPOCH,
+            created_by: Actor::new("test", "localhost", 1),
+            reason: "test".to_owned(),
+            execution: None,
+            override_reason: None,
+        };
+        self.register().create(&record).await.unwrap();
+    }
+
+    fn register(&self) -> Register {
+        register(
+            [EAST, WEST]
+                .map(|name| (region(name), self.store(name)))
+                .into(),
+        )
+    }
+
+    pub(crate) fn store(&self, name: &str) -> Arc<dyn ObjectStore> {
+        Arc::new(DirectoryStore::open(self.directory.path().join(name)).unwrap())
+    }
+
+    /// Commits so many entries, each by itself.
+    pub(crate) async fn commit(&self, entries: u32) {
+        let mut connection = self.primary.connect().await;
+        for _ in 0..entries {
+            let sql = "insert into ledger (filler) values (repeat('x', 300))";
+            connection.query(sql).await.unwrap();
+        }
+    }
+
+    /// Returns all entries that a server has, with the times of their commits.
+    pub(crate) async fn ledger(server: &Server) -> Vec<Entry> {
+        let sql = "select id, (extract(epoch from pg_xact_commit_timestamp(xmin)) * 1000000)::bigint \
+                   from ledger order by id";
+        let rows = server.connect().await.query(sql).await.unwrap();
+        let entry = |row: &dr_pgwire::Row| {
+            let micros: i64 = row.get(1).unwrap();
+            (
+                row.get(0).unwrap(),
+                Timestamp::from_microsecond(micros).unwrap(),
+            )
+        };
+        rows.iter().map(entry).collect()
+    }
+
+    /// Ends the segment being written and waits until it is archived.
+    pub(crate) async fn switch(&self) -> Lsn {
+        let end = self.primary.lsn().await;
+        let name = self
+            .primary
+            .sql("select pg_walfile_name(pg_switch_wal())")
+            .await;
+        let archived = async {
+            while !self.archive().join(&name).exists() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, archived).await.unwrap();
+        end
+    }
+
+    pub(crate) fn archive(&self) -> PathBuf {
+        self.directory.path().join("archive")
+    }
+
+    /// Returns the names of the archived segments in order.
+    pub(crate) fn segments(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.archive()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| name.len() == 24).collect();
+        names.sort();
+        names
+    }
+
+    /// Pushes what is archived and has not been pushed into that region's store.
+    pub(crate) async fn push(&self, name: &str) {
+        for segment in self.segments() {
+            let known = self
+                .pushed
+                .lock()
+                .unwrap()
+                .entry(region(name))
+                .or_default()
+                .contains(&segment);
+            if !known {
+                let path = self.archive().join(&segment);
+                self.driver.push_wal(&region(name), &path).await.unwrap();
+                self.pushed
+                    .lock()
+                    .unwrap()
+                    .entry(region(name))
+                    .or_default()
+                    .insert(segment);
+            }
+        }
+    }
+
+    /// Backs up the primary while entries are committed and the log is pushed into both stores.
+    pub(crate) async fn back_up(&self) -> RecoveryPoint {
+        let east = region(EAST);
+        let mut take = Box::pin(self.driver.take(&east));
+        loop {
+            let meanwhile = async {
+                self.commit(20).await;
+                self.push(EAST).await;
+                self.push(WEST).await;
+            };
+            tokio::select! {
+                biased;
+                report = &mut take => return report.unwrap().recovery_point,
+                () = meanwhile => {}
+            }
+        }
+    }
+
+    /// Starts the primary again as a standby without a primary, and promotes it.
+    pub(crate) async fn restart_promoted(&mut self) {
+        let data = self.primary.data.clone();
+        self.primary.stop();
+        fs::write(data.join("standby.signal"), "").unwrap();
+        give_to_postgres(&data.join("standby.signal"));
+        self.primary = Server::start(&data, &settings(&self.archive())).await;
+        self.primary.sql("select pg_promote()").await;
+    }
+
+    /// Pushes the history of a timeline once it is archived.
+    pub(crate) async fn push_history(&self, name: &str, timeline: u32) {
+        let path = self
+            .archive()
+            .join(TimelineId(timeline).history_file_name());
+        let archived = async {
+            while !path.exists() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, archived).await.unwrap();
+        self.driver.push_wal(&region(name), &path).await.unwrap();
+    }
+
+    pub(crate) fn place(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+}
+
+fn settings(archive: &Path) -> Vec<String> {
+    let place = archive.display();
+    let command = format!("cp %p {place}/%f.tmp && mv {place}/%f.tmp {place}/%f");
+    vec![
+        "archive_mode=on".to_owned(),
+        format!("archive_command={command}"),
+        "max_wal_size=1GB".to_owned(),
+        "track_commit_timestamp=on".to_owned(),
+    ]
+}
+
+/// Makes a store that the servers' user may read, or opens the one that is there.
+async fn open_store(path: &Path) -> Arc<dyn ObjectStore> {
+    if !path.exists() {
+        fs::create_dir(path).unwrap();
+        give_to_postgres(path);
+        fs::set_permissions(path, fs::Permissions::from_mode(0o2770)).unwrap();
+        DirectoryStore::initialise(path, Bytes::from_static(b"{}"))
+            .await
+            .unwrap();
+    }
+    Arc::new(DirectoryStore::open(path).unwrap())
+}
+
+fn register(stores: BTreeMap<RegionName, Arc<dyn ObjectStore>>) -> Register {
+    let patience = Patience {
+        attempts: 2,
+        timeout: Duration::from_secs(5),
+    };
+    Register::new("orders".parse().unwrap(), stores, region(WEST)).with_patience(patience)
+}
+
+/// Makes the driver over a site's directory.
+pub(crate) fn driver(
+    directory: &Path,
+    stores: BTreeMap<RegionName, Arc<dyn ObjectStore>>,
+) -> PostgresDriver {
+    let instance = |name: &str| InstanceOptions {
+        host: "local".to_owned(),
+        address: directory.join(name).with_extension("socket").into(),
+        port: PORT,
+        data_directory: directory.join(name),
+        standby: StandbyPolicy::None,
+        settings: BTreeMap::new(),
+        start: None,
+        stop: None,
+    };
+    let host = |name: &str| -> Arc<dyn Host> { Arc::new(LocalHost::new(directory.join(name))) };
+    PostgresDriver::new(Parts {
+        resource: "orders/database".parse().unwrap(),
+        options: Options {
+            sync: Vec::new(),
+            user: "postgres".to_owned(),
+            password: None,
+            database: "postgres".to_owned(),
+            tls: TlsMode::Disable,
+            heartbeat: Duration::from_secs(1),
+            slot_unlimited: false,
+            instances: BTreeMap::from([
+                (region(EAST), instance("primary")),
+                (region(WEST), instance("recovered")),
+            ]),
+        },
+        register: register(stores.clone()),
+        stores,
+        hosts: BTreeMap::from([(region(EAST), host("state")), (region(WEST), host("state"))]),
+        secrets: Arc::new(LocalSecrets::new(directory)),
+        clock: Arc::new(SystemClock::new()),
+        actor: Actor::new("test", "localhost", 1),
+        program: vec![
+            "/bin/sh".to_owned(),
+            directory.join(SCRIPT).display().to_string(),
+        ],
+        binaries: "/usr/lib/postgresql/15/bin".into(),
+    })
+}
+
+/// Writes the program that `restore_command` runs: this test binary, made to run [`crate::serve`] alone.
+fn write_script(directory: &Path) {
+    let path = directory.join(SCRIPT);
+    let script = format!(
+        "DR_TEST_SITE={} DR_TEST_FETCH=\"$*\" exec {} --exact serve --nocapture --test-threads 1 >&2\n",
+        directory.display(),
+        std::env::current_exe().unwrap().display()
+    );
+    fs::write(&path, script).unwrap();
+    give_to_postgres(&path);
+}
