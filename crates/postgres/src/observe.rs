@@ -2,15 +2,21 @@
 //! log through the stores. What cannot be seen is a fact of its own.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use dr_coordination::chain::{newest_chain, summarise};
+use dr_coordination::register::EpochRecord;
 use dr_model::{RegionName, SystemIdentifier};
-use dr_provider::Result;
 use dr_provider::driver::{Backup, Facts, Instance, LogFacts, RegionFacts, Role};
 use dr_provider::error::chain;
 use dr_provider::host::PathKind;
+use dr_provider::store::IDENTITY_KEY;
+use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result};
 use futures::future::join_all;
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
 
 use crate::actions::processes;
 use crate::driver::PostgresDriver;
@@ -19,20 +25,27 @@ use crate::register::patience;
 /// Chunk headers looked at for the rate of commits: at most a minute of them at full speed.
 const HEADERS: usize = 64;
 
+/// How long a store may take to show that it is there at all. A dead region's store is asked nothing more than that: a
+/// failover looks at both regions and waits for neither.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+
+/// How long a store that is there may take to say what it holds.
+const LOOK_LIMIT: Duration = Duration::from_secs(10);
+
 impl PostgresDriver {
     /// Looks at the given regions, all at once.
     pub(crate) async fn observe_regions(&self, regions: &[RegionName]) -> Facts {
         let observed_at = self.clock().now();
-        let claimed = self.claimed_cluster().await;
+        let claimed = OnceCell::new();
         let seen = join_all(
             regions
                 .iter()
-                .map(|region| self.observe_region(region, claimed)),
+                .map(|region| self.observe_region(region, &claimed)),
         )
         .await;
         let mut facts = Facts {
             observed_at,
-            system_identifier: claimed,
+            system_identifier: claimed.get().copied().flatten(),
             regions: BTreeMap::new(),
         };
         for (region, (identifier, region_facts)) in regions.iter().zip(seen) {
@@ -42,39 +55,71 @@ impl PostgresDriver {
         facts
     }
 
-    /// Returns the cluster that the newest epoch is about; copies will do, because a cluster's identity never changes.
+    /// Returns the cluster that the workload's epochs are about; copies of its records will do where the register does
+    /// not answer, because a cluster's identity never changes.
     async fn claimed_cluster(&self) -> Option<SystemIdentifier> {
-        let views = self.parts().register.read_copies().await;
-        views.into_iter().find_map(|view| {
-            let record = view.newest.ok().flatten()?;
+        let of = |record: EpochRecord| {
             record
                 .clusters
                 .get(&self.resource().resource)
                 .map(|claim| claim.system_identifier)
-        })
+        };
+        if let Ok(Ok(record)) = timeout(SIGN_OF_LIFE, self.read_register("observe")).await {
+            return of(record);
+        }
+        let views = timeout(LOOK_LIMIT, self.parts().register.read_copies())
+            .await
+            .ok()?;
+        views
+            .into_iter()
+            .find_map(|view| of(view.newest.ok().flatten()?))
     }
 
     async fn observe_region(
         &self,
         region: &RegionName,
-        claimed: Option<SystemIdentifier>,
+        claimed: &OnceCell<Option<SystemIdentifier>>,
     ) -> (Option<SystemIdentifier>, RegionFacts) {
-        let (identifier, instance, detail) = self.observe_instance(region).await;
-        let log = match claimed.or(identifier) {
-            Some(cluster) => self
-                .observe_log(region, cluster)
-                .await
-                .map_err(|error| chain(&error)),
-            None => Err("the cluster's system identifier is not known".to_owned()),
+        let claimed_log = async {
+            let cluster = (*claimed.get_or_init(|| self.claimed_cluster()).await)?;
+            Some(self.observe_log(region, cluster).await)
+        };
+        let ((identifier, instance, detail), log) =
+            tokio::join!(self.observe_instance(region), claimed_log);
+        let log = match (log, identifier) {
+            (Some(log), _) => log,
+            (None, Some(cluster)) => self.observe_log(region, cluster).await,
+            (None, None) => {
+                Err(self.failed("observe", "the cluster's system identifier is not known"))
+            }
         };
         (
             identifier,
             RegionFacts {
                 instance,
-                log,
+                log: log.map_err(|error| chain(&error)),
                 detail,
             },
         )
+    }
+
+    /// Reads what the region's store holds of the newest epoch's log, within bounds.
+    async fn observe_log(
+        &self,
+        region: &RegionName,
+        cluster: SystemIdentifier,
+    ) -> Result<Option<LogFacts>> {
+        let store = self.store(region)?;
+        let silent = |limit: Duration| {
+            Error::new(ErrorKind::Unavailable, "read store", store.location())
+                .because(format!("no answer within {} s", limit.as_secs()))
+        };
+        timeout(SIGN_OF_LIFE, store.head(&identity_key()))
+            .await
+            .map_err(|_| silent(SIGN_OF_LIFE))??;
+        timeout(LOOK_LIMIT, self.read_log(store, cluster))
+            .await
+            .map_err(|_| silent(LOOK_LIMIT))?
     }
 
     async fn observe_instance(
@@ -131,13 +176,11 @@ impl PostgresDriver {
         }
     }
 
-    /// Reads what the region's store holds of the newest epoch's log.
-    async fn observe_log(
+    async fn read_log(
         &self,
-        region: &RegionName,
+        store: &Arc<dyn ObjectStore>,
         cluster: SystemIdentifier,
     ) -> Result<Option<LogFacts>> {
-        let store = self.store(region)?;
         let Some(newest) = newest_chain(&**store, cluster).await? else {
             return Ok(None);
         };
@@ -165,4 +208,8 @@ impl PostgresDriver {
                 .collect(),
         }))
     }
+}
+
+fn identity_key() -> Key {
+    Key::new(IDENTITY_KEY).expect("the constant is a valid key")
 }

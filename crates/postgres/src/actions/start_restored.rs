@@ -21,6 +21,12 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 /// ran, and answers no connection; the runbook's own timeout is usually shorter.
 const CONSISTENT_LIMIT: Duration = Duration::from_secs(3600);
 
+/// How long the server may take to appear as a process after its start command has returned.
+const APPEAR_LIMIT: Duration = Duration::from_secs(10);
+
+/// Where a server started by `pg_ctl` writes until it has read its configuration, in the data directory.
+const START_LOG: &str = "dr-start.log";
+
 const OPERATION: &str = "start the restored server of";
 
 impl PostgresDriver {
@@ -42,7 +48,7 @@ impl PostgresDriver {
                     "--pgdata".to_owned(),
                     directory.display().to_string(),
                     "--log".to_owned(),
-                    directory.join("dr-start.log").display().to_string(),
+                    directory.join(START_LOG).display().to_string(),
                     "--no-wait".to_owned(),
                 ]),
             };
@@ -53,21 +59,31 @@ impl PostgresDriver {
             }
         }
         let deadline = Deadline::new(self.clock(), CONSISTENT_LIMIT);
+        let appearing = Deadline::new(self.clock(), APPEAR_LIMIT);
+        let mut appeared = false;
         let position = loop {
             match self.connect(region).await {
                 Ok(mut connection) => break connection.position().await?,
                 Err(error) if error.kind() != ErrorKind::Unavailable => return Err(error),
-                Err(_) if processes(&**host, directory).await?.is_empty() => {
-                    let log = directory.join("dr-start.log");
-                    return Err(self.failed(OPERATION, "it ended again").with_hint(format!(
-                        "its last words are in `{}` or its own log",
-                        log.display()
-                    )));
-                }
-                Err(_) if !deadline.pause().await => {
+                Err(_) => {}
+            }
+            // The start command may return before the server has entered its directory.
+            if !processes(&**host, directory).await?.is_empty() {
+                appeared = true;
+                if !deadline.pause().await {
                     return Err(self.failed(OPERATION, "it did not become consistent"));
                 }
-                Err(_) => {}
+            } else if appeared || !appearing.pause().await {
+                let why = if appeared {
+                    "it ended again"
+                } else {
+                    "no process of it appeared"
+                };
+                let log = directory.join(START_LOG);
+                return Err(self.failed(OPERATION, why).with_hint(format!(
+                    "its last words are in `{}` or its own log",
+                    log.display()
+                )));
             }
         };
         Ok(self.applied(
