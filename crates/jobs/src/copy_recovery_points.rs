@@ -23,7 +23,7 @@ impl Job for CopyRecoveryPoints {
 
     async fn last_success(&self, context: &JobContext) -> Result<Option<Timestamp>> {
         let points = backup(context)?.list(&context.store).await?;
-        Ok(points.into_iter().map(|point| point.started_at).next())
+        Ok(points.complete.first().map(|point| point.started_at))
     }
 
     async fn run(&self, context: &JobContext) -> Result<Outcome> {

@@ -24,7 +24,7 @@ impl Job for TakeSnapshot {
         // After a failover the new timeline has no recovery point of its own, and is unprotected until it has (L19).
         let claim = context.record.clusters.get(&context.resource.resource);
         let points = backup(context)?.list(&context.store).await?;
-        let newest = points.into_iter().find(|point| {
+        let newest = points.complete.into_iter().find(|point| {
             claim.is_some_and(|claim| {
                 claim.system_identifier == point.system_identifier
                     && claim.timeline == point.timeline

@@ -15,8 +15,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use dr_model::RegionName;
-use dr_provider::driver::{Backup, BackupReport, CopyReport, RecoveryPoint};
-use dr_provider::{Error, ErrorKind, ObjectStore, Result};
+use dr_provider::driver::{Backup, BackupReport, CopyReport, RecoveryPoints};
+use dr_provider::error::chain;
+use dr_provider::{ObjectStore, Result};
 
 use crate::driver::PostgresDriver;
 
@@ -28,26 +29,25 @@ impl Backup for PostgresDriver {
         self.take_backup(region).await
     }
 
-    async fn list(&self, store: &Arc<dyn ObjectStore>) -> Result<Vec<RecoveryPoint>> {
+    async fn list(&self, store: &Arc<dyn ObjectStore>) -> Result<RecoveryPoints> {
         let clusters = match self.known_cluster().await {
             Some(cluster) => vec![cluster],
             None => self.clusters_in(store).await?,
         };
-        let mut points = Vec::new();
+        let mut points = RecoveryPoints::default();
         for cluster in clusters {
             let Bases { usable, unusable } = self.bases(store, cluster).await?;
-            if let Some((label, error)) = unusable.into_iter().next() {
-                let operation = "list the recovery points of";
-                return Err(Error::new(ErrorKind::Corrupt, operation, self.resource().to_string())
-                    .because(error)
-                    .with_hint(format!(
-                        "recovery point {label} in {} cannot be restored; the others can: name one to restore it",
-                        store.location()
-                    )));
-            }
-            points.extend(usable.iter().map(Base::recovery_point));
+            points
+                .complete
+                .extend(usable.iter().map(Base::recovery_point));
+            let said = unusable
+                .iter()
+                .map(|(label, error)| format!("{label}: {}", chain(error)));
+            points.damaged.extend(said);
         }
-        points.sort_by(|a, b| (b.stopped_at, &b.label).cmp(&(a.stopped_at, &a.label)));
+        points
+            .complete
+            .sort_by(|a, b| (b.stopped_at, &b.label).cmp(&(a.stopped_at, &a.label)));
         Ok(points)
     }
 

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dr_coordination::chain::{newest_chain, summarise};
+use dr_coordination::chain::{available, newest_chain, summarise};
 use dr_coordination::register::EpochRecord;
 use dr_model::{RegionName, SystemIdentifier};
-use dr_provider::driver::{Backup, Facts, Instance, LogFacts, RegionFacts, Role};
+use dr_provider::driver::{Facts, Instance, LogFacts, RegionFacts, Role};
 use dr_provider::error::chain;
 use dr_provider::host::PathKind;
 use dr_provider::store::IDENTITY_KEY;
@@ -19,6 +19,7 @@ use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use crate::actions::processes;
+use crate::backup::Base;
 use crate::driver::PostgresDriver;
 use crate::register::patience;
 
@@ -187,11 +188,20 @@ impl PostgresDriver {
         let Some(summary) = summarise(&**store, &newest, HEADERS, patience()).await? else {
             return Ok(None);
         };
-        let recovery_points = Backup::list(self, store).await?;
+        // Earlier epochs of the same timeline continue it backwards.
+        let pieces = available(&**store, cluster, newest.timeline, patience()).await?;
+        let piece = pieces
+            .iter()
+            .find(|piece| piece.from <= summary.end && summary.end <= piece.to);
+        // A damaged manifest must not hide the good ones when they are needed most; `dr recovery-point list` names it.
+        let bases = self.bases(store, cluster).await?;
+        for (label, error) in &bases.unusable {
+            tracing::warn!(%label, "recovery point passed over: {}", chain(error));
+        }
         Ok(Some(LogFacts {
             epoch: newest.epoch,
             timeline: newest.timeline,
-            start: summary.origin,
+            start: piece.map_or(summary.origin, |piece| piece.from),
             end: summary.end,
             sealed: summary.seal.is_some(),
             primary_end: summary.primary_end.unwrap_or(summary.end),
@@ -202,10 +212,7 @@ impl PostgresDriver {
             promise: summary
                 .promise
                 .map(|promise| (promise.held, promise.checked_at)),
-            recovery_points: recovery_points
-                .into_iter()
-                .filter(|point| point.system_identifier == cluster)
-                .collect(),
+            recovery_points: bases.usable.iter().map(Base::recovery_point).collect(),
         }))
     }
 }

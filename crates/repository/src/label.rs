@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The name of a backup, `20261121T093005Z-7f3a`: the time at which it was begun and four hexadecimal digits that keep two
-/// writers apart. Labels sort by time.
+/// writers apart. Labels sort by time, except those of one second.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label(String);
 
@@ -21,6 +21,12 @@ impl Label {
     #[must_use]
     pub fn new(at: Timestamp, entropy: u16) -> Self {
         Self(format!("{}-{entropy:04x}", at.strftime("%Y%m%dT%H%M%SZ")))
+    }
+
+    /// Returns the part that is the time, to the second, at which the backup was begun.
+    #[must_use]
+    pub fn second(&self) -> &str {
+        self.0.split_once('-').map_or(&self.0, |(second, _)| second)
     }
 
     /// Returns the label as text.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use dr_model::{Lsn, RegionName, TimelineId};
 use dr_pgwire::{Connection, quote_literal};
 use dr_provider::driver::{Applied, Evidence, Fence, Recovered, Verified};
+use dr_provider::host::PathKind;
 use dr_provider::{Error, ErrorKind, Result};
 
 use super::Log;
@@ -45,6 +46,8 @@ impl PostgresDriver {
                 .await?;
             instance.query(OPERATION, "select pg_reload_conf()").await?;
             self.create_slots(&mut instance).await?;
+            self.pass_over_timelines(region, position.timeline, claimed)
+                .await?;
             let seconds = PROMOTION_LIMIT.as_secs();
             let sql = format!("select pg_promote(true, {seconds})");
             let limit = PROMOTION_LIMIT + Duration::from_secs(5);
@@ -133,6 +136,31 @@ impl PostgresDriver {
             )));
         }
         self.claimed_timeline(&record, OPERATION)
+    }
+
+    /// Makes the promotion choose the claimed timeline where earlier epochs claimed timelines that nobody ever wrote.
+    ///
+    /// PostgreSQL takes the number after the highest timeline that has a history file (`findNewestTimeLine`). A file is
+    /// left for each number to be passed over, with a fork that lies before everything replayed, so that no standby
+    /// follows it: "new timeline forked off current database system timeline before current recovery point".
+    async fn pass_over_timelines(
+        &self,
+        region: &RegionName,
+        current: TimelineId,
+        claimed: TimelineId,
+    ) -> Result<()> {
+        let host = self.host(region)?;
+        let directory = self.instance_options(region)?.data_directory.join("pg_wal");
+        let mut timeline = current.next();
+        while timeline < claimed {
+            let path = directory.join(timeline.history_file_name());
+            if host.kind(&path).await? == PathKind::Missing {
+                let text = format!("{current}\t{}\tclaimed, and never written\n", Lsn(1));
+                host.write(&path, text.as_bytes()).await?;
+            }
+            timeline = timeline.next();
+        }
+        Ok(())
     }
 
     /// Creates the slots that the receivers of all regions will stream from, keeping those that exist.

@@ -63,7 +63,10 @@ impl PostgresDriver {
             }
             match self.fit(store, base, held, timeline, target).await? {
                 Ok((base, reach, ending)) => {
-                    let newer = reasons.into_iter().filter(|(label, _)| *label > base.label);
+                    // Labels of one second are in no order: one that may be newer is named.
+                    let newer = reasons
+                        .into_iter()
+                        .filter(|(label, _)| label.second() >= base.label.second());
                     let passed_over = newer
                         .map(|(label, why)| format!("{label}: {why}"))
                         .collect();

@@ -35,6 +35,15 @@ pub struct RecoveryPoint {
     pub stored_bytes: u64,
 }
 
+/// The recovery points that a store holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryPoints {
+    /// Those that were committed and can be read, newest first.
+    pub complete: Vec<RecoveryPoint>,
+    /// Those that were committed and cannot be read any more: label, and what is wrong.
+    pub damaged: Vec<String>,
+}
+
 /// What taking a backup cost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupReport {
@@ -64,8 +73,9 @@ pub trait Backup: Send + Sync {
     /// Takes a full backup of the primary in `region` into that region's store.
     async fn take(&self, region: &RegionName) -> Result<BackupReport>;
 
-    /// Lists the recovery points in a store, newest first. Partial ones are invisible (principle 1).
-    async fn list(&self, store: &Arc<dyn ObjectStore>) -> Result<Vec<RecoveryPoint>>;
+    /// Lists the recovery points in a store. Partial ones are invisible (principle 1); a damaged one is named beside the
+    /// others and never hides them.
+    async fn list(&self, store: &Arc<dyn ObjectStore>) -> Result<RecoveryPoints>;
 
     /// Copies every recovery point that `to` lacks from the store of `from` into that of `to`: data before manifests,
     /// verified by hash (R38).
