@@ -11,7 +11,11 @@ use dr_pgwire::{Host as Address, TlsMode};
 use super::{InstanceOptions, Options, StandbyPolicy};
 
 /// Time between two heartbeats unless told otherwise: the resolution of the achieved recovery point.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// The longest heartbeat in synchronous mode. The promise conditions are written into chunks at least every 10 s
+/// (PROTOCOL 5), they are looked at every 4 s, and an idle database has a chunk only when the heartbeat beats.
+const LONGEST_SYNCHRONOUS: Duration = Duration::from_secs(5);
 
 /// The shortest heartbeat: each one is a commit.
 const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(50);
@@ -32,6 +36,14 @@ impl FromNode for Options {
         let slot = reader.optional_with("slot", choice(&[("limited", false), ("unlimited", true)]));
         let instances =
             reader.required_with("regions", map::<RegionName, _>(InstanceOptions::from_node));
+        if !sync.is_empty() && heartbeat > LONGEST_SYNCHRONOUS {
+            let what = "the heartbeat is too long for synchronous mode";
+            let expected = format!("{} s or less beside `sync`", LONGEST_SYNCHRONOUS.as_secs());
+            let span = reader.span().clone();
+            reader
+                .context()
+                .report(Problem::error(&span, what).expected(expected));
+        }
         reader.finish();
         kind?;
         Some(Self {
@@ -121,4 +133,66 @@ fn heartbeat(node: &Node, context: &mut Context) -> Option<Duration> {
             .expected(format!("{} ms or more", SHORTEST_HEARTBEAT.as_millis())),
     );
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use dr_model::document::{Span, Spanned, Value};
+    use rstest::rstest;
+
+    use super::*;
+
+    fn node(value: Value) -> Node {
+        Spanned::new(Span::new("dr.yaml", 1, 1), value)
+    }
+
+    fn text(value: &str) -> Node {
+        node(Value::String(value.to_owned()))
+    }
+
+    fn map<const N: usize>(entries: [(&str, Node); N]) -> Node {
+        let key = |name: &str| Spanned::new(Span::new("dr.yaml", 1, 1), name.to_owned());
+        node(Value::Map(
+            entries.map(|(name, value)| (key(name), value)).into(),
+        ))
+    }
+
+    fn problems(sync: &[&str], heartbeat: &str, host: &str) -> Vec<String> {
+        let instance = map([("host", text(host)), ("data_directory", text("/data"))]);
+        let resource = map([
+            ("kind", text("postgres")),
+            (
+                "sync",
+                node(Value::List(
+                    sync.iter().map(|region| text(region)).collect(),
+                )),
+            ),
+            ("heartbeat", text(heartbeat)),
+            ("regions", map([("us-east-1", instance)])),
+        ]);
+        let mut context = Context::without_references("/etc/dr");
+        let read = Options::from_node(&resource, &mut context);
+        let problems = context.into_problems();
+        assert_eq!(read.is_some() && problems.is_empty(), problems.is_empty());
+        problems.iter().map(ToString::to_string).collect()
+    }
+
+    #[rstest]
+    #[case::plain(&[], "1m", "local", None)]
+    #[case::synchronous(&["us-west-2"], "5s", "local", None)]
+    #[case::too_long(&["us-west-2"], "10s", "local", Some("5 s or less beside `sync`"))]
+    #[case::too_short(&[], "1ms", "local", Some("50 ms or more"))]
+    #[case::ssh(&[], "5s", "ssh://postgres@db", Some("only as `local`"))]
+    fn what_cannot_work_is_refused_when_it_is_read(
+        #[case] sync: &[&str],
+        #[case] heartbeat: &str,
+        #[case] host: &str,
+        #[case] expected: Option<&str>,
+    ) {
+        let problems = problems(sync, heartbeat, host);
+        match expected {
+            None => assert_eq!(problems, Vec::<String>::new()),
+            Some(expected) => assert!(problems[0].contains(expected), "{problems:?}"),
+        }
+    }
 }
