@@ -1,0 +1,132 @@
+//! `dr check`.
+
+mod clusters;
+mod findings;
+mod places;
+mod stores;
+
+use std::path::Path;
+
+use futures::future::join_all;
+use serde_json::json;
+
+use crate::error::{CommandError, Result};
+use crate::exit::Exit;
+use crate::output::{Output, Tone};
+use crate::wiring::Setup;
+use findings::{Finding, Level};
+
+/// Validate the configuration, and with --online everything that it names
+///
+/// Without --online only the files are read. With it: each store, register, server, privilege, setting, name server, key
+/// and daemon; what is missing is printed as the statement that gives it.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Try out everything that the configuration names
+    #[arg(long)]
+    online: bool,
+}
+
+pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<Exit> {
+    let setup = match Setup::load(config) {
+        Ok(setup) => setup,
+        Err(error) => {
+            if output.json && error.exit == Exit::Configuration {
+                output
+                    .json(&json!({ "valid": false, "problems": error.details, "findings": [] }))?;
+            }
+            return Err(error);
+        }
+    };
+    // What only shows when the parts are put together: addresses that cannot be used, hosts that cannot be reached.
+    for (name, workload) in &setup.config.workloads {
+        let site = setup.site(name, workload);
+        site.map_err(|error| CommandError {
+            exit: Exit::Configuration,
+            ..error
+        })?;
+    }
+    let mut findings = Vec::new();
+    if args.online {
+        findings = online(&setup).await?;
+    }
+    report(&setup, args.online, &findings, output)
+}
+
+async fn online(setup: &Setup) -> Result<Vec<Finding>> {
+    let mut findings = stores::check(setup).await;
+    let workloads = setup.config.workloads.iter();
+    let looks = join_all(workloads.map(|(name, workload)| async move {
+        let mut findings = stores::register(setup, name, workload).await;
+        findings.extend(clusters::check(setup, name, workload).await?);
+        findings.extend(places::check(setup, name, workload).await?);
+        Ok::<_, CommandError>(findings)
+    }));
+    for found in looks.await {
+        findings.extend(found?);
+    }
+    findings.extend(places::daemons(setup).await);
+    Ok(findings)
+}
+
+fn report(setup: &Setup, online: bool, findings: &[Finding], output: &Output) -> Result<Exit> {
+    let worst = findings
+        .iter()
+        .map(|finding| finding.level)
+        .max()
+        .unwrap_or(Level::Ok);
+    let warnings: Vec<String> = setup.warnings.iter().map(ToString::to_string).collect();
+    if output.json {
+        output.json(&json!({ "valid": true, "problems": warnings, "findings": findings }))?;
+    } else {
+        for warning in &warnings {
+            output.say(warning);
+        }
+        for finding in findings {
+            output.data(&finding.render(output.stdout))?;
+        }
+        summary(setup, online, findings, output)?;
+    }
+    Ok(match worst {
+        Level::Ok | Level::Warning => Exit::Ok,
+        Level::Unknown => Exit::Unavailable,
+        Level::Failed => Exit::Failed,
+    })
+}
+
+fn summary(setup: &Setup, online: bool, findings: &[Finding], output: &Output) -> Result<()> {
+    let config = &setup.config;
+    let style = output.stdout;
+    if !online {
+        let text = format!(
+            "The configuration in {} is valid: {} regions, {} workloads, {} schedules, {} runbooks.",
+            config.directory.display(),
+            config.regions.len(),
+            config.workloads.len(),
+            config.schedules.len(),
+            config.runbooks.len()
+        );
+        return output.data(&style.paint(Tone::Good, &text));
+    }
+    let count = |level| {
+        findings
+            .iter()
+            .filter(|finding| finding.level == level)
+            .count()
+    };
+    let (failed, unknown, warnings) = (
+        count(Level::Failed),
+        count(Level::Unknown),
+        count(Level::Warning),
+    );
+    let tone = if failed + unknown > 0 {
+        Tone::Bad
+    } else {
+        Tone::Good
+    };
+    let text = format!(
+        "{} checks: {failed} failed, {unknown} unknown, {warnings} warnings.",
+        findings.len()
+    );
+    output.data(&style.paint(tone, &text))
+}

@@ -1,0 +1,252 @@
+//! PostgreSQL clusters: connection, privileges, settings, slots and the heartbeat of each instance.
+
+use std::time::Duration;
+
+use dr_config::{Workload, sql};
+use dr_model::{RegionName, ResourceId, WorkloadName};
+use dr_postgres::{Options, StandbyPolicy};
+use dr_provider::driver::Query;
+use dr_provider::{Error, ErrorKind, Result};
+use futures::future::join_all;
+
+use super::findings::{Finding, Level};
+use crate::wiring::Setup;
+
+/// How long one query may take.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Looks at every instance of every cluster of a workload.
+pub(super) async fn check(
+    setup: &Setup,
+    name: &WorkloadName,
+    workload: &Workload,
+) -> crate::error::Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for resource in workload.resources.keys() {
+        let id = ResourceId {
+            workload: name.clone(),
+            resource: resource.clone(),
+        };
+        let options = setup.postgres_options(&id)?;
+        let driver = setup.driver(&id)?;
+        let Some(query) = driver.query() else {
+            continue;
+        };
+        let looks = options
+            .instances
+            .keys()
+            .map(|region| instance(&id, region, &options, query));
+        findings.extend(join_all(looks).await.into_iter().flatten());
+    }
+    Ok(findings)
+}
+
+/// One instance, and what it answers.
+struct Server<'a> {
+    subject: String,
+    region: &'a RegionName,
+    options: &'a Options,
+    query: &'a dyn Query,
+}
+
+async fn instance(
+    id: &ResourceId,
+    region: &RegionName,
+    options: &Options,
+    query: &dyn Query,
+) -> Vec<Finding> {
+    let server = Server {
+        subject: format!("{id} in {region}"),
+        region,
+        options,
+        query,
+    };
+    // A region without a standby has no server to look at while it is not the primary.
+    let may_be_away = options
+        .instances
+        .get(region)
+        .is_some_and(|instance| instance.standby == StandbyPolicy::None);
+    let is_standby = match server.text("select pg_is_in_recovery()").await {
+        Ok(value) => value == "t",
+        Err(error) if error.kind() == ErrorKind::Unavailable && may_be_away => {
+            let found = format!(
+                "no server answers, and `standby: none` keeps none here unless it is the primary: {}",
+                dr_provider::error::chain(&error)
+            );
+            return vec![Finding::new(Level::Warning, server.subject, found)];
+        }
+        Err(error) => return vec![Finding::error(server.subject, &error)],
+    };
+    let role = if is_standby { "standby" } else { "primary" };
+    let mut findings = vec![Finding::ok(
+        server.subject.clone(),
+        format!("a {role} answers as `{}`", options.user),
+    )];
+    findings.extend(server.privileges().await);
+    let settings = if is_standby {
+        server.settings().await
+    } else {
+        server.primary().await
+    };
+    findings.extend(
+        settings.unwrap_or_else(|error| vec![Finding::error(server.subject.clone(), &error)]),
+    );
+    findings
+}
+
+impl Server<'_> {
+    async fn text(&self, query: &str) -> Result<String> {
+        let value = self.query.scalar(self.region, query, LIMIT).await?;
+        value.ok_or_else(|| {
+            Error::new(ErrorKind::Failed, "ask", self.subject.clone())
+                .because(format!("`{query}` returned nothing"))
+        })
+    }
+
+    async fn number(&self, setting: &str) -> Result<i64> {
+        // `setting` in `pg_settings` is without a unit, unlike `current_setting`.
+        let query = format!("select setting from pg_settings where name = '{setting}'");
+        let text = self.text(&query).await?;
+        text.parse().map_err(|source: std::num::ParseIntError| {
+            Error::new(ErrorKind::Failed, "read the setting", setting).because(source)
+        })
+    }
+
+    fn finding(&self, met: bool, found: impl Into<String>, remedy: impl Into<String>) -> Finding {
+        if met {
+            Finding::ok(self.subject.clone(), found)
+        } else {
+            Finding::new(Level::Failed, self.subject.clone(), found).remedy(remedy)
+        }
+    }
+
+    async fn privileges(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let mut met = 0;
+        for privilege in sql::PRIVILEGES {
+            match self.text(privilege.test_sql).await {
+                Ok(value) if value == "t" => met += 1,
+                Ok(_) => {
+                    let found = format!(
+                        "`{}` may not {}, {}",
+                        self.options.user, privilege.what, privilege.why
+                    );
+                    let remedy = privilege.statement(&self.options.user);
+                    findings.push(
+                        Finding::new(Level::Failed, self.subject.clone(), found).remedy(remedy),
+                    );
+                }
+                Err(error) => findings.push(Finding::error(
+                    format!("{}: {}", self.subject, privilege.what),
+                    &error,
+                )),
+            }
+        }
+        findings.push(Finding::ok(
+            self.subject.clone(),
+            format!("{met} of {} privileges", sql::PRIVILEGES.len()),
+        ));
+        findings
+    }
+
+    /// Settings that a server needs in whatever role: it may become the other.
+    async fn settings(&self) -> Result<Vec<Finding>> {
+        let regions = i64::try_from(self.options.instances.len()).unwrap_or(i64::MAX);
+        let level = self.text("select current_setting('wal_level')").await?;
+        let mut findings = vec![self.finding(
+            matches!(level.as_str(), "replica" | "logical"),
+            format!("wal_level is `{level}`"),
+            "ALTER SYSTEM SET wal_level = 'replica'; then restart",
+        )];
+        for (setting, wanted) in [
+            ("max_wal_senders", 2 * regions),
+            ("max_replication_slots", 2 * regions),
+        ] {
+            let value = self.number(setting).await?;
+            findings.push(self.finding(
+                value >= wanted,
+                format!("{setting} is {value}, and {wanted} are needed"),
+                format!(
+                    "ALTER SYSTEM SET {setting} = {}; then restart",
+                    wanted.max(10)
+                ),
+            ));
+        }
+        let keep = self.number("max_slot_wal_keep_size").await?;
+        findings.push(if keep < 0 && self.options.slot_unlimited {
+            Finding::new(Level::Warning, self.subject.clone(), "slots hold back the log without a limit, as `slot: unlimited` says")
+        } else {
+            self.finding(
+                keep >= 0,
+                format!("max_slot_wal_keep_size is {}", if keep < 0 { "unlimited".to_owned() } else { format!("{keep} MB") }),
+                "ALTER SYSTEM SET max_slot_wal_keep_size = '16GB'; SELECT pg_reload_conf(); -- or `slot: unlimited`",
+            )
+        });
+        Ok(findings)
+    }
+
+    /// Settings, slots and the heartbeat of a primary.
+    async fn primary(&self) -> Result<Vec<Finding>> {
+        let mut findings = self.settings().await?;
+        let names = self
+            .text("select current_setting('synchronous_standby_names')")
+            .await?;
+        let wanted = self.options.synchronous_standby_names();
+        let shown = |names: &str| {
+            if names.is_empty() {
+                "empty".to_owned()
+            } else {
+                format!("`{names}`")
+            }
+        };
+        findings.push(self.finding(
+            names == wanted,
+            format!(
+                "synchronous_standby_names is {}, and `sync` means {}",
+                shown(&names),
+                shown(&wanted)
+            ),
+            format!(
+                "ALTER SYSTEM SET synchronous_standby_names = '{wanted}'; SELECT pg_reload_conf();"
+            ),
+        ));
+        for region in self.options.instances.keys() {
+            let slot = Options::receiver_name(region);
+            let query = format!(
+                "select coalesce((select case when wal_status = 'lost' then 'lost' when active then 'active' else 'idle' end \
+                 from pg_replication_slots where slot_name = '{slot}'), 'missing')"
+            );
+            let state = self.text(&query).await?;
+            let found = format!("the slot `{slot}` of the receiver in {region} is {state}");
+            let remedy = format!("start `dr daemon --region {region}`, and see its log");
+            findings.push(match state.as_str() {
+                "active" => Finding::ok(self.subject.clone(), found),
+                "lost" => Finding::new(Level::Failed, self.subject.clone(), found).remedy(format!(
+                    "SELECT pg_drop_replication_slot('{slot}'); and take a new snapshot"
+                )),
+                _ => Finding::new(Level::Warning, self.subject.clone(), found).remedy(remedy),
+            });
+        }
+        findings.push(self.heartbeat().await?);
+        Ok(findings)
+    }
+
+    async fn heartbeat(&self) -> Result<Finding> {
+        let query =
+            "select coalesce(extract(epoch from now() - max(at))::text, 'never') from dr.heartbeat";
+        let age = self.text(query).await?;
+        let limit = self.options.heartbeat.as_secs_f64() * 3.0 + 5.0;
+        let fresh = age.parse::<f64>().is_ok_and(|age| age <= limit);
+        let level = if fresh { Level::Ok } else { Level::Warning };
+        let found = match age.parse::<f64>() {
+            Ok(age) => format!("the last heartbeat is {age:.1} s old"),
+            Err(_) => "there was never a heartbeat".to_owned(),
+        };
+        let finding = Finding::new(level, self.subject.clone(), found);
+        Ok(if fresh {
+            finding
+        } else {
+            finding.remedy(format!("start `dr daemon --region {}`", self.region))
+        })
+    }
+}

@@ -1,0 +1,129 @@
+//! What surrounds the databases: name servers and their keys, services, webhooks and daemons.
+
+use std::path::Path;
+use std::time::Duration;
+
+use dr_config::{Notify, Workload};
+use dr_local::rfc2136::Rfc2136Options;
+use dr_model::WorkloadName;
+use dr_provider::SecretSource;
+use dr_provider::host::{Command, PathKind};
+
+use super::findings::{Finding, Level};
+use crate::commands::status;
+use crate::error::Result;
+use crate::wiring::Setup;
+
+/// How long one look may take.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Clients keep an old answer for this long at most without a warning.
+const LONGEST_TTL_SECONDS: u32 = 60;
+
+/// Looks at the traffic, services and notifications of a workload.
+pub(super) async fn check(
+    setup: &Setup,
+    name: &WorkloadName,
+    workload: &Workload,
+) -> Result<Vec<Finding>> {
+    let mut findings = traffic(setup, workload).await?;
+    findings.extend(services(setup, name, workload).await?);
+    for notify in &workload.notify {
+        let Notify::Webhook(url) = notify;
+        let subject = format!("webhook of {}", url.span());
+        findings.push(match setup.secrets().resolve(url.text()) {
+            Ok(_) => Finding::ok(subject, "its address can be read"),
+            Err(error) => Finding::error(subject, &error),
+        });
+    }
+    Ok(findings)
+}
+
+async fn traffic(setup: &Setup, workload: &Workload) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for (record, entry) in setup.traffic(workload)?.iter().zip(&workload.traffic) {
+        let subject = record.describe();
+        findings.push(match tokio::time::timeout(LIMIT, record.observe()).await {
+            Ok(Ok(state)) => {
+                let region = state.region.map_or_else(
+                    || "none of the regions".to_owned(),
+                    |region| region.to_string(),
+                );
+                let found = format!(
+                    "it answers {} ({region}) for {} s",
+                    state.answer, state.ttl_seconds
+                );
+                let level = if state.ttl_seconds > LONGEST_TTL_SECONDS {
+                    Level::Warning
+                } else {
+                    Level::Ok
+                };
+                Finding::new(level, subject.clone(), found)
+            }
+            Ok(Err(error)) => Finding::error(subject.clone(), &error),
+            Err(_) => Finding::new(
+                Level::Unknown,
+                subject.clone(),
+                format!("no answer within {LIMIT:?}"),
+            ),
+        });
+        let options: std::result::Result<Rfc2136Options, _> = setup.config.read(&entry.node);
+        if let Some(key) = options.ok().and_then(|options| options.tsig) {
+            findings.push(match setup.secrets().resolve(key.secret.expose()) {
+                Ok(_) => Finding::ok(subject, format!("the key `{}` can be read", key.name)),
+                Err(error) => Finding::error(format!("{subject}: key `{}`", key.name), &error),
+            });
+        }
+    }
+    Ok(findings)
+}
+
+async fn services(setup: &Setup, name: &WorkloadName, workload: &Workload) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for (service, regions) in &workload.services {
+        for (region, instance) in &regions.regions {
+            let subject = format!("service {name}/{service} in {region}");
+            let host = setup.host(region, &instance.host)?;
+            if let Some(program) = instance
+                .start
+                .first()
+                .filter(|program| program.starts_with('/'))
+            {
+                findings.push(match host.kind(Path::new(program)).await {
+                    Ok(PathKind::File | PathKind::Other) => {
+                        Finding::ok(subject.clone(), format!("`{program}` is there"))
+                    }
+                    Ok(_) => Finding::new(
+                        Level::Failed,
+                        subject.clone(),
+                        format!("there is no program `{program}`"),
+                    ),
+                    Err(error) => Finding::error(subject.clone(), &error),
+                });
+            }
+            let Some(check) = &instance.check else {
+                continue;
+            };
+            findings.push(match host.run(&Command::new(check.clone()), LIMIT).await {
+                Ok(output) if output.status == Some(0) => Finding::ok(subject, "it runs"),
+                // Where the workload is not served that is as it should be; who is primary, `dr status` says.
+                Ok(_) => Finding::ok(subject, "it does not run"),
+                Err(error) => Finding::error(subject, &error),
+            });
+        }
+    }
+    Ok(findings)
+}
+
+/// Asks the daemons. One that cannot be reached from here may run all the same.
+pub(super) async fn daemons(setup: &Setup) -> Vec<Finding> {
+    let views = status::daemons(setup).await;
+    let finding = |view: status::DaemonView| {
+        let subject = format!("daemon of {}", view.region);
+        match view.status.as_deref() {
+            Some("healthy") => Finding::ok(subject, "it is healthy"),
+            _ => Finding::new(Level::Warning, subject, view.problems.join("; ")),
+        }
+    };
+    views.into_iter().map(finding).collect()
+}

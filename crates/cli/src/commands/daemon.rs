@@ -1,0 +1,143 @@
+//! `dr daemon`.
+
+mod lock;
+mod metrics;
+mod source;
+mod store;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dr_config::Schedule;
+use dr_jobs::engine::Daemon;
+use dr_model::RegionName;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::error::{CommandError, Result};
+use crate::exit::Exit;
+use crate::output::Output;
+use crate::wiring::Setup;
+use lock::Lock;
+use source::DaemonSource;
+
+/// Run the daemon of a region
+///
+/// Ships the log of every database into the region's store, takes and copies snapshots on their schedules, follows who is
+/// primary, and answers /health and /metrics. A store directory that is missing or empty is initialised at the first start.
+/// SIGTERM or SIGINT stops it cleanly; a second one at once.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The region that it runs in
+    #[arg(long)]
+    region: RegionName,
+}
+
+/// How long tasks may take to come to their end. What is cut off then is repeated or invisible: nothing half done counts.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<Exit> {
+    let setup = Setup::load(config)?;
+    let region = &args.region;
+    let place = setup.region(region)?.daemon.clone().ok_or_else(|| {
+        CommandError::new(Exit::Configuration, format!("`{region}` has no daemon configured"))
+            .hint(format!("add `daemon: {{ listen: \"127.0.0.1:8421\", state_directory: /var/lib/dr }}` to `regions.{region}`"))
+    })?;
+    let mut signals = Signals::new()?;
+    let _lock = Lock::take(&place.state_directory, region)?;
+    store::prepare(&setup, region, &place.state_directory, output).await?;
+
+    let daemon = daemon(&setup, region)?;
+    let (stop, stopped) = watch::channel(false);
+    let source = Arc::new(DaemonSource::new(&setup, region.clone(), daemon.board()));
+    let (address, serving) = dr_server::serve(place.listen, source, stopped.clone())
+        .await
+        .map_err(|error| {
+            CommandError::from_error(Exit::Failed, &error).hint(format!(
+                "see what listens there, or change `regions.{region}.daemon.listen`"
+            ))
+        })?;
+    tracing::info!(%region, %address, process = std::process::id(), "the daemon runs");
+
+    let mut work = std::pin::pin!(async { tokio::join!(daemon.run(stopped), serving).1 });
+    tokio::select! {
+        ended = &mut work => return failed_early(ended),
+        name = signals.next() => tracing::info!(signal = name, "stopping"),
+    }
+    // Every task holds a receiver, so somebody hears it.
+    stop.send_replace(true);
+    tokio::select! {
+        ended = &mut work => ended.map_err(|error| CommandError::from_error(Exit::Failed, &error))?,
+        name = signals.next() => {
+            tracing::warn!(signal = name, "stopping at once");
+            return Ok(Exit::Interrupted);
+        }
+        () = tokio::time::sleep(DRAIN_LIMIT) => {
+            tracing::warn!(limit_seconds = DRAIN_LIMIT.as_secs(), "not everything came to its end in time, and was cut off");
+        }
+    }
+    tracing::info!("stopped");
+    Ok(Exit::Ok)
+}
+
+/// Tasks end only when they are told to, so this is the server's failure.
+fn failed_early(ended: std::result::Result<(), dr_server::Error>) -> Result<Exit> {
+    match ended {
+        Ok(()) => Err(CommandError::new(
+            Exit::Failed,
+            "the daemon stopped by itself",
+        )),
+        Err(error) => Err(CommandError::from_error(Exit::Failed, &error)),
+    }
+}
+
+/// Puts together what runs in this region: the workloads that have a place here, and their schedules.
+fn daemon(setup: &Setup, region: &RegionName) -> Result<Daemon> {
+    let mut workloads = Vec::new();
+    for (name, workload) in &setup.config.workloads {
+        if workload.home == *region || workload.recovery.contains(region) {
+            workloads.push(setup.workload_site(name, workload)?);
+        }
+    }
+    let names: Vec<_> = workloads.iter().map(|site| site.name.clone()).collect();
+    let ours = |schedule: &&Schedule| names.contains(&schedule.resource.workload);
+    let schedules = setup
+        .config
+        .schedules
+        .iter()
+        .filter(ours)
+        .cloned()
+        .collect();
+    Ok(Daemon::new(
+        region.clone(),
+        setup.actor.clone(),
+        setup.store(region)?,
+        workloads,
+        schedules,
+        Arc::clone(&setup.clock),
+    ))
+}
+
+/// The signals that end the daemon.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next one and returns its name.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! One daemon a region: an exclusive lock on a file that the kernel lets go of when its holder dies.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::path::Path;
+
+use dr_model::RegionName;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use crate::error::{CommandError, Result};
+use crate::exit::Exit;
+
+/// The lock, held as long as this value lives.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Creates the state directory if need be and takes its lock, or says who holds it.
+    pub(super) fn take(directory: &Path, region: &RegionName) -> Result<Self> {
+        let path = directory.join("daemon.lock");
+        let failed = |error: &std::io::Error| {
+            CommandError::new(Exit::Failed, format!("cannot use the state directory `{}`", directory.display()))
+                .because(error)
+                .hint(format!("it must be writable for the user that runs the daemon; `regions.{region}.daemon.state_directory` says where it is"))
+        };
+        std::fs::create_dir_all(directory).map_err(|error| failed(&error))?;
+        // Not truncated: until the lock is ours, the file tells who holds it.
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(|error| failed(&error))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                let mut holder = String::new();
+                // Without its number the holder is still there.
+                let read = file.read_to_string(&mut holder);
+                let process = match holder.trim() {
+                    "" => "another process".to_owned(),
+                    number => format!("process {number}"),
+                };
+                read.map_err(|error| failed(&error))?;
+                return Err(CommandError::new(
+                    Exit::Busy,
+                    format!("the daemon of `{region}` runs already: {process}"),
+                )
+                .hint("there is one daemon a region; stop that one first"));
+            }
+            Err(error) => return Err(failed(&error.into())),
+        }
+        let written = file
+            .set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()));
+        written.map_err(|error| failed(&error))?;
+        Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_is_told_who_is_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let region: RegionName = "us-east-1".parse().unwrap();
+        let state = directory.path().join("state");
+        let first = Lock::take(&state, &region).unwrap();
+        let error = Lock::take(&state, &region).unwrap_err();
+        assert_eq!(error.exit, Exit::Busy);
+        assert!(
+            error.message.contains(&std::process::id().to_string()),
+            "{error:?}"
+        );
+        drop(first);
+        Lock::take(&state, &region).unwrap();
+    }
+}

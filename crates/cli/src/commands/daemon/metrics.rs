@@ -1,0 +1,278 @@
+//! The daemon's metrics. What is not known has no sample: absence is visible to an alarm, a zero is not.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dr_config::Objectives;
+use dr_jobs::engine::Condition;
+use dr_jobs::engine::board::Runs;
+use dr_model::{RegionName, ResourceId, WorkloadName};
+use dr_provider::driver::Frontier;
+use dr_server::{Family, Kind, Sample};
+use jiff::Timestamp;
+
+/// What the metrics are made of, taken at one moment.
+pub(super) struct Snapshot<'a> {
+    pub(super) region: &'a RegionName,
+    pub(super) now: Timestamp,
+    pub(super) uptime: Duration,
+    pub(super) frontiers: BTreeMap<ResourceId, Frontier>,
+    pub(super) runs: BTreeMap<String, Runs>,
+    pub(super) conditions: BTreeMap<String, Condition>,
+    pub(super) objectives: &'a BTreeMap<WorkloadName, Objectives>,
+}
+
+/// Returns all metric families.
+pub(super) fn families(snapshot: &Snapshot<'_>) -> Vec<Family> {
+    let mut families = vec![
+        gauge(
+            "dr_up",
+            None,
+            "Whether the daemon runs.",
+            vec![region(snapshot, 1.0)],
+        ),
+        gauge(
+            "dr_uptime_seconds",
+            Some("seconds"),
+            "Time since the daemon started.",
+            vec![region(snapshot, snapshot.uptime.as_secs_f64())],
+        ),
+        objectives(snapshot),
+        conditions(snapshot),
+    ];
+    families.extend(logs(snapshot));
+    families.extend(runs(snapshot));
+    families
+}
+
+fn objectives(snapshot: &Snapshot<'_>) -> Family {
+    let mut samples = Vec::new();
+    for (workload, objectives) in snapshot.objectives {
+        for (name, value) in [("rpo", objectives.rpo), ("rto", objectives.rto)] {
+            let labels = vec![
+                ("workload", workload.to_string()),
+                ("objective", name.to_owned()),
+            ];
+            samples.push(Sample {
+                labels,
+                value: value.as_secs_f64(),
+            });
+        }
+    }
+    gauge(
+        "dr_objective_seconds",
+        Some("seconds"),
+        "What was promised of a workload's recovery.",
+        samples,
+    )
+}
+
+fn conditions(snapshot: &Snapshot<'_>) -> Family {
+    let sample = |(task, condition): (&String, &Condition)| {
+        let value = match condition {
+            Condition::Good(_) => 1.0,
+            Condition::Bad(_) => 0.0,
+            Condition::Unknown(_) => return None,
+        };
+        Some(Sample {
+            labels: vec![("task", task.clone())],
+            value,
+        })
+    };
+    let samples = snapshot.conditions.iter().filter_map(sample).collect();
+    gauge(
+        "dr_task_healthy",
+        None,
+        "Whether a task does its work; absent while that is unknown.",
+        samples,
+    )
+}
+
+fn logs(snapshot: &Snapshot<'_>) -> Vec<Family> {
+    let each = |value: &dyn Fn(&Frontier) -> Option<f64>| -> Vec<Sample> {
+        let sample = |(resource, frontier): (&ResourceId, &Frontier)| {
+            let labels = vec![
+                ("resource", resource.to_string()),
+                ("region", snapshot.region.to_string()),
+            ];
+            Some(Sample {
+                labels,
+                value: value(frontier)?,
+            })
+        };
+        snapshot.frontiers.iter().filter_map(sample).collect()
+    };
+    let age =
+        |at: Option<Timestamp>| at.map(|at| snapshot.now.duration_since(at).as_secs_f64().max(0.0));
+    let position = |lsn: dr_model::Lsn| lsn.is_valid().then_some(lsn.0 as f64);
+    vec![
+        gauge(
+            "dr_exposure_seconds",
+            Some("seconds"),
+            "Time since the store of this region last held all that the primary had reported.",
+            each(&|frontier| age(frontier.covered_at)),
+        ),
+        gauge(
+            "dr_log_heard_age_seconds",
+            Some("seconds"),
+            "Time since the primary last said anything.",
+            each(&|frontier| age(frontier.heard_at)),
+        ),
+        gauge(
+            "dr_log_received_bytes",
+            Some("bytes"),
+            "Position in the log received from the primary.",
+            each(&|frontier| position(frontier.received)),
+        ),
+        gauge(
+            "dr_log_durable_bytes",
+            Some("bytes"),
+            "Position up to which the log is in the store without a hole.",
+            each(&|frontier| position(frontier.durable)),
+        ),
+        gauge(
+            "dr_log_primary_bytes",
+            Some("bytes"),
+            "Position of the primary as last reported.",
+            each(&|frontier| position(frontier.primary_end)),
+        ),
+        gauge(
+            "dr_log_streaming",
+            None,
+            "Whether the log is being received.",
+            each(&|frontier| {
+                Some(f64::from(u8::from(
+                    frontier.state == "streaming" && frontier.problem.is_none(),
+                )))
+            }),
+        ),
+        counter(
+            "dr_log_chunks",
+            None,
+            "Chunks written since the receiver started.",
+            each(&|f| Some(f.chunks as f64)),
+        ),
+        counter(
+            "dr_log_written_bytes",
+            Some("bytes"),
+            "Log written since the receiver started.",
+            each(&|frontier| Some(frontier.log_bytes as f64)),
+        ),
+        counter(
+            "dr_log_stored_bytes",
+            Some("bytes"),
+            "Bytes put into the store for it.",
+            each(&|frontier| Some(frontier.stored_bytes as f64)),
+        ),
+    ]
+}
+
+fn runs(snapshot: &Snapshot<'_>) -> Vec<Family> {
+    let mut totals = Vec::new();
+    let mut ages = Vec::new();
+    for (schedule, runs) in &snapshot.runs {
+        for (outcome, count) in [("succeeded", runs.succeeded), ("failed", runs.failed)] {
+            let labels = vec![
+                ("schedule", schedule.clone()),
+                ("outcome", outcome.to_owned()),
+            ];
+            totals.push(Sample {
+                labels,
+                value: count as f64,
+            });
+        }
+        if let Some(last) = runs.last_success {
+            let value = snapshot.now.duration_since(last).as_secs_f64().max(0.0);
+            ages.push(Sample {
+                labels: vec![("schedule", schedule.clone())],
+                value,
+            });
+        }
+    }
+    vec![
+        counter(
+            "dr_runs",
+            None,
+            "Runs of each schedule since the daemon started.",
+            totals,
+        ),
+        gauge(
+            "dr_last_success_age_seconds",
+            Some("seconds"),
+            "Time since the last run that did its work began; from the stores after a restart.",
+            ages,
+        ),
+    ]
+}
+
+fn region(snapshot: &Snapshot<'_>, value: f64) -> Sample {
+    Sample {
+        labels: vec![("region", snapshot.region.to_string())],
+        value,
+    }
+}
+
+fn gauge(
+    name: &'static str,
+    unit: Option<&'static str>,
+    help: &'static str,
+    samples: Vec<Sample>,
+) -> Family {
+    Family {
+        name,
+        kind: Kind::Gauge,
+        unit,
+        help,
+        samples,
+    }
+}
+
+fn counter(
+    name: &'static str,
+    unit: Option<&'static str>,
+    help: &'static str,
+    samples: Vec<Sample>,
+) -> Family {
+    Family {
+        name,
+        kind: Kind::Counter,
+        unit,
+        help,
+        samples,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exposure(covered_at: Option<Timestamp>) -> Vec<f64> {
+        let region = "us-west-2".parse().unwrap();
+        let objectives = BTreeMap::new();
+        let frontier = Frontier {
+            covered_at,
+            ..Frontier::default()
+        };
+        let snapshot = Snapshot {
+            region: &region,
+            now: Timestamp::from_second(1000).unwrap(),
+            uptime: Duration::ZERO,
+            frontiers: BTreeMap::from([("orders/database".parse().unwrap(), frontier)]),
+            runs: BTreeMap::new(),
+            conditions: BTreeMap::new(),
+            objectives: &objectives,
+        };
+        let families = families(&snapshot);
+        let family = families
+            .iter()
+            .find(|family| family.name == "dr_exposure_seconds")
+            .unwrap();
+        family.samples.iter().map(|sample| sample.value).collect()
+    }
+
+    #[test]
+    fn an_unknown_exposure_has_no_sample() {
+        assert_eq!(exposure(None), Vec::<f64>::new());
+        assert_eq!(exposure(Some(Timestamp::from_second(990).unwrap())), [10.0]);
+    }
+}

@@ -1,0 +1,113 @@
+//! The daemon's own store: initialised once, recognised ever after, probed before anything relies on it (PROTOCOL 4).
+//!
+//! A directory is made into a store only if this daemon has never had one. Afterwards an empty directory in its place is
+//! a disk that is not mounted, and is refused: an unmounted directory is not an empty one.
+
+use std::io::ErrorKind as IoErrorKind;
+use std::path::Path;
+
+use dr_config::StoreLocation;
+use dr_coordination::identity::{Identity, read_identity};
+use dr_coordination::probe::{newest_probe, probe_store, require_atomic_create};
+use dr_local::DirectoryStore;
+use dr_model::RegionName;
+use dr_provider::ErrorKind;
+
+use crate::error::{CommandError, Result};
+use crate::exit::Exit;
+use crate::output::Output;
+use crate::wiring::Setup;
+
+/// What the daemon remembers of its store, in its state directory.
+const REMEMBERED: &str = "store.json";
+
+/// Initialises the store if it is new, checks that it is the right one, and has it probed.
+pub(super) async fn prepare(
+    setup: &Setup,
+    region: &RegionName,
+    state: &Path,
+    output: &Output,
+) -> Result<()> {
+    let store = setup.store(region)?;
+    let memory = state.join(REMEMBERED);
+    let remembered = remembered(&memory)?;
+    if remembered.is_none() {
+        initialise(setup, region, output).await?;
+    }
+    let identity = read_identity(&*store, region).await.map_err(|error| {
+        let error = CommandError::from(error);
+        match error.exit {
+            Exit::Unavailable => error.hint("is its disk mounted?"),
+            _ => error,
+        }
+    })?;
+    match remembered {
+        Some(remembered) if remembered.store != identity.store => {
+            return Err(CommandError::new(
+                Exit::Refused,
+                format!(
+                    "another store is in the place of that of `{region}`: {}",
+                    store.location()
+                ),
+            )
+            .because(format!(
+                "this daemon worked with store {}, and this is {}",
+                remembered.store, identity.store
+            ))
+            .hint(format!(
+                "put the right one back, or remove `{}` if the change was intended",
+                memory.display()
+            )));
+        }
+        Some(_) => {}
+        None => remember(&memory, &identity)?,
+    }
+    let report = match newest_probe(&*store).await? {
+        Some(report) => report,
+        None => probe_store(&store, setup.clock.now(), rand::random()).await?,
+    };
+    require_atomic_create(&*store, &report)?;
+    Ok(())
+}
+
+async fn initialise(setup: &Setup, region: &RegionName, output: &Output) -> Result<()> {
+    // Other kinds of store are initialised by whoever owns the account.
+    let StoreLocation::Directory(path) = &setup.region(region)?.store else {
+        return Ok(());
+    };
+    let identity = Identity::new(region.clone(), rand::random(), setup.clock.now());
+    match DirectoryStore::initialise(path, identity.to_bytes()).await {
+        Ok(()) => output.say(&format!(
+            "Initialised the store of {region} in {}.",
+            path.display()
+        )),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+fn remembered(path: &Path) -> Result<Option<Identity>> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == IoErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(path, &error)),
+    };
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(|error| unreadable(path, &error))
+}
+
+fn unreadable(path: &Path, why: &dyn std::fmt::Display) -> CommandError {
+    CommandError::new(Exit::Failed, format!("cannot read `{}`", path.display())).because(why)
+}
+
+fn remember(path: &Path, identity: &Identity) -> Result<()> {
+    // A whole file or none: a torn one would keep the daemon from starting.
+    let temporary = path.with_extension("new");
+    let written = std::fs::write(&temporary, identity.to_bytes())
+        .and_then(|()| std::fs::rename(&temporary, path));
+    written.map_err(|error| {
+        CommandError::new(Exit::Failed, format!("cannot write `{}`", path.display())).because(error)
+    })
+}

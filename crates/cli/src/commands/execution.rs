@@ -1,0 +1,66 @@
+//! `dr execution`: looking at executions, and going on with them.
+
+mod abort;
+mod list;
+mod resume;
+mod show;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use dr_model::ExecutionId;
+use dr_runbook::Site;
+use dr_runbook::executions::{self, Found};
+
+use crate::error::{CommandError, Result};
+use crate::exit::Exit;
+use crate::output::Output;
+use crate::wiring::Setup;
+
+/// Look at executions, and go on with those that were interrupted
+#[derive(Clone, Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    List(list::Args),
+    Show(show::Args),
+    Resume(resume::Args),
+    Abort(abort::Args),
+}
+
+pub(crate) async fn run(command: &Command, config: &Path, output: &Output) -> Result<Exit> {
+    let setup = Setup::load(config)?;
+    match command {
+        Command::List(args) => list::run(args, &setup, output).await,
+        Command::Show(args) => show::run(args, &setup, output).await,
+        Command::Resume(args) => resume::run(args, &setup, output).await,
+        Command::Abort(args) => abort::run(args, &setup, output).await,
+    }
+}
+
+/// Finds an execution in any store.
+async fn find(setup: &Setup, execution: &ExecutionId) -> Result<Found> {
+    match executions::find(&setup.stores, &setup.clock, execution).await {
+        Ok(Some(found)) => Ok(found),
+        Ok(None) => Err(dr_runbook::Error::NotFound {
+            execution: execution.clone(),
+        }
+        .into()),
+        Err(unseen) => Err(dr_runbook::Error::NotSeen {
+            execution: execution.clone(),
+            unseen,
+        }
+        .into()),
+    }
+}
+
+/// Returns the world of an execution's workload, and what was promised of it.
+fn site(setup: &Setup, found: &Found) -> Result<(Arc<Site>, dr_config::Objectives)> {
+    let name = &found.history.plan.workload;
+    let workload = setup.workload(name).map_err(|error| {
+        CommandError {
+            exit: Exit::Configuration,
+            ..error
+        }
+        .hint("use the configuration that the plan was made with")
+    })?;
+    Ok((Arc::new(setup.site(name, workload)?), workload.objectives))
+}

@@ -1,0 +1,78 @@
+//! `dr execution list`.
+
+use dr_model::WorkloadName;
+use dr_runbook::State;
+use dr_runbook::executions::{self, Summary};
+use serde_json::json;
+
+use crate::error::{CommandError, Result};
+use crate::exit::Exit;
+use crate::output::{Output, Table, Tone};
+use crate::wiring::Setup;
+
+/// List executions, oldest first
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only those of this workload
+    #[arg(long)]
+    workload: Option<WorkloadName>,
+}
+
+pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<Exit> {
+    if let Some(name) = &args.workload {
+        setup.workload(name)?;
+    }
+    let (found, unseen) = executions::list(&setup.stores, &setup.clock).await;
+    let ours = |summary: &Summary| {
+        args.workload
+            .as_ref()
+            .is_none_or(|name| *name == summary.workload)
+    };
+    let found: Vec<_> = found.into_iter().filter(ours).collect();
+    for why in &unseen {
+        output.say(&format!(
+            "{} {why}",
+            output.stderr.paint(Tone::Warning, "warning:")
+        ));
+    }
+    if found.is_empty() && unseen.len() == setup.stores.len() {
+        return Err(CommandError::new(Exit::Unavailable, "no store can be read")
+            .hint("see why with `dr check --online`"));
+    }
+    if output.json {
+        output.json(&json!({ "executions": found, "unseen": unseen }))?;
+        return Ok(Exit::Ok);
+    }
+    if found.is_empty() {
+        output.say("There are no executions.");
+        return Ok(Exit::Ok);
+    }
+    let mut table = Table::new(&[
+        "EXECUTION",
+        "STATE",
+        "WORKLOAD",
+        "FROM",
+        "TO",
+        "EPOCH",
+        "BY",
+    ]);
+    for summary in &found {
+        let tone = match summary.state {
+            State::Completed => Some(Tone::Good),
+            State::CompletedWithExceptions | State::Running => Some(Tone::Warning),
+            State::Stuck => Some(Tone::Bad),
+            State::Failed | State::Aborted | State::Superseded => None,
+        };
+        table.toned(vec![
+            (None, summary.execution.to_string()),
+            (tone, summary.state.as_str().to_owned()),
+            (None, summary.workload.to_string()),
+            (None, summary.from.to_string()),
+            (None, summary.to.to_string()),
+            (None, summary.epoch.to_string()),
+            (None, summary.holder.to_string()),
+        ]);
+    }
+    output.data(&table.render(output.stdout))?;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,298 @@
+//! `dr failover`.
+
+mod confirm;
+mod plan_text;
+mod progress;
+pub(crate) mod report_text;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dr_config::{Runbook, Workload};
+use dr_model::{RegionName, RunbookName, WorkloadName};
+use dr_runbook::{Plan, Refusal, Report, Request, Rung, Site, Statement};
+use jiff::Timestamp;
+
+use crate::error::{CommandError, Result};
+use crate::exit::Exit;
+use crate::output::Output;
+use crate::wiring::{Setup, unknown};
+
+pub(crate) use progress::{Progress, watched};
+
+/// Move workloads to another region
+///
+/// Looks at what there is, makes a plan with what will be lost as two numbers, asks, and executes it: a new epoch, a fence
+/// and a seal with a stated proof, then promotion or restore, services, checks and traffic. Needs nothing from the region
+/// being left. Every step is journaled; what was interrupted is continued by `dr execution resume`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The region to move to
+    #[arg(long, value_name = "REGION")]
+    to: RegionName,
+
+    /// The workloads; all whose primary is elsewhere, if none is named
+    #[arg(value_name = "WORKLOAD")]
+    workloads: Vec<WorkloadName>,
+
+    /// Only print the plan; changes nothing
+    #[arg(long)]
+    plan: bool,
+
+    /// The largest estimated loss that is accepted, such as 60s; the workload's max_loss unless given
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    max_loss: Option<Duration>,
+
+    /// How the database comes back; the best way that there is unless given
+    #[arg(long, value_enum)]
+    rung: Option<RungName>,
+
+    /// State that you know that the old primary has stopped: who saw what. Recorded word for word
+    #[arg(long, value_name = "NAME: WHAT WAS SEEN", value_parser = statement)]
+    witness: Option<String>,
+
+    /// Set the safety rules aside, and say why. Recorded, and reported as unproven for ever
+    #[arg(long = "override", value_name = "REASON", value_parser = reason)]
+    override_reason: Option<String>,
+
+    /// When the disruption began, such as 2026-11-21T09:30:05Z, if it is known
+    #[arg(long, value_name = "TIME")]
+    disrupted_at: Option<Timestamp>,
+
+    /// The runbook
+    #[arg(long, value_name = "NAME", default_value = "failover-region")]
+    runbook: RunbookName,
+
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+/// How the database comes back.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum RungName {
+    /// Promote the standby
+    Promote,
+    /// Rebuild from the region's store
+    Restore,
+}
+
+pub(crate) fn statement(text: &str) -> std::result::Result<String, String> {
+    let named = text
+        .split_once(':')
+        .is_some_and(|(who, what)| !who.trim().is_empty() && !what.trim().is_empty());
+    if named {
+        Ok(text.to_owned())
+    } else {
+        Err("expected who saw what, as in `Ada: the rack is without power`".to_owned())
+    }
+}
+
+pub(crate) fn reason(text: &str) -> std::result::Result<String, String> {
+    if text.trim().is_empty() {
+        Err("expected a reason".to_owned())
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<Exit> {
+    let setup = Setup::load(config)?;
+    setup.region(&args.to)?;
+    let runbooks = &setup.config.runbooks;
+    let runbook = runbooks
+        .get(&args.runbook)
+        .ok_or_else(|| unknown("runbook", args.runbook.as_str(), runbooks.keys()))?;
+    if !args.plan && !args.yes && !confirm::can_ask() {
+        return Err(CommandError::new(
+            Exit::Usage,
+            "nobody is there to be asked: this is not a terminal",
+        )
+        .hint("look at it with `--plan`, then add `--yes`"));
+    }
+    let found = plans(&setup, args, runbook, output).await?;
+    let several = found.len() > 1;
+    if several && !args.plan {
+        let names: Vec<_> = found
+            .iter()
+            .map(|prepared| prepared.name.to_string())
+            .collect();
+        output.say(&format!(
+            "Moving {} workloads, one after the other: {}.",
+            names.len(),
+            names.join(", ")
+        ));
+    }
+    if args.plan {
+        return print_plans(&found, several, output);
+    }
+    let mut reports = Vec::new();
+    let mut exit = Exit::Ok;
+    for prepared in found {
+        let ended = carry_out(&setup, args, runbook, prepared, output).await;
+        match ended {
+            Ok((report, code)) => {
+                exit = exit.worse(code);
+                let go_on = report.state.is_final() && code != Exit::Failed;
+                reports.push(report);
+                if !go_on {
+                    break;
+                }
+            }
+            Err(error) => {
+                print_reports(&reports, several, output)?;
+                return Err(error);
+            }
+        }
+    }
+    print_reports(&reports, several, output)?;
+    Ok(exit)
+}
+
+/// A workload and the plan to move it.
+struct Prepared<'a> {
+    name: WorkloadName,
+    workload: &'a Workload,
+    site: Arc<Site>,
+    plan: Plan,
+}
+
+/// Plans a move of each workload before any of them is moved.
+async fn plans<'a>(
+    setup: &'a Setup,
+    args: &Args,
+    runbook: &Runbook,
+    output: &Output,
+) -> Result<Vec<Prepared<'a>>> {
+    let mut found = Vec::new();
+    let candidates = setup.workloads(&args.workloads)?;
+    // One that was named, or is the only one, has to be moved; of several, those that can be.
+    let must = !args.workloads.is_empty() || candidates.len() == 1;
+    for (name, workload) in candidates {
+        let site = Arc::new(setup.site(&name, workload)?);
+        match plan(args, runbook, workload, &site).await {
+            Ok(plan) => found.push(Prepared {
+                name,
+                workload,
+                site,
+                plan,
+            }),
+            Err(refusal @ (Refusal::TargetIsPrimary { .. } | Refusal::NotARegion { .. }))
+                if !must =>
+            {
+                output.say(&format!("Leaving {name} where it is: {refusal}."));
+            }
+            Err(refusal) => return Err(refusal.into()),
+        }
+    }
+    if found.is_empty() {
+        return Err(CommandError::new(
+            Exit::Refused,
+            format!("no workload can be moved to {}", args.to),
+        )
+        .hint("`dr status` shows who is primary"));
+    }
+    Ok(found)
+}
+
+async fn plan(
+    args: &Args,
+    runbook: &Runbook,
+    workload: &Workload,
+    site: &Site,
+) -> std::result::Result<Plan, Refusal> {
+    let world = dr_runbook::observe(site, &args.to).await;
+    let mut statements: Vec<Statement> = args
+        .witness
+        .iter()
+        .cloned()
+        .map(Statement::Witness)
+        .collect();
+    statements.extend(
+        args.override_reason
+            .iter()
+            .cloned()
+            .map(Statement::Override),
+    );
+    let request = Request {
+        max_loss: Some(args.max_loss.unwrap_or(workload.max_loss)),
+        rung: args.rung.map(|rung| match rung {
+            RungName::Promote => Rung::Promote,
+            RungName::Restore => Rung::Restore,
+        }),
+        statements,
+        disrupted_at: args.disrupted_at,
+        ..Request::new(args.to.clone())
+    };
+    dr_runbook::plan(runbook, &world, &request)
+}
+
+/// Asks if need be, and executes.
+async fn carry_out(
+    setup: &Setup,
+    args: &Args,
+    runbook: &Runbook,
+    prepared: Prepared<'_>,
+    output: &Output,
+) -> Result<(Report, Exit)> {
+    let Prepared {
+        name,
+        workload,
+        site,
+        mut plan,
+    } = prepared;
+    output.say(&plan_text::render(&plan, output.stderr));
+    if !args.yes {
+        confirm::ask(&name, &args.to, output)?;
+        // Somebody may have thought about it for a while: what they agreed to has to be what there still is.
+        let now = self::plan(args, runbook, workload, &site).await?;
+        if now.hash != plan.hash {
+            output.say(&plan_text::render(&now, output.stderr));
+            return Err(CommandError::new(
+                Exit::Refused,
+                "the situation has changed since the plan was shown; nothing was done",
+            )
+            .hint("look at the new plan, above, and run the command again"));
+        }
+        plan = now;
+    }
+    let progress = Progress::new(output, Arc::clone(&setup.clock));
+    let report = watched(
+        dr_runbook::execute(site, plan, &progress),
+        &progress,
+        output,
+    )
+    .await?;
+    let exit = report_text::exit(&report, workload.objectives);
+    output.say(&report_text::render(
+        &report,
+        workload.objectives,
+        output.stderr,
+    ));
+    Ok((report, exit))
+}
+
+fn print_plans(found: &[Prepared<'_>], several: bool, output: &Output) -> Result<Exit> {
+    if output.json {
+        let plans: Vec<_> = found.iter().map(|prepared| &prepared.plan).collect();
+        match plans.as_slice() {
+            [plan] if !several => output.json(plan)?,
+            plans => output.json(&plans)?,
+        }
+    } else {
+        for prepared in found {
+            output.data(&plan_text::render(&prepared.plan, output.stdout))?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn print_reports(reports: &[Report], several: bool, output: &Output) -> Result<()> {
+    match reports {
+        _ if !output.json => Ok(()),
+        [report] if !several => output.json(report),
+        [] => Ok(()),
+        reports => output.json(&reports),
+    }
+}

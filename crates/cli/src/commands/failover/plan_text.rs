@@ -1,0 +1,196 @@
+//! A plan as a person reads it at 3 a.m.: what is lost first, then each step, with the point of no return.
+
+use dr_model::loss::{Estimate, Verdict};
+use dr_provider::driver::{Action, Undo};
+use dr_runbook::Plan;
+use dr_runbook::plan::{Branch, Lane, PlannedStep, Target};
+
+use crate::output::{Style, Tone, amount, seconds};
+
+/// Writes the plan.
+pub(super) fn render(plan: &Plan, style: Style) -> String {
+    let mut lines = vec![format!(
+        "{} from {} to {} by {}: epoch {} ends, epoch {} begins",
+        style.paint(Tone::Strong, &format!("Move {}", plan.workload)),
+        plan.from,
+        style.paint(Tone::Strong, plan.to.as_str()),
+        plan.rung.as_str(),
+        plan.ended,
+        plan.opens,
+    )];
+    lines.push(String::new());
+    loss(plan, style, &mut lines);
+    for (resource, proof) in &plan.proofs {
+        let word = serde_json::to_value(proof)
+            .ok()
+            .and_then(|value| value.as_str().map(str::to_owned));
+        lines.push(format!(
+            "  proof     {resource}: {} expected",
+            word.unwrap_or_default()
+        ));
+    }
+    match &plan.register.unproven {
+        None => lines.push(format!("  register  store of {}", plan.register.region)),
+        Some(why) => lines.push(format!(
+            "  register  store of {}, {}: {why}",
+            plan.register.region,
+            style.paint(Tone::Bad, "UNPROVEN")
+        )),
+    }
+    for (resource, claim) in &plan.claims {
+        lines.push(format!(
+            "  timeline  {resource}: {} is claimed",
+            claim.timeline
+        ));
+    }
+    if let Some(predicted) = plan.predicted_seconds {
+        lines.push(format!("  takes     {}", seconds(predicted)));
+    }
+    lines.push(String::new());
+    let mut returned = false;
+    for (number, step) in plan.steps.iter().enumerate() {
+        if let (Undo::Irreversible(why), false) = (&step.undo, returned) {
+            returned = true;
+            lines.push(format!(
+                "  {} {why}",
+                style.paint(Tone::Bad, "── point of no return:")
+            ));
+        }
+        self::step(number + 1, step, style, &mut lines);
+    }
+    for warning in &plan.warnings {
+        lines.push(format!(
+            "  {} {warning}",
+            style.paint(Tone::Warning, "warning:")
+        ));
+    }
+    lines.push(style.paint(
+        Tone::Faint,
+        &format!("  plan {}", &plan.hash[..plan.hash.len().min(16)]),
+    ));
+    lines.join("\n")
+}
+
+fn loss(plan: &Plan, style: Style, lines: &mut Vec<String>) {
+    let (tone, verdict) = match plan.loss.verdict {
+        Verdict::Within => (Tone::Good, "within"),
+        Verdict::Exceeds => (Tone::Bad, "more than"),
+        Verdict::Unknown => (Tone::Bad, "unknown against"),
+    };
+    let estimate = plan
+        .loss
+        .estimate
+        .as_ref()
+        .map_or_else(|| "unknown".to_owned(), estimated);
+    let verdict = style.paint(
+        tone,
+        &format!(
+            "{verdict} the budget of {}",
+            seconds(plan.loss.budget_seconds)
+        ),
+    );
+    lines.push(format!("  loss      estimate: {estimate}; {verdict}"));
+    lines.push(format!("            bound:    {}", plan.loss.bound));
+    for (resource, facts) in &plan.loss.resources {
+        for because in &facts.because {
+            lines.push(style.paint(Tone::Faint, &format!("            {resource}: {because}")));
+        }
+    }
+}
+
+/// Writes an estimate with what it rests on.
+pub(super) fn estimated(estimate: &Estimate) -> String {
+    let mut text = seconds(estimate.delay_seconds);
+    if let Some(commits) = estimate.commits {
+        text.push_str(&format!(", about {commits} commits"));
+    }
+    if estimate.missing_bytes > 0 {
+        text.push_str(&format!(", {} of log", amount(estimate.missing_bytes)));
+    }
+    text.push_str(&format!(" (last contact {:.3})", estimate.last_contact));
+    text
+}
+
+fn step(number: usize, step: &PlannedStep, style: Style, lines: &mut Vec<String>) {
+    let mut marks = Vec::new();
+    if step.background {
+        marks.push("in the background");
+    }
+    if step.continue_on_error {
+        marks.push("may fail");
+    }
+    let marks = if marks.is_empty() {
+        String::new()
+    } else {
+        format!("  ({})", marks.join(", "))
+    };
+    let id = style.paint(Tone::Strong, &format!("{:<9}", step.id.to_string()));
+    lines.push(format!(
+        "  {number:>2}  {id} {}{}",
+        step.uses,
+        style.paint(Tone::Faint, &marks)
+    ));
+    for lane in &step.lanes {
+        self::lane(step, lane, style, lines);
+    }
+}
+
+fn lane(step: &PlannedStep, lane: &Lane, style: Style, lines: &mut Vec<String>) {
+    let name = match &lane.target {
+        Target::Resource(name) => format!("{name}: "),
+        Target::Service(name) => format!("{name}: "),
+        _ => String::new(),
+    };
+    if let Some(replaced) = &lane.replaces {
+        let instead = format!(
+            "{name}{} instead of {}: {}",
+            lane.uses, replaced.uses, replaced.why
+        );
+        lines.push(format!("        {}", style.paint(Tone::Warning, &instead)));
+    }
+    actions(&name, &lane.actions, "      ", style, lines);
+    match &lane.fallback {
+        Some(Branch {
+            uses,
+            condition,
+            actions: Ok(branch),
+        }) if step.uses != *uses => {
+            lines.push(format!(
+                "        {} {uses}, {condition}:",
+                style.paint(Tone::Faint, "otherwise")
+            ));
+            actions("", branch, "          ", style, lines);
+        }
+        Some(Branch {
+            uses,
+            actions: Err(why),
+            ..
+        }) => {
+            lines.push(format!(
+                "        {}",
+                style.paint(Tone::Faint, &format!("no fallback to {uses}: {why}"))
+            ));
+        }
+        _ => {}
+    }
+}
+
+fn actions(name: &str, actions: &[Action], indent: &str, style: Style, lines: &mut Vec<String>) {
+    for action in actions {
+        let change = match (&action.current, &action.intended) {
+            (Some(current), Some(intended)) => format!(" ({current} → {intended})"),
+            (None, Some(intended)) => format!(" (→ {intended})"),
+            _ => String::new(),
+        };
+        let mark = match action.undo {
+            Undo::Irreversible(_) => style.paint(Tone::Bad, "!"),
+            Undo::ReadOnly => style.paint(Tone::Faint, "·"),
+            Undo::Reversible(_) | Undo::Compensable(_) => "-".to_owned(),
+        };
+        lines.push(format!(
+            "{indent}{mark} {name}{}{}",
+            action.summary,
+            style.paint(Tone::Faint, &change)
+        ));
+    }
+}

@@ -1,0 +1,137 @@
+//! What came of an execution, as a person reads it, and how the program ends.
+
+use dr_config::Objectives;
+use dr_runbook::{Report, State};
+
+use super::plan_text::estimated;
+use crate::exit::Exit;
+use crate::output::{Style, Tone, seconds};
+
+/// Returns how the program ends: an execution that did everything still fails its objectives if what was achieved is
+/// worse, or was not measured (principle 6).
+pub(crate) fn exit(report: &Report, objectives: Objectives) -> Exit {
+    match report.state {
+        State::Completed => {
+            let judge = |measured: Option<f64>, objective: std::time::Duration| match measured {
+                None => Exit::Unknown,
+                Some(value) if value > objective.as_secs_f64() => Exit::Breach,
+                Some(_) => Exit::Ok,
+            };
+            judge(report.rta_seconds, objectives.rto)
+                .worse(judge(report.rpa_seconds, objectives.rpo))
+        }
+        State::CompletedWithExceptions => Exit::Breach,
+        State::Stuck => Exit::Stuck,
+        State::Superseded => Exit::Refused,
+        State::Running => Exit::Busy,
+        State::Failed | State::Aborted => Exit::Failed,
+    }
+}
+
+/// Writes the summary.
+pub(crate) fn render(report: &Report, objectives: Objectives, style: Style) -> String {
+    let mut lines = vec![headline(report, style)];
+    let mut line = |name: &str, text: String| lines.push(format!("  {name:<9} {text}"));
+    if let Some(reason) = &report.reason {
+        line("because", reason.clone());
+    }
+    if let Some(stuck) = &report.stuck {
+        for residue in &stuck.residue {
+            line("stays", residue.clone());
+        }
+        for remedy in &stuck.remedy {
+            line("do", style.paint(Tone::Strong, remedy));
+        }
+        line("then", format!("dr execution resume {}", report.execution));
+    }
+    let came_up = matches!(
+        report.state,
+        State::Completed | State::CompletedWithExceptions | State::Stuck
+    );
+    if came_up {
+        line("rung", report.rung.as_str().to_owned());
+        let fence = match &report.override_reason {
+            Some(reason) => format!("{}; overridden: {reason}", report.fence),
+            None => report.fence.to_string(),
+        };
+        line("fence", fence);
+        for (name, resource) in &report.resources {
+            if let Some(sealed) = &resource.sealed {
+                line(
+                    "sealed",
+                    format!("{name}: timeline {} at {}", sealed.timeline, sealed.lsn),
+                );
+            }
+        }
+        let estimate = report
+            .loss
+            .estimate
+            .as_ref()
+            .map_or_else(|| "unknown".to_owned(), estimated);
+        line("loss", format!("estimate {estimate}"));
+        line("", format!("bound {}", report.loss.bound));
+        if report.unproven_epoch {
+            line(
+                "epoch",
+                style.paint(Tone::Bad, "unproven: the register could not be read"),
+            );
+        }
+        line(
+            "RTA",
+            measured(
+                report.rta_seconds,
+                None,
+                objectives.rto.as_secs_f64(),
+                style,
+            ) + &format!("; {}", report.rta_excludes),
+        );
+        line(
+            "RPA",
+            measured(
+                report.rpa_seconds,
+                report.rpa_interval_seconds,
+                objectives.rpo.as_secs_f64(),
+                style,
+            ),
+        );
+        if let Some(since) = report.unprotected_since {
+            line(
+                "",
+                style.paint(Tone::Bad, &format!("UNPROTECTED since {since:.0}")),
+            );
+        }
+    }
+    line("execution", report.execution.to_string());
+    lines.join("\n")
+}
+
+fn headline(report: &Report, style: Style) -> String {
+    let (workload, to, epoch) = (&report.workload, &report.to, report.epoch);
+    match report.state {
+        State::Completed => style.paint(Tone::Good, &format!("{workload} is served from {to}, epoch {epoch}.")),
+        State::CompletedWithExceptions => {
+            style.paint(Tone::Warning, &format!("{workload} is served from {to}, epoch {epoch}, with exceptions: this is not a pass."))
+        }
+        State::Stuck => style.paint(Tone::Bad, &format!("The move of {workload} to {to} is stuck and needs you.")),
+        State::Superseded => style.paint(Tone::Bad, &format!("Somebody else has the say over {workload} now; stopped.")),
+        State::Running => format!("The move of {workload} to {to} is under way, or was interrupted."),
+        State::Failed => style.paint(Tone::Bad, &format!("{workload} was not moved; nothing was changed.")),
+        State::Aborted => format!("The move of {workload} to {to} was called off; nothing was changed."),
+    }
+}
+
+fn measured(value: Option<f64>, error: Option<f64>, objective: f64, style: Style) -> String {
+    let Some(value) = value else {
+        return style.paint(Tone::Warning, "not measured");
+    };
+    let precise = match error {
+        Some(error) => format!("{value:.2} s ± {error:.2} s"),
+        None => format!("{value:.2} s"),
+    };
+    let (tone, word) = if value > objective {
+        (Tone::Bad, "beyond")
+    } else {
+        (Tone::Good, "within")
+    };
+    style.paint(tone, &precise) + &format!(" ({word} the objective of {})", seconds(objective))
+}

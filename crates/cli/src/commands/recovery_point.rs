@@ -1,0 +1,172 @@
+//! `dr recovery-point`.
+
+use std::path::Path;
+
+use dr_model::{RegionName, ResourceId};
+use dr_provider::driver::{RecoveryPoint, RecoveryPoints};
+use dr_provider::error::chain;
+use futures::future::join_all;
+use serde_json::json;
+
+use crate::error::{CommandError, Result};
+use crate::exit::Exit;
+use crate::output::{Output, Table, Tone, amount, seconds};
+use crate::wiring::Setup;
+
+/// Look at recovery points
+#[derive(Clone, Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    List(ListArgs),
+}
+
+/// List the recovery points in the stores, newest first
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ListArgs {
+    /// Only those of this resource, as WORKLOAD/RESOURCE
+    #[arg(value_name = "RESOURCE")]
+    resource: Option<ResourceId>,
+    /// Only those in the store of this region
+    #[arg(long)]
+    region: Option<RegionName>,
+}
+
+/// A resource's recovery points in one region's store.
+struct Listing {
+    resource: ResourceId,
+    region: RegionName,
+    points: std::result::Result<Vec<RecoveryPoint>, String>,
+    /// Those that cannot be read any more.
+    damaged: Vec<String>,
+}
+
+pub(crate) async fn run(command: &Command, config: &Path, output: &Output) -> Result<Exit> {
+    let Command::List(args) = command;
+    let setup = Setup::load(config)?;
+    if let Some(region) = &args.region {
+        setup.region(region)?;
+    }
+    let mut looks = Vec::new();
+    for id in resources(&setup, args)? {
+        for (region, store) in &setup.stores {
+            if args.region.as_ref().is_none_or(|wanted| wanted == region) {
+                let (id, driver) = (id.clone(), setup.driver(&id)?);
+                looks.push(async move {
+                    let points = match driver.backup() {
+                        Some(backup) => backup.list(store).await.map_err(|error| chain(&error)),
+                        None => Ok(RecoveryPoints::default()),
+                    };
+                    let (points, damaged) = match points {
+                        Ok(points) => (Ok(points.complete), points.damaged),
+                        Err(why) => (Err(why), Vec::new()),
+                    };
+                    Listing {
+                        resource: id,
+                        region: region.clone(),
+                        points,
+                        damaged,
+                    }
+                });
+            }
+        }
+    }
+    let listings = join_all(looks).await;
+    let unseen: Vec<_> = listings
+        .iter()
+        .filter_map(|listing| {
+            Some(format!(
+                "{} in {}: {}",
+                listing.resource,
+                listing.region,
+                listing.points.as_ref().err()?
+            ))
+        })
+        .collect();
+    show(&setup, &listings, &unseen, output)?;
+    if unseen.len() == listings.len() && !listings.is_empty() {
+        return Err(CommandError::new(Exit::Unavailable, "no store can be read")
+            .hint("see why with `dr check --online`"));
+    }
+    let damaged = listings.iter().flat_map(|listing| {
+        let place = format!("{} in {}", listing.resource, listing.region);
+        listing
+            .damaged
+            .iter()
+            .map(move |what| format!("{place}: {what}"))
+    });
+    let damaged: Vec<String> = damaged.collect();
+    if damaged.is_empty() {
+        return Ok(Exit::Ok);
+    }
+    let mut error = CommandError::new(Exit::Failed, "recovery points are damaged");
+    error.causes = damaged;
+    Err(error.hint("restores pass them over; take a new one, and look into the store"))
+}
+
+fn resources(setup: &Setup, args: &ListArgs) -> Result<Vec<ResourceId>> {
+    if let Some(id) = &args.resource {
+        // Says so if there is no such resource.
+        setup.postgres_options(id)?;
+        return Ok(vec![id.clone()]);
+    }
+    let workloads = setup.config.workloads.iter();
+    let all = workloads.flat_map(|(name, workload)| {
+        workload.resources.keys().map(|resource| ResourceId {
+            workload: name.clone(),
+            resource: resource.clone(),
+        })
+    });
+    Ok(all.collect())
+}
+
+fn show(setup: &Setup, listings: &[Listing], unseen: &[String], output: &Output) -> Result<()> {
+    for why in unseen {
+        output.say(&format!(
+            "{} {why}",
+            output.stderr.paint(Tone::Warning, "warning:")
+        ));
+    }
+    let mut rows: Vec<(&Listing, &RecoveryPoint)> = Vec::new();
+    for listing in listings {
+        rows.extend(
+            listing
+                .points
+                .iter()
+                .flatten()
+                .map(|point| (listing, point)),
+        );
+    }
+    rows.sort_by(|a, b| b.1.label.cmp(&a.1.label));
+    if output.json {
+        let row = |(listing, point): &(&Listing, &RecoveryPoint)| json!({ "resource": listing.resource, "region": listing.region, "recovery_point": point });
+        let points: Vec<_> = rows.iter().map(row).collect();
+        return output.json(&json!({ "recovery_points": points, "unseen": unseen }));
+    }
+    if rows.is_empty() {
+        output.say("There are no recovery points.");
+        return Ok(());
+    }
+    let now = setup.clock.now();
+    let mut table = Table::new(&[
+        "RECOVERY POINT",
+        "RESOURCE",
+        "REGION",
+        "AGE",
+        "TIMELINE",
+        "FROM",
+        "DATABASE",
+        "STORED",
+    ]);
+    for (listing, point) in rows {
+        table.row([
+            point.label.clone(),
+            listing.resource.to_string(),
+            listing.region.to_string(),
+            seconds(now.duration_since(point.started_at).as_secs_f64().max(0.0)),
+            point.timeline.to_string(),
+            point.start.to_string(),
+            amount(point.database_bytes),
+            amount(point.stored_bytes),
+        ]);
+    }
+    output.data(&table.render(output.stdout))
+}

@@ -1,0 +1,63 @@
+//! `dr status`.
+
+mod daemons;
+mod judge;
+mod look;
+mod text;
+mod view;
+
+use std::path::Path;
+
+use dr_model::WorkloadName;
+use futures::future::{join, join_all};
+
+use crate::error::Result;
+use crate::exit::Exit;
+use crate::output::Output;
+use crate::wiring::Setup;
+use view::{StatusView, Verdict};
+
+pub(crate) use daemons::daemons;
+pub(crate) use view::DaemonView;
+
+/// Show objectives against what is measured, by region
+///
+/// Read from the stores and the instances themselves; changes nothing. Ends with 0 if every objective is met, 10 if one is
+/// breached or a workload is unprotected, and 11 if that cannot be told.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The workloads; all of them if none is named
+    #[arg(value_name = "WORKLOAD")]
+    workloads: Vec<WorkloadName>,
+}
+
+pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<Exit> {
+    let setup = Setup::load(config)?;
+    let workloads = setup.workloads(&args.workloads)?;
+    let looks = workloads
+        .into_iter()
+        .map(|(name, workload)| look::look(&setup, name, workload));
+    let (found, daemons) = join(join_all(looks), daemons(&setup)).await;
+    let workloads = found.into_iter().collect::<Result<Vec<_>>>()?;
+    let verdict = workloads
+        .iter()
+        .map(|workload| workload.verdict)
+        .max()
+        .unwrap_or(Verdict::Unknown);
+    let view = StatusView {
+        observed_at: setup.clock.now(),
+        verdict,
+        workloads,
+        daemons,
+    };
+    if output.json {
+        output.json(&view)?;
+    } else {
+        output.data(&text::render(&view, output.stdout))?;
+    }
+    Ok(match verdict {
+        Verdict::Ok => Exit::Ok,
+        Verdict::Unknown => Exit::Unknown,
+        Verdict::Breach => Exit::Breach,
+    })
+}

@@ -1,0 +1,77 @@
+//! What the daemons say of themselves.
+//!
+//! They listen on loopback unless told otherwise, so that of another machine usually cannot be asked from here; another
+//! region's may answer on the same address. What an answer is worth, its region tells.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use dr_model::RegionName;
+use futures::future::join_all;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::view::DaemonView;
+use crate::wiring::Setup;
+
+/// How long an answer may take.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// No answer is read beyond this.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Asks every daemon that is configured.
+pub(crate) async fn daemons(setup: &Setup) -> Vec<DaemonView> {
+    let configured = setup
+        .config
+        .regions
+        .iter()
+        .filter_map(|(name, region)| Some((name, region.daemon.as_ref()?.listen)));
+    join_all(configured.map(|(name, address)| ask(name, address))).await
+}
+
+async fn ask(region: &RegionName, address: SocketAddr) -> DaemonView {
+    let unreachable = |why: String| DaemonView {
+        region: region.clone(),
+        status: None,
+        uptime_seconds: None,
+        problems: vec![format!("cannot be reached from here at {address}: {why}")],
+    };
+    let answer = match tokio::time::timeout(LIMIT, get(address)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => return unreachable(error.to_string()),
+        Err(_) => return unreachable(format!("no answer within {LIMIT:?}")),
+    };
+    if answer["region"] != region.as_str() {
+        return unreachable("that is not the daemon of this region".to_owned());
+    }
+    let mut problems = Vec::new();
+    for (name, check) in answer["checks"].as_object().into_iter().flatten() {
+        if check["status"] != "healthy" {
+            problems.push(format!(
+                "{name}: {}",
+                check["detail"].as_str().unwrap_or_default()
+            ));
+        }
+    }
+    DaemonView {
+        region: region.clone(),
+        status: answer["status"].as_str().map(str::to_owned),
+        uptime_seconds: answer["uptime_seconds"].as_f64(),
+        problems,
+    }
+}
+
+/// Gets `/health`. The status code says no more than the document does.
+async fn get(address: SocketAddr) -> std::io::Result<Value> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET /health HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    // HTTP/1.0: the body is neither chunked nor followed by anything.
+    stream.take(MAX_BYTES).read_to_end(&mut answer).await?;
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n");
+    let end = end.ok_or_else(|| std::io::Error::other("the answer is not HTTP"))?;
+    serde_json::from_slice(&answer[end + 4..]).map_err(std::io::Error::other)
+}

@@ -1,0 +1,156 @@
+//! Judging facts made by hand.
+
+use std::collections::BTreeMap;
+
+use dr_coordination::Actor;
+use dr_coordination::register::FORMAT_VERSION;
+use dr_model::{Epoch, Lsn, SystemIdentifier, TimelineId};
+use dr_provider::driver::RecoveryPoint;
+use serde_json::Value;
+
+use super::*;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn record() -> EpochRecord {
+    EpochRecord {
+        version: FORMAT_VERSION,
+        epoch: Epoch(2),
+        workload: "orders".parse().unwrap(),
+        primary: "east".parse().unwrap(),
+        register: "west".parse().unwrap(),
+        clusters: BTreeMap::new(),
+        sync: BTreeMap::new(),
+        created_at: at(0),
+        created_by: Actor::new("ada", "host", 1),
+        reason: "test".to_owned(),
+        execution: None,
+        override_reason: None,
+    }
+}
+
+fn log() -> LogFacts {
+    LogFacts {
+        epoch: Epoch(2),
+        timeline: TimelineId(1),
+        start: Lsn(100),
+        end: Lsn(900),
+        sealed: false,
+        primary_end: Lsn(900),
+        received_at: Some(at(990)),
+        last_commit_at: None,
+        commits_per_second: None,
+        covered_at: Some(at(995)),
+        promise: None,
+        recovery_points: vec![RecoveryPoint {
+            label: "20261121T093005Z-0001".to_owned(),
+            system_identifier: SystemIdentifier(7),
+            timeline: TimelineId(1),
+            start: Lsn(200),
+            stop: Lsn(300),
+            started_at: at(500),
+            stopped_at: at(510),
+            database_bytes: 0,
+            stored_bytes: 0,
+        }],
+    }
+}
+
+fn judged(log: Result<Option<LogFacts>, String>) -> Judgement {
+    let seen = RegionFacts {
+        instance: Instance::Absent,
+        log,
+        detail: Value::Null,
+    };
+    let facts = Facts {
+        observed_at: at(1000),
+        system_identifier: None,
+        regions: BTreeMap::from([("west".parse().unwrap(), seen)]),
+    };
+    let west = ["west".parse().unwrap()];
+    protection(
+        &"database".parse().unwrap(),
+        &record(),
+        &west,
+        &facts,
+        Duration::from_secs(60),
+    )
+}
+
+#[test]
+fn a_log_that_arrives_behind_a_recovery_point_protects() {
+    let judgement = judged(Ok(Some(log())));
+    assert_eq!(
+        (judgement.verdict, judgement.exposure_seconds),
+        (Verdict::Ok, Some(5.0))
+    );
+}
+
+#[test]
+fn what_cannot_be_brought_up_to_the_end_does_not_protect() {
+    let mut before = log();
+    before.recovery_points[0].start = Lsn(50);
+    let mut other_timeline = log();
+    other_timeline.recovery_points[0].timeline = TimelineId(2);
+    let none = LogFacts {
+        recovery_points: Vec::new(),
+        ..log()
+    };
+    let sealed = LogFacts {
+        sealed: true,
+        ..log()
+    };
+    let old = LogFacts {
+        epoch: Epoch(1),
+        ..log()
+    };
+    let late = LogFacts {
+        covered_at: Some(at(900)),
+        ..log()
+    };
+    for log in [before, other_timeline, none, sealed, old, late] {
+        let judgement = judged(Ok(Some(log)));
+        assert_eq!(judgement.verdict, Verdict::Breach, "{judgement:?}");
+    }
+    assert_eq!(judged(Ok(None)).verdict, Verdict::Breach);
+}
+
+#[test]
+fn what_cannot_be_seen_is_unknown() {
+    assert_eq!(judged(Err("gone".to_owned())).verdict, Verdict::Unknown);
+    let uncovered = LogFacts {
+        covered_at: None,
+        ..log()
+    };
+    assert_eq!(judged(Ok(Some(uncovered))).verdict, Verdict::Unknown);
+}
+
+#[test]
+fn two_primaries_are_a_breach() {
+    let running = |role| RegionFacts {
+        instance: Instance::Running {
+            role,
+            timeline: TimelineId(1),
+            position: Lsn(1),
+            replayed: None,
+        },
+        log: Ok(None),
+        detail: Value::Null,
+    };
+    let judged = |west| {
+        let regions = BTreeMap::from([
+            ("east".parse().unwrap(), running(Role::Primary)),
+            ("west".parse().unwrap(), west),
+        ]);
+        let facts = Facts {
+            observed_at: at(0),
+            system_identifier: None,
+            regions,
+        };
+        instances(&"database".parse().unwrap(), &record(), &facts).verdict
+    };
+    assert_eq!(judged(running(Role::Standby)), Verdict::Ok);
+    assert_eq!(judged(running(Role::Primary)), Verdict::Breach);
+}

@@ -1,0 +1,299 @@
+//! Looking at one workload, everything at once and each look with a limit. What cannot be seen says so.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dr_config::Workload;
+use dr_coordination::register::{EpochRecord, Register};
+use dr_model::{RegionName, ResourceName, WorkloadName};
+use dr_provider::driver::{Facts, Instance, LogFacts, RegionFacts};
+use dr_provider::error::chain;
+use dr_provider::{ResourceDriver, Traffic};
+use dr_runbook::executions;
+use futures::future::{join, join_all};
+use serde_json::Value;
+
+use super::judge::{Judgement, both, breach, exposure, instances, protection, unknown};
+use super::view::{
+    LogView, PointView, RegionView, RegisterView, ResourceView, TrafficView, Verdict, WorkloadView,
+};
+use crate::error::Result;
+use crate::wiring::Setup;
+
+/// How long one look may take.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Looks at a workload.
+pub(super) async fn look(
+    setup: &Setup,
+    name: WorkloadName,
+    workload: &Workload,
+) -> Result<WorkloadView> {
+    let regions: Vec<RegionName> = std::iter::once(&workload.home)
+        .chain(&workload.recovery)
+        .cloned()
+        .collect();
+    let register = setup.register(&name, workload);
+    let drivers = setup.drivers(&name, workload)?;
+    let records = setup.traffic(workload)?;
+    let resources = join_all(
+        drivers
+            .iter()
+            .map(|(name, driver)| facts(setup, name, driver, &regions)),
+    );
+    let ((record, register), facts, traffic, (found, unseen)) = tokio::join!(
+        newest(&register),
+        resources,
+        join_all(records.iter().map(traffic)),
+        executions::list(&setup.stores, &setup.clock),
+    );
+    let facts: BTreeMap<ResourceName, Facts> = facts.into_iter().collect();
+    let judgement = judged(
+        workload,
+        &regions,
+        record.as_ref(),
+        &register,
+        &facts,
+        &traffic,
+    );
+    let goes_on = |summary: &executions::Summary| {
+        summary.workload == name
+            && record
+                .as_ref()
+                .map_or(!summary.state.is_final(), |head| summary.may_go_on(head))
+    };
+    let mut reasons = judgement.reasons;
+    // Executions in a store that cannot be seen change nothing that is measured here; they are worth a line.
+    reasons.extend(unseen);
+    Ok(WorkloadView {
+        protected: match judgement.verdict {
+            Verdict::Ok => Some(true),
+            Verdict::Breach => Some(false),
+            Verdict::Unknown => None,
+        },
+        verdict: judgement.verdict,
+        exposure_seconds: judgement.exposure_seconds,
+        reasons,
+        rpo_seconds: workload.objectives.rpo.as_secs_f64(),
+        rto_seconds: workload.objectives.rto.as_secs_f64(),
+        epoch: record.as_ref().map(|record| record.epoch),
+        primary: record.as_ref().map(|record| record.primary.clone()),
+        register,
+        resources: facts
+            .iter()
+            .map(|(name, facts)| resource(name, facts, record.as_ref()))
+            .collect(),
+        traffic,
+        executions: found.into_iter().filter(goes_on).collect(),
+        workload: name,
+    })
+}
+
+/// Reads the newest record where it counts, or else the newest copy.
+async fn newest(register: &Register) -> (Option<EpochRecord>, RegisterView) {
+    let (proven, copies) = join(
+        tokio::time::timeout(LIMIT, register.read()),
+        tokio::time::timeout(LIMIT, register.read_copies()),
+    )
+    .await;
+    let problem = match proven {
+        Ok(Ok(record)) => {
+            let region = record.as_ref().map(|record| record.register.clone());
+            return (
+                record,
+                RegisterView {
+                    region,
+                    proven: true,
+                    problem: None,
+                },
+            );
+        }
+        Ok(Err(error)) => chain(&error),
+        Err(_) => format!("no answer within {LIMIT:?}"),
+    };
+    let copies = copies.unwrap_or_default();
+    let newest = copies
+        .into_iter()
+        .filter_map(|copy| copy.newest.ok().flatten())
+        .max_by_key(|record| record.epoch);
+    let region = newest.as_ref().map(|record| record.register.clone());
+    (
+        newest,
+        RegisterView {
+            region,
+            proven: false,
+            problem: Some(problem),
+        },
+    )
+}
+
+async fn facts(
+    setup: &Setup,
+    name: &ResourceName,
+    driver: &Arc<dyn ResourceDriver>,
+    regions: &[RegionName],
+) -> (ResourceName, Facts) {
+    // Apart from each other, so that a region that hangs hides no other.
+    let looks = regions.iter().map(|region| async move {
+        let look = driver.observe(std::slice::from_ref(region));
+        (region, tokio::time::timeout(LIMIT, look).await)
+    });
+    let mut all = Facts {
+        observed_at: setup.clock.now(),
+        system_identifier: None,
+        regions: BTreeMap::new(),
+    };
+    for (region, found) in join_all(looks).await {
+        match found {
+            Ok(facts) => {
+                all.system_identifier = all.system_identifier.or(facts.system_identifier);
+                all.regions.extend(facts.regions);
+            }
+            Err(_) => {
+                let why = format!("no answer within {LIMIT:?}");
+                let instance = Instance::Unreachable { why: why.clone() };
+                all.regions.insert(
+                    region.clone(),
+                    RegionFacts {
+                        instance,
+                        log: Err(why),
+                        detail: Value::Null,
+                    },
+                );
+            }
+        }
+    }
+    all.observed_at = setup.clock.now();
+    (name.clone(), all)
+}
+
+async fn traffic(record: &Arc<dyn Traffic>) -> TrafficView {
+    let name = record.describe();
+    let none = TrafficView {
+        name,
+        region: None,
+        answer: None,
+        epoch: None,
+        ttl_seconds: None,
+        problem: None,
+    };
+    match tokio::time::timeout(LIMIT, record.observe()).await {
+        Ok(Ok(state)) => TrafficView {
+            region: state.region,
+            answer: Some(state.answer),
+            epoch: state.epoch,
+            ttl_seconds: Some(state.ttl_seconds),
+            ..none
+        },
+        Ok(Err(error)) => TrafficView {
+            problem: Some(chain(&error)),
+            ..none
+        },
+        Err(_) => TrafficView {
+            problem: Some(format!("no answer within {LIMIT:?}")),
+            ..none
+        },
+    }
+}
+
+fn judged(
+    workload: &Workload,
+    regions: &[RegionName],
+    record: Option<&EpochRecord>,
+    register: &RegisterView,
+    facts: &BTreeMap<ResourceName, Facts>,
+    traffic: &[TrafficView],
+) -> Judgement {
+    let Some(record) = record else {
+        return match &register.problem {
+            Some(why) => unknown(format!("nobody can tell who is primary: {why}")),
+            None => breach(
+                "there is no epoch yet: start the daemons, and the first one is opened".to_owned(),
+            ),
+        };
+    };
+    let mut all = Judgement {
+        verdict: Verdict::Ok,
+        exposure_seconds: None,
+        reasons: Vec::new(),
+    };
+    if let Some(why) = &register.problem {
+        all = both(
+            all,
+            unknown(format!("the newest epoch may be another: {why}")),
+        );
+    }
+    let recovery: Vec<_> = regions
+        .iter()
+        .filter(|region| **region != record.primary)
+        .cloned()
+        .collect();
+    for (name, facts) in facts {
+        all = both(all, instances(name, record, facts));
+        all = both(
+            all,
+            protection(name, record, &recovery, facts, workload.objectives.rpo),
+        );
+    }
+    for seen in traffic {
+        let judgement = match (&seen.problem, &seen.region) {
+            (Some(why), _) => unknown(format!("{}: {why}", seen.name)),
+            (None, Some(region)) if *region == record.primary => continue,
+            (None, Some(region)) => breach(format!(
+                "{} leads to {region}, and {} is primary",
+                seen.name, record.primary
+            )),
+            (None, None) => breach(format!("{} leads to none of the regions", seen.name)),
+        };
+        all = both(all, judgement);
+    }
+    all
+}
+
+fn resource(name: &ResourceName, facts: &Facts, record: Option<&EpochRecord>) -> ResourceView {
+    let region = |(region, seen): (&RegionName, &RegionFacts)| {
+        let log = seen.log.as_ref().ok().and_then(Option::as_ref);
+        let newest = log.and_then(|log| log.recovery_points.first());
+        RegionView {
+            region: region.clone(),
+            role: match record {
+                None => "unknown",
+                Some(record) if record.primary == *region => "primary",
+                Some(_) => "recovery",
+            },
+            instance: seen.instance.clone(),
+            exposure_seconds: log.and_then(|log| exposure(log, facts.observed_at)),
+            log: log.map(self::log),
+            log_problem: seen.log.as_ref().err().cloned(),
+            recovery_points: log.map_or(0, |log| log.recovery_points.len()),
+            newest_recovery_point: newest.map(|point| PointView {
+                label: point.label.clone(),
+                started_at: point.started_at,
+                age_seconds: facts
+                    .observed_at
+                    .duration_since(point.started_at)
+                    .as_secs_f64()
+                    .max(0.0),
+            }),
+        }
+    };
+    ResourceView {
+        resource: name.clone(),
+        system_identifier: facts.system_identifier,
+        regions: facts.regions.iter().map(region).collect(),
+    }
+}
+
+fn log(log: &LogFacts) -> LogView {
+    LogView {
+        epoch: log.epoch,
+        timeline: log.timeline,
+        start: log.start,
+        end: log.end,
+        sealed: log.sealed,
+        received_at: log.received_at,
+        covered_at: log.covered_at,
+        promise_held: log.promise.map(|(held, _)| held),
+    }
+}

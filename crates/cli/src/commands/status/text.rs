@@ -1,0 +1,210 @@
+//! `dr status` for people.
+
+use dr_provider::driver::{Instance, Role};
+
+use super::view::{RegionView, ResourceView, StatusView, Verdict, WorkloadView};
+use crate::output::{Style, Table, Tone, seconds};
+
+/// Writes the whole status.
+pub(super) fn render(view: &StatusView, style: Style) -> String {
+    let mut parts: Vec<String> = view
+        .workloads
+        .iter()
+        .map(|workload| self::workload(workload, style))
+        .collect();
+    let mut daemons = Vec::new();
+    for daemon in &view.daemons {
+        let (tone, word) = match daemon.status.as_deref() {
+            Some("healthy") => (Tone::Good, "healthy"),
+            Some("unhealthy") => (Tone::Bad, "unhealthy"),
+            _ => (Tone::Warning, "unknown"),
+        };
+        let uptime = daemon
+            .uptime_seconds
+            .map(|up| format!(", up {}", seconds(up)))
+            .unwrap_or_default();
+        daemons.push(format!(
+            "daemon of {}: {}{uptime}",
+            daemon.region,
+            style.paint(tone, word)
+        ));
+        daemons.extend(daemon.problems.iter().map(|problem| format!("  {problem}")));
+    }
+    if !daemons.is_empty() {
+        parts.push(daemons.join("\n"));
+    }
+    parts.join("\n\n")
+}
+
+fn workload(view: &WorkloadView, style: Style) -> String {
+    let (tone, word) = match (view.verdict, view.protected) {
+        (Verdict::Ok, _) => (Tone::Good, "protected"),
+        (Verdict::Breach, _) => (Tone::Bad, "UNPROTECTED"),
+        (Verdict::Unknown, _) => (Tone::Warning, "unknown"),
+    };
+    let name = style.paint(Tone::Strong, view.workload.as_str());
+    let mut lines = vec![format!("{name}: {}", style.paint(tone, word))];
+    lines.extend(
+        view.reasons
+            .iter()
+            .map(|reason| format!("  {} {reason}", style.paint(tone, "!"))),
+    );
+    lines.push(match (&view.primary, view.epoch) {
+        (Some(primary), Some(epoch)) => {
+            let proven = if view.register.proven {
+                ""
+            } else {
+                ", from a copy that may be old"
+            };
+            let register = view
+                .register
+                .region
+                .as_ref()
+                .map(|region| format!(", register in {region}"));
+            format!(
+                "  primary   {primary}, epoch {epoch}{}{proven}",
+                register.unwrap_or_default()
+            )
+        }
+        _ => "  primary   unknown".to_owned(),
+    });
+    let exposure = view
+        .exposure_seconds
+        .map_or_else(|| "unknown".to_owned(), seconds);
+    lines.push(format!(
+        "  exposure  {exposure}; the objective is {}",
+        seconds(view.rpo_seconds)
+    ));
+    for traffic in &view.traffic {
+        let leads = match (&traffic.problem, &traffic.answer) {
+            (Some(why), _) => format!("unknown: {why}"),
+            (None, answer) => {
+                let region = traffic
+                    .region
+                    .as_ref()
+                    .map_or_else(|| "no region".to_owned(), ToString::to_string);
+                let epoch = traffic
+                    .epoch
+                    .map(|epoch| format!(", epoch {epoch}"))
+                    .unwrap_or_default();
+                format!(
+                    "{region} ({}){epoch}",
+                    answer.as_deref().unwrap_or_default()
+                )
+            }
+        };
+        lines.push(format!("  traffic   {}: {leads}", traffic.name));
+    }
+    for execution in &view.executions {
+        lines.push(format!(
+            "  execution {} to {}: {}, by {}",
+            execution.execution,
+            execution.to,
+            style.paint(Tone::Warning, execution.state.as_str()),
+            execution.holder
+        ));
+    }
+    for resource in &view.resources {
+        lines.push(self::resource(resource, style));
+    }
+    lines.join("\n")
+}
+
+fn resource(view: &ResourceView, style: Style) -> String {
+    let identity = view
+        .system_identifier
+        .map(|id| format!(" (cluster {id})"))
+        .unwrap_or_default();
+    let mut table = Table::new(&[
+        "REGION",
+        "ROLE",
+        "INSTANCE",
+        "LOG IN ITS STORE",
+        "EXPOSURE",
+        "RECOVERY POINTS",
+    ]);
+    for region in &view.regions {
+        let (tone, instance) = instance(region);
+        table.toned(vec![
+            (None, region.region.to_string()),
+            (None, region.role.to_owned()),
+            (tone, instance),
+            (None, log(region)),
+            (
+                None,
+                region
+                    .exposure_seconds
+                    .map_or_else(|| "unknown".to_owned(), seconds),
+            ),
+            (None, points(region)),
+        ]);
+    }
+    let table = table.render(style).replace('\n', "\n    ");
+    format!("  {}{identity}\n    {table}", view.resource)
+}
+
+fn instance(view: &RegionView) -> (Option<Tone>, String) {
+    match &view.instance {
+        Instance::Running {
+            role: Role::Primary,
+            timeline,
+            position,
+            ..
+        } => {
+            let tone = if view.role == "primary" {
+                Tone::Good
+            } else {
+                Tone::Bad
+            };
+            (
+                Some(tone),
+                format!("primary at {position}, timeline {timeline}"),
+            )
+        }
+        Instance::Running {
+            role: Role::Standby,
+            timeline,
+            position,
+            replayed,
+        } => {
+            let replayed = replayed
+                .map(|lsn| format!(", replayed {lsn}"))
+                .unwrap_or_default();
+            let tone = (view.role == "primary").then_some(Tone::Bad);
+            (
+                tone,
+                format!("standby at {position}{replayed}, timeline {timeline}"),
+            )
+        }
+        Instance::Stopped => (None, "stopped".to_owned()),
+        Instance::Absent => (None, "absent".to_owned()),
+        Instance::NotConfigured => (None, "none".to_owned()),
+        Instance::Unreachable { why } => (Some(Tone::Warning), format!("cannot be seen: {why}")),
+    }
+}
+
+fn log(view: &RegionView) -> String {
+    match (&view.log, &view.log_problem) {
+        (_, Some(why)) => format!("cannot be seen: {why}"),
+        (None, None) => "none".to_owned(),
+        (Some(log), None) => {
+            let sealed = if log.sealed { ", sealed" } else { "" };
+            format!(
+                "to {}, timeline {}, epoch {}{sealed}",
+                log.end, log.timeline, log.epoch
+            )
+        }
+    }
+}
+
+fn points(view: &RegionView) -> String {
+    match &view.newest_recovery_point {
+        Some(newest) => format!(
+            "{}, newest {} old",
+            view.recovery_points,
+            seconds(newest.age_seconds)
+        ),
+        None if view.log_problem.is_some() => "cannot be seen".to_owned(),
+        None => "none".to_owned(),
+    }
+}

@@ -1,0 +1,127 @@
+//! What `dr status` shows; with `--json`, as it is.
+
+use dr_model::{Epoch, Lsn, RegionName, ResourceName, SystemIdentifier, TimelineId, WorkloadName};
+use dr_provider::driver::Instance;
+use dr_runbook::executions::Summary;
+use jiff::Timestamp;
+use serde::Serialize;
+
+/// How something is measured against what was promised. What is not known is not met (principle 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Verdict {
+    Ok,
+    Unknown,
+    Breach,
+}
+
+/// The whole.
+#[derive(Debug, Serialize)]
+pub(super) struct StatusView {
+    pub(super) observed_at: Timestamp,
+    /// The worst of all workloads.
+    pub(super) verdict: Verdict,
+    pub(super) workloads: Vec<WorkloadView>,
+    /// What each daemon says of itself, as far as it can be reached from here. Not part of the verdict: what counts is what
+    /// is in the stores.
+    pub(super) daemons: Vec<DaemonView>,
+}
+
+/// One workload.
+#[derive(Debug, Serialize)]
+pub(super) struct WorkloadView {
+    pub(super) workload: WorkloadName,
+    pub(super) verdict: Verdict,
+    /// Whether losing the primary's region now would keep within the objective; `None` if that cannot be told.
+    pub(super) protected: Option<bool>,
+    /// Why it is not ok, one line each.
+    pub(super) reasons: Vec<String>,
+    pub(super) rpo_seconds: f64,
+    pub(super) rto_seconds: f64,
+    /// Exposure in the recovery region that has the least, the largest over the resources.
+    pub(super) exposure_seconds: Option<f64>,
+    pub(super) epoch: Option<Epoch>,
+    pub(super) primary: Option<RegionName>,
+    pub(super) register: RegisterView,
+    pub(super) resources: Vec<ResourceView>,
+    pub(super) traffic: Vec<TrafficView>,
+    /// Executions that have not ended.
+    pub(super) executions: Vec<Summary>,
+}
+
+/// The register.
+#[derive(Debug, Serialize)]
+pub(super) struct RegisterView {
+    /// The region whose store decides about the next epoch.
+    pub(super) region: Option<RegionName>,
+    /// Whether the newest record was read where it counts; otherwise it is the newest copy.
+    pub(super) proven: bool,
+    pub(super) problem: Option<String>,
+}
+
+/// One resource.
+#[derive(Debug, Serialize)]
+pub(super) struct ResourceView {
+    pub(super) resource: ResourceName,
+    pub(super) system_identifier: Option<SystemIdentifier>,
+    pub(super) regions: Vec<RegionView>,
+}
+
+/// A resource in one region.
+#[derive(Debug, Serialize)]
+pub(super) struct RegionView {
+    pub(super) region: RegionName,
+    /// `primary`, `recovery`, or `unknown` while nobody can tell.
+    pub(super) role: &'static str,
+    pub(super) instance: Instance,
+    pub(super) log: Option<LogView>,
+    /// Why the store could not be seen.
+    pub(super) log_problem: Option<String>,
+    pub(super) exposure_seconds: Option<f64>,
+    pub(super) recovery_points: usize,
+    pub(super) newest_recovery_point: Option<PointView>,
+}
+
+/// What a store holds of the log.
+#[derive(Debug, Serialize)]
+pub(super) struct LogView {
+    pub(super) epoch: Epoch,
+    pub(super) timeline: TimelineId,
+    pub(super) start: Lsn,
+    pub(super) end: Lsn,
+    pub(super) sealed: bool,
+    pub(super) received_at: Option<Timestamp>,
+    pub(super) covered_at: Option<Timestamp>,
+    /// Whether the conditions of synchronous mode held when they were last looked at.
+    pub(super) promise_held: Option<bool>,
+}
+
+/// A recovery point.
+#[derive(Debug, Serialize)]
+pub(super) struct PointView {
+    pub(super) label: String,
+    pub(super) started_at: Timestamp,
+    pub(super) age_seconds: f64,
+}
+
+/// What leads clients to a region.
+#[derive(Debug, Serialize)]
+pub(super) struct TrafficView {
+    pub(super) name: String,
+    pub(super) region: Option<RegionName>,
+    pub(super) answer: Option<String>,
+    pub(super) epoch: Option<Epoch>,
+    pub(super) ttl_seconds: Option<u32>,
+    pub(super) problem: Option<String>,
+}
+
+/// A daemon.
+#[derive(Debug, Serialize)]
+pub(crate) struct DaemonView {
+    pub(crate) region: RegionName,
+    /// `healthy`, `unknown` or `unhealthy`, as it says itself; `None` if it cannot be reached.
+    pub(crate) status: Option<String>,
+    pub(crate) uptime_seconds: Option<f64>,
+    /// What is not healthy, or why it cannot be reached.
+    pub(crate) problems: Vec<String>,
+}

@@ -1,0 +1,40 @@
+//! `dr wal fetch`.
+
+use std::path::{Path, PathBuf};
+
+use dr_model::{Lsn, RegionName, ResourceId};
+
+use crate::error::Result;
+use crate::exit::Exit;
+use crate::wiring::Setup;
+
+/// Fetch a file of the log from the store
+///
+/// For restore_command: `dr --config DIR wal fetch orders/database %f %p --in us-west-2`. Ends with 0 if the file is there,
+/// with 1 only if it is proven not to exist, and with 255 otherwise, whatever the reason: PostgreSQL would take any code
+/// up to 125 for the end of the log.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The resource, as WORKLOAD/RESOURCE
+    resource: ResourceId,
+    /// The file's name, `%f` of restore_command: a segment or a timeline's history
+    name: String,
+    /// Where to write it, `%p` of restore_command
+    destination: PathBuf,
+    /// The region whose store is read
+    #[arg(long = "in", value_name = "REGION")]
+    region: RegionName,
+    /// The end of the sealed log: only up to here, the last segment is served even though it is not full
+    #[arg(long, value_name = "LSN")]
+    through: Option<Lsn>,
+}
+
+pub(super) async fn run(args: &Args, config: &Path) -> Result<Exit> {
+    let setup = Setup::load(config)?;
+    setup.region(&args.region)?;
+    let driver = setup.postgres(&args.resource)?;
+    let written = driver
+        .fetch_wal(&args.region, &args.name, &args.destination, args.through)
+        .await?;
+    Ok(if written { Exit::Ok } else { Exit::Failed })
+}

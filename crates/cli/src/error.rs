@@ -1,0 +1,150 @@
+//! What a failed command says: what failed, on what, why, and what to do.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::path::Path;
+
+use dr_config::Problems;
+use dr_model::document::Severity;
+use dr_provider::ErrorKind;
+use dr_runbook::Refusal;
+use dr_runbook::plan::Class;
+
+use crate::exit::Exit;
+
+/// The result of a command.
+pub(crate) type Result<T> = std::result::Result<T, CommandError>;
+
+/// An error as a person reads it.
+#[derive(Debug)]
+pub(crate) struct CommandError {
+    pub(crate) exit: Exit,
+    pub(crate) message: String,
+    /// What stands before the message, as it is: problems with their places.
+    pub(crate) details: Vec<String>,
+    pub(crate) causes: Vec<String>,
+    pub(crate) hints: Vec<String>,
+}
+
+impl CommandError {
+    /// Makes an error that ends the program with `exit`.
+    pub(crate) fn new(exit: Exit, message: impl fmt::Display) -> Self {
+        Self {
+            exit,
+            message: message.to_string(),
+            details: Vec::new(),
+            causes: Vec::new(),
+            hints: Vec::new(),
+        }
+    }
+
+    /// Takes over an error and its causes.
+    pub(crate) fn from_error(exit: Exit, error: &(dyn StdError + 'static)) -> Self {
+        let mut made = Self::new(exit, error);
+        let mut next = Some(error);
+        while let Some(cause) = next {
+            if !std::ptr::eq(cause, error) {
+                made.causes.push(cause.to_string());
+            }
+            if let Some(hint) = hint_of(cause).filter(|hint| !made.hints.contains(hint)) {
+                made.hints.push(hint);
+            }
+            next = cause.source();
+        }
+        made
+    }
+
+    /// Takes over the problems of a configuration.
+    pub(crate) fn from_problems(problems: &Problems, path: &Path) -> Self {
+        let errors = problems
+            .0
+            .iter()
+            .filter(|problem| problem.severity == Severity::Error)
+            .count();
+        let count = if errors == 1 {
+            "1 error".to_owned()
+        } else {
+            format!("{errors} errors")
+        };
+        let message = format!(
+            "the configuration in `{}` cannot be used: {count}",
+            path.display()
+        );
+        let mut made = Self::new(Exit::Configuration, message);
+        made.details = problems.0.iter().map(ToString::to_string).collect();
+        made
+    }
+
+    /// Adds what to do about it.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Adds a cause.
+    pub(crate) fn because(mut self, cause: impl fmt::Display) -> Self {
+        self.causes.push(cause.to_string());
+        self
+    }
+}
+
+fn hint_of(error: &(dyn StdError + 'static)) -> Option<String> {
+    error
+        .downcast_ref::<dr_provider::Error>()
+        .and_then(|error| error.hint().map(str::to_owned))
+}
+
+/// Returns how the program ends after an error of this kind.
+fn exit_of(kind: ErrorKind) -> Exit {
+    match kind {
+        ErrorKind::Unavailable | ErrorKind::Unknown => Exit::Unavailable,
+        ErrorKind::Superseded => Exit::Refused,
+        _ => Exit::Failed,
+    }
+}
+
+impl From<dr_provider::Error> for CommandError {
+    fn from(error: dr_provider::Error) -> Self {
+        Self::from_error(exit_of(error.kind()), &error)
+    }
+}
+
+impl From<std::io::Error> for CommandError {
+    fn from(error: std::io::Error) -> Self {
+        Self::from_error(Exit::Failed, &error)
+    }
+}
+
+impl From<Refusal> for CommandError {
+    fn from(refusal: Refusal) -> Self {
+        let exit = match refusal.class() {
+            Class::Safety => Exit::Refused,
+            Class::Busy => Exit::Busy,
+            Class::Unavailable => Exit::Unavailable,
+            Class::Invalid => Exit::Configuration,
+        };
+        let mut made = Self::from_error(exit, &refusal);
+        made.hints.extend(refusal.hint());
+        made
+    }
+}
+
+impl From<dr_runbook::Error> for CommandError {
+    fn from(error: dr_runbook::Error) -> Self {
+        use dr_runbook::Error;
+        let exit = match &error {
+            Error::NotFound { .. } | Error::OtherWorkload { .. } => Exit::Usage,
+            Error::NotSeen { .. } => Exit::Unavailable,
+            Error::Over { .. } | Error::HasEffects { .. } => Exit::Refused,
+            Error::NoStore { .. } => Exit::Configuration,
+            Error::SecretInPlan => Exit::Failed,
+            Error::Journal { source, .. } => match source.kind() {
+                ErrorKind::Superseded => Exit::Busy,
+                kind => exit_of(kind),
+            },
+        };
+        let mut made = Self::from_error(exit, &error);
+        made.hints.extend(error.hint());
+        made
+    }
+}

@@ -1,0 +1,226 @@
+//! A loaded configuration, and what is made from it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dr_config::{Config, Region, Workload};
+use dr_coordination::Actor;
+use dr_coordination::register::Register;
+use dr_local::{LocalHost, LocalSecrets};
+use dr_model::document::{Problem, Resolver, closest, one_of};
+use dr_model::{Clock, RegionName, ResourceId, SystemClock, WorkloadName};
+use dr_postgres::{Options, Parts, PostgresDriver};
+use dr_provider::{Host, ObjectStore, ResourceDriver, SecretSource};
+
+use super::stores::Stores;
+use super::{actor, binaries, kinds, stores};
+use crate::error::{CommandError, Result};
+use crate::exit::Exit;
+
+/// A configuration, who acts on it, and where time comes from.
+pub(crate) struct Setup {
+    pub(crate) config: Config,
+    /// Problems that do not keep the configuration from being used.
+    pub(crate) warnings: Vec<Problem>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) actor: Actor,
+    pub(crate) stores: Stores,
+    secrets: Arc<LocalSecrets>,
+}
+
+impl Setup {
+    /// Loads the configuration at `path`, a directory or the `dr.yaml` in it.
+    pub(crate) fn load(path: &Path) -> Result<Self> {
+        let secrets = Arc::new(LocalSecrets::new(directory(path)));
+        let resolver = Arc::clone(&secrets);
+        let resolver: Arc<dyn Resolver> = Arc::new(move |text: &str| {
+            let resolved = resolver.resolve(text);
+            // What failed is the reference; its value is not part of the error.
+            resolved
+                .map(|value| value.expose().to_owned())
+                .map_err(|error| dr_provider::error::chain(&error))
+        });
+        let loaded = dr_config::load(path, &kinds::kinds(), resolver)
+            .map_err(|problems| CommandError::from_problems(&problems, path))?;
+        Ok(Self {
+            stores: stores::stores(&loaded.config)?,
+            config: loaded.config,
+            warnings: loaded.warnings,
+            clock: Arc::new(SystemClock::new()),
+            actor: actor::actor(),
+            secrets,
+        })
+    }
+
+    /// Returns a region, which must be configured.
+    pub(crate) fn region(&self, name: &RegionName) -> Result<&Region> {
+        self.config
+            .regions
+            .get(name)
+            .ok_or_else(|| unknown("region", name.as_str(), self.config.regions.keys()))
+    }
+
+    /// Returns a workload, which must be configured.
+    pub(crate) fn workload(&self, name: &WorkloadName) -> Result<&Workload> {
+        let workloads = &self.config.workloads;
+        workloads
+            .get(name)
+            .ok_or_else(|| unknown("workload", name.as_str(), workloads.keys()))
+    }
+
+    /// Returns the workloads of these names, or all of them if there are none.
+    pub(crate) fn workloads(
+        &self,
+        names: &[WorkloadName],
+    ) -> Result<Vec<(WorkloadName, &Workload)>> {
+        if names.is_empty() {
+            return Ok(self
+                .config
+                .workloads
+                .iter()
+                .map(|(name, workload)| (name.clone(), workload))
+                .collect());
+        }
+        names
+            .iter()
+            .map(|name| Ok((name.clone(), self.workload(name)?)))
+            .collect()
+    }
+
+    /// Returns the store of a region, which must be configured.
+    pub(crate) fn store(&self, region: &RegionName) -> Result<Arc<dyn ObjectStore>> {
+        self.region(region)?;
+        // There is one for each configured region.
+        self.stores
+            .get(region)
+            .cloned()
+            .ok_or_else(|| unknown("region", region.as_str(), self.stores.keys()))
+    }
+
+    /// Returns where references to secrets are resolved.
+    pub(crate) fn secrets(&self) -> &LocalSecrets {
+        &self.secrets
+    }
+
+    /// Returns the region whose store holds the first record of a workload's register: the first that is not its home.
+    pub(crate) fn first_register(workload: &Workload) -> &RegionName {
+        workload.recovery.first().unwrap_or(&workload.home)
+    }
+
+    /// Returns the register of a workload.
+    pub(crate) fn register(&self, name: &WorkloadName, workload: &Workload) -> Register {
+        Register::new(
+            name.clone(),
+            self.stores.clone(),
+            Self::first_register(workload).clone(),
+        )
+    }
+
+    /// Returns a host of a region by its name in the configuration.
+    pub(crate) fn host(&self, region: &RegionName, name: &str) -> Result<Arc<dyn Host>> {
+        if name != "local" {
+            return Err(CommandError::new(
+                Exit::Configuration,
+                format!("host `{name}` in `{region}`: this version reaches hosts only as `local`"),
+            )
+            .hint(
+                "run the daemon of each region, and `dr failover`, on the machine of its server",
+            ));
+        }
+        // Whoever acts in a region on one machine remembers epochs in one place.
+        let daemon = self.region(region)?.daemon.as_ref();
+        let state = daemon.map_or_else(
+            || self.config.directory.join("state").join(region.as_str()),
+            |daemon| daemon.state_directory.clone(),
+        );
+        Ok(Arc::new(LocalHost::new(state)))
+    }
+
+    /// Returns the driver of a resource.
+    pub(crate) fn driver(&self, id: &ResourceId) -> Result<Arc<dyn ResourceDriver>> {
+        // The one kind so far; the configuration knows no other.
+        Ok(Arc::new(self.postgres(id)?))
+    }
+
+    /// Returns what the configuration says of a PostgreSQL cluster.
+    pub(crate) fn postgres_options(&self, id: &ResourceId) -> Result<Options> {
+        let workload = self.workload(&id.workload)?;
+        let resources = &workload.resources;
+        let resource = resources.get(&id.resource).ok_or_else(|| {
+            unknown(
+                &format!("resource of `{}`", id.workload),
+                id.resource.as_str(),
+                resources.keys(),
+            )
+        })?;
+        let read = self.config.read(&resource.node);
+        read.map_err(|problems| CommandError::from_problems(&problems, &self.config.directory))
+    }
+
+    /// Returns the driver of a PostgreSQL cluster.
+    pub(crate) fn postgres(&self, id: &ResourceId) -> Result<PostgresDriver> {
+        let options = self.postgres_options(id)?;
+        let workload = self.workload(&id.workload)?;
+        let mut hosts = BTreeMap::new();
+        for (region, instance) in &options.instances {
+            hosts.insert(region.clone(), self.host(region, &instance.host)?);
+        }
+        Ok(PostgresDriver::new(Parts {
+            resource: id.clone(),
+            options,
+            stores: self.stores.clone(),
+            hosts,
+            register: self.register(&id.workload, workload),
+            actor: self.actor.clone(),
+            secrets: Arc::clone(&self.secrets) as Arc<dyn SecretSource>,
+            clock: Arc::clone(&self.clock),
+            program: self.program()?,
+            binaries: binaries::binaries(),
+        }))
+    }
+
+    /// Returns the beginning of every command line that calls this program from elsewhere: all absolute.
+    pub(crate) fn program(&self) -> Result<Vec<String>> {
+        let program = std::env::current_exe()?;
+        let text = |path: &Path| {
+            path.to_str().map(str::to_owned).ok_or_else(|| {
+                CommandError::new(
+                    Exit::Failed,
+                    format!(
+                        "`{}` is not UTF-8, and PostgreSQL cannot be told it",
+                        path.display()
+                    ),
+                )
+            })
+        };
+        Ok(vec![
+            text(&program)?,
+            "--config".to_owned(),
+            text(&self.config.directory)?,
+        ])
+    }
+}
+
+/// Returns the directory of a configuration that may not be there: loading it says so.
+fn directory(path: &Path) -> PathBuf {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    match path.parent() {
+        Some(parent) if path.is_file() => parent.to_owned(),
+        _ => path,
+    }
+}
+
+/// Says that a name on the command line means nothing, and which one may have been meant.
+pub(crate) fn unknown<'a, N: std::fmt::Display + 'a>(
+    what: &str,
+    written: &str,
+    known: impl Iterator<Item = &'a N>,
+) -> CommandError {
+    let known: Vec<String> = known.map(ToString::to_string).collect();
+    let error = CommandError::new(Exit::Usage, format!("there is no {what} `{written}`"));
+    match closest(written, &known) {
+        Some(near) => error.hint(format!("did you mean `{near}`?")),
+        None => error.hint(format!("the configuration has {}", one_of(&known))),
+    }
+}

@@ -1,0 +1,133 @@
+//! A workload as an execution works with it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dr_config::{Notify, Service, ServiceInstance, Workload};
+use dr_jobs::engine::WorkloadSite;
+use dr_model::{RegionName, ResourceId, ResourceName, WorkloadName};
+use dr_provider::host::Command;
+use dr_provider::{Notifier, ResourceDriver, Secret, SecretSource};
+use dr_runbook::{ServiceSite, Site};
+
+use super::Setup;
+use super::webhook::LateWebhook;
+use crate::error::Result;
+
+impl Setup {
+    /// Returns the drivers of a workload's resources.
+    pub(crate) fn drivers(
+        &self,
+        name: &WorkloadName,
+        workload: &Workload,
+    ) -> Result<BTreeMap<ResourceName, Arc<dyn ResourceDriver>>> {
+        let make = |resource: &ResourceName| {
+            let id = ResourceId {
+                workload: name.clone(),
+                resource: resource.clone(),
+            };
+            Ok((resource.clone(), self.driver(&id)?))
+        };
+        workload.resources.keys().map(make).collect()
+    }
+
+    /// Returns a workload as an execution works with it.
+    pub(crate) fn site(&self, name: &WorkloadName, workload: &Workload) -> Result<Site> {
+        let traffic = self.traffic(workload)?;
+        let services = workload.services.iter();
+        Ok(Site {
+            workload: name.clone(),
+            home: workload.home.clone(),
+            recovery: workload.recovery.clone(),
+            rpo: workload.objectives.rpo,
+            quorum: workload.approval.quorum,
+            stores: self.stores.clone(),
+            register: Arc::new(self.register(name, workload)),
+            resources: self.drivers(name, workload)?,
+            services: services
+                .map(|(name, service)| Ok((name.clone(), self.service(service)?)))
+                .collect::<Result<_>>()?,
+            probes: self.probes(name, workload, &traffic)?,
+            traffic,
+            notifiers: self.notifiers(workload),
+            clock: Arc::clone(&self.clock),
+            actor: self.actor.clone(),
+            secrets: self.secret_values(name, workload)?,
+        })
+    }
+
+    /// Returns a workload as the daemon serves it.
+    pub(crate) fn workload_site(
+        &self,
+        name: &WorkloadName,
+        workload: &Workload,
+    ) -> Result<WorkloadSite> {
+        let mut sync = BTreeMap::new();
+        for resource in workload.resources.keys() {
+            let id = ResourceId {
+                workload: name.clone(),
+                resource: resource.clone(),
+            };
+            sync.insert(resource.clone(), self.postgres_options(&id)?.sync);
+        }
+        Ok(WorkloadSite {
+            name: name.clone(),
+            home: workload.home.clone(),
+            initial: Self::first_register(workload).clone(),
+            register: self.register(name, workload),
+            resources: self.drivers(name, workload)?,
+            sync,
+        })
+    }
+
+    fn service(&self, service: &Service) -> Result<BTreeMap<RegionName, ServiceSite>> {
+        let make = |(region, instance): (&RegionName, &ServiceInstance)| {
+            let site = ServiceSite {
+                host: self.host(region, &instance.host)?,
+                start: Command::new(instance.start.clone()),
+                check: instance.check.clone().map(Command::new),
+            };
+            Ok((region.clone(), site))
+        };
+        service.regions.iter().map(make).collect()
+    }
+
+    fn notifiers(&self, workload: &Workload) -> Vec<Arc<dyn Notifier>> {
+        let make = |notify: &Notify| {
+            let Notify::Webhook(url) = notify;
+            Arc::new(LateWebhook::new(url.clone(), self.secrets().clone())) as Arc<dyn Notifier>
+        };
+        workload.notify.iter().map(make).collect()
+    }
+
+    /// Returns every secret of a workload that can be resolved here, for nothing that holds one to be written down. One
+    /// that cannot be resolved is not known to this process, which therefore cannot write it either.
+    fn secret_values(&self, name: &WorkloadName, workload: &Workload) -> Result<Vec<Secret>> {
+        let mut templates = Vec::new();
+        for resource in workload.resources.keys() {
+            let id = ResourceId {
+                workload: name.clone(),
+                resource: resource.clone(),
+            };
+            templates.extend(self.postgres_options(&id)?.password);
+        }
+        for notify in &workload.notify {
+            let Notify::Webhook(url) = notify;
+            templates.push(url.text().to_owned());
+        }
+        for traffic in &workload.traffic {
+            let secret = traffic
+                .node
+                .get("tsig")
+                .and_then(|tsig| tsig.get("secret"))
+                .and_then(|node| node.as_text());
+            templates.extend(secret.map(str::to_owned));
+        }
+        let resolved = templates
+            .iter()
+            .filter_map(|template| self.secrets().resolve(template).ok());
+        Ok(resolved
+            .filter(|secret| !secret.expose().is_empty())
+            .collect())
+    }
+}

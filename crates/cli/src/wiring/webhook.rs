@@ -1,0 +1,44 @@
+//! A webhook whose address is resolved when there is something to send: an address that cannot be read must not keep a
+//! workload from being moved.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dr_local::{LocalSecrets, Webhook};
+use dr_model::document::Template;
+use dr_provider::notifier::Message;
+use dr_provider::{Notifier, Result, SecretSource};
+
+/// How long a message may take.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// A webhook as the configuration has it.
+#[derive(Debug)]
+pub(super) struct LateWebhook {
+    address: Template,
+    secrets: LocalSecrets,
+}
+
+impl LateWebhook {
+    pub(super) fn new(address: Template, secrets: LocalSecrets) -> Self {
+        Self { address, secrets }
+    }
+
+    fn webhook(&self) -> Result<Webhook> {
+        Webhook::new(&self.secrets.resolve(self.address.text())?, LIMIT)
+    }
+}
+
+#[async_trait]
+impl Notifier for LateWebhook {
+    fn describe(&self) -> String {
+        match self.webhook() {
+            Ok(webhook) => webhook.describe(),
+            Err(_) => format!("webhook of {}", self.address.span()),
+        }
+    }
+
+    async fn notify(&self, message: &Message) -> Result<()> {
+        self.webhook()?.notify(message).await
+    }
+}

@@ -1,0 +1,125 @@
+//! `dr init` and `dr check`: what is written is valid, and what is wrong is said all at once.
+
+use serde_json::Value;
+
+use crate::support::{Place, run};
+
+#[test]
+fn what_init_writes_is_valid() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_str().unwrap();
+    let ran = run(["init", path, "--workload", "payments"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(
+        ran.stdout.contains(&format!(
+            "--config {path} wal push payments/database %p --in us-east-1"
+        )),
+        "{ran:?}"
+    );
+    let program = std::path::absolute(env!("CARGO_BIN_EXE_dr")).unwrap();
+    assert!(
+        ran.stdout
+            .contains(&format!("restore_command = '{}", program.display())),
+        "{ran:?}"
+    );
+
+    let checked = run(["--config", path, "check"]);
+    assert_eq!(checked.code, 0, "{checked:?}");
+    assert!(
+        checked.stdout.contains("2 regions, 1 workloads"),
+        "{checked:?}"
+    );
+
+    let again = run(["init", path]);
+    assert_eq!(again.code, 1, "{again:?}");
+    assert!(
+        again.stderr.contains("exists already; nothing was written"),
+        "{again:?}"
+    );
+}
+
+#[test]
+fn init_prints_grants() {
+    let ran = run(["init", "--sql", "--role", "guard"]);
+    assert_eq!(ran.code, 0);
+    assert!(
+        ran.stdout.contains("GRANT pg_monitor TO \"guard\";"),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn a_region_does_not_recover_itself() {
+    let ran = run(["init", "/nowhere", "--home", "a", "--recovery", "a"]);
+    assert_eq!(ran.code, 64, "{ran:?}");
+}
+
+#[test]
+fn all_problems_are_said_at_once_with_their_places() {
+    let place = Place::new();
+    let broken = place
+        .root()
+        .replace("home: us-east-1", "home: us-east-7")
+        .replace("rpo: 15m", "rpo: 15")
+        .replace("kind: postgres", "kind: postgers")
+        .replace("organization: Test", "organisation: Test");
+    place.write("dr.yaml", &broken);
+    place.write(
+        "runbooks/other.yaml",
+        "version: 1\nname: other\nsummary: Other.\nsteps: [{ id: a, uses: dance }]\n",
+    );
+    let ran = place.run(&["check"]);
+    assert_eq!(ran.code, 65, "{ran:?}");
+    assert_eq!(ran.stdout, "");
+    for wanted in [
+        "dr.yaml:2:1: error",
+        "us-east-7",
+        "did you mean `us-east-1`",
+        "15s",
+        "postgers",
+        "runbooks/other.yaml:4:",
+    ] {
+        assert!(
+            ran.stderr.contains(wanted),
+            "`{wanted}` is missing in {}",
+            ran.stderr
+        );
+    }
+
+    let json = place.run(&["check", "--json"]);
+    assert_eq!(json.code, 65);
+    let document: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(document["valid"], false);
+    assert!(
+        document["problems"].as_array().unwrap().len() >= 5,
+        "{document}"
+    );
+}
+
+#[test]
+fn a_directory_without_configuration_says_how_to_get_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let ran = run(["--config", directory.path().to_str().unwrap(), "status"]);
+    assert_eq!(ran.code, 65, "{ran:?}");
+    assert!(ran.stderr.contains("dr init"), "{ran:?}");
+}
+
+#[test]
+fn runbooks_are_listed_and_shown() {
+    let place = Place::new();
+    assert!(
+        place
+            .run(&["runbook", "list"])
+            .stdout
+            .contains("failover-region")
+    );
+    let shown = place.run(&["runbook", "show", "failover-region"]);
+    assert!(shown.stdout.contains("restore-database"), "{shown:?}");
+    assert_eq!(place.run(&["runbook", "check"]).code, 0);
+    let unknown = place.run(&["runbook", "show", "failover-regoin"]);
+    assert_eq!(unknown.code, 64, "{unknown:?}");
+    assert!(
+        unknown.stderr.contains("did you mean `failover-region`?"),
+        "{unknown:?}"
+    );
+}

@@ -1,0 +1,183 @@
+//! `dr daemon`: its store, its lock, its HTTP, its end.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::Place;
+
+/// A daemon that is killed if the test ends before it.
+struct Daemon {
+    child: Child,
+    port: u16,
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
+    }
+}
+
+fn port(place: &Place) -> u16 {
+    let text = std::fs::read_to_string(place.path().join("dr.yaml")).unwrap();
+    let (_, rest) = text.split_once("listen: \"127.0.0.1:").unwrap();
+    rest.split_once('"').unwrap().0.parse().unwrap()
+}
+
+impl Daemon {
+    fn start(place: &Place) -> Self {
+        let child = place
+            .command()
+            .args(["daemon", "--region", "us-east-1"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::from(
+                std::fs::File::create(place.path().join("daemon.log")).unwrap(),
+            ))
+            .spawn()
+            .unwrap();
+        let mut daemon = Self {
+            child,
+            port: port(place),
+        };
+        for _ in 0..600 {
+            if daemon.get("/live").is_some() {
+                return daemon;
+            }
+            if let Some(status) = daemon.child.try_wait().unwrap() {
+                panic!(
+                    "{status}: {}",
+                    std::fs::read_to_string(place.path().join("daemon.log")).unwrap()
+                );
+            }
+            pause();
+        }
+        panic!("the daemon does not answer");
+    }
+
+    fn get(&self, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn end(&mut self) -> Option<i32> {
+        for _ in 0..600 {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            pause();
+        }
+        panic!("the daemon does not end");
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "polls a process, with a deadline"
+)]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(50));
+}
+
+#[test]
+fn a_daemon_initialises_its_store_answers_and_stops() {
+    let place = Place::new();
+    let mut daemon = Daemon::start(&place);
+    let log = std::fs::read_to_string(place.path().join("daemon.log")).unwrap();
+    assert!(log.contains("Initialised the store of us-east-1"), "{log}");
+    assert!(place.store("us-east-1").join("identity.json").is_file());
+    assert!(
+        !place.store("us-west-2").exists(),
+        "another region's store is not ours to make"
+    );
+    assert!(
+        daemon
+            .get("/metrics")
+            .unwrap()
+            .contains("dr_up{region=\"us-east-1\"} 1")
+    );
+    assert!(
+        daemon
+            .get("/health")
+            .unwrap()
+            .contains("\"region\":\"us-east-1\"")
+    );
+
+    let second = place.run(&["daemon", "--region", "us-east-1"]);
+    assert_eq!(second.code, 13, "{second:?}");
+    assert!(
+        second
+            .stderr
+            .contains(&format!("process {}", daemon.child.id())),
+        "{second:?}"
+    );
+
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.end(), Some(0));
+
+    // A restart finds its store again; one that is no longer there is not made anew.
+    let mut again = Daemon::start(&place);
+    again.signal(Signal::INT);
+    assert_eq!(again.end(), Some(0));
+    std::fs::remove_dir_all(place.store("us-east-1")).unwrap();
+    std::fs::create_dir(place.store("us-east-1")).unwrap();
+    let refused = place.run(&["daemon", "--region", "us-east-1"]);
+    assert_eq!(refused.code, 20, "{refused:?}");
+    assert!(
+        refused.stderr.contains("is its disk mounted?"),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_store_of_another_region_or_in_use_is_refused() {
+    let place = Place::new();
+    place.write("stores/us-east-1/photo.jpg", "not a store");
+    let foreign = place.run(&["daemon", "--region", "us-east-1"]);
+    assert_eq!(foreign.code, 1, "{foreign:?}");
+    assert!(
+        foreign
+            .stderr
+            .contains("give the store a directory of its own"),
+        "{foreign:?}"
+    );
+    assert!(!place.store("us-east-1").join("identity.json").exists());
+}
+
+#[tokio::test]
+async fn a_store_with_another_regions_identity_is_refused() {
+    let place = Place::new();
+    place.initialise_stores().await;
+    std::fs::rename(place.store("us-east-1"), place.path().join("away")).unwrap();
+    std::fs::rename(place.store("us-west-2"), place.store("us-east-1")).unwrap();
+    let ran = place.run(&["daemon", "--region", "us-east-1"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(
+        ran.stderr
+            .contains("it is the store of region `us-west-2`, not of `us-east-1`"),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let place = Place::new();
+    let _taken = std::net::TcpListener::bind(("127.0.0.1", port(&place))).unwrap();
+    let ran = place.run(&["daemon", "--region", "us-east-1"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(
+        ran.stderr.contains("regions.us-east-1.daemon.listen"),
+        "{ran:?}"
+    );
+}

@@ -1,0 +1,146 @@
+//! Wrong names, absent stores, and asking where nobody can answer.
+
+use crate::support::{Place, run};
+
+#[test]
+fn usage_is_64() {
+    assert_eq!(run(["frobnicate"]).code, 64);
+    assert_eq!(run(["failover"]).code, 64);
+    assert_eq!(run(["failover", "--to", "Not A Region"]).code, 64);
+    assert_eq!(run(["--help"]).code, 0);
+    assert_eq!(run(["--version"]).code, 0);
+}
+
+#[test]
+fn unknown_names_are_told_with_the_one_that_was_meant() {
+    let place = Place::new();
+    let region = place.run(&["failover", "--to", "us-west-1", "--plan"]);
+    assert_eq!(region.code, 64, "{region:?}");
+    assert!(
+        region.stderr.contains("there is no region `us-west-1`"),
+        "{region:?}"
+    );
+    assert!(
+        region.stderr.contains("did you mean `us-west-2`?"),
+        "{region:?}"
+    );
+    let workload = place.run(&["status", "order"]);
+    assert_eq!(workload.code, 64, "{workload:?}");
+    assert!(
+        workload.stderr.contains("did you mean `orders`?"),
+        "{workload:?}"
+    );
+    let resource = place.run(&[
+        "restore",
+        "orders/databases",
+        "--in",
+        "us-west-2",
+        "--into",
+        "x",
+    ]);
+    assert_eq!(resource.code, 64, "{resource:?}");
+    assert_eq!(place.run(&["daemon", "--region", "mars"]).code, 64);
+}
+
+#[test]
+fn a_failover_without_its_stores_is_unavailable() {
+    let place = Place::new();
+    let ran = place.run(&["failover", "--to", "us-west-2", "--plan"]);
+    assert_eq!(ran.code, 20, "{ran:?}");
+    assert!(
+        ran.stderr.contains("nobody can tell who is primary"),
+        "{ran:?}"
+    );
+    assert_eq!(ran.stdout, "");
+}
+
+#[test]
+fn nobody_is_asked_where_nobody_is() {
+    let place = Place::new();
+    let ran = place.run(&["failover", "--to", "us-west-2"]);
+    assert_eq!(ran.code, 64, "{ran:?}");
+    assert!(ran.stderr.contains("--yes"), "{ran:?}");
+}
+
+#[test]
+fn a_witness_has_a_name() {
+    let place = Place::new();
+    let ran = place.run(&[
+        "failover",
+        "--to",
+        "us-west-2",
+        "--yes",
+        "--witness",
+        "it is down",
+    ]);
+    assert_eq!(ran.code, 64, "{ran:?}");
+    assert!(ran.stderr.contains("who saw what"), "{ran:?}");
+}
+
+#[test]
+fn status_says_what_it_cannot_see() {
+    let place = Place::new();
+    let ran = place.run(&["status"]);
+    assert_eq!(ran.code, 11, "{ran:?}");
+    assert!(
+        ran.stdout.contains("nobody can tell who is primary"),
+        "{ran:?}"
+    );
+    let document: serde_json::Value =
+        serde_json::from_str(&place.run(&["status", "--json"]).stdout).unwrap();
+    assert_eq!(document["verdict"], "unknown");
+    assert_eq!(document["workloads"][0]["register"]["proven"], false);
+    assert_eq!(document["daemons"][0]["status"], serde_json::Value::Null);
+}
+
+#[test]
+fn executions_and_recovery_points_need_a_store() {
+    let place = Place::new();
+    let executions = place.run(&["execution", "list"]);
+    assert_eq!(executions.code, 20, "{executions:?}");
+    let shown = place.run(&["execution", "show", "20261121T093005Z-us-west-2-7f3a"]);
+    assert_eq!(shown.code, 20, "{shown:?}");
+}
+
+#[tokio::test]
+async fn an_execution_that_is_nowhere_is_a_wrong_name() {
+    let place = Place::new();
+    place.initialise_stores().await;
+    let listed = place.run(&["execution", "list"]);
+    assert_eq!((listed.code, listed.stdout.as_str()), (0, ""), "{listed:?}");
+    let shown = place.run(&["execution", "show", "20261121T093005Z-us-west-2-7f3a"]);
+    assert_eq!(shown.code, 64, "{shown:?}");
+}
+
+#[tokio::test]
+async fn the_target_is_the_primary() {
+    let place = Place::new();
+    place.initialise_stores().await;
+    place.open_first_epoch().await;
+    let ran = place.run(&["failover", "--to", "us-east-1", "--yes"]);
+    assert_eq!(ran.code, 12, "{ran:?}");
+    assert!(
+        ran.stderr.contains("has the primary of `orders` already"),
+        "{ran:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_check_of_servers_that_are_nowhere_names_each() {
+    let place = Place::new();
+    place.initialise_stores().await;
+    let ran = place.run(&["check", "--online"]);
+    assert!(matches!(ran.code, 1 | 20), "{ran:?}");
+    for wanted in [
+        "ok      store of us-east-1",
+        "warning register of orders",
+        "orders/database in us-west-2",
+        "missing/tsig.key",
+    ] {
+        assert!(
+            ran.stdout.contains(wanted),
+            "`{wanted}` is missing in {}",
+            ran.stdout
+        );
+    }
+}

@@ -1,0 +1,10 @@
+//! The `dr` binary as a user meets it: what it prints where, and how it ends.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod configuration;
+mod daemon;
+mod failing;
+mod reference;
+mod support;
+mod wal_fetch;
