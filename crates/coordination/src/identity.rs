@@ -61,7 +61,7 @@ pub async fn read_identity(store: &dyn ObjectStore, region: &RegionName) -> Resu
     let Some(bytes) = bytes else {
         return Err(error(ErrorKind::NotFound)
             .because("it was never initialised")
-            .with_hint("`dr init` and the daemon of its region initialise a store"));
+            .with_hint("a new store is initialised by the daemon of its region"));
     };
     // The format is looked at first: a newer one may have other fields.
     let format: Format =

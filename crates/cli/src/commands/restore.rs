@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
-use crate::output::{Output, amount};
+use crate::output::{Output, Tone, amount};
 use crate::wiring::Setup;
 
 /// Restore a database into an empty directory
@@ -78,10 +78,17 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         report.took.as_secs_f64(),
         report.log_end,
     ));
+    for passed in &report.passed_over {
+        output.say(&format!(
+            "{} passed over {passed}",
+            output.stderr.paint(Tone::Warning, "warning:")
+        ));
+    }
     output.say("Start it, as the user that owns the directory, with:");
     // The directory may be moved, the port must be free, and nothing may be archived from a copy.
     output.data(&format!(
-        "pg_ctl start -w -D {} -o \"-p 54321 -c archive_mode=off -c listen_addresses=127.0.0.1\"",
+        "{} start -w -D {} -o \"-p 54321 -c archive_mode=off -c listen_addresses=127.0.0.1\"",
+        quoted(&Setup::program_of_postgres("pg_ctl")),
         quoted(&directory)
     ))?;
     Ok(Exit::Ok)

@@ -180,6 +180,11 @@ impl Setup {
         }))
     }
 
+    /// Returns where one of PostgreSQL's own programs is on this machine.
+    pub(crate) fn program_of_postgres(name: &str) -> PathBuf {
+        binaries::binaries().join(name)
+    }
+
     /// Returns the beginning of every command line that calls this program from elsewhere: all absolute.
     pub(crate) fn program(&self) -> Result<Vec<String>> {
         let program = std::env::current_exe()?;

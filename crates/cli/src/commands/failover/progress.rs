@@ -183,3 +183,74 @@ fn interrupted(progress: &Progress) -> CommandError {
         None => error.hint("nothing was begun"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use dr_model::SystemClock;
+    use dr_provider::driver::Action;
+    use dr_runbook::plan::Target;
+    use rustix::process::{Signal, getpid, kill_process};
+    use serde_json::Value;
+
+    use super::*;
+    use crate::output::Color;
+
+    fn progress() -> (Output, Progress) {
+        let output = Output::new(Color::Never, false);
+        (output, Progress::new(&output, Arc::new(SystemClock::new())))
+    }
+
+    /// One after the other, because a signal reaches every test of a process.
+    #[tokio::test]
+    async fn interrupts_stop_between_actions_and_then_at_once() {
+        the_first_interrupt_stops_before_the_next_action().await;
+        the_second_interrupt_waits_for_nothing().await;
+    }
+
+    async fn the_first_interrupt_stops_before_the_next_action() {
+        let (output, progress) = progress();
+        let action = Action {
+            name: "act".to_owned(),
+            summary: "act".to_owned(),
+            current: None,
+            intended: None,
+            dependencies: Vec::new(),
+            undo: Undo::ReadOnly,
+            parameters: Value::Null,
+        };
+        let ended = Cell::new(0);
+        let work = async {
+            loop {
+                progress.event(&Event::ActionBegan {
+                    target: &Target::Workload,
+                    action: &action,
+                    attempt: 1,
+                });
+                // The intent is written before anything is done.
+                tokio::task::yield_now().await;
+                if ended.get() == 0 {
+                    kill_process(getpid(), Signal::INT).unwrap();
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                ended.set(ended.get() + 1);
+            }
+        };
+        let error = watched(work, &progress, &output).await.unwrap_err();
+        assert_eq!((error.exit, ended.get()), (Exit::Interrupted, 1));
+    }
+
+    async fn the_second_interrupt_waits_for_nothing() {
+        let (output, progress) = progress();
+        let work = async {
+            for _ in 0..2 {
+                kill_process(getpid(), Signal::INT).unwrap();
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            std::future::pending().await
+        };
+        let error = watched(work, &progress, &output).await.unwrap_err();
+        assert_eq!(error.exit, Exit::Interrupted);
+    }
+}

@@ -1,5 +1,6 @@
 //! Whether a workload would survive the loss of its primary's region within its objective. Pure.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dr_coordination::register::EpochRecord;
@@ -7,7 +8,7 @@ use dr_model::{RegionName, ResourceName};
 use dr_provider::driver::{Facts, Instance, LogFacts, RegionFacts, Role};
 use jiff::Timestamp;
 
-use super::view::Verdict;
+use super::view::{RegisterView, TrafficView, Verdict};
 
 /// What is known, with its reasons unless it is ok.
 #[derive(Debug, PartialEq)]
@@ -17,13 +18,29 @@ pub(super) struct Judgement {
     pub(super) reasons: Vec<String>,
 }
 
+/// A workload's protection, and everything else that can be wrong with it.
+#[derive(Debug)]
+pub(super) struct Judgements {
+    pub(super) protection: Judgement,
+    pub(super) rest: Judgement,
+}
+
+/// Nothing to object to.
+fn fine() -> Judgement {
+    Judgement {
+        verdict: Verdict::Ok,
+        exposure_seconds: None,
+        reasons: Vec::new(),
+    }
+}
+
 /// Returns now − newest moment at which the store held all that the primary had reported.
 pub(super) fn exposure(log: &LogFacts, now: Timestamp) -> Option<f64> {
     Some(now.duration_since(log.covered_at?).as_secs_f64().max(0.0))
 }
 
 /// Judges one resource: the best of its recovery regions counts.
-pub(super) fn protection(
+fn protection(
     name: &ResourceName,
     record: &EpochRecord,
     recovery: &[RegionName],
@@ -54,7 +71,7 @@ fn in_region(
     rpo: Duration,
 ) -> Judgement {
     let log = match &seen.log {
-        Err(why) => return unknown(format!("{what}: its store could not be seen: {why}")),
+        Err(_) => return unknown(format!("{what}: its store cannot be seen")),
         Ok(None) => return breach(format!("{what}: no log arrives in its store")),
         Ok(Some(log)) => log,
     };
@@ -95,12 +112,8 @@ fn in_region(
 }
 
 /// Judges the instances: one primary, and that where the newest epoch says.
-pub(super) fn instances(name: &ResourceName, record: &EpochRecord, facts: &Facts) -> Judgement {
-    let mut all = Judgement {
-        verdict: Verdict::Ok,
-        exposure_seconds: None,
-        reasons: Vec::new(),
-    };
+fn instances(name: &ResourceName, record: &EpochRecord, facts: &Facts) -> Judgement {
+    let mut all = fine();
     for (region, seen) in &facts.regions {
         let found = match (&seen.instance, *region == record.primary) {
             (
@@ -120,9 +133,9 @@ pub(super) fn instances(name: &ResourceName, record: &EpochRecord, facts: &Facts
                 "{name} in {region} accepts writes although {} is primary",
                 record.primary
             )),
-            (Instance::Unreachable { why }, true) => unknown(format!(
-                "the primary of {name} in {region} cannot be seen: {why}"
-            )),
+            (Instance::Unreachable { .. }, true) => {
+                unknown(format!("the primary of {name} in {region} cannot be seen"))
+            }
             (_, true) => breach(format!("{name} in {region} is not running as the primary")),
             (_, false) => continue,
         };
@@ -131,30 +144,104 @@ pub(super) fn instances(name: &ResourceName, record: &EpochRecord, facts: &Facts
     all
 }
 
-/// Puts two judgements together: the worse verdict, the larger exposure, all reasons.
+/// Judges a workload.
+pub(super) fn workload(
+    regions: &[RegionName],
+    record: Option<&EpochRecord>,
+    register: &RegisterView,
+    facts: &BTreeMap<ResourceName, Facts>,
+    traffic: &[TrafficView],
+    rpo: Duration,
+) -> Judgements {
+    let Some(record) = record else {
+        let protection = match &register.problem {
+            Some(why) => unknown(format!("nobody can tell who is primary: {why}")),
+            None => breach(
+                "there is no epoch yet: start the daemons, and the first one is opened".to_owned(),
+            ),
+        };
+        return Judgements {
+            protection,
+            rest: fine(),
+        };
+    };
+    let mut rest = fine();
+    if let Some(why) = &register.problem {
+        rest = both(
+            rest,
+            unknown(format!("the newest epoch may be another: {why}")),
+        );
+    }
+    let recovery: Vec<_> = regions
+        .iter()
+        .filter(|region| **region != record.primary)
+        .cloned()
+        .collect();
+    let mut resources = Vec::new();
+    for (name, facts) in facts {
+        rest = both(rest, instances(name, record, facts));
+        resources.push(protection(name, record, &recovery, facts, rpo));
+    }
+    for seen in traffic {
+        rest = both(rest, leads(record, seen));
+    }
+    Judgements {
+        protection: all(resources),
+        rest,
+    }
+}
+
+fn leads(record: &EpochRecord, seen: &TrafficView) -> Judgement {
+    match (&seen.problem, &seen.region) {
+        (Some(why), _) => unknown(format!("{}: {why}", seen.name)),
+        (None, Some(region)) if *region == record.primary => fine(),
+        (None, Some(region)) => breach(format!(
+            "{} leads to {region}, and {} is primary",
+            seen.name, record.primary
+        )),
+        (None, None) => breach(format!("{} leads to none of the regions", seen.name)),
+    }
+}
+
+/// Puts the protection of all resources together. The exposure is known if that of each is.
+fn all(resources: Vec<Judgement>) -> Judgement {
+    let exposures: Option<Vec<f64>> = resources
+        .iter()
+        .map(|judgement| judgement.exposure_seconds)
+        .collect();
+    let exposure_seconds = exposures.and_then(|all| all.into_iter().max_by(f64::total_cmp));
+    let judgement = resources.into_iter().fold(fine(), both);
+    Judgement {
+        exposure_seconds,
+        ..judgement
+    }
+}
+
+/// Puts two judgements together: the worse verdict and all reasons.
 pub(super) fn both(mut one: Judgement, other: Judgement) -> Judgement {
     one.verdict = one.verdict.max(other.verdict);
-    one.exposure_seconds = match (one.exposure_seconds, other.exposure_seconds) {
-        (Some(a), Some(b)) => Some(a.max(b)),
-        (a, b) => a.or(b),
-    };
     one.reasons.extend(other.reasons);
     one
 }
 
-pub(super) fn unknown(reason: String) -> Judgement {
+fn unknown(reason: String) -> Judgement {
     Judgement {
         verdict: Verdict::Unknown,
-        exposure_seconds: None,
-        reasons: vec![reason],
+        ..objection(reason)
     }
 }
 
-pub(super) fn breach(reason: String) -> Judgement {
+fn breach(reason: String) -> Judgement {
     Judgement {
         verdict: Verdict::Breach,
-        exposure_seconds: None,
+        ..objection(reason)
+    }
+}
+
+fn objection(reason: String) -> Judgement {
+    Judgement {
         reasons: vec![reason],
+        ..fine()
     }
 }
 

@@ -14,7 +14,7 @@ use dr_runbook::executions;
 use futures::future::{join, join_all};
 use serde_json::Value;
 
-use super::judge::{Judgement, both, breach, exposure, instances, protection, unknown};
+use super::judge::{self, both, exposure};
 use super::view::{
     LogView, PointView, RegionView, RegisterView, ResourceView, TrafficView, Verdict, WorkloadView,
 };
@@ -49,31 +49,28 @@ pub(super) async fn look(
         executions::list(&setup.stores, &setup.clock),
     );
     let facts: BTreeMap<ResourceName, Facts> = facts.into_iter().collect();
-    let judgement = judged(
-        workload,
-        &regions,
-        record.as_ref(),
-        &register,
-        &facts,
-        &traffic,
-    );
+    let rpo = workload.objectives.rpo;
+    let judged = judge::workload(&regions, record.as_ref(), &register, &facts, &traffic, rpo);
     let goes_on = |summary: &executions::Summary| {
         summary.workload == name
             && record
                 .as_ref()
                 .map_or(!summary.state.is_final(), |head| summary.may_go_on(head))
     };
+    let exposure_seconds = judged.protection.exposure_seconds;
+    let protected = judged.protection.verdict;
+    let judgement = both(judged.protection, judged.rest);
     let mut reasons = judgement.reasons;
     // Executions in a store that cannot be seen change nothing that is measured here; they are worth a line.
     reasons.extend(unseen);
     Ok(WorkloadView {
-        protected: match judgement.verdict {
+        protected: match protected {
             Verdict::Ok => Some(true),
             Verdict::Breach => Some(false),
             Verdict::Unknown => None,
         },
         verdict: judgement.verdict,
-        exposure_seconds: judgement.exposure_seconds,
+        exposure_seconds,
         reasons,
         rpo_seconds: workload.objectives.rpo.as_secs_f64(),
         rto_seconds: workload.objectives.rto.as_secs_f64(),
@@ -195,60 +192,6 @@ async fn traffic(record: &Arc<dyn Traffic>) -> TrafficView {
             ..none
         },
     }
-}
-
-fn judged(
-    workload: &Workload,
-    regions: &[RegionName],
-    record: Option<&EpochRecord>,
-    register: &RegisterView,
-    facts: &BTreeMap<ResourceName, Facts>,
-    traffic: &[TrafficView],
-) -> Judgement {
-    let Some(record) = record else {
-        return match &register.problem {
-            Some(why) => unknown(format!("nobody can tell who is primary: {why}")),
-            None => breach(
-                "there is no epoch yet: start the daemons, and the first one is opened".to_owned(),
-            ),
-        };
-    };
-    let mut all = Judgement {
-        verdict: Verdict::Ok,
-        exposure_seconds: None,
-        reasons: Vec::new(),
-    };
-    if let Some(why) = &register.problem {
-        all = both(
-            all,
-            unknown(format!("the newest epoch may be another: {why}")),
-        );
-    }
-    let recovery: Vec<_> = regions
-        .iter()
-        .filter(|region| **region != record.primary)
-        .cloned()
-        .collect();
-    for (name, facts) in facts {
-        all = both(all, instances(name, record, facts));
-        all = both(
-            all,
-            protection(name, record, &recovery, facts, workload.objectives.rpo),
-        );
-    }
-    for seen in traffic {
-        let judgement = match (&seen.problem, &seen.region) {
-            (Some(why), _) => unknown(format!("{}: {why}", seen.name)),
-            (None, Some(region)) if *region == record.primary => continue,
-            (None, Some(region)) => breach(format!(
-                "{} leads to {region}, and {} is primary",
-                seen.name, record.primary
-            )),
-            (None, None) => breach(format!("{} leads to none of the regions", seen.name)),
-        };
-        all = both(all, judgement);
-    }
-    all
 }
 
 fn resource(name: &ResourceName, facts: &Facts, record: Option<&EpochRecord>) -> ResourceView {

@@ -39,8 +39,9 @@ pub(super) fn render(view: &StatusView, style: Style) -> String {
 fn workload(view: &WorkloadView, style: Style) -> String {
     let (tone, word) = match (view.verdict, view.protected) {
         (Verdict::Ok, _) => (Tone::Good, "protected"),
-        (Verdict::Breach, _) => (Tone::Bad, "UNPROTECTED"),
-        (Verdict::Unknown, _) => (Tone::Warning, "unknown"),
+        (_, Some(false)) => (Tone::Bad, "UNPROTECTED"),
+        (_, None) => (Tone::Bad, "not known to be protected"),
+        (_, Some(true)) => (Tone::Warning, "protected, but"),
     };
     let name = style.paint(Tone::Strong, view.workload.as_str());
     let mut lines = vec![format!("{name}: {}", style.paint(tone, word))];
@@ -139,8 +140,23 @@ fn resource(view: &ResourceView, style: Style) -> String {
             (None, points(region)),
         ]);
     }
+    // Beside a whole sentence no column has a width.
+    let unseen = view.regions.iter().flat_map(|region| {
+        let store = region
+            .log_problem
+            .as_ref()
+            .map(|why| format!("store of {}: {why}", region.region));
+        let server = match &region.instance {
+            Instance::Unreachable { why } => Some(format!("server in {}: {why}", region.region)),
+            _ => None,
+        };
+        store.into_iter().chain(server)
+    });
+    let unseen: String = unseen
+        .map(|line| format!("\n    {}", style.paint(Tone::Faint, &line)))
+        .collect();
     let table = table.render(style).replace('\n', "\n    ");
-    format!("  {}{identity}\n    {table}", view.resource)
+    format!("  {}{identity}\n    {table}{unseen}", view.resource)
 }
 
 fn instance(view: &RegionView) -> (Option<Tone>, String) {
@@ -179,13 +195,13 @@ fn instance(view: &RegionView) -> (Option<Tone>, String) {
         Instance::Stopped => (None, "stopped".to_owned()),
         Instance::Absent => (None, "absent".to_owned()),
         Instance::NotConfigured => (None, "none".to_owned()),
-        Instance::Unreachable { why } => (Some(Tone::Warning), format!("cannot be seen: {why}")),
+        Instance::Unreachable { .. } => (Some(Tone::Warning), "cannot be seen".to_owned()),
     }
 }
 
 fn log(view: &RegionView) -> String {
     match (&view.log, &view.log_problem) {
-        (_, Some(why)) => format!("cannot be seen: {why}"),
+        (_, Some(_)) => "cannot be seen".to_owned(),
         (None, None) => "none".to_owned(),
         (Some(log), None) => {
             let sealed = if log.sealed { ", sealed" } else { "" };
