@@ -182,7 +182,7 @@ fn is_away(call: Call<'_>, away: Away) -> Error {
     let error = call.error(ErrorKind::Unavailable);
     let error = match &away {
         Away::NoIdentity { .. } => {
-            error.with_hint("mount it, or run `dr init` if the store is new")
+            error.with_hint("mount it; a new store is initialised by the daemon of its region")
         }
         Away::Unreadable { .. } => error.with_hint("see who may read it, and the system's log"),
         Away::Replaced { .. } => error.with_hint(
