@@ -6,8 +6,8 @@
 //! because no later chunk can hang on it.
 //!
 //! - Writing: [`ChainWriter`]. Two writers of one chain write the same bytes or lose the create.
-//! - Ending: [`seal`].
-//! - Looking: [`find_tail`], [`summarise`], [`chains`], [`available`]. Listings are hints; what is returned rests on reads.
+//! - Ending: [`seal()`].
+//! - Looking: [`find_tail`], [`summarise`], [`chains`], [`available()`]. Listings are hints; what is returned rests on reads.
 //! - Reading back: [`ChainReader`].
 //!
 //! Format: `docs/formats/chunk.md`.

@@ -1,6 +1,6 @@
 //! Wrong rules, to show that the model check notices them.
 //!
-//! A state machine asks [`Mutation::is`] at the places that matter. Outside this crate's tests the answer is always no.
+//! A state machine asks `Mutation::break_by` at the places that matter. Outside this crate's tests the answer is always no.
 
 /// One wrong rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
