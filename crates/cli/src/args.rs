@@ -13,8 +13,8 @@ use crate::output::Color;
 
 /// Keep a company able to lose a region.
 ///
-/// dr backs up databases and ships their logs into another region, measures what would be lost, and moves a workload there
-/// when its region is gone.
+/// dr backs up databases and ships their logs into another region, measures what would be lost, and
+/// moves a workload there when its region is gone.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "dr",
@@ -78,7 +78,8 @@ pub(crate) enum Command {
 impl Command {
     /// Returns the code that a failure ends the program with.
     ///
-    /// PostgreSQL takes any code from 1 to 125 of a restore command for "the file does not exist" (PROTOCOL 6, R26).
+    /// PostgreSQL takes any code from 1 to 125 of a restore command for "the file does not exist"
+    /// (PROTOCOL 6, R26).
     pub(crate) fn failure(&self, exit: Exit) -> Exit {
         match self {
             Self::Wal(wal::Command::Fetch(_)) => Exit::FetchAborted,

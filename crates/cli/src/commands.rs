@@ -40,7 +40,8 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<Exit> {
     }
 }
 
-/// Sets up what is written about the inside: always for the daemon, whose log it is, otherwise on request.
+/// Sets up what is written about the inside: always for the daemon, whose log it is, otherwise on
+/// request.
 fn trace(arguments: &Arguments) {
     let is_daemon = matches!(arguments.command, Command::Daemon(_));
     let default = match (is_daemon, arguments.verbose) {

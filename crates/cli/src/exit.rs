@@ -12,7 +12,8 @@ pub(crate) enum Exit {
     Breach = 10,
     /// It cannot be told whether an objective is met.
     Unknown = 11,
-    /// A safety rule forbids it: no proof of a fence, a loss beyond the budget, a target that is the primary.
+    /// A safety rule forbids it: no proof of a fence, a loss beyond the budget, a target that is
+    /// the primary.
     Refused = 12,
     /// Another execution is under way or has taken over, or another daemon of the region runs.
     Busy = 13,
@@ -26,13 +27,15 @@ pub(crate) enum Exit {
     Configuration = 65,
     /// It was interrupted by a signal (128 + SIGINT).
     Interrupted = 130,
-    /// `dr wal fetch` could not do its work, for whatever reason but a file that is proven not to exist. A code above
-    /// 125 makes PostgreSQL stop recovery instead of ending it early (PROTOCOL 6, R26).
+    /// `dr wal fetch` could not do its work, for whatever reason but a file that is proven not to
+    /// exist. A code above 125 makes PostgreSQL stop recovery instead of ending it early (PROTOCOL
+    /// 6, R26).
     FetchAborted = 255,
 }
 
 impl Exit {
-    /// Returns the graver of two ends: a failure before a breach, and a breach before what is not known.
+    /// Returns the graver of two ends: a failure before a breach, and a breach before what is not
+    /// known.
     pub(crate) fn worse(self, other: Self) -> Self {
         let gravity = |exit: Self| match exit {
             Self::Ok => 0,

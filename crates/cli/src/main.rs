@@ -58,7 +58,8 @@ fn run() -> ExitCode {
     }
 }
 
-/// Help and version are answers; anything else is a usage error, which `dr wal fetch` must not mistake for "no such file".
+/// Help and version are answers; anything else is a usage error, which `dr wal fetch` must not
+/// mistake for "no such file".
 fn usage(error: &clap::Error) -> ExitCode {
     let _gone = error.print();
     match (error.use_stderr(), is_fetching()) {
@@ -68,7 +69,8 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
 }
 
-/// Tells whether this may be `dr wal fetch`, by the bare words: the command line may be beyond understanding.
+/// Tells whether this may be `dr wal fetch`, by the bare words: the command line may be beyond
+/// understanding.
 fn is_fetching() -> bool {
     let words: Vec<_> = std::env::args_os().skip(1).collect();
     ["wal", "fetch"]

@@ -1,7 +1,9 @@
-//! The one place that names implementations: every choice between them is made here, once, by the configuration.
+//! The one place that names implementations: every choice between them is made here, once, by the
+//! configuration.
 //!
-//! A [`Setup`] is a loaded configuration and who acts on it. What a command needs is made from it when it is needed, and
-//! not before: `dr wal fetch` must work on a machine that cannot read the key for DNS updates.
+//! A [`Setup`] is a loaded configuration and who acts on it. What a command needs is made from it
+//! when it is needed, and not before: `dr wal fetch` must work on a machine that cannot read the
+//! key for DNS updates.
 
 mod actor;
 mod binaries;

@@ -18,8 +18,8 @@ use findings::{Finding, Level};
 
 /// Validate the configuration, and with --online everything that it names
 ///
-/// Without --online only the files are read. With it: each store, register, server, privilege, setting, name server, key
-/// and daemon; what is missing is printed as the statement that gives it.
+/// Without --online only the files are read. With it: each store, register, server, privilege,
+/// setting, name server, key and daemon; what is missing is printed as the statement that gives it.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// Try out everything that the configuration names
@@ -38,7 +38,8 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
             return Err(error);
         }
     };
-    // What only shows when the parts are put together: addresses that cannot be used, hosts that cannot be reached.
+    // What only shows when the parts are put together: addresses that cannot be used, hosts that
+    // cannot be reached.
     for (name, workload) in &setup.config.workloads {
         let site = setup.site(name, workload);
         site.map_err(|error| CommandError {

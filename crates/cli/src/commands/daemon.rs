@@ -24,9 +24,10 @@ use source::DaemonSource;
 
 /// Run the daemon of a region
 ///
-/// Ships the log of every database into the region's store, takes and copies snapshots on their schedules, follows who is
-/// primary, and answers /health and /metrics. A store directory that is missing or empty is initialised at the first start.
-/// SIGTERM or SIGINT stops it cleanly; a second one at once.
+/// Ships the log of every database into the region's store, takes and copies snapshots on their
+/// schedules, follows who is primary, and answers /health and /metrics. A store directory that is
+/// missing or empty is initialised at the first start. SIGTERM or SIGINT stops it cleanly; a second
+/// one at once.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// The region that it runs in
@@ -34,7 +35,8 @@ pub(crate) struct Args {
     region: RegionName,
 }
 
-/// How long tasks may take to come to their end. What is cut off then is repeated or invisible: nothing half done counts.
+/// How long tasks may take to come to their end. What is cut off then is repeated or invisible:
+/// nothing half done counts.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<Exit> {
@@ -92,7 +94,8 @@ fn failed_early(ended: std::result::Result<(), dr_server::Error>) -> Result<Exit
     }
 }
 
-/// Puts together what runs in this region: the workloads that have a place here, and their schedules.
+/// Puts together what runs in this region: the workloads that have a place here, and their
+/// schedules.
 fn daemon(setup: &Setup, region: &RegionName) -> Result<Daemon> {
     let mut workloads = Vec::new();
     for (name, workload) in &setup.config.workloads {

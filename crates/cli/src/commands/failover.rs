@@ -23,9 +23,10 @@ pub(crate) use progress::{Progress, watched};
 
 /// Move workloads to another region
 ///
-/// Looks at what there is, makes a plan with what will be lost as two numbers, asks, and executes it: a new epoch, a fence
-/// and a seal with a stated proof, then promotion or restore, services, checks and traffic. Needs nothing from the region
-/// being left. Every step is journaled; what was interrupted is continued by `dr execution resume`.
+/// Looks at what there is, makes a plan with what will be lost as two numbers, asks, and executes
+/// it: a new epoch, a fence and a seal with a stated proof, then promotion or restore, services,
+/// checks and traffic. Needs nothing from the region being left. Every step is journaled; what was
+/// interrupted is continued by `dr execution resume`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// The region to move to
@@ -40,7 +41,8 @@ pub(crate) struct Args {
     #[arg(long)]
     plan: bool,
 
-    /// The largest estimated loss that is accepted, such as 60s; the workload's max_loss unless given
+    /// The largest estimated loss that is accepted, such as 60s; the workload's max_loss unless
+    /// given
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     max_loss: Option<Duration>,
 
@@ -245,7 +247,8 @@ async fn carry_out(
     output.say(&plan_text::render(&plan, output.stderr));
     if !args.yes {
         confirm::ask(&name, &args.to, output)?;
-        // Somebody may have thought about it for a while: what they agreed to has to be what there still is.
+        // Somebody may have thought about it for a while: what they agreed to has to be what there
+        // still is.
         let now = self::plan(args, runbook, workload, &site).await?;
         if now.hash != plan.hash {
             output.say(&plan_text::render(&now, output.stderr));

@@ -14,7 +14,8 @@ use crate::output::{Output, Tone};
 
 /// Write a commented configuration, or with --sql print what a database must grant
 ///
-/// Nothing that exists is overwritten. Everything can be changed in the files afterwards; `dr check` says what is wrong.
+/// Nothing that exists is overwritten. Everything can be changed in the files afterwards; `dr
+/// check` says what is wrong.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// Where to write it; the directory of --config unless given
@@ -50,7 +51,7 @@ pub(crate) struct Args {
     home_port: u16,
 
     /// The port of the server in the recovery region
-    #[arg(long, value_name = "PORT", default_value_t = 5432)]
+    #[arg(long, value_name = "PORT", default_value_t = 5433)]
     recovery_port: u16,
 
     /// The data directory in the home region
@@ -65,7 +66,7 @@ pub(crate) struct Args {
     #[arg(
         long,
         value_name = "PATH",
-        default_value = "/var/lib/postgresql/15/main"
+        default_value = "/var/lib/postgresql/15/standby"
     )]
     recovery_data: PathBuf,
 
@@ -174,7 +175,8 @@ fn answers(args: &Args) -> Result<Answers> {
     })
 }
 
-/// Says what to do next, with every path absolute: PostgreSQL starts its commands in its data directory.
+/// Says what to do next, with every path absolute: PostgreSQL starts its commands in its data
+/// directory.
 fn next_steps(args: &Args, directory: &Path) -> Result<Vec<String>> {
     let program = std::env::current_exe()?;
     let dr = format!("{} --config {}", program.display(), directory.display());

@@ -137,8 +137,11 @@ fn show(setup: &Setup, listings: &[Listing], unseen: &[String], output: &Output)
     }
     rows.sort_by(|a, b| b.1.label.cmp(&a.1.label));
     if output.json {
-        let row = |(listing, point): &(&Listing, &RecoveryPoint)| json!({ "resource": listing.resource, "region": listing.region, "recovery_point": point });
-        let points: Vec<_> = rows.iter().map(row).collect();
+        let mut points = Vec::new();
+        for (listing, point) in &rows {
+            let (resource, region) = (&listing.resource, &listing.region);
+            points.push(json!({ "resource": resource, "region": region, "recovery_point": point }));
+        }
         return output.json(&json!({ "recovery_points": points, "unseen": unseen }));
     }
     if rows.is_empty() {

@@ -17,8 +17,8 @@ use crate::wiring::Setup;
 
 /// Restore a database into an empty directory
 ///
-/// Proves that everything needed is in the region's store, then writes the directory, ready to be started on another port.
-/// Needs neither a daemon nor anything but the store.
+/// Proves that everything needed is in the region's store, then writes the directory, ready to be
+/// started on another port. Needs neither a daemon nor anything but the store.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// The resource, as WORKLOAD/RESOURCE

@@ -22,7 +22,8 @@ pub(crate) enum Command {
         /// Its name
         name: RunbookName,
     },
-    /// Check all runbooks: that every step exists, and that nothing comes up before what it must follow
+    /// Check all runbooks: that every step exists, and that nothing comes up before what it must
+    /// follow
     Check,
 }
 

@@ -22,8 +22,9 @@ pub(crate) use view::DaemonView;
 
 /// Show objectives against what is measured, by region
 ///
-/// Read from the stores and the instances themselves; changes nothing. Ends with 0 if every objective is met, 10 if one is
-/// breached or a workload is unprotected, and 11 if that cannot be told.
+/// Read from the stores and the instances themselves; changes nothing. Ends with 0 if every
+/// objective is met, 10 if one is breached or a workload is unprotected, and 11 if that cannot be
+/// told.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// The workloads; all of them if none is named

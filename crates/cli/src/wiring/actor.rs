@@ -1,4 +1,5 @@
-//! Who acts: written into every epoch and journal, so that the loser of a race can be told who won it.
+//! Who acts: written into every epoch and journal, so that the loser of a race can be told who won
+//! it.
 
 use dr_coordination::Actor;
 
@@ -14,7 +15,8 @@ pub(super) fn actor() -> Actor {
     Actor::new(user, host, std::process::id())
 }
 
-/// Finds the name of an account in `passwd(5)`. The environment is not asked: it says what it likes.
+/// Finds the name of an account in `passwd(5)`. The environment is not asked: it says what it
+/// likes.
 fn account(passwd: &str, uid: u32) -> Option<String> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 /// The variable that says where they are.
 pub(super) const VARIABLE: &str = "DR_POSTGRES_BIN";
 
-/// Directories that hold one directory a major version, with what stands before and after its number.
+/// Directories that hold one directory a major version, with what stands before and after its
+/// number.
 const PLACES: [(&str, &str, &str); 3] = [
     ("/usr/lib/postgresql", "", "bin"),
     ("/usr", "pgsql-", "bin"),
@@ -14,7 +15,8 @@ const PLACES: [(&str, &str, &str); 3] = [
 
 /// Returns the directory with `pg_ctl`: as told, as in `PATH`, or the newest in the usual places.
 ///
-/// Without any, the directory of the usual place is returned, and whoever needs a program says that it is not there.
+/// Without any, the directory of the usual place is returned, and whoever needs a program says that
+/// it is not there.
 pub(super) fn binaries() -> PathBuf {
     if let Some(told) = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) {
         return told.into();

@@ -103,7 +103,8 @@ impl Setup {
         &self.secrets
     }
 
-    /// Returns the region whose store holds the first record of a workload's register: the first that is not its home.
+    /// Returns the region whose store holds the first record of a workload's register: the first
+    /// that is not its home.
     pub(crate) fn first_register(workload: &Workload) -> &RegionName {
         workload.recovery.first().unwrap_or(&workload.home)
     }
@@ -185,7 +186,8 @@ impl Setup {
         binaries::binaries().join(name)
     }
 
-    /// Returns the beginning of every command line that calls this program from elsewhere: all absolute.
+    /// Returns the beginning of every command line that calls this program from elsewhere: all
+    /// absolute.
     pub(crate) fn program(&self) -> Result<Vec<String>> {
         let program = std::env::current_exe()?;
         let text = |path: &Path| {

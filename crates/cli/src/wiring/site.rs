@@ -100,8 +100,9 @@ impl Setup {
         workload.notify.iter().map(make).collect()
     }
 
-    /// Returns every secret of a workload that can be resolved here, for nothing that holds one to be written down. One
-    /// that cannot be resolved is not known to this process, which therefore cannot write it either.
+    /// Returns every secret of a workload that can be resolved here, for nothing that holds one to
+    /// be written down. One that cannot be resolved is not known to this process, which therefore
+    /// cannot write it either.
     fn secret_values(&self, name: &WorkloadName, workload: &Workload) -> Result<Vec<Secret>> {
         let mut templates = Vec::new();
         for resource in workload.resources.keys() {

@@ -19,8 +19,9 @@ pub(crate) type Stores = BTreeMap<RegionName, Arc<dyn ObjectStore>>;
 /// How long one call may take: a pack of 64 MiB at 2 MiB/s.
 const CALL_LIMIT: Duration = Duration::from_secs(32);
 
-/// A directory that is not there answers so at once and does not come back within a second: a failover must not wait for
-/// the one of a dead region. A network file system may fail once in passing.
+/// A directory that is not there answers so at once and does not come back within a second: a
+/// failover must not wait for the one of a dead region. A network file system may fail once in
+/// passing.
 const DIRECTORY_RETRY: RetryOptions = RetryOptions {
     attempts: 2,
     first_wait: Duration::from_millis(50),

@@ -1,5 +1,5 @@
-//! A webhook whose address is resolved when there is something to send: an address that cannot be read must not keep a
-//! workload from being moved.
+//! A webhook whose address is resolved when there is something to send: an address that cannot be
+//! read must not keep a workload from being moved.
 
 use std::time::Duration;
 

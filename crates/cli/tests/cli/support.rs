@@ -111,7 +111,8 @@ impl Place {
         }
     }
 
-    /// Opens the first epoch, as the daemon of the recovery region does once it has seen the primary at home.
+    /// Opens the first epoch, as the daemon of the recovery region does once it has seen the
+    /// primary at home.
     pub(crate) async fn open_first_epoch(&self) {
         let name = |text: &str| -> RegionName { text.parse().unwrap() };
         let mut stores: BTreeMap<RegionName, Arc<dyn ObjectStore>> = BTreeMap::new();

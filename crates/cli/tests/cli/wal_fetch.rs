@@ -1,5 +1,5 @@
-//! `dr wal fetch`: 1 for what is proven not to exist, 255 for everything else, because PostgreSQL would take any code up to
-//! 125 for the end of the log (PROTOCOL 6, R12, R26).
+//! `dr wal fetch`: 1 for what is proven not to exist, 255 for everything else, because PostgreSQL
+//! would take any code up to 125 for the end of the log (PROTOCOL 6, R12, R26).
 
 use crate::support::{Place, run};
 

@@ -173,14 +173,20 @@ impl Server<'_> {
             ));
         }
         let keep = self.number("max_slot_wal_keep_size").await?;
-        findings.push(if keep < 0 && self.options.slot_unlimited {
-            Finding::new(Level::Warning, self.subject.clone(), "slots hold back the log without a limit, as `slot: unlimited` says")
-        } else {
-            self.finding(
-                keep >= 0,
-                format!("max_slot_wal_keep_size is {}", if keep < 0 { "unlimited".to_owned() } else { format!("{keep} MB") }),
-                "ALTER SYSTEM SET max_slot_wal_keep_size = '16GB'; SELECT pg_reload_conf(); -- or `slot: unlimited`",
-            )
+        findings.push(match (keep, self.options.slot_unlimited) {
+            (..0, true) => {
+                let found = "slots hold back the log without a limit, as `slot: unlimited` says";
+                Finding::new(Level::Warning, self.subject.clone(), found)
+            }
+            (..0, false) => self.finding(
+                false,
+                "max_slot_wal_keep_size is unlimited: a region that is away fills the disk",
+                "ALTER SYSTEM SET max_slot_wal_keep_size = '16GB'; SELECT pg_reload_conf();",
+            ),
+            (keep, _) => {
+                let found = format!("max_slot_wal_keep_size is {keep} MB");
+                Finding::ok(self.subject.clone(), found)
+            }
         });
         Ok(findings)
     }

@@ -106,7 +106,8 @@ async fn services(setup: &Setup, name: &WorkloadName, workload: &Workload) -> Re
             };
             findings.push(match host.run(&Command::new(check.clone()), LIMIT).await {
                 Ok(output) if output.status == Some(0) => Finding::ok(subject, "it runs"),
-                // Where the workload is not served that is as it should be; who is primary, `dr status` says.
+                // Where the workload is not served that is as it should be; who is primary, `dr
+                // status` says.
                 Ok(_) => Finding::ok(subject, "it does not run"),
                 Err(error) => Finding::error(subject, &error),
             });

@@ -1,4 +1,5 @@
-//! One daemon a region: an exclusive lock on a file that the kernel lets go of when its holder dies.
+//! One daemon a region: an exclusive lock on a file that the kernel lets go of when its holder
+//! dies.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
@@ -22,9 +23,13 @@ impl Lock {
     pub(super) fn take(directory: &Path, region: &RegionName) -> Result<Self> {
         let path = directory.join("daemon.lock");
         let failed = |error: &std::io::Error| {
-            CommandError::new(Exit::Failed, format!("cannot use the state directory `{}`", directory.display()))
+            let what = format!("cannot use the state directory `{}`", directory.display());
+            let key = format!("regions.{region}.daemon.state_directory");
+            CommandError::new(Exit::Failed, what)
                 .because(error)
-                .hint(format!("it must be writable for the user that runs the daemon; `regions.{region}.daemon.state_directory` says where it is"))
+                .hint(format!(
+                    "whoever runs the daemon must be able to write it; it is `{key}`"
+                ))
         };
         std::fs::create_dir_all(directory).map_err(|error| failed(&error))?;
         // Not truncated: until the lock is ours, the file tells who holds it.

@@ -1,4 +1,5 @@
-//! The daemon's metrics. What is not known has no sample: absence is visible to an alarm, a zero is not.
+//! The daemon's metrics. What is not known has no sample: absence is visible to an alarm, a zero is
+//! not.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

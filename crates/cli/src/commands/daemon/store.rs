@@ -1,7 +1,9 @@
-//! The daemon's own store: initialised once, recognised ever after, probed before anything relies on it (PROTOCOL 4).
+//! The daemon's own store: initialised once, recognised ever after, probed before anything relies
+//! on it (PROTOCOL 4).
 //!
-//! A directory is made into a store only if this daemon has never had one. Afterwards an empty directory in its place is
-//! a disk that is not mounted, and is refused: an unmounted directory is not an empty one.
+//! A directory is made into a store only if this daemon has never had one. Afterwards an empty
+//! directory in its place is a disk that is not mounted, and is refused: an unmounted directory is
+//! not an empty one.
 
 use std::io::ErrorKind as IoErrorKind;
 use std::path::Path;

@@ -13,7 +13,8 @@ use crate::wiring::Setup;
 
 /// Take an execution over and go on with it
 ///
-/// Works from any machine that has the configuration. Whoever ran it before learns of it before its next effect, and stops.
+/// Works from any machine that has the configuration. Whoever ran it before learns of it before its
+/// next effect, and stops.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// Its id, as `dr execution list` prints it

@@ -1,4 +1,5 @@
-//! A plan as a person reads it at 3 a.m.: what is lost first, then each step, with the point of no return.
+//! A plan as a person reads it at 3 a.m.: what is lost first, then each step, with the point of no
+//! return.
 
 use dr_model::loss::{Estimate, Verdict};
 use dr_provider::driver::{Action, Undo};

@@ -151,8 +151,8 @@ impl Monitor for Progress {
     }
 }
 
-/// Carries out an execution. The first SIGINT or SIGTERM stops it before its next action, the second at once; either way
-/// its journal tells how far it came.
+/// Carries out an execution. The first SIGINT or SIGTERM stops it before its next action, the
+/// second at once; either way its journal tells how far it came.
 pub(crate) async fn watched(
     work: impl Future<Output = std::result::Result<Report, dr_runbook::Error>>,
     progress: &Progress,

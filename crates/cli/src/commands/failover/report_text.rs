@@ -7,8 +7,8 @@ use super::plan_text::estimated;
 use crate::exit::Exit;
 use crate::output::{Style, Tone, seconds};
 
-/// Returns how the program ends: an execution that did everything still fails its objectives if what was achieved is
-/// worse, or was not measured (principle 6).
+/// Returns how the program ends: an execution that did everything still fails its objectives if
+/// what was achieved is worse, or was not measured (principle 6).
 pub(crate) fn exit(report: &Report, objectives: Objectives) -> Exit {
     match report.state {
         State::Completed => {
@@ -107,17 +107,33 @@ pub(crate) fn render(report: &Report, objectives: Objectives, style: Style) -> S
 
 fn headline(report: &Report, style: Style) -> String {
     let (workload, to, epoch) = (&report.workload, &report.to, report.epoch);
-    match report.state {
-        State::Completed => style.paint(Tone::Good, &format!("{workload} is served from {to}, epoch {epoch}.")),
-        State::CompletedWithExceptions => {
-            style.paint(Tone::Warning, &format!("{workload} is served from {to}, epoch {epoch}, with exceptions: this is not a pass."))
+    let served = format!("{workload} is served from {to}, epoch {epoch}");
+    let moving = format!("The move of {workload} to {to}");
+    let (tone, text) = match report.state {
+        State::Completed => (Tone::Good, format!("{served}.")),
+        State::CompletedWithExceptions => (
+            Tone::Warning,
+            format!("{served}, with exceptions: this is not a pass."),
+        ),
+        State::Stuck => (Tone::Bad, format!("{moving} is stuck and needs you.")),
+        State::Superseded => {
+            let text = format!("Somebody else has the say over {workload} now; stopped.");
+            (Tone::Bad, text)
         }
-        State::Stuck => style.paint(Tone::Bad, &format!("The move of {workload} to {to} is stuck and needs you.")),
-        State::Superseded => style.paint(Tone::Bad, &format!("Somebody else has the say over {workload} now; stopped.")),
-        State::Running => format!("The move of {workload} to {to} is under way, or was interrupted."),
-        State::Failed => style.paint(Tone::Bad, &format!("{workload} was not moved; nothing was changed.")),
-        State::Aborted => format!("The move of {workload} to {to} was called off; nothing was changed."),
-    }
+        State::Running => (
+            Tone::Warning,
+            format!("{moving} is under way, or was interrupted."),
+        ),
+        State::Failed => (
+            Tone::Bad,
+            format!("{workload} was not moved; nothing was changed."),
+        ),
+        State::Aborted => (
+            Tone::Strong,
+            format!("{moving} was called off; nothing was changed."),
+        ),
+    };
+    style.paint(tone, &text)
 }
 
 fn measured(value: Option<f64>, error: Option<f64>, objective: f64, style: Style) -> String {

@@ -1,7 +1,8 @@
 //! What the daemons say of themselves.
 //!
-//! They listen on loopback unless told otherwise, so that of another machine usually cannot be asked from here; another
-//! region's may answer on the same address. What an answer is worth, its region tells.
+//! They listen on loopback unless told otherwise, so that of another machine usually cannot be
+//! asked from here; another region's may answer on the same address. What an answer is worth, its
+//! region tells.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -81,7 +81,8 @@ fn in_region(
             record.epoch
         ));
     }
-    // Of another timeline, or older than the log in this store, a recovery point cannot be brought up to the end.
+    // Of another timeline, or older than the log in this store, a recovery point cannot be brought
+    // up to the end.
     let usable = |timeline, start| timeline == log.timeline && start >= log.start;
     if !log
         .recovery_points

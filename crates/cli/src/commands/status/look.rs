@@ -1,4 +1,5 @@
-//! Looking at one workload, everything at once and each look with a limit. What cannot be seen says so.
+//! Looking at one workload, everything at once and each look with a limit. What cannot be seen says
+//! so.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -61,7 +62,8 @@ pub(super) async fn look(
     let protected = judged.protection.verdict;
     let judgement = both(judged.protection, judged.rest);
     let mut reasons = judgement.reasons;
-    // Executions in a store that cannot be seen change nothing that is measured here; they are worth a line.
+    // Executions in a store that cannot be seen change nothing that is measured here; they are
+    // worth a line.
     reasons.extend(unseen);
     Ok(WorkloadView {
         protected: match protected {

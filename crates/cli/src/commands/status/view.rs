@@ -22,8 +22,8 @@ pub(super) struct StatusView {
     /// The worst of all workloads.
     pub(super) verdict: Verdict,
     pub(super) workloads: Vec<WorkloadView>,
-    /// What each daemon says of itself, as far as it can be reached from here. Not part of the verdict: what counts is what
-    /// is in the stores.
+    /// What each daemon says of itself, as far as it can be reached from here. Not part of the
+    /// verdict: what counts is what is in the stores.
     pub(super) daemons: Vec<DaemonView>,
 }
 
@@ -32,7 +32,8 @@ pub(super) struct StatusView {
 pub(super) struct WorkloadView {
     pub(super) workload: WorkloadName,
     pub(super) verdict: Verdict,
-    /// Whether losing the primary's region now would keep within the objective; `None` if that cannot be told.
+    /// Whether losing the primary's region now would keep within the objective; `None` if that
+    /// cannot be told.
     pub(super) protected: Option<bool>,
     /// Why it is not ok, one line each.
     pub(super) reasons: Vec<String>,

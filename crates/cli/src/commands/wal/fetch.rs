@@ -10,9 +10,9 @@ use crate::wiring::Setup;
 
 /// Fetch a file of the log from the store
 ///
-/// For restore_command: `dr --config DIR wal fetch orders/database %f %p --in us-west-2`. Ends with 0 if the file is there,
-/// with 1 only if it is proven not to exist, and with 255 otherwise, whatever the reason: PostgreSQL would take any code
-/// up to 125 for the end of the log.
+/// For restore_command: `dr --config DIR wal fetch orders/database %f %p --in us-west-2`. Ends with
+/// 0 if the file is there, with 1 only if it is proven not to exist, and with 255 otherwise,
+/// whatever the reason: PostgreSQL would take any code up to 125 for the end of the log.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// The resource, as WORKLOAD/RESOURCE
@@ -24,7 +24,8 @@ pub(crate) struct Args {
     /// The region whose store is read
     #[arg(long = "in", value_name = "REGION")]
     region: RegionName,
-    /// The end of the sealed log: only up to here, the last segment is served even though it is not full
+    /// The end of the sealed log: only up to here, the last segment is served even though it is not
+    /// full
     #[arg(long, value_name = "LSN")]
     through: Option<Lsn>,
 }

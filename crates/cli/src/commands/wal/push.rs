@@ -12,13 +12,15 @@ use crate::wiring::Setup;
 
 /// Put a finished segment of the log into the store
 ///
-/// For archive_command: `dr --config DIR wal push orders/database %p --in us-east-1`. Ends with 0 only when the store holds
-/// the whole file; a segment of an epoch that is over is set aside, and PostgreSQL told that it is done.
+/// For archive_command: `dr --config DIR wal push orders/database %p --in us-east-1`. Ends with 0
+/// only when the store holds the whole file; a segment of an epoch that is over is set aside, and
+/// PostgreSQL told that it is done.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// The resource, as WORKLOAD/RESOURCE
     resource: ResourceId,
-    /// The file, `%p` of archive_command; relative to the data directory, where PostgreSQL starts the command
+    /// The file, `%p` of archive_command; relative to the data directory, where PostgreSQL starts
+    /// the command
     path: PathBuf,
     /// The region that the server is in
     #[arg(long = "in", value_name = "REGION")]
