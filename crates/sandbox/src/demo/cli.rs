@@ -65,7 +65,7 @@ pub enum Standby {
     /// Three seconds behind: its walsender is frozen, so the store has what it lacks.
     #[default]
     Behind,
-    /// Three seconds ahead: the receivers are frozen, so it has what the store lacks.
+    /// Three seconds ahead, one with `--sync`: the receivers are frozen, so it has what the store lacks.
     Ahead,
     /// Where the store is.
     Equal,

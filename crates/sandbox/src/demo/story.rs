@@ -20,6 +20,10 @@ use crate::{Error, HOME, RECOVERY, Result, Sandbox, wait};
 
 /// How long the standby or the receivers stand still before the region is lost.
 const FREEZE: Duration = Duration::from_secs(3);
+
+/// The same in synchronous mode when it is the receivers that are frozen: every commit waits for them, so the client's
+/// outage begins with the freeze and not with the loss.
+const FREEZE_SYNC: Duration = Duration::from_secs(1);
 /// How long the load goes on in the new region.
 const AFTERWARDS: Duration = Duration::from_secs(2);
 /// How long a first backup, or its copy, may take.
@@ -250,10 +254,14 @@ async fn lose(sandbox: &Sandbox, options: &Options, screen: Screen) -> Result<u6
             tokio::time::sleep(FREEZE).await;
         }
         Standby::Ahead => {
-            screen.tell("the receivers are frozen for 3 s: only the standby has the newest log");
+            let freeze = if options.sync { FREEZE_SYNC } else { FREEZE };
+            screen.tell(&format!(
+                "the receivers are frozen for {} s: only the standby has the newest log",
+                freeze.as_secs()
+            ));
             home.signal_daemon(Signal::STOP);
             recovery.signal_daemon(Signal::STOP);
-            tokio::time::sleep(FREEZE).await;
+            tokio::time::sleep(freeze).await;
         }
         Standby::Equal => {}
     }
