@@ -1,5 +1,6 @@
 //! What the configuration says of a PostgreSQL cluster.
 
+mod distinct;
 mod read;
 
 use std::collections::BTreeMap;

@@ -8,7 +8,7 @@ use dr_model::RegionName;
 use dr_model::document::{Context, FromNode, Node, Problem, Reader, Template, choice, map};
 use dr_pgwire::{Host as Address, TlsMode};
 
-use super::{InstanceOptions, Options, StandbyPolicy};
+use super::{InstanceOptions, Options, StandbyPolicy, distinct};
 
 /// Time between two heartbeats unless told otherwise: the resolution of the achieved recovery point.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -44,9 +44,10 @@ impl FromNode for Options {
                 .context()
                 .report(Problem::error(&span, what).expected(expected));
         }
+        let regions = node.get("regions");
         reader.finish();
         kind?;
-        Some(Self {
+        let options = Self {
             sync,
             user,
             password: password.map(|template| template.text().to_owned()),
@@ -55,7 +56,11 @@ impl FromNode for Options {
             heartbeat,
             slot_unlimited: slot.unwrap_or(false),
             instances: instances?,
-        })
+        };
+        if let Some(regions) = regions {
+            distinct::check(regions, &options, context);
+        }
+        Some(options)
     }
 }
 
@@ -190,6 +195,43 @@ mod tests {
         #[case] expected: Option<&str>,
     ) {
         let problems = problems(sync, heartbeat, host);
+        match expected {
+            None => assert_eq!(problems, Vec::<String>::new()),
+            Some(expected) => assert!(problems[0].contains(expected), "{problems:?}"),
+        }
+    }
+
+    /// Two regions, each as a data directory and a port.
+    fn of_two_regions(instances: [(&str, i64); 2]) -> Vec<String> {
+        let [home, recovery] = instances.map(|(directory, port)| {
+            map([
+                ("host", text("local")),
+                ("data_directory", text(directory)),
+                ("port", node(Value::Integer(port))),
+            ])
+        });
+        let resource = map([
+            ("kind", text("postgres")),
+            (
+                "regions",
+                map([("us-east-1", home), ("us-west-2", recovery)]),
+            ),
+        ]);
+        let mut context = Context::without_references("/etc/dr");
+        Options::from_node(&resource, &mut context);
+        let problems = context.into_problems();
+        problems.iter().map(ToString::to_string).collect()
+    }
+
+    #[rstest]
+    #[case::distinct([("/data/east", 5432), ("/data/west", 5433)], None)]
+    #[case::directory([("/data", 5432), ("/data/", 5433)], Some("the data directory in `us-west-2`"))]
+    #[case::address([("/data/east", 5432), ("/data/west", 5432)], Some("the address and port"))]
+    fn one_server_is_not_two_regions(
+        #[case] instances: [(&str, i64); 2],
+        #[case] expected: Option<&str>,
+    ) {
+        let problems = of_two_regions(instances);
         match expected {
             None => assert_eq!(problems, Vec::<String>::new()),
             Some(expected) => assert!(problems[0].contains(expected), "{problems:?}"),
