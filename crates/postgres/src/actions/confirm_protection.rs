@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use dr_coordination::chain::{ChainId, find_tail};
-use dr_model::RegionName;
+use dr_model::{Lsn, RegionName};
 use dr_provider::Result;
 use dr_provider::driver::{Applied, Fence, Verified};
 use serde_json::json;
@@ -26,14 +26,16 @@ impl PostgresDriver {
         region: &RegionName,
         fence: &Fence,
     ) -> Result<Applied> {
+        // What is written now has to arrive: a part of the old timeline, which the new one begins with, proves nothing.
+        let goal = self.connect(region).await?.position().await?.position;
         let deadline = Deadline::new(self.clock(), LIMIT);
         loop {
-            if let Verified::Done(applied) = self.is_protection_confirmed(region, fence).await? {
+            if let Verified::Done(applied) = self.is_shipped(region, fence, goal).await? {
                 return Ok(applied);
             }
             if !deadline.pause().await {
                 let why = format!(
-                    "UNPROTECTED: no log of epoch {} has reached the store of {region}",
+                    "UNPROTECTED: the log of epoch {} has not reached the store of {region} up to {goal}",
                     fence.epoch
                 );
                 return Err(self.failed(OPERATION, why).with_hint(format!(
@@ -49,6 +51,16 @@ impl PostgresDriver {
         fence: &Fence,
     ) -> Result<Verified> {
         let record = self.read_register(OPERATION).await?;
+        let fork = self
+            .fork_point(region, self.claimed_timeline(&record, OPERATION)?)
+            .await?;
+        // At least the record that ends recovery lies behind the fork.
+        self.is_shipped(region, fence, fork.advance(1)).await
+    }
+
+    /// Tells whether the store holds the log of the fence's epoch up to `goal`.
+    async fn is_shipped(&self, region: &RegionName, fence: &Fence, goal: Lsn) -> Result<Verified> {
+        let record = self.read_register(OPERATION).await?;
         if record.epoch != fence.epoch {
             let seen = format!("epoch {} is the newest", record.epoch);
             return Ok(Verified::NotDone { seen });
@@ -56,14 +68,20 @@ impl PostgresDriver {
         let log = self.log_of(&record, OPERATION)?;
         let tail = find_tail(&**self.store(region)?, &ChainId::from(log), patience()).await?;
         match tail {
-            Some(tail) if tail.end > tail.origin.start_lsn => Ok(Verified::Done(self.applied(
+            Some(tail) if tail.end >= goal => Ok(Verified::Done(self.applied(
                 format!(
                     "the log of epoch {} reaches the store of {region}: {}",
                     log.epoch, tail.end
                 ),
                 json!({ "epoch": log.epoch, "durable": tail.end }),
             ))),
-            _ => Ok(Verified::NotDone {
+            Some(tail) => Ok(Verified::NotDone {
+                seen: format!(
+                    "the log of epoch {} ends at {} in {region}",
+                    log.epoch, tail.end
+                ),
+            }),
+            None => Ok(Verified::NotDone {
                 seen: format!("no log of epoch {} in {region}", log.epoch),
             }),
         }

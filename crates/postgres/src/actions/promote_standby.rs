@@ -191,7 +191,11 @@ impl PostgresDriver {
     }
 
     /// Returns where `timeline` branched off, from the history file that the promotion wrote.
-    async fn fork_point(&self, region: &RegionName, timeline: TimelineId) -> Result<Lsn> {
+    pub(super) async fn fork_point(
+        &self,
+        region: &RegionName,
+        timeline: TimelineId,
+    ) -> Result<Lsn> {
         let mut config = self.connection_config(region)?;
         config.replication = true;
         let subject = format!("{} in {region}", self.resource());

@@ -135,17 +135,9 @@ impl PostgresDriver {
             ));
         };
         // What the instance has beyond the seal could not be archived (the store has a hole); it is promoted all the same.
-        let from_store = standby.position <= found.end;
         let end = standby.position.max(found.end);
         let needed = self
-            .last_record_end(
-                region,
-                log,
-                segment_size,
-                end,
-                from_store,
-                found.origin.start_lsn,
-            )
+            .last_record_end(region, log, segment_size, standby.position, end)
             .await?
             .unwrap_or_else(|| standby.replayed.unwrap_or_default());
         Ok(Tail {
@@ -161,25 +153,22 @@ impl PostgresDriver {
         region: &RegionName,
         log: Log,
         segment_size: SegmentSize,
+        received: Lsn,
         end: Lsn,
-        from_store: bool,
-        origin: Lsn,
     ) -> Result<Option<Lsn>> {
         let expected = Expected {
             system_identifier: log.system_identifier,
             timeline: log.timeline,
         };
-        let last_byte = Lsn(end.0.saturating_sub(1));
-        let mut start = segment_size.start_of(last_byte);
+        let mut start = segment_size.start_of(Lsn(end.0.saturating_sub(1)));
         for _ in 0..SEGMENTS_BACK {
-            if from_store && start < origin {
-                return Ok(None);
-            }
-            let bytes = if from_store {
-                self.read_store(region, log, start, end).await?
-            } else {
-                self.read_instance(region, log, segment_size, start, end)
-                    .await?
+            let bytes = match self
+                .read_both(region, log, segment_size, start, received, end)
+                .await
+            {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error),
             };
             let tail = last_valid_end(start, &bytes, segment_size, Some(expected));
             if let Some(valid) = tail.last_valid_end {
@@ -193,6 +182,39 @@ impl PostgresDriver {
         Ok(None)
     }
 
+    /// Reads the log from `from` to `end`: what the instance has received from its own files, which is one read, and only
+    /// the rest from the store, where a segment of a quiet database is made of very many chunks.
+    async fn read_both(
+        &self,
+        region: &RegionName,
+        log: Log,
+        segment_size: SegmentSize,
+        from: Lsn,
+        received: Lsn,
+        end: Lsn,
+    ) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let mut at = from;
+        while at < received.min(end) {
+            match self
+                .read_wal(region, log, segment_size, at, received.min(end))
+                .await
+            {
+                Ok(piece) => {
+                    at = at.advance(piece.len() as u64);
+                    bytes.extend_from_slice(&piece);
+                }
+                // An instance that was restored keeps no file of what it was served.
+                Err(error) if error.kind() == ErrorKind::NotFound && received <= end => break,
+                Err(error) => return Err(error),
+            }
+        }
+        if at < end {
+            bytes.extend(self.read_store(region, log, at, end).await?);
+        }
+        Ok(bytes)
+    }
+
     async fn read_store(
         &self,
         region: &RegionName,
@@ -201,34 +223,10 @@ impl PostgresDriver {
         to: Lsn,
     ) -> Result<Vec<u8>> {
         let store = Arc::clone(self.store(region)?);
-        let mut reader = ChainReader::open(
-            store,
-            log.system_identifier,
-            log.timeline,
-            from,
-            to,
-            patience(),
-        )
-        .await?;
+        let cluster = log.system_identifier;
+        let mut reader =
+            ChainReader::open(store, cluster, log.timeline, from, to, patience()).await?;
         Ok(reader.read_to_end().await?)
-    }
-
-    async fn read_instance(
-        &self,
-        region: &RegionName,
-        log: Log,
-        segment_size: SegmentSize,
-        from: Lsn,
-        to: Lsn,
-    ) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        let mut at = from;
-        while at < to {
-            let piece = self.read_wal(region, log, segment_size, at, to).await?;
-            at = at.advance(piece.len() as u64);
-            bytes.extend_from_slice(&piece);
-        }
-        Ok(bytes)
     }
 
     /// Makes the instance fetch from the store, up to the seal.

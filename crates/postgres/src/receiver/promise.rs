@@ -25,33 +25,41 @@ pub(crate) struct Found {
     pub(crate) reasons: Vec<String>,
 }
 
-/// One row a condition that does not hold.
+/// One row for each condition that does not hold.
 ///
-/// `pg_settings.setting` is what the session has; `reset_val` is what new sessions of other roles get as far as the
-/// configuration file decides. `remote_apply` is refused because the receiver applies nothing (R21).
+/// - Only `on` will do for `synchronous_commit`: `remote_write` waits for receipt, which is not durable, and
+///   `remote_apply` for an application that the receiver does not make (R21).
+/// - `pg_settings` shows what *this* session has. Where the role or database of this session overrides the
+///   configuration, what the configuration says cannot be seen, and that does not hold either.
+/// - Names of standbys are compared without regard to case, as PostgreSQL does (`SyncRepGetStandbyPriority`).
 const QUERY: &str = "\
     select format('synchronous_standby_names is %L, not %L', setting, $names) \
       from pg_settings where name = 'synchronous_standby_names' and setting <> $names \
     union all \
     select format('synchronous_commit is %L in the configuration', setting) \
-      from pg_settings where name = 'synchronous_commit' and setting not in ('on', 'remote_write') \
+      from pg_settings where name = 'synchronous_commit' and setting <> 'on' \
+    union all \
+    select format('the configured %s cannot be seen: it is overridden for %s', name, current_user) \
+      from pg_settings where name in ('synchronous_commit', 'synchronous_standby_names') \
+      and source not in ('default', 'configuration file', 'command line', 'environment variable') \
     union all \
     select format('role %s, database %s: %s', coalesce(r.rolname, 'any'), coalesce(d.datname, 'any'), c) \
       from pg_db_role_setting s cross join unnest(s.setconfig) c \
       left join pg_roles r on r.oid = s.setrole left join pg_database d on d.oid = s.setdatabase \
-      where c ~ '^synchronous_commit=' and c !~ '=(on|true|yes|1|remote_write)$' \
+      where c ~ '^synchronous_commit=' and c !~ '=(on|true|yes|1)$' \
     union all \
     select format('%s walsenders stream as %s', count(w.pid), n) \
-      from unnest($walsenders) n left join pg_stat_replication w on w.application_name = n \
+      from unnest($walsenders) n left join pg_stat_replication w on lower(w.application_name) = n \
       group by n having count(w.pid) <> 1 \
     union all \
     select format('walsender %s is %s, %s', application_name, state, sync_state) \
-      from pg_stat_replication where application_name = any ($walsenders) \
+      from pg_stat_replication where lower(application_name) = any ($walsenders) \
       and (state <> 'streaming' or sync_state not in ('sync', 'quorum')) \
     union all \
     select format('walsender %s does not stream from the slot of its receiver', application_name) \
-      from pg_stat_replication w where application_name = any ($walsenders) \
-      and not exists (select from pg_replication_slots s where s.slot_name = w.application_name and s.active_pid = w.pid)";
+      from pg_stat_replication w where lower(application_name) = any ($walsenders) \
+      and not exists (select from pg_replication_slots s \
+        where s.slot_name = lower(w.application_name) and s.active_pid = w.pid)";
 
 impl PostgresDriver {
     /// Looks at the conditions on the primary in `region`.

@@ -3,6 +3,7 @@
 //! Nothing here waits for the store: what cannot be handed over yet waits in memory up to a bound, and the status goes
 //! out all the while (R21).
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use dr_coordination::chain::{ChainWriter, Chunk, Facts, Progress, Promise};
@@ -30,6 +31,9 @@ const SILENCE: Duration = Duration::from_secs(15);
 
 /// WAL kept in memory while the store is slow; beyond that it stays on the primary.
 const WAITING_BYTES: usize = 4 * FULL_BYTES;
+
+/// Chunks under way at once in synchronous mode before the next waits to be filled.
+const UNDER_WAY_SYNC: usize = 2;
 
 const OPERATION: &str = "stream the log of";
 
@@ -107,6 +111,8 @@ struct Session<'a> {
     cuts: mpsc::Sender<Chunk>,
     progress: watch::Receiver<Progress>,
     handing_over: JoinHandle<()>,
+    /// Ends of the chunks handed over and not durable yet.
+    under_way: VecDeque<Lsn>,
     /// Monotonic time of the last message.
     heard: Duration,
     primary_end: Lsn,
@@ -143,6 +149,7 @@ impl<'a> Session<'a> {
             cuts,
             progress,
             handing_over: tokio::spawn(hand_over(link.writer, incoming)),
+            under_way: VecDeque::new(),
             heard: driver.clock().elapsed(),
             primary_end: Lsn::INVALID,
             link: LinkParts {
@@ -167,7 +174,7 @@ impl<'a> Session<'a> {
             let now = self.driver.clock().elapsed();
             let due_in = self.cutter.due_in(now);
             let ready = self.cutter.is_full()
-                || due_in.is_some_and(|wait| wait.is_zero() || self.synchronous);
+                || due_in.is_some_and(|wait| wait.is_zero() || self.is_commit_waiting());
             let room = self.cutter.waiting_bytes() < WAITING_BYTES;
             let turn = tokio::select! {
                 event = self.link.reader.next(), if room => Turn::Event(event),
@@ -182,6 +189,8 @@ impl<'a> Session<'a> {
                 Turn::Cut(None) | Turn::Progress(false) => return Err(self.stopped()),
                 Turn::Cut(Some(permit)) => {
                     if let Some(cut) = self.cutter.cut(now) {
+                        self.under_way
+                            .push_back(cut.start.advance(cut.payload.len() as u64));
                         permit.send(chunk(cut, self.promise.borrow().as_ref()));
                     }
                 }
@@ -251,6 +260,18 @@ impl<'a> Session<'a> {
                 )
             }
         }
+    }
+
+    /// Tells whether a chunk is to be cut at once: in synchronous mode commits wait for it.
+    ///
+    /// Only while few are under way: what arrives meanwhile shares the next chunk, as commits share a flush. Otherwise a
+    /// busy primary would make a chunk of every commit, and whoever reads the log back would read as many.
+    fn is_commit_waiting(&mut self) -> bool {
+        let durable = self.progress.borrow().durable;
+        while self.under_way.front().is_some_and(|end| *end <= durable) {
+            self.under_way.pop_front();
+        }
+        self.synchronous && self.under_way.len() < UNDER_WAY_SYNC
     }
 
     fn broken(&self, error: dr_pgwire::Error) -> Error {
