@@ -1,8 +1,8 @@
 //! This machine as a [`Host`].
 //!
 //! Commands get a clean environment and a process group of their own; files are replaced whole; the
-//! highest epoch seen is kept in a file under a lock, so that no process on this machine acts for
-//! an epoch that another has seen superseded.
+//! epochs seen are kept as files, so that no process on this machine acts for an epoch that another has
+//! seen superseded.
 
 mod admission;
 mod files;
@@ -76,10 +76,9 @@ impl Host for LocalHost {
     }
 
     async fn admit(&self, workload: &WorkloadName, epoch: Epoch) -> Result<()> {
-        let directory = self.state_directory.join("epochs");
-        let file = directory.join(workload.as_str());
-        let work = move |file: &Path| admission::admit(&directory, file, epoch);
-        blocking("remember epoch in", &file, ErrorKind::Unknown, work).await
+        let directory = self.state_directory.join("epochs").join(workload.as_str());
+        let work = move |directory: &Path| admission::admit(directory, epoch);
+        blocking("remember epoch in", &directory, ErrorKind::Unknown, work).await
     }
 }
 

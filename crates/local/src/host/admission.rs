@@ -1,64 +1,63 @@
 //! The highest epoch that this machine has seen of each workload.
 //!
-//! One file a workload, holding the number in decimal. A lock on a second file, which is never
-//! replaced, serialises the processes of this machine; the kernel drops it when its holder dies.
+//! One directory a workload, one empty file an epoch. Whoever acts for an epoch leaves its file first and looks for a
+//! higher one then: of two at once at least the later sees the other, and there is no lock that a stopped process could
+//! hold while somebody takes over from it.
 
-use std::fs::{File, OpenOptions};
 use std::path::Path;
 
 use dr_model::Epoch;
 use dr_provider::{Error, ErrorKind, Result};
-use rustix::fs::FlockOperation;
 
 use super::files;
 use crate::errno::io_kind;
 
-/// Raises the number to `epoch`, or fails with `Superseded` if it is higher already.
-pub(super) fn admit(directory: &Path, file: &Path, epoch: Epoch) -> Result<()> {
-    let _lock = lock(directory, file).map_err(|source| {
-        let subject = file.display().to_string();
-        Error::new(io_kind(&source), "lock epoch file", subject).because(source)
-    })?;
-    match seen(file)? {
+/// Remembers `epoch` in `directory`, or fails with `Superseded` if a higher one has been seen.
+pub(super) fn admit(directory: &Path, epoch: Epoch) -> Result<()> {
+    std::fs::create_dir_all(directory).map_err(failed(directory))?;
+    refuse_higher(directory, epoch)?;
+    let file = directory.join(epoch.to_string());
+    if !file.exists() {
+        files::write(&file, b"")?;
+    }
+    refuse_higher(directory, epoch)
+}
+
+fn refuse_higher(directory: &Path, epoch: Epoch) -> Result<()> {
+    match highest(directory)? {
         Some(seen) if seen > epoch => Err(Error::new(
             ErrorKind::Superseded,
             format!("act for epoch {epoch} on this host, which remembers in"),
-            file.display().to_string(),
+            directory.display().to_string(),
         )
         .because(format!("epoch {seen} has been seen here"))),
-        Some(seen) if seen == epoch => Ok(()),
-        _ => files::write(file, format!("{epoch}\n").as_bytes()),
+        _ => Ok(()),
     }
 }
 
-fn lock(directory: &Path, file: &Path) -> std::io::Result<File> {
-    std::fs::create_dir_all(directory)?;
-    let lock = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(file.with_extension("lock"))?;
-    rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
-    Ok(lock)
+fn highest(directory: &Path) -> Result<Option<Epoch>> {
+    let mut highest = None;
+    for entry in std::fs::read_dir(directory).map_err(failed(directory))? {
+        let name = entry.map_err(failed(directory))?.file_name();
+        let name = name.to_string_lossy();
+        // What is being written has a name of its own until it is whole.
+        if name.starts_with('.') {
+            continue;
+        }
+        let number = name.parse().map_err(|_| {
+            // Passing over what may have been an epoch would admit a superseded primary.
+            let subject = directory.join(&*name).display().to_string();
+            Error::new(ErrorKind::Corrupt, "read the epoch in the name of", subject)
+                .with_hint("remove it; the file of the newest epoch in `dr status` has to be there")
+        })?;
+        highest = highest.max(Some(Epoch(number)));
+    }
+    Ok(highest)
 }
 
-fn seen(file: &Path) -> Result<Option<Epoch>> {
-    let content = match files::read(file, 0, 64) {
-        Ok(content) => content,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let number = std::str::from_utf8(&content)
-        .ok()
-        .and_then(|text| text.trim_end().parse().ok());
-    match number {
-        Some(number) => Ok(Some(Epoch(number))),
-        // Starting again at nothing would admit a superseded primary.
-        None => Err(Error::new(
-            ErrorKind::Corrupt,
-            "read the epoch in",
-            file.display().to_string(),
-        )
-        .with_hint("write the newest epoch from `dr status` into it, as a decimal number")),
+fn failed(directory: &Path) -> impl Fn(std::io::Error) -> Error {
+    move |source| {
+        let subject = directory.display().to_string();
+        Error::new(io_kind(&source), "remember epochs in", subject).because(source)
     }
 }

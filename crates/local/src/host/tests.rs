@@ -163,7 +163,7 @@ async fn an_epoch_is_never_lowered() {
     assert_eq!(late.kind(), ErrorKind::Superseded);
     host.admit(&other, Epoch(1)).await.unwrap();
 
-    std::fs::write(directory.path().join("state/epochs/orders"), "").unwrap();
+    std::fs::write(directory.path().join("state/epochs/orders/x"), "").unwrap();
     let damaged = host.admit(&orders, Epoch(9)).await.unwrap_err();
     assert_eq!(damaged.kind(), ErrorKind::Corrupt);
 }
@@ -175,12 +175,13 @@ async fn concurrent_admissions_keep_the_highest() {
     let state = Arc::new(directory.path().join("state"));
     let mut tasks = tokio::task::JoinSet::new();
     for epoch in 1..=40 {
-        // A host of its own each: locks of one open file would not exclude one another.
         let (host, orders) = (LocalHost::new(state.as_path()), orders.clone());
         tasks.spawn(async move { (epoch, host.admit(&orders, Epoch(epoch)).await.is_ok()) });
     }
     let admitted = tasks.join_all().await;
     assert!(admitted.contains(&(40, true)));
-    let kept = std::fs::read_to_string(state.join("epochs/orders")).unwrap();
-    assert_eq!(kept, "40\n");
+    let late = LocalHost::new(state.as_path())
+        .admit(&orders, Epoch(39))
+        .await;
+    assert_eq!(late.unwrap_err().kind(), ErrorKind::Superseded);
 }
