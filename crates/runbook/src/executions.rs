@@ -10,6 +10,7 @@ use dr_coordination::register::EpochRecord;
 use dr_model::{Clock, Epoch, ExecutionId, RegionName, WorkloadName};
 use dr_provider::ObjectStore;
 use futures::future::join_all;
+use futures::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -97,8 +98,10 @@ pub async fn find(
             Err(_) => Err(unseen(region, "no answer in time")),
         }
     });
+    // The first that has it will do: the store of a lost region may take its time to say nothing (L1).
+    let mut looks: FuturesUnordered<_> = looks.collect();
     let mut silent = Vec::new();
-    for look in join_all(looks).await {
+    while let Some(look) = looks.next().await {
         match look {
             Ok(Some(found)) => return Ok(Some(found)),
             Ok(None) => {}

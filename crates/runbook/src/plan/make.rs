@@ -104,15 +104,16 @@ fn target<'a>(world: &'a World, request: &Request) -> Result<&'a EpochRecord, Re
             workload: workload.clone(),
         })?,
     };
+    // Before the target: one that has opened its epoch and died leaves a primary that does not serve yet.
+    if let Some(other) = world.unfinished.first() {
+        return Err(Refusal::Unfinished(Box::new(other.clone())));
+    }
     if head.primary == request.to {
         return Err(Refusal::TargetIsPrimary {
             to: request.to.clone(),
             workload: workload.clone(),
             epoch: head.epoch,
         });
-    }
-    if let Some(other) = world.unfinished.first() {
-        return Err(Refusal::Unfinished(Box::new(other.clone())));
     }
     if world.quorum > 0 {
         return Err(Refusal::Approval {
