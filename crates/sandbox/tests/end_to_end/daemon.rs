@@ -1,0 +1,148 @@
+//! A daemon is stopped, crashes and comes back: half a backup is none, and the log goes on where it was.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dr_model::Clock;
+use dr_sandbox::process::Table;
+use dr_sandbox::{HOME, LostStore, RECOVERY, Sandbox};
+use rustix::process::Signal;
+
+use crate::support::{
+    acknowledge, acknowledge_after, ask_lsn, backup, cluster, dr, dr_json, end, fail_over, judged,
+    lost_before, now_us, start, stored, until,
+};
+
+/// How long a daemon may take to stop in an orderly way.
+const STOP: Duration = Duration::from_secs(10);
+/// Enough incompressible bytes for several packs.
+const NOISE_BYTES: usize = 300 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_was_cut_off_is_none() {
+    let sandbox = start(Sandbox::builder().standby(false).daemons(false)).await;
+    let home = sandbox.region(HOME).unwrap();
+    make_noise(&sandbox);
+    sandbox
+        .region(RECOVERY)
+        .unwrap()
+        .start_daemon()
+        .await
+        .unwrap();
+    home.start_daemon().await.unwrap();
+    until("a first pack", async || {
+        let packs = packs(&sandbox);
+        if packs.is_empty() {
+            Err("none so far".to_owned())
+        } else {
+            Ok(())
+        }
+    })
+    .await;
+    home.signal_daemon(Signal::KILL);
+    until("the end of the daemon", async || ended(&sandbox, HOME)).await;
+    assert_eq!(home.backups(), Vec::<String>::new(), "it was to be cut off");
+    assert_ne!(packs(&sandbox), Vec::<PathBuf>::new());
+    assert_eq!(recovery_points(&sandbox).await, 0);
+
+    home.start_daemon().await.unwrap();
+    backup(&sandbox, HOME).await;
+    assert_eq!(recovery_points(&sandbox).await, 1);
+    let into = sandbox.layout().directory.join("restored");
+    sandbox.launcher().make_directory(&into).unwrap();
+    let into = into.join("pgdata").display().to_string();
+    let words = ["restore", "ledger/database", "--in", HOME, "--into", &into];
+    let output = dr(&sandbox, &words).await;
+    assert_eq!(output.status.code(), Some(0), "{}", output.stderr);
+    end(sandbox);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_goes_on_over_a_stop_and_a_crash() {
+    let sandbox = start(Sandbox::builder()).await;
+    let recovery = sandbox.region(RECOVERY).unwrap();
+    let load = sandbox.load(Default::default()).unwrap();
+    acknowledge(&load, 100).await;
+    let began = sandbox.clock().elapsed();
+    recovery.signal_daemon(Signal::TERM);
+    until("the end of the daemon", async || ended(&sandbox, RECOVERY)).await;
+    assert!(sandbox.clock().elapsed() - began < STOP);
+    acknowledge(&load, 100).await;
+    for _ in 0..3 {
+        recovery.start_daemon().await.unwrap();
+        acknowledge(&load, 50).await;
+        recovery.signal_daemon(Signal::KILL);
+        until("the end of the daemon", async || ended(&sandbox, RECOVERY)).await;
+        acknowledge(&load, 50).await;
+    }
+    recovery.start_daemon().await.unwrap();
+    backup(&sandbox, RECOVERY).await;
+
+    // Only what is in the store counts: the standby is taken away before the region is lost.
+    let safe = now_us(&sandbox);
+    let written = ask_lsn(&sandbox, HOME, "select pg_current_wal_flush_lsn()")
+        .await
+        .unwrap();
+    stored(&sandbox, RECOVERY, written).await;
+    cluster(&sandbox, RECOVERY).stop().await.unwrap();
+    std::fs::remove_dir_all(recovery.place().data_directory()).unwrap();
+    let lost_at = sandbox
+        .region(HOME)
+        .unwrap()
+        .lose(LostStore::Empty)
+        .unwrap();
+    let failover = fail_over(&sandbox, &[]).await;
+    assert_eq!(failover.rung, "restore");
+    acknowledge_after(&load, lost_at).await;
+    let verdict = judged(&sandbox, RECOVERY, &load.stop().await.unwrap()).await;
+    assert_eq!(lost_before(&verdict, safe), 0, "{verdict:?}");
+    end(sandbox);
+}
+
+/// Puts a file among those of the database that no compression makes small.
+fn make_noise(sandbox: &Sandbox) {
+    let file = sandbox
+        .region(HOME)
+        .unwrap()
+        .place()
+        .data_directory()
+        .join("noise");
+    let mut random = std::fs::File::open("/dev/urandom").unwrap();
+    let mut written = std::fs::File::create(&file).unwrap();
+    let mut limited = std::io::Read::take(&mut random, NOISE_BYTES as u64);
+    std::io::copy(&mut limited, &mut written).unwrap();
+    if let Some(user) = sandbox.launcher().user() {
+        user.own(&file).unwrap();
+    }
+}
+
+fn ended(sandbox: &Sandbox, region: &str) -> Result<(), String> {
+    let left = sandbox.region(region).unwrap().daemon();
+    if left.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{left:?} of {}", Table::read().iter().count()))
+    }
+}
+
+/// Lists the packs of all backups in the home region's store.
+fn packs(sandbox: &Sandbox) -> Vec<PathBuf> {
+    let list = |path: PathBuf| {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let store = sandbox.region(HOME).unwrap().place().store();
+    let clusters = list(store.join("postgres")).into_iter();
+    let backups = clusters.flat_map(|cluster| list(cluster.join("backup")));
+    let files = backups.flat_map(|backup| list(backup.join("packs")));
+    // What is being written has a name of its own until it is whole.
+    files
+        .filter(|file| !file.file_name().unwrap().to_string_lossy().starts_with('.'))
+        .collect()
+}
+
+async fn recovery_points(sandbox: &Sandbox) -> usize {
+    let words = ["recovery-point", "list", "--region", HOME, "--json"];
+    let listed = dr_json(sandbox, &words).await;
+    listed["recovery_points"].as_array().unwrap().len()
+}

@@ -1,0 +1,61 @@
+//! `dr failover` is killed wherever its journal has an entry, and whoever takes it over brings it to its end.
+
+use dr_sandbox::{HOME, LostStore, RECOVERY, Sandbox};
+use rustix::process::Signal;
+
+use crate::executions::{Running, entries, executions, moved_once, reaches};
+use crate::support::{acknowledge, acknowledge_after, dr_json, end, judged, start};
+
+/// More kills than an execution has entries, even if each of them had to be written twice.
+const MOST_KILLS: usize = 60;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_after_every_entry_it_moves_the_workload_once() {
+    let sandbox = start(Sandbox::builder()).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    acknowledge(&load, 200).await;
+    let lost_at = sandbox
+        .region(HOME)
+        .unwrap()
+        .lose(LostStore::Renamed)
+        .unwrap();
+
+    let mut running = Running::start(&sandbox, &["failover", "--to", RECOVERY, "--yes"]);
+    let mut wanted = 1;
+    let mut kills = 0;
+    while reaches(&sandbox, &running, wanted).await {
+        running.signal(Signal::KILL);
+        running.end().await;
+        kills += 1;
+        assert!(kills < MOST_KILLS, "it makes no progress");
+        let id = execution(&sandbox);
+        if state(&sandbox, &id).await == "completed" {
+            break;
+        }
+        // That it is taken over is an entry of its own. Killed after the next one for ever it would never get beyond
+        // an intent.
+        wanted = entries(&sandbox) + 2 + kills % 3;
+        running = Running::start(&sandbox, &["execution", "resume", &id]);
+    }
+    let id = execution(&sandbox);
+    assert_eq!(state(&sandbox, &id).await, "completed");
+    assert!(kills >= 8, "killed {kills} times only");
+
+    moved_once(&sandbox).await;
+    acknowledge_after(&load, lost_at).await;
+    let record = load.stop().await.unwrap();
+    judged(&sandbox, RECOVERY, &record).await;
+    end(sandbox);
+}
+
+/// Returns the id of the one execution.
+fn execution(sandbox: &Sandbox) -> String {
+    let ids = executions(sandbox);
+    assert_eq!(ids.len(), 1, "{ids:?}");
+    ids[0].clone()
+}
+
+async fn state(sandbox: &Sandbox, id: &str) -> String {
+    let shown = dr_json(sandbox, &["execution", "show", id, "--json"]).await;
+    shown["state"].as_str().unwrap().to_owned()
+}

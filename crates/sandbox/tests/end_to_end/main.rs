@@ -1,0 +1,18 @@
+//! Real regions, real processes, the shipped `dr`, and the ledger as the judge: what must hold when something is lost,
+//! killed, stopped or in the way.
+//!
+//! One theme a module. Every wait is for a condition and has a limit; every test ends with no process left.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+mod bad_input;
+mod daemon;
+mod executions;
+mod faults;
+mod killed_failover;
+mod paused_receiver;
+mod promise;
+mod promotion;
+mod restore;
+mod rivals;
+mod support;

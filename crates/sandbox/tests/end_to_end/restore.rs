@@ -1,0 +1,155 @@
+//! A restore brings back what was committed before its target, and nothing after it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use dr_model::{Clock, RegionName};
+use dr_sandbox::ledger::{Outcome, Record};
+use dr_sandbox::postgres::Cluster;
+use dr_sandbox::process::Output;
+use dr_sandbox::{HOME, RECOVERY, Sandbox, network};
+
+use crate::support::{acknowledge, ask_lsn, backup, dr, end, now_us, says, start, stored, until};
+
+const WRITTEN: &str = "select pg_current_wal_insert_lsn()";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_restored_ends_where_it_was_told_to() {
+    let sandbox = start(Sandbox::builder().standby(false)).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    backup(&sandbox, RECOVERY).await;
+    acknowledge(&load, 200).await;
+    let (at_time, time) = (now_us(&sandbox), sandbox.clock().now());
+    acknowledge(&load, 200).await;
+    let at_lsn = now_us(&sandbox);
+    let lsn = ask_lsn(&sandbox, HOME, WRITTEN).await.unwrap();
+    acknowledge(&load, 200).await;
+    let record = load.stop().await.unwrap();
+    let at_end = now_us(&sandbox);
+    let written = ask_lsn(&sandbox, HOME, WRITTEN).await.unwrap();
+    stored(&sandbox, RECOVERY, written).await;
+
+    let cases = [
+        ("time", time.to_string(), at_time),
+        ("lsn", lsn.to_string(), at_lsn),
+        ("latest", "latest".to_owned(), at_end),
+    ];
+    for (name, target, moment) in cases {
+        let directory = place(&sandbox, name);
+        let output = restore(&sandbox, &target, &directory.join("pgdata")).await;
+        assert_eq!(output.status.code(), Some(0), "{}", output.stderr);
+        let found = ledger(&sandbox, directory).await;
+        compare(&record, &found, moment, name);
+    }
+
+    let directory = place(&sandbox, "refused").join("pgdata");
+    let late = (sandbox.clock().now() + jiff::SignedDuration::from_hours(1)).to_string();
+    let output = restore(&sandbox, &late, &directory).await;
+    says(
+        &output,
+        1,
+        &["the log ends at", "which is known to reach", &late[..13]],
+    );
+    assert!(!directory.exists(), "{output:?}");
+
+    let full = sandbox.layout().directory.join("restored/latest/pgdata");
+    let before = std::fs::read_dir(&full).unwrap().count();
+    let output = restore(&sandbox, "latest", &full).await;
+    says(&output, 1, &["empty", "hint:"]);
+    assert_eq!(std::fs::read_dir(&full).unwrap().count(), before);
+    end(sandbox);
+}
+
+/// Makes a directory that a restore may go into a part of.
+fn place(sandbox: &Sandbox, name: &str) -> PathBuf {
+    let directory = sandbox.layout().directory.join("restored").join(name);
+    for made in [
+        directory.parent().unwrap(),
+        &directory,
+        &directory.join("log"),
+    ] {
+        sandbox.launcher().make_directory(made).unwrap();
+    }
+    directory
+}
+
+async fn restore(sandbox: &Sandbox, target: &str, into: &Path) -> Output {
+    let into = into.display().to_string();
+    let words = [
+        "restore",
+        "ledger/database",
+        "--in",
+        RECOVERY,
+        "--at",
+        target,
+        "--into",
+        &into,
+    ];
+    dr(sandbox, &words).await
+}
+
+/// Starts what was restored beside everything else, waits until it has replayed, and reads its ledger.
+async fn ledger(sandbox: &Sandbox, directory: PathBuf) -> BTreeSet<i64> {
+    let region: RegionName = RECOVERY.parse().unwrap();
+    let mut layout = sandbox.layout().clone();
+    let place = layout.regions.get_mut(&region).unwrap();
+    place.directory = directory;
+    place.postgres_port = network::free_port(&[place.address]).unwrap();
+    let restored = Cluster::new(&layout, &region, sandbox.launcher()).unwrap();
+    restored.write_settings().unwrap();
+    // What was restored remembers the port of its region, which is in use.
+    let place = layout.place(&region).unwrap();
+    let program = layout.postgres_programs.join("postgres");
+    let mut command = sandbox.launcher().command(&program, &place.directory);
+    command
+        .arg("-D")
+        .arg(place.data_directory())
+        .arg("-p")
+        .arg(place.postgres_port.to_string());
+    sandbox
+        .launcher()
+        .start(command, &place.log("postgres"))
+        .unwrap();
+    restored.wait_ready().await.unwrap();
+    until("the end of the replay", async || {
+        let client = restored
+            .connect("postgres")
+            .await
+            .map_err(|error| error.to_string())?;
+        let query = "select not pg_is_in_recovery() or pg_get_wal_replay_pause_state() = 'paused'";
+        let row = client
+            .query_one(query, &[])
+            .await
+            .map_err(|error| error.to_string())?;
+        if row.get(0) {
+            Ok(())
+        } else {
+            Err("it replays".to_owned())
+        }
+    })
+    .await;
+    let found = restored.ledger().await.unwrap().into_iter().collect();
+    restored.stop().await.unwrap();
+    found
+}
+
+/// Compares: what was acknowledged before `moment` has to be there, what began after it must not.
+fn compare(record: &Record, found: &BTreeSet<i64>, moment: u64, name: &str) {
+    let mut counts = [0, 0];
+    for commit in &record.commits {
+        if commit.ended_us <= moment && commit.outcome == Outcome::Acknowledged {
+            assert!(found.contains(&commit.id), "{name}: {commit:?} is missing");
+            counts[0] += 1;
+        } else if commit.started_us > moment {
+            assert!(
+                !found.contains(&commit.id),
+                "{name}: {commit:?} is too much"
+            );
+            counts[1] += 1;
+        }
+    }
+    assert!(
+        counts[0] >= 200 && (name == "latest" || counts[1] >= 150),
+        "{name}: {counts:?}"
+    );
+}

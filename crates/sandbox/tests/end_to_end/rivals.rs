@@ -1,0 +1,111 @@
+//! Two who want to move the same workload: one does, and the other is told who, when and where.
+
+use dr_model::Clock;
+use dr_sandbox::process::Output;
+use dr_sandbox::{HOME, LostStore, RECOVERY, Sandbox};
+use rustix::process::Signal;
+
+use crate::executions::{Running, entries, epochs, executions, moved_once, reaches};
+use crate::support::{acknowledge, acknowledge_after, dr, end, judged, refused, says, start};
+
+const FAIL_OVER: [&str; 5] = ["failover", "--to", RECOVERY, "--yes", "--json"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_at_the_same_instant_one_wins() {
+    let sandbox = start(Sandbox::builder()).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    acknowledge(&load, 200).await;
+    refused(
+        &sandbox,
+        &["failover", "--to", HOME, "--yes"],
+        12,
+        &[HOME, "already", "hint:"],
+    )
+    .await;
+    assert_eq!(executions(&sandbox), Vec::<String>::new());
+    let lost_at = sandbox
+        .region(HOME)
+        .unwrap()
+        .lose(LostStore::Renamed)
+        .unwrap();
+
+    let (one, two) = tokio::join!(dr(&sandbox, &FAIL_OVER), dr(&sandbox, &FAIL_OVER));
+    let (winners, losers): (Vec<Output>, Vec<Output>) = [one, two]
+        .into_iter()
+        .partition(|output| output.status.success());
+    assert_eq!((winners.len(), losers.len()), (1, 1), "{losers:?}");
+    let loser = &losers[0];
+    let code = loser.status.code().unwrap();
+    assert!(matches!(code, 12 | 13), "{loser:?}");
+    // Who, where, when.
+    let user = sandbox.launcher().user().map(|user| user.name.clone());
+    let year = sandbox.clock().now().strftime("%Y-").to_string();
+    says(
+        loser,
+        code,
+        &[&format!("{}@", user.unwrap_or_default()), RECOVERY, &year],
+    );
+
+    moved_once(&sandbox).await;
+    acknowledge_after(&load, lost_at).await;
+    let record = load.stop().await.unwrap();
+    judged(&sandbox, RECOVERY, &record).await;
+    refused(
+        &sandbox,
+        &FAIL_OVER,
+        12,
+        &[RECOVERY, "already, since epoch 2", "hint:"],
+    )
+    .await;
+    end(sandbox);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_stands_still_is_named_and_taken_over_for_good() {
+    let sandbox = start(Sandbox::builder()).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    acknowledge(&load, 200).await;
+    let lost_at = sandbox
+        .region(HOME)
+        .unwrap()
+        .lose(LostStore::Renamed)
+        .unwrap();
+
+    let first = Running::start(&sandbox, &FAIL_OVER);
+    assert!(
+        reaches(&sandbox, &first, 5).await,
+        "{:?}",
+        first.end().await
+    );
+    first.signal(Signal::STOP);
+    let id = executions(&sandbox).remove(0);
+    let hint = format!("dr execution resume {id}");
+    refused(
+        &sandbox,
+        &FAIL_OVER,
+        13,
+        &[&id, "has not ended", HOME, RECOVERY, "@", &hint],
+    )
+    .await;
+    assert_eq!(executions(&sandbox), std::slice::from_ref(&id));
+
+    let second = dr(&sandbox, &["execution", "resume", &id]).await;
+    assert_eq!(second.status.code(), Some(0), "{}", second.stderr);
+    moved_once(&sandbox).await;
+    let written = entries(&sandbox);
+    first.signal(Signal::CONT);
+    let first = first.end().await;
+    says(
+        &first,
+        12,
+        &["Somebody else has the say", "was taken over by", "@"],
+    );
+    assert_eq!(entries(&sandbox), written, "{}", first.stderr);
+    assert_eq!(epochs(&sandbox).len(), 2);
+
+    moved_once(&sandbox).await;
+    acknowledge_after(&load, lost_at).await;
+    let record = load.stop().await.unwrap();
+    judged(&sandbox, RECOVERY, &record).await;
+    end(sandbox);
+}
