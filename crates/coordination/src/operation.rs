@@ -50,11 +50,11 @@ impl Default for Patience {
     }
 }
 
-/// Returns how long to wait before try number `attempt`, where 0 is the first: nothing, 50 ms, 100 ms … 3.2 s.
-pub(crate) fn backoff(attempt: u32) -> Duration {
-    match attempt {
-        0 => Duration::ZERO,
-        n => Duration::from_millis(50 << (n - 1).min(6)),
+/// Waits before try number `attempt`, where 0 is the first: not at all, 50 ms, 100 ms … 3.2 s.
+pub(crate) async fn back_off(attempt: u32) {
+    // The runtime rounds a wait of no time up to a millisecond, which would be most of a read or write.
+    if let Some(failures) = attempt.checked_sub(1) {
+        tokio::time::sleep(Duration::from_millis(50 << failures.min(6))).await;
     }
 }
 
@@ -111,7 +111,7 @@ pub(crate) async fn read(
 ) -> Result<Option<Bytes>> {
     let mut attempt = 0;
     loop {
-        tokio::time::sleep(backoff(attempt)).await;
+        back_off(attempt).await;
         let operation = Operation::Get(key.clone());
         match carry_out(store, operation, patience.timeout).await {
             (Answer::Found(bytes), _) => return Ok(Some(bytes)),

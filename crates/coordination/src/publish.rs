@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result};
 
-use crate::operation::{Answer, Operation, Patience, backoff, carry_out};
+use crate::operation::{Answer, Operation, Patience, back_off, carry_out};
 
 /// Whose object is at the key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -82,7 +82,7 @@ pub(crate) async fn publish(
     let mut machine = Publish::new(key, body);
     let mut attempt = 0;
     loop {
-        tokio::time::sleep(backoff(attempt)).await;
+        back_off(attempt).await;
         let (answer, error) = carry_out(store, machine.next(), patience.timeout).await;
         if let Some(published) = machine.feed(answer) {
             return Ok(published);

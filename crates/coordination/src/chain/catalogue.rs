@@ -1,7 +1,8 @@
 //! What a store's listing says about chains: hints about where to look, never more (R39).
 //!
 //! A listing goes forwards only and a busy chain has hundreds of thousands of chunks, so the newest are found by leaping:
-//! a listing after a position that is far ahead says at once whether anything follows.
+//! a listing after a position that is far ahead says at once whether anything follows. How many bytes of log lie between two
+//! chunks says nothing about others: an idle server makes them small, a busy one large.
 
 use dr_model::{Lsn, SystemIdentifier, TimelineId};
 use dr_provider::{ObjectStore, Result};
@@ -9,7 +10,17 @@ use dr_provider::{ObjectStore, Result};
 use super::ChainId;
 use crate::operation::{Patience, key, limited};
 
-const PAGE: usize = 1000;
+/// How many links are asked for at once: few enough to be cheap, and the last so many of a chain are one answer.
+const PAGE: usize = 256;
+
+/// A position that no link reaches.
+const END: Lsn = Lsn(u64::MAX);
+
+/// The first leap ahead, in bytes of log, to look for the end of a chain.
+const LEAP_BYTES: u64 = 1 << 20;
+
+/// The first step back from a position, to look for the links before it.
+const BACK_BYTES: u64 = 64 << 10;
 
 /// Returns the chains of a cluster that a store holds, by timeline and epoch.
 pub async fn chains(
@@ -83,49 +94,61 @@ pub(crate) async fn links_after(
         .collect())
 }
 
-/// Returns the last links that are listed at or before `at_most`, in order: up to two thousand, none if there are none.
+/// Returns the last links that are listed, or the last at or before `at_most`, in order: at least `wanted` if there are as
+/// many.
 pub(crate) async fn newest_links(
     store: &dyn ObjectStore,
     chain: &ChainId,
-    at_most: Lsn,
+    at_most: Option<Lsn>,
+    wanted: usize,
     patience: Patience,
 ) -> Result<Vec<Lsn>> {
-    let list = |after, limit| links_after(store, chain, after, at_most, limit, patience);
-    let mut previous: Vec<Lsn> = Vec::new();
+    let page = PAGE.max(wanted * 4);
+    let list = |after, at_most| links_after(store, chain, after, at_most, page, patience);
+    let begin = list(None, at_most.unwrap_or(END)).await?;
+    let (Some(first), Some(mut reached)) = (begin.first().copied(), begin.last().copied()) else {
+        return Ok(begin);
+    };
+    if begin.len() < page {
+        return Ok(begin);
+    }
+
+    // The end lies between a link that was reached and a position that none follows.
+    let (mut leap, mut empty) = (LEAP_BYTES, END);
+    let last = loop {
+        if let Some(at_most) = at_most {
+            break at_most;
+        }
+        let from = reached.advance(leap.min(empty.bytes_since(reached) / 2));
+        leap = leap.saturating_mul(4);
+        let found = list(Some(from), END).await?;
+        match found.last() {
+            None if from == reached => break reached,
+            None => empty = from,
+            Some(_) if (wanted..page).contains(&found.len()) => return Ok(found),
+            Some(last) if found.len() < page => break *last,
+            Some(last) => reached = *last,
+        }
+    };
+
+    // The wanted lie between a step back over too few and one over more than are listed at once.
+    let (mut back, mut too_near, mut too_far) = (BACK_BYTES, 0, last.bytes_since(first));
     loop {
-        let page = list(previous.last().copied(), PAGE).await?;
-        let (Some(first), Some(last)) = (page.first().copied(), page.last().copied()) else {
-            return Ok(previous);
-        };
-        if page.len() < PAGE {
-            previous.extend(page);
-            return Ok(previous);
+        let found = list(Some(Lsn(last.0.saturating_sub(back))), last).await?;
+        if (wanted..page).contains(&found.len()) {
+            return Ok(found);
         }
-        let span = last.bytes_since(first).max(1);
-        let (mut leap, mut reached) = (span, last);
-        while let Some(far) = reached.0.checked_add(leap).map(Lsn)
-            && far < at_most
-        {
-            let beyond = list(Some(far), 1).await?;
-            let Some(found) = beyond.first() else { break };
-            reached = *found;
-            leap = leap.saturating_mul(2);
+        if found.len() < page {
+            too_near = back;
+        } else {
+            too_far = back;
         }
-        if reached == last {
-            previous = page;
-            continue;
+        back = too_near.saturating_add(too_far) / 2;
+        if too_near > 0 {
+            back = back.min(too_near.saturating_mul(4));
         }
-        // Some links before the one that was reached are wanted too: as many as a part of a page has held so far.
-        let mut back = span / 4;
-        previous = loop {
-            let from = Lsn(reached.0.saturating_sub(back));
-            let mut before = list(Some(from), PAGE).await?;
-            before.retain(|lsn| *lsn < reached);
-            if before.len() < PAGE - 1 {
-                before.push(reached);
-                break before;
-            }
-            back /= 2;
-        };
+        if back <= too_near {
+            return Ok(found);
+        }
     }
 }

@@ -17,8 +17,11 @@ use super::tail::{corrupt, start_of_walk};
 use super::{ChainId, Error, Tail};
 use crate::operation::{Patience, read};
 
-const AHEAD: usize = 4;
+const AHEAD: usize = 16;
 const PAGE: usize = 256;
+
+/// How many links before a position are looked at to find one on the chain.
+const NEAR: usize = 16;
 
 type Fetched = dr_provider::Result<Option<Bytes>>;
 
@@ -187,9 +190,15 @@ impl ChainReader {
     async fn locate(&mut self) -> Result<Cursor, Error> {
         let (chain, tail) = self.covering(self.position)?.clone();
         let chain = &chain;
-        let listed = newest_links(&*self.store, chain, self.position, self.patience)
-            .await
-            .map_err(|error| Error::store(chain, error))?;
+        let listed = newest_links(
+            &*self.store,
+            chain,
+            Some(self.position),
+            NEAR,
+            self.patience,
+        )
+        .await
+        .map_err(|error| Error::store(chain, error))?;
         let origin = tail.origin.start_lsn;
         let at = start_of_walk(&*self.store, chain, &listed, origin, self.patience).await?;
         Ok(Cursor {

@@ -9,7 +9,7 @@ use super::sealer::{End, Sealer, Task};
 use super::tail::{corrupt, find_tail};
 use super::{ChainId, ChunkHeader, Error, FORMAT_VERSION, Origin, SealRecord};
 use crate::Actor;
-use crate::operation::{Answer, Operation, Patience, backoff, carry_out};
+use crate::operation::{Answer, Operation, Patience, back_off, carry_out};
 use crate::publish::publish;
 
 /// Who seals for whom.
@@ -90,7 +90,7 @@ pub async fn seal(
     let mut attempt = 0;
     let mut ambiguous = false;
     loop {
-        tokio::time::sleep(backoff(attempt)).await;
+        back_off(attempt).await;
         let creating = matches!(sealer.next(), Task::Create(_));
         let (reply, error) = carry_out_task(store, chain, sealer.next(), patience).await;
         let failed = matches!(reply, Reply::Failed);

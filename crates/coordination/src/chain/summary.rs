@@ -5,10 +5,9 @@ use dr_provider::ObjectStore;
 use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
 
-use super::catalogue::newest_links;
 use super::link::{Link, Reply, read_header};
-use super::tail::persist;
-use super::{ChainId, ChunkHeader, Error, Promise, SealRecord, find_tail};
+use super::tail::{find_tail_and_links, persist};
+use super::{ChainId, ChunkHeader, Error, Promise, SealRecord};
 use crate::operation::Patience;
 
 /// The state of a chain in numbers.
@@ -46,12 +45,10 @@ pub async fn summarise(
     patience: Patience,
 ) -> Result<Option<ChainSummary>, Error> {
     const AT_ONCE: usize = 8;
-    let Some(tail) = find_tail(store, chain, patience).await? else {
+    let Some((tail, mut links)) = find_tail_and_links(store, chain, headers, patience).await?
+    else {
         return Ok(None);
     };
-    let mut links = newest_links(store, chain, tail.end, patience)
-        .await
-        .map_err(|error| Error::store(chain, error))?;
     links.retain(|lsn| *lsn < tail.end);
     let wanted = links.split_off(links.len().saturating_sub(headers));
     let replies: Vec<_> = stream::iter(wanted)

@@ -11,7 +11,10 @@ use dr_provider::{Error as StoreError, ErrorKind, ObjectStore};
 use super::catalogue::newest_links;
 use super::link::{Link, Reply, read_header};
 use super::{ChainId, ChunkHeader, Error, Origin, SealRecord};
-use crate::operation::{Patience, backoff, read};
+use crate::operation::{Patience, back_off, read};
+
+/// How many links before the tail are looked at.
+const CANDIDATES: usize = 16;
 
 /// Where a chain stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,10 +81,21 @@ pub async fn find_tail(
     chain: &ChainId,
     patience: Patience,
 ) -> Result<Option<Tail>, Error> {
+    let found = find_tail_and_links(store, chain, CANDIDATES, patience).await?;
+    Ok(found.map(|(tail, _)| tail))
+}
+
+/// Finds the tail of a chain, and positions of links before it, in order: hints, at least `wanted` if as many are listed.
+pub(crate) async fn find_tail_and_links(
+    store: &dyn ObjectStore,
+    chain: &ChainId,
+    wanted: usize,
+    patience: Patience,
+) -> Result<Option<(Tail, Vec<Lsn>)>, Error> {
     let Some(origin) = read_origin(store, chain, patience).await? else {
         return Ok(None);
     };
-    let listed = newest_links(store, chain, Lsn(u64::MAX), patience)
+    let listed = newest_links(store, chain, None, wanted.max(CANDIDATES), patience)
         .await
         .map_err(|error| Error::store(chain, error))?;
     let from = start_of_walk(store, chain, &listed, origin.start_lsn, patience).await?;
@@ -109,12 +123,13 @@ pub async fn find_tail(
         }
         last => last,
     };
-    Ok(Some(Tail {
+    let tail = Tail {
         origin,
         end: walk.at,
         seal,
         last,
-    }))
+    };
+    Ok(Some((tail, listed)))
 }
 
 /// Reads a chain's origin.
@@ -166,7 +181,6 @@ async fn chunk_before(
     end: Lsn,
     patience: Patience,
 ) -> Result<Option<ChunkHeader>, Error> {
-    const CANDIDATES: usize = 16;
     let candidates = listed.iter().rev().filter(|lsn| **lsn < end);
     for lsn in candidates.take(CANDIDATES) {
         let reply = persist(patience, || {
@@ -193,7 +207,7 @@ where
 {
     let mut attempt = 0;
     loop {
-        tokio::time::sleep(backoff(attempt)).await;
+        back_off(attempt).await;
         match once().await {
             (Reply::Failed, Some(error)) => {
                 attempt += 1;

@@ -1,6 +1,7 @@
 //! Tests of the chain on stores in memory.
 
 mod damage;
+mod listing;
 mod reading;
 mod sealing;
 mod writing;

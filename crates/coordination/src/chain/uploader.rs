@@ -13,7 +13,7 @@ use super::link::{Link, Reply, link_with_log};
 use super::tail::find_tail;
 use super::writer::{Failure, Order, Task, Writer};
 use super::{ChainId, Chunk, Error, FORMAT_VERSION, MAX_LOG_BYTES, Origin, encode};
-use crate::operation::{Answer, Operation, Patience, backoff, carry_out};
+use crate::operation::{Answer, Operation, Patience, back_off, carry_out};
 use crate::publish::publish;
 
 /// A clock that goes on while the machine is suspended.
@@ -404,7 +404,7 @@ impl Upload {
 
 impl Uploader {
     async fn carry_out(self: Arc<Self>, order: Order) -> Done {
-        tokio::time::sleep(backoff(order.attempt)).await;
+        back_off(order.attempt).await;
         let mut done = Done {
             id: order.id,
             reply: Reply::Failed,

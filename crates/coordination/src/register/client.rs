@@ -8,7 +8,7 @@ use dr_provider::store::list_all;
 use dr_provider::{ErrorKind, ObjectStore};
 
 use super::{Ask, EpochRecord, Error, Walk, WalkEnd, claims};
-use crate::operation::{Operation, Patience, backoff, carry_out, limited, read};
+use crate::operation::{Operation, Patience, back_off, carry_out, limited, read};
 use crate::publish::{Published, publish};
 
 /// An epoch that is open and ours.
@@ -232,7 +232,7 @@ impl Register {
         let store = &self.stores[&ask.region];
         let mut attempt = 0;
         loop {
-            tokio::time::sleep(backoff(attempt)).await;
+            back_off(attempt).await;
             let operation = Operation::Get(ask.key.clone());
             let answer = carry_out(&**store, operation, self.patience.timeout).await;
             attempt += 1;

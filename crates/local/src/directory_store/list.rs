@@ -1,12 +1,14 @@
 //! Listing in byte order.
 //!
-//! A directory has no order, so the names of one directory at a time are read and sorted;
-//! directories that hold nothing of the answer are not entered. A directory sorts as its name with
-//! a `/`, as the keys in it do: `a-b`, `a/c`, `a0`.
+//! A directory has no order, so the names of one directory at a time are read and sorted, or [`Remembered`]; directories that
+//! hold nothing of the answer are not entered. A directory sorts as its name with a `/`, as the keys in it do: `a-b`, `a/c`,
+//! `a0`.
+//!
+//! [`Remembered`]: super::remembered::Remembered
 
 use dr_provider::store::ObjectInfo;
 use dr_provider::{Key, Result};
-use rustix::fs::{AtFlags, Dir, DirEntry, FileType};
+use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use super::errno::Call;
@@ -47,80 +49,42 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// Adds what is in a directory, given with its final `/`.
     fn visit(&mut self, directory: &str) -> std::result::Result<(), Errno> {
-        for path in self.names(directory)? {
-            if self.found.len() == self.limit {
+        // Only the first directory can hold names outside the prefix: all others are inside.
+        let prefix = self.prefix.strip_prefix(directory).unwrap_or("");
+        let after = self.after;
+        let follows = |name: &str| match after.strip_prefix(directory) {
+            // A directory that leads to the position holds what follows it.
+            Some(after) => name > after || (name.ends_with('/') && after.starts_with(name)),
+            None => directory > after,
+        };
+        let names = self.tree.remembered.names(self.tree, directory)?;
+        let first = names.partition_point(|name| name < prefix || !follows(name));
+        for index in first..names.len() {
+            let name = names.get(index);
+            if self.found.len() == self.limit || !name.starts_with(prefix) {
                 return Ok(());
             }
-            if path.ends_with('/') {
-                self.visit(&path)?;
-            } else {
-                self.add(path)?;
+            let path = format!("{directory}{name}");
+            match Key::new(path.trim_end_matches('/')) {
+                Ok(_) if name.ends_with('/') => {
+                    if !(directory.is_empty() && name.trim_end_matches('/') == TEMPORARY) {
+                        self.visit(&path)?;
+                    }
+                }
+                Ok(key) => self.add(key)?,
+                // Nothing that a store has written.
+                Err(_) => {}
             }
         }
         Ok(())
     }
 
-    /// Returns the paths in a directory that the answer can hold, sorted, directories with a final
-    /// `/`.
-    fn names(&self, directory: &str) -> std::result::Result<Vec<String>, Errno> {
-        let opened = match self.tree.open_directory(directory) {
-            // Nothing has been written there yet, or it has been removed meanwhile.
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Vec::new()),
-            opened => opened?,
-        };
-        let mut paths = Vec::new();
-        for entry in Dir::new(opened)? {
-            if let Some(path) = self.path(directory, &entry?)
-                && self.is_wanted(&path)
-            {
-                paths.push(path);
-            }
-        }
-        paths.sort_unstable();
-        Ok(paths)
-    }
-
-    /// Returns the path of an entry; `None` if it is no part of the store.
-    fn path(&self, directory: &str, entry: &DirEntry) -> Option<String> {
-        let name = entry.file_name().to_str().ok()?;
-        if directory.is_empty() && name == TEMPORARY {
-            return None;
-        }
-        let mut path = format!("{directory}{name}");
-        Key::new(path.as_str()).ok()?;
-        let kind = match entry.file_type() {
-            FileType::Unknown | FileType::Symlink => {
-                let stat = rustix::fs::statat(&self.tree.directory, &path, AtFlags::empty());
-                FileType::from_raw_mode(stat.ok()?.st_mode)
-            }
-            kind => kind,
-        };
-        match kind {
-            FileType::RegularFile => Some(path),
-            FileType::Directory => {
-                path.push('/');
-                Some(path)
-            }
-            _ => None,
-        }
-    }
-
-    fn is_wanted(&self, path: &str) -> bool {
-        let is_directory = path.ends_with('/');
-        let in_prefix =
-            path.starts_with(self.prefix) || (is_directory && self.prefix.starts_with(path));
-        let follows = path > self.after || (is_directory && self.after.starts_with(path));
-        in_prefix && follows
-    }
-
-    fn add(&mut self, path: String) -> std::result::Result<(), Errno> {
-        let stat = match rustix::fs::statat(&self.tree.directory, &path, AtFlags::empty()) {
+    fn add(&mut self, key: Key) -> std::result::Result<(), Errno> {
+        let stat = match rustix::fs::statat(&self.tree.directory, key.as_str(), AtFlags::empty()) {
             Err(Errno::NOENT) => return Ok(()),
             stat => stat?,
         };
-        if let Some(size_bytes) = object_size(&stat)
-            && let Ok(key) = Key::new(path)
-        {
+        if let Some(size_bytes) = object_size(&stat) {
             self.found.push(ObjectInfo { key, size_bytes });
         }
         Ok(())

@@ -26,6 +26,7 @@ async fn subject() -> Subject {
 }
 
 mod faults;
+mod large;
 mod processes;
 
 mod conformance {

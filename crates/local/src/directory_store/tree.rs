@@ -9,6 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::remembered::Remembered;
+
 /// The directory, relative to the store's, of files that are being written.
 pub(super) const TEMPORARY: &str = ".tmp";
 
@@ -28,6 +30,7 @@ pub(super) struct Tree {
     /// synchronising.
     durable: Mutex<HashSet<String>>,
     swept: AtomicBool,
+    pub(super) remembered: Remembered,
 }
 
 impl Tree {
@@ -36,6 +39,7 @@ impl Tree {
             directory: rustix::fs::open(path, OPEN_DIRECTORY, Mode::empty())?,
             durable: Mutex::default(),
             swept: AtomicBool::new(false),
+            remembered: Remembered::default(),
         })
     }
 
