@@ -24,7 +24,7 @@ const EFFECTS: [(&str, &str, State); 6] = [
     ("serve", "start-service", State::Stuck),
     ("switch", "switch-traffic", State::Stuck),
     ("notify", "notify", State::CompletedWithExceptions),
-    ("rearm", "keep-slots", State::Stuck),
+    ("rearm", "keep-slots", State::CompletedWithExceptions),
 ];
 
 #[tokio::test(start_paused = true)]
