@@ -45,6 +45,7 @@ impl PostgresDriver {
         let wire = |error| translate(OPERATION, &subject, error);
         let mut connection = Connection::connect(&config).await.map_err(wire)?;
         check_primary(&mut connection, &record, log, &subject).await?;
+        refuse_tablespaces(&self.tablespaces(region).await?, &subject)?;
         let segment_bytes = segment_size(&mut connection, &subject).await?;
         let data_checksums = connection.show("data_checksums").await.map_err(wire)? == "on";
         let server_version = connection
@@ -72,6 +73,13 @@ impl PostgresDriver {
                 );
             }
         };
+        // One may have been made while the server was at its checkpoint.
+        let places = stream.tablespaces().iter();
+        let places: Vec<String> = places
+            .filter_map(|tablespace| tablespace.link.as_ref())
+            .map(|(id, place)| format!("{id} in {place}"))
+            .collect();
+        refuse_tablespaces(&places, &subject)?;
         let start = stream.start();
         let received = receive(&mut stream, &mut writer, &subject).await?;
         let (timeline, stop) = (received.stop.timeline, received.stop.lsn);
@@ -107,6 +115,18 @@ impl PostgresDriver {
         })
     }
 
+    /// Returns the tablespaces that the server has beside its own two, each with its place.
+    async fn tablespaces(&self, region: &RegionName) -> Result<Vec<String>> {
+        let operation = "list the tablespaces of";
+        let sql = "select spcname || ' in ' || pg_tablespace_location(oid) from pg_tablespace \
+                   where spcname not in ('pg_default', 'pg_global') order by spcname";
+        let rows = self.connect(region).await?.query(operation, sql).await?;
+        rows.iter()
+            .map(|row| row.get(0))
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|error| translate(operation, &self.resource().to_string(), error))
+    }
+
     /// Returns the server's time, which is the one that commits are stamped with and targets are compared with.
     async fn server_time(&self, region: &RegionName) -> Result<Timestamp> {
         let operation = "read the clock of";
@@ -115,6 +135,21 @@ impl PostgresDriver {
         Timestamp::from_microsecond(micros)
             .map_err(|error| self.failed(operation, error.to_string()))
     }
+}
+
+/// Refuses a cluster with tablespaces: a restore does not know yet where theirs go, and what is listed is restorable.
+fn refuse_tablespaces(tablespaces: &[String], subject: &str) -> Result<()> {
+    if tablespaces.is_empty() {
+        return Ok(());
+    }
+    let why = format!(
+        "it has tablespaces ({}), and this version does not restore them",
+        tablespaces.join(", ")
+    );
+    let error = Error::new(ErrorKind::Unsupported, OPERATION, subject).because(why);
+    Err(error.with_hint(
+        "move what is in them to the default tablespace and drop them: nothing of this cluster is backed up until then",
+    ))
 }
 
 /// Refuses a server that is not the primary of this epoch (R10).

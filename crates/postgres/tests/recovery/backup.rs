@@ -8,6 +8,7 @@ use dr_provider::driver::Backup as _;
 use dr_provider::error::chain;
 use dr_provider::store::list_all;
 
+use crate::server::give_to_postgres;
 use crate::site::{EAST, Site, WEST, region};
 
 #[tokio::test]
@@ -151,4 +152,28 @@ async fn only_the_primary_of_the_epoch_is_backed_up() {
         "{}",
         chain(&error)
     );
+}
+
+#[tokio::test]
+async fn a_cluster_with_tablespaces_is_refused_and_nothing_is_listed() {
+    let site = Site::start(1).await;
+    let place = site.place("fast");
+    fs::create_dir(&place).unwrap();
+    give_to_postgres(&place);
+    let create = format!("create tablespace fast location '{}'", place.display());
+    site.primary.sql(&create).await;
+    let error = site.driver.take(&region(EAST)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    let text = chain(&error);
+    assert!(
+        text.contains(&format!("fast in {}", place.display()))
+            && text.contains("does not restore them"),
+        "{text}"
+    );
+    assert!(error.hint().is_some());
+    let listed = site.driver.list(&site.store(EAST)).await.unwrap();
+    assert_eq!(listed.complete, []);
+
+    site.primary.sql("drop tablespace fast").await;
+    site.back_up().await;
 }
