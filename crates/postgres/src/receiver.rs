@@ -24,6 +24,7 @@ use crate::driver::PostgresDriver;
 
 pub(crate) use connect::segment_size;
 pub(crate) use cutter::FULL_BYTES;
+use session::Ended;
 
 /// The first pause before connecting again; doubled with each failure in a row.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -42,8 +43,15 @@ impl LogStream for PostgresDriver {
         let mut pause = FIRST_PAUSE;
         while !*stop.borrow() {
             let error = match self.receive(region, &frontier, &mut stop).await {
-                Ok(()) => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Superseded => return Err(error),
+                Ok(Ended::Stopped) => return Ok(()),
+                Ok(Ended::Outdated) => {
+                    frontier.send_modify(|frontier| "connecting".clone_into(&mut frontier.state));
+                    continue;
+                }
+                Err(error) if error.kind() == ErrorKind::Superseded => {
+                    frontier.send_modify(|frontier| "sealed".clone_into(&mut frontier.state));
+                    return Err(error);
+                }
                 Err(error) => error,
             };
             let streamed = frontier.borrow().state == "streaming";

@@ -4,9 +4,10 @@
 //! out all the while (R21).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
-use dr_coordination::chain::{ChainWriter, Chunk, Facts, Progress, Promise};
+use dr_coordination::chain::{self, ChainWriter, Chunk, Facts, Progress, Promise};
 use dr_model::{Lsn, RegionName};
 use dr_pgwire::{ReplicationEvent, StandbyStatus, sql_state};
 use dr_provider::driver::Frontier;
@@ -38,16 +39,16 @@ const UNDER_WAY_SYNC: usize = 2;
 const OPERATION: &str = "stream the log of";
 
 impl PostgresDriver {
-    /// Streams until `stop` turns true (`Ok`) or something ends the session.
+    /// Streams until `stop` turns true or something else ends the session.
     pub(super) async fn receive(
         &self,
         region: &RegionName,
         frontier: &watch::Sender<Frontier>,
         stop: &mut watch::Receiver<bool>,
-    ) -> Result<()> {
+    ) -> Result<Ended> {
         let link = tokio::select! {
             link = self.link(region) => link?,
-            _ended = stop.wait_for(|stop| *stop) => return Ok(()),
+            _ended = stop.wait_for(|stop| *stop) => return Ok(Ended::Stopped),
         };
         let synchronous = link
             .record
@@ -88,6 +89,16 @@ impl PostgresDriver {
             }
         })
     }
+}
+
+/// How a session ended without an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was asked to stop.
+    Stopped,
+    /// Nothing was written for so long that the chain's tail has to be read again before the next chunk: the next session
+    /// does so. An idle server comes here every time it writes again, and nothing is wrong with it.
+    Outdated,
 }
 
 /// What happens next.
@@ -165,7 +176,7 @@ impl<'a> Session<'a> {
         &mut self,
         frontier: &watch::Sender<Frontier>,
         stop: &mut watch::Receiver<bool>,
-    ) -> Result<()> {
+    ) -> Result<Ended> {
         let mut ticks = tokio::time::interval(STATUS_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.show(frontier);
@@ -186,7 +197,7 @@ impl<'a> Session<'a> {
             };
             match turn {
                 Turn::Event(event) => self.take(event.map_err(|error| self.broken(error))?)?,
-                Turn::Cut(None) | Turn::Progress(false) => return Err(self.stopped()),
+                Turn::Cut(None) | Turn::Progress(false) => return self.stopped(),
                 Turn::Cut(Some(permit)) => {
                     if let Some(cut) = self.cutter.cut(now) {
                         self.under_way
@@ -196,7 +207,7 @@ impl<'a> Session<'a> {
                 }
                 Turn::Progress(true) => {
                     if self.progress.borrow_and_update().failure.is_some() {
-                        return Err(self.stopped());
+                        return self.stopped();
                     }
                     self.report(false).await?;
                     self.show(frontier);
@@ -206,7 +217,10 @@ impl<'a> Session<'a> {
                     self.report(true).await?;
                     self.show(frontier);
                 }
-                Turn::Stop => return self.finish().await,
+                Turn::Stop => {
+                    self.finish().await?;
+                    return Ok(Ended::Stopped);
+                }
             }
         }
     }
@@ -353,21 +367,25 @@ impl<'a> Session<'a> {
         self.report(false).await
     }
 
-    /// Returns why the chain's writer has stopped.
-    fn stopped(&self) -> Error {
+    /// Ends the session as the chain's writer has ended.
+    fn stopped(&self) -> Result<Ended> {
         let failure = self.progress.borrow().failure.clone();
-        match failure {
-            Some(error) => {
-                Error::new(error.kind(), OPERATION, &self.link.subject).because(ToText(error))
-            }
-            None => Error::new(ErrorKind::Cancelled, OPERATION, &self.link.subject),
-        }
+        ended_by(failure, &self.link.subject)
+    }
+}
+
+/// Says what the end of the chain's writer means for the session.
+fn ended_by(failure: Option<Arc<chain::Error>>, subject: &str) -> Result<Ended> {
+    match failure {
+        Some(error) if matches!(*error, chain::Error::Away { .. }) => Ok(Ended::Outdated),
+        Some(error) => Err(Error::new(error.kind(), OPERATION, subject).because(ToText(error))),
+        None => Err(Error::new(ErrorKind::Cancelled, OPERATION, subject)),
     }
 }
 
 /// A shared error as the cause of another.
 #[derive(Debug)]
-struct ToText(std::sync::Arc<dr_coordination::chain::Error>);
+struct ToText(Arc<chain::Error>);
 
 impl std::fmt::Display for ToText {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -408,5 +426,56 @@ fn chunk(cut: Cut, promise: Option<&Found>) -> Chunk {
                 reasons: found.reasons.clone(),
             }),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dr_coordination::Actor;
+    use dr_coordination::chain::{ChainId, SealRecord};
+    use dr_model::{Epoch, SystemIdentifier, TimelineId};
+    use jiff::Timestamp;
+
+    use super::*;
+
+    const CHAIN: ChainId = ChainId {
+        system_identifier: SystemIdentifier(7_300_000_000_000_000_001),
+        timeline: TimelineId(1),
+        epoch: Epoch(1),
+    };
+
+    #[test]
+    fn an_outdated_tail_is_no_error() {
+        let away = Arc::new(chain::Error::Away { chain: CHAIN });
+        assert_eq!(ended_by(Some(away), "it").unwrap(), Ended::Outdated);
+    }
+
+    #[test]
+    fn a_seal_supersedes_and_says_by_whom() {
+        let seal = SealRecord {
+            version: chain::FORMAT_VERSION,
+            system_identifier: CHAIN.system_identifier,
+            timeline: CHAIN.timeline,
+            epoch: CHAIN.epoch,
+            lsn: Lsn(0x300_0000),
+            successor: Epoch(2),
+            execution: None,
+            sealed_by: Actor::new("mira", "laptop", 1),
+            sealed_at: Timestamp::UNIX_EPOCH,
+        };
+        let sealed = chain::Error::Superseded {
+            chain: CHAIN,
+            seal: Box::new(seal),
+        };
+        let error = ended_by(Some(Arc::new(sealed)), "it").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Superseded);
+        let text = dr_provider::error::chain(&error);
+        assert!(text.contains("mira") && text.contains("epoch 2"), "{text}");
+    }
+
+    #[test]
+    fn a_writer_that_died_is_an_error() {
+        let error = ended_by(None, "it").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Cancelled);
     }
 }

@@ -6,6 +6,7 @@ mod archive;
 mod backup;
 mod restore;
 mod server;
+mod ship;
 mod site;
 
 use std::collections::BTreeMap;
