@@ -55,7 +55,11 @@ impl fmt::Display for ProofName {
 pub fn seal_proves(sealed: &Sealed) -> bool {
     sealed.promise.is_some_and(|(held, checked_at)| {
         // The clocks of two machines: a check that lies in the future proves as little as an old one.
-        held && sealed.sealed_at.duration_since(checked_at).abs().as_secs_f64()
+        held && sealed
+            .sealed_at
+            .duration_since(checked_at)
+            .abs()
+            .as_secs_f64()
             <= PROMISE_WINDOW.as_secs_f64()
     })
 }
