@@ -9,6 +9,7 @@ use super::runs::{failover, planned};
 use super::world::{Everything, Fault, east, west};
 use crate::events::{Event, Monitor, Silent};
 use crate::outcome::State;
+use crate::plan::Class;
 use crate::request::Request;
 use crate::{Error, Refusal, abort, execute, executions, observe, plan, resume};
 
@@ -100,6 +101,22 @@ async fn a_second_one_is_told_of_the_first() {
         "{said}"
     );
     assert!(refusal.hint().unwrap().contains("dr execution resume"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_move_again_is_told_to_go_on_with_the_first() {
+    let world = Everything::new().await;
+    world.state().healthy = false;
+    let stuck = failover(&world, &Request::new(west())).await;
+    assert_eq!(stuck.state, State::Stuck);
+    // Its epoch is open: the target is the primary, and serves nobody yet.
+    let head = world.register().read().await.unwrap().unwrap();
+    assert_eq!(head.primary, west());
+    let again = observe(&world.site("desk"), &west()).await;
+    let refusal = plan(&super::world::shipped(), &again, &Request::new(west())).unwrap_err();
+    assert_eq!(refusal.class(), Class::Busy, "{refusal}");
+    let resume = format!("dr execution resume {}", stuck.execution);
+    assert!(refusal.hint().unwrap().contains(&resume));
 }
 
 /// Takes the execution over when a step begins, as another person would.
