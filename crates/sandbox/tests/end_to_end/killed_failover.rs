@@ -1,25 +1,19 @@
 //! `dr failover` is killed wherever its journal has an entry, and whoever takes it over brings it to its end.
 
+use dr_sandbox::ledger::Load;
 use dr_sandbox::{HOME, LostStore, RECOVERY, Sandbox};
+use rstest::rstest;
 use rustix::process::Signal;
 
 use crate::executions::{Running, entries, executions, moved_once, reaches};
-use crate::support::{acknowledge, acknowledge_after, dr_json, end, judged, start};
+use crate::support::{acknowledge, acknowledge_after, dr, dr_json, end, judged, start};
 
 /// More kills than an execution has entries, even if each of them had to be written twice.
 const MOST_KILLS: usize = 60;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_after_every_entry_it_moves_the_workload_once() {
-    let sandbox = start(Sandbox::builder()).await;
-    let load = sandbox.load(Default::default()).unwrap();
-    acknowledge(&load, 200).await;
-    let lost_at = sandbox
-        .region(HOME)
-        .unwrap()
-        .lose(LostStore::Renamed)
-        .unwrap();
-
+    let (sandbox, load, lost_at) = lose().await;
     let mut running = Running::start(&sandbox, &["failover", "--to", RECOVERY, "--yes"]);
     let mut wanted = 1;
     let mut kills = 0;
@@ -41,6 +35,44 @@ async fn killed_after_every_entry_it_moves_the_workload_once() {
     assert_eq!(state(&sandbox, &id).await, "completed");
     assert!(kills >= 8, "killed {kills} times only");
 
+    prove(sandbox, load, lost_at).await;
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_once_it_is_resumed_to_its_end(
+    #[values(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)] entry: usize,
+) {
+    let (sandbox, load, lost_at) = lose().await;
+    let running = Running::start(&sandbox, &["failover", "--to", RECOVERY, "--yes"]);
+    if reaches(&sandbox, &running, entry).await {
+        running.signal(Signal::KILL);
+    }
+    running.end().await;
+    let id = execution(&sandbox);
+    // It may have written its last entries before the signal came.
+    if state(&sandbox, &id).await != "completed" {
+        let output = dr(&sandbox, &["execution", "resume", &id]).await;
+        assert_eq!(output.status.code(), Some(0), "{}", output.stderr);
+        assert_eq!(state(&sandbox, &id).await, "completed");
+    }
+    prove(sandbox, load, lost_at).await;
+}
+
+/// Loses the home region under load; returns when.
+async fn lose() -> (Sandbox, Load, u64) {
+    let sandbox = start(Sandbox::builder()).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    acknowledge(&load, 200).await;
+    let lost_at = sandbox
+        .region(HOME)
+        .unwrap()
+        .lose(LostStore::Renamed)
+        .unwrap();
+    (sandbox, load, lost_at)
+}
+
+async fn prove(sandbox: Sandbox, load: Load, lost_at: u64) {
     moved_once(&sandbox).await;
     acknowledge_after(&load, lost_at).await;
     let record = load.stop().await.unwrap();

@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod daemon;
+mod disk_full;
 mod executions;
 mod faults;
 mod killed_failover;

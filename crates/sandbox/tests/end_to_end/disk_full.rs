@@ -1,0 +1,105 @@
+//! The disk of the recovery region's store is full for a while: nothing is damaged, and the log catches up.
+
+use std::path::Path;
+use std::process::Command;
+
+use dr_sandbox::{HOME, LostStore, RECOVERY, Sandbox};
+
+use crate::support::{
+    acknowledge, acknowledge_after, ask_lsn, backup, dr, dr_json, end, fail_over, judged,
+    lost_before, now_us, start, stored, until,
+};
+
+/// Set in a copy of this program that has mounts of its own, which end with it.
+const APART: &str = "DR_TEST_OWN_MOUNTS";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_catches_up_when_there_is_room_again() {
+    if std::env::var_os(APART).is_none() {
+        run_apart("disk_full::the_log_catches_up_when_there_is_room_again");
+        return;
+    }
+    let sandbox = start(Sandbox::builder().daemons(false)).await;
+    let recovery = sandbox.region(RECOVERY).unwrap();
+    let store = recovery.place().store();
+    mount(&sandbox, &store);
+    recovery.start_daemon().await.unwrap();
+    sandbox.region(HOME).unwrap().start_daemon().await.unwrap();
+    let load = sandbox.load(Default::default()).unwrap();
+    backup(&sandbox, RECOVERY).await;
+    acknowledge(&load, 100).await;
+
+    let filler = store.join("filler");
+    std::io::copy(
+        &mut std::io::repeat(0),
+        &mut std::fs::File::create(&filler).unwrap(),
+    )
+    .unwrap_err();
+    until("a daemon that says so", async || {
+        let status = dr_json(&sandbox, &["status", "--json"]).await;
+        let daemons = status["daemons"].as_array().unwrap();
+        let said = daemons
+            .iter()
+            .find(|daemon| daemon["region"] == RECOVERY)
+            .unwrap();
+        if said["status"] == "healthy" {
+            Err(said.to_string())
+        } else {
+            Ok(())
+        }
+    })
+    .await;
+    acknowledge(&load, 100).await;
+    let refused = dr(&sandbox, &["failover", "--to", RECOVERY, "--yes"]).await;
+    assert!(!refused.status.success(), "{refused:?}");
+    assert!(refused.stderr.contains("error:"), "{refused:?}");
+
+    std::fs::remove_file(&filler).unwrap();
+    let safe = now_us(&sandbox);
+    let written = ask_lsn(&sandbox, HOME, "select pg_current_wal_flush_lsn()")
+        .await
+        .unwrap();
+    stored(&sandbox, RECOVERY, written).await;
+    let lost_at = sandbox
+        .region(HOME)
+        .unwrap()
+        .lose(LostStore::Renamed)
+        .unwrap();
+    fail_over(&sandbox, &[]).await;
+    acknowledge_after(&load, lost_at).await;
+    let verdict = judged(&sandbox, RECOVERY, &load.stop().await.unwrap()).await;
+    assert_eq!(lost_before(&verdict, safe), 0, "{verdict:?}");
+    run(Command::new("umount").arg("--lazy").arg(&store));
+    end(sandbox);
+}
+
+/// Runs the named test once more where its mounts are nobody else's; says so if that is not allowed here.
+fn run_apart(test: &str) {
+    let may = Command::new("unshare").args(["--mount", "true"]).output();
+    if !may.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: a disk of its own needs the right to mount one");
+        return;
+    }
+    let mut again = Command::new("unshare");
+    again.arg("--mount").arg(std::env::current_exe().unwrap());
+    run(again
+        .args(["--exact", test, "--nocapture"])
+        .env(APART, "yes"));
+}
+
+/// Mounts a small disk that belongs to the sandbox's user.
+fn mount(sandbox: &Sandbox, at: &Path) {
+    let owner = sandbox.launcher().user();
+    let owner = owner.map_or(String::new(), |user| {
+        format!(",uid={},gid={}", user.uid, user.gid)
+    });
+    let options = format!("size=32m,mode=755{owner}");
+    run(Command::new("mount")
+        .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+        .arg(at));
+}
+
+fn run(command: &mut Command) {
+    let status = command.status().unwrap();
+    assert!(status.success(), "{command:?}: {status}");
+}
