@@ -73,11 +73,17 @@ impl Options {
     /// if none is listed.
     #[must_use]
     pub fn synchronous_standby_names(&self) -> String {
+        Self::standby_names_of(&self.sync)
+    }
+
+    /// Returns the value of `synchronous_standby_names` that makes commits wait for the stores of `regions`.
+    #[must_use]
+    pub fn standby_names_of(regions: &[RegionName]) -> String {
         // One region keeps PROTOCOL 5's form. With several, every one of them has to confirm.
-        match self.sync.len() {
+        match regions.len() {
             0 => String::new(),
             count => {
-                let names: Vec<String> = self.sync.iter().map(Self::receiver_name).collect();
+                let names: Vec<String> = regions.iter().map(Self::receiver_name).collect();
                 format!("FIRST {count} ({})", names.join(", "))
             }
         }

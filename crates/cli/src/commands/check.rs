@@ -4,6 +4,7 @@ mod clusters;
 mod findings;
 mod places;
 mod stores;
+mod synchronous;
 
 use std::path::Path;
 

@@ -114,6 +114,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         .hint("look at it with `--plan`, then add `--yes`"));
     }
     let found = plans(&setup, args, runbook, output).await?;
+    setup.identified(&args.to).await?;
     let several = found.len() > 1;
     if several && !args.plan {
         let names: Vec<_> = found

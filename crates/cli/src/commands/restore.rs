@@ -47,8 +47,8 @@ fn target(text: &str) -> std::result::Result<RestoreTarget, String> {
 
 pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<Exit> {
     let setup = Setup::load(config)?;
-    let store = setup.store(&args.region)?;
     let driver = setup.driver(&args.resource)?;
+    let store = setup.identified(&args.region).await?;
     let restore = driver.restore().ok_or_else(|| {
         let error = Error::new(ErrorKind::Unsupported, "restore", args.resource.to_string());
         CommandError::from(error.because(format!("kind `{}` cannot be restored", driver.kind())))

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use dr_config::{Config, Region, Workload};
 use dr_coordination::Actor;
+use dr_coordination::identity::read_identity;
 use dr_coordination::register::Register;
 use dr_local::{LocalHost, LocalSecrets};
 use dr_model::document::{Problem, Resolver, closest, one_of};
@@ -96,6 +97,14 @@ impl Setup {
             .get(region)
             .cloned()
             .ok_or_else(|| unknown("region", region.as_str(), self.stores.keys()))
+    }
+
+    /// Returns the store of a region once it has said that it is that region's: in another one,
+    /// nothing found and nothing missing means anything (PROTOCOL 4).
+    pub(crate) async fn identified(&self, region: &RegionName) -> Result<Arc<dyn ObjectStore>> {
+        let store = self.store(region)?;
+        read_identity(&*store, region).await?;
+        Ok(store)
     }
 
     /// Returns where references to secrets are resolved.

@@ -1,6 +1,8 @@
 //! `dr wal fetch`: 1 for what is proven not to exist, 255 for everything else, because PostgreSQL
 //! would take any code up to 125 for the end of the log (PROTOCOL 6, R12, R26).
 
+use dr_provider::store::IDENTITY_KEY;
+
 use crate::support::{Place, run};
 
 const SEGMENT: &str = "000000010000000000000003";
@@ -64,4 +66,46 @@ async fn a_file_that_is_proven_missing_is_1_although_no_secret_can_be_read() {
     std::fs::remove_dir_all(&store).unwrap();
     std::fs::create_dir(&store).unwrap();
     assert_eq!(fetch(&place, &[]), 255);
+}
+
+#[tokio::test]
+async fn what_another_store_does_not_have_proves_nothing() {
+    let place = Place::new();
+    place.initialise_stores().await;
+    place.open_first_epoch().await;
+    assert_eq!(fetch(&place, &[]), 1);
+    let identity = place.store("us-west-2").join(IDENTITY_KEY);
+    let own = std::fs::read(&identity).unwrap();
+    let another = std::fs::read(place.store("us-east-1").join(IDENTITY_KEY)).unwrap();
+    for wrong in [another.as_slice(), b"{"] {
+        std::fs::remove_file(&identity).unwrap();
+        std::fs::write(&identity, wrong).unwrap();
+        assert_eq!(fetch(&place, &[]), 255);
+        let restored = place.path().join("restored");
+        let restored = restored.to_str().unwrap();
+        let restore = [
+            "restore",
+            "orders/database",
+            "--in",
+            "us-west-2",
+            "--into",
+            restored,
+        ];
+        let ran = place.run(&restore);
+        assert!(ran.stderr.starts_with("error: cannot use store"), "{ran:?}");
+        let segment = place.path().join(SEGMENT);
+        let segment = segment.to_str().unwrap();
+        let ran = place.run(&[
+            "wal",
+            "push",
+            "orders/database",
+            segment,
+            "--in",
+            "us-west-2",
+        ]);
+        assert!(ran.stderr.starts_with("error: cannot use store"), "{ran:?}");
+    }
+    std::fs::remove_file(&identity).unwrap();
+    std::fs::write(&identity, own).unwrap();
+    assert_eq!(fetch(&place, &[]), 1);
 }

@@ -262,7 +262,14 @@ impl Wanted<'_> {
 fn put(destination: &Path, content: &[u8]) -> std::io::Result<()> {
     use std::io::Write as _;
 
-    match std::fs::metadata(destination) {
+    match std::fs::symlink_metadata(destination) {
+        // Renaming over it would put a file in the place of a device, or of a link to somewhere else.
+        Ok(there) if !there.is_file() => {
+            return Err(std::io::Error::other(format!(
+                "`{}` is there already, and not a regular file",
+                destination.display()
+            )));
+        }
         Ok(there) if there.len() > content.len() as u64 => {
             return Err(std::io::Error::other(format!(
                 "`{}` is there already, and longer",

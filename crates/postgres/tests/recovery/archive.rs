@@ -166,6 +166,20 @@ async fn a_tail_never_replaces_more_than_it_has() {
             .is_err()
     );
     assert_eq!(fs::metadata(&destination).unwrap().len(), (1 << 20) + 1);
+    // Nor what is no file: a link is not followed, and not replaced.
+    fs::remove_file(&destination).unwrap();
+    std::os::unix::fs::symlink("/dev/full", &destination).unwrap();
+    let fetched = site
+        .driver
+        .fetch_wal(&west, &segments[1], &destination, None)
+        .await;
+    assert!(fetched.is_err());
+    assert!(
+        fs::symlink_metadata(&destination)
+            .unwrap()
+            .file_type()
+            .is_symlink()
+    );
 }
 
 #[tokio::test]

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use dr_config::{Workload, sql};
-use dr_model::{RegionName, ResourceId, WorkloadName};
+use dr_coordination::register::EpochRecord;
+use dr_model::{RegionName, ResourceId, ResourceName, WorkloadName};
 use dr_postgres::{Options, StandbyPolicy};
 use dr_provider::driver::Query;
 use dr_provider::{Error, ErrorKind, Result};
 use futures::future::join_all;
 
 use super::findings::{Finding, Level};
+use super::synchronous;
 use crate::wiring::Setup;
 
 /// How long one query may take.
@@ -21,6 +23,9 @@ pub(super) async fn check(
     name: &WorkloadName,
     workload: &Workload,
 ) -> crate::error::Result<Vec<Finding>> {
+    // What the register says when it is asked and does not answer is told elsewhere.
+    let record = setup.register(name, workload).read().await;
+    let newest = record.as_ref().map(Option::as_ref).map_err(|_| ());
     let mut findings = Vec::new();
     for resource in workload.resources.keys() {
         let id = ResourceId {
@@ -35,17 +40,22 @@ pub(super) async fn check(
         let looks = options
             .instances
             .keys()
-            .map(|region| instance(&id, region, &options, query));
+            .map(|region| instance(&id, region, &options, newest, query));
         findings.extend(join_all(looks).await.into_iter().flatten());
     }
     Ok(findings)
 }
+
+/// The newest record, if there is one; an error if the register cannot be read.
+type Newest<'a> = std::result::Result<Option<&'a EpochRecord>, ()>;
 
 /// One instance, and what it answers.
 struct Server<'a> {
     subject: String,
     region: &'a RegionName,
     options: &'a Options,
+    newest: Newest<'a>,
+    resource: &'a ResourceName,
     query: &'a dyn Query,
 }
 
@@ -53,12 +63,15 @@ async fn instance(
     id: &ResourceId,
     region: &RegionName,
     options: &Options,
+    newest: Newest<'_>,
     query: &dyn Query,
 ) -> Vec<Finding> {
     let server = Server {
         subject: format!("{id} in {region}"),
         region,
         options,
+        newest,
+        resource: &id.resource,
         query,
     };
     // A region without a standby has no server to look at while it is not the primary.
@@ -197,25 +210,21 @@ impl Server<'_> {
         let names = self
             .text("select current_setting('synchronous_standby_names')")
             .await?;
-        let wanted = self.options.synchronous_standby_names();
-        let shown = |names: &str| {
-            if names.is_empty() {
-                "empty".to_owned()
-            } else {
-                format!("`{names}`")
-            }
-        };
-        findings.push(self.finding(
-            names == wanted,
-            format!(
-                "synchronous_standby_names is {}, and `sync` means {}",
-                shown(&names),
-                shown(&wanted)
+        findings.push(match self.newest {
+            Ok(record) => synchronous::judge(
+                &self.subject,
+                &names,
+                self.region,
+                self.resource,
+                &self.options.sync,
+                record,
             ),
-            format!(
-                "ALTER SYSTEM SET synchronous_standby_names = '{wanted}'; SELECT pg_reload_conf();"
+            Err(()) => Finding::new(
+                Level::Unknown,
+                self.subject.clone(),
+                "whether commits should wait is not known: the register cannot be read",
             ),
-        ));
+        });
         for region in self.options.instances.keys() {
             let slot = Options::receiver_name(region);
             let query = format!(

@@ -42,6 +42,9 @@ pub(crate) fn render(report: &Report, objectives: Objectives, style: Style) -> S
         for remedy in &stuck.remedy {
             line("do", style.paint(Tone::Strong, remedy));
         }
+    }
+    // One that runs is told so too: whoever ran it may have died, and taking it over stops them.
+    if matches!(report.state, State::Running | State::Stuck) {
         line("then", format!("dr execution resume {}", report.execution));
     }
     let came_up = matches!(
@@ -150,4 +153,48 @@ fn measured(value: Option<f64>, error: Option<f64>, objective: f64, style: Style
         (Tone::Good, "within")
     };
     style.paint(tone, &precise) + &format!(" ({word} the objective of {})", seconds(objective))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn rendered(state: &str) -> String {
+        let report = json!({
+            "execution": "20261121T093012Z-3f9a2c", "state": state, "reason": null,
+            "workload": "orders", "from": "east", "to": "west", "epoch": 2,
+            "unproven_epoch": false, "rung": "promote", "fence": "stopped",
+            "override_reason": null, "sealed": null,
+            "loss": { "estimate": null, "bound": { "kind": "zero" } }, "resources": {},
+            "started_at": "2026-11-21T09:30:12Z", "finished_at": null, "rta_seconds": null,
+            "rta_excludes": "detection", "rpa_seconds": null, "rpa_interval_seconds": null,
+            "unprotected_since": null, "stuck": null, "steps": [],
+        });
+        let report: Report = serde_json::from_value(report).unwrap();
+        let hour = Duration::from_secs(3600);
+        let objectives = Objectives {
+            rpo: hour,
+            rto: hour,
+        };
+        render(&report, objectives, Style::new(false))
+    }
+
+    #[test]
+    fn what_is_not_over_says_how_to_go_on() {
+        for (state, goes_on) in [
+            ("running", true),
+            ("stuck", true),
+            ("completed", false),
+            ("failed", false),
+            ("superseded", false),
+        ] {
+            let text = rendered(state);
+            let resume = text.contains("dr execution resume 20261121T093012Z-3f9a2c");
+            assert_eq!(resume, goes_on, "{text}");
+        }
+    }
 }

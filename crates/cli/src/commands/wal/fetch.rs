@@ -32,8 +32,8 @@ pub(crate) struct Args {
 
 pub(super) async fn run(args: &Args, config: &Path) -> Result<Exit> {
     let setup = Setup::load(config)?;
-    setup.region(&args.region)?;
     let driver = setup.postgres(&args.resource)?;
+    setup.identified(&args.region).await?;
     let written = driver
         .fetch_wal(&args.region, &args.name, &args.destination, args.through)
         .await?;

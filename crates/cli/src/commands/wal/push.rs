@@ -29,11 +29,9 @@ pub(crate) struct Args {
 
 pub(super) async fn run(args: &Args, config: &Path, output: &Output) -> Result<Exit> {
     let setup = Setup::load(config)?;
-    setup.region(&args.region)?;
-    let summary = setup
-        .postgres(&args.resource)?
-        .push_wal(&args.region, &args.path)
-        .await?;
+    let driver = setup.postgres(&args.resource)?;
+    setup.identified(&args.region).await?;
+    let summary = driver.push_wal(&args.region, &args.path).await?;
     if output.json {
         output.json(&json!({ "summary": summary }))?;
     } else {
