@@ -20,7 +20,11 @@ pub(super) async fn ship(
 ) -> Result<()> {
     let task = format!("{} {resource}", ShipWal::NAME);
     // A daemon that cannot read the register starts no receiver (PROTOCOL 2).
-    if views.borrow_and_update().current().is_none() {
+    let epoch = views
+        .borrow_and_update()
+        .current()
+        .map(|record| record.epoch);
+    let Some(epoch) = epoch else {
         board.set(
             &task,
             Condition::Unknown("waiting for the register".to_owned()),
@@ -30,13 +34,20 @@ pub(super) async fn ship(
             () = stopped(&mut stop) => {}
         }
         return Ok(());
-    }
+    };
     let (sender, mut frontier) = watch::channel(Frontier::default());
     board.follow(resource.clone(), frontier.clone());
     let mut shipping = std::pin::pin!(stream.run(sender, stop));
     loop {
         tokio::select! {
             ended = &mut shipping => return ended,
+            // An old primary that writes nothing never makes its receiver meet the seal: the register has to tell it.
+            Ok(()) = views.changed() => {
+                let newest = views.borrow_and_update().current().map(|record| record.epoch);
+                if newest.is_some_and(|newest| newest != epoch) {
+                    return Ok(());
+                }
+            }
             Ok(()) = frontier.changed() => board.set(&task, condition(&frontier.borrow_and_update())),
         }
     }
