@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    check, completions, daemon, execution, failover, init, recovery_point, reference, restore,
+    check, completions, daemon, execution, failover, init, job, recovery_point, reference, restore,
     runbook, status, wal,
 };
 use crate::exit::Exit;
@@ -65,6 +65,8 @@ pub(crate) enum Command {
     Execution(execution::Command),
     #[command(subcommand)]
     Runbook(runbook::Command),
+    #[command(subcommand)]
+    Job(job::Command),
     #[command(subcommand)]
     RecoveryPoint(recovery_point::Command),
     Restore(restore::Args),

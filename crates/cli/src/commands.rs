@@ -6,6 +6,7 @@ pub(crate) mod daemon;
 pub(crate) mod execution;
 pub(crate) mod failover;
 pub(crate) mod init;
+pub(crate) mod job;
 pub(crate) mod recovery_point;
 pub(crate) mod reference;
 pub(crate) mod restore;
@@ -32,6 +33,7 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<Exit> {
         Command::Failover(args) => failover::run(&args, config, output).await,
         Command::Execution(command) => execution::run(&command, config, output).await,
         Command::Runbook(command) => runbook::run(&command, config, output).await,
+        Command::Job(command) => job::run(&command, config, output).await,
         Command::RecoveryPoint(command) => recovery_point::run(&command, config, output).await,
         Command::Restore(args) => restore::run(&args, config, output).await,
         Command::Wal(command) => wal::run(&command, config, output).await,

@@ -8,10 +8,14 @@ pub mod board;
 mod daemon;
 mod heartbeat;
 mod register_watch;
+mod roster;
 mod schedule;
+mod scheduled_job;
 mod ship;
 mod supervise;
 
 pub use board::{Board, Condition};
 pub use daemon::{Daemon, WorkloadSite};
 pub use register_watch::View;
+pub use roster::Roster;
+pub use scheduled_job::ScheduledJob;

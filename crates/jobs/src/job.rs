@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use dr_config::Place;
 use dr_coordination::register::EpochRecord;
 use dr_model::{Clock, RegionName, ResourceId};
-use dr_provider::{ObjectStore, ResourceDriver, Result};
+use dr_provider::{Error, ErrorKind, ObjectStore, ResourceDriver, Result};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
@@ -25,6 +26,39 @@ pub struct JobContext {
     pub record: EpochRecord,
     /// Where time comes from.
     pub clock: Arc<dyn Clock>,
+}
+
+impl JobContext {
+    /// Tells whether a place is the region under this epoch.
+    #[must_use]
+    pub fn is_at(&self, place: Place) -> bool {
+        match place {
+            Place::Primary => self.record.primary == self.region,
+            Place::Recovery => self.record.primary != self.region,
+            Place::All => true,
+        }
+    }
+
+    /// Says that a place is elsewhere under this epoch.
+    #[must_use]
+    pub fn elsewhere(&self, name: &str, place: Place) -> Error {
+        let place = match place {
+            Place::Primary => "the primary's region",
+            Place::Recovery => "the recovery regions",
+            Place::All => "every region",
+        };
+        let why = format!(
+            "its place is {place}, and in epoch {} {} is the primary",
+            self.record.epoch, self.record.primary
+        );
+        Error::new(
+            ErrorKind::Invalid,
+            "run",
+            format!("{name} {}", self.resource),
+        )
+        .because(why)
+        .with_hint("run it in the other region, with --region")
+    }
 }
 
 /// What a run left behind.

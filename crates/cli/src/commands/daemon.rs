@@ -1,5 +1,6 @@
 //! `dr daemon`.
 
+mod control;
 mod lock;
 mod metrics;
 mod source;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use dr_config::Schedule;
 use dr_jobs::engine::Daemon;
 use dr_model::RegionName;
+use dr_server::control::serve_control;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -19,7 +21,8 @@ use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::wiring::Setup;
-use lock::Lock;
+use control::DaemonControl;
+pub(crate) use lock::Lock;
 use source::DaemonSource;
 
 /// Run the daemon of a region
@@ -60,9 +63,17 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
                 "see what listens there, or change `regions.{region}.daemon.listen`"
             ))
         })?;
+    let control = Arc::new(DaemonControl::new(daemon.roster()));
+    let controlling = serve_control(&place.state_directory, control, stopped.clone())
+        .map_err(|error| CommandError::from_error(Exit::Failed, &error))?;
     tracing::info!(%region, %address, process = std::process::id(), "the daemon runs");
 
-    let mut work = std::pin::pin!(async { tokio::join!(daemon.run(stopped), serving).1 });
+    let mut work = std::pin::pin!(async {
+        let (_ended, served, controlled) = tokio::join!(daemon.run(stopped), serving, controlling);
+        served
+            .map_err(|error| CommandError::from_error(Exit::Failed, &error))
+            .and(controlled.map_err(|error| CommandError::from_error(Exit::Failed, &error)))
+    });
     tokio::select! {
         ended = &mut work => return failed_early(ended),
         name = signals.next() => tracing::info!(signal = name, "stopping"),
@@ -70,7 +81,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     // Every task holds a receiver, so somebody hears it.
     stop.send_replace(true);
     tokio::select! {
-        ended = &mut work => ended.map_err(|error| CommandError::from_error(Exit::Failed, &error))?,
+        ended = &mut work => ended?,
         name = signals.next() => {
             tracing::warn!(signal = name, "stopping at once");
             return Ok(Exit::Interrupted);
@@ -83,15 +94,13 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     Ok(Exit::Ok)
 }
 
-/// Tasks end only when they are told to, so this is the server's failure.
-fn failed_early(ended: std::result::Result<(), dr_server::Error>) -> Result<Exit> {
-    match ended {
-        Ok(()) => Err(CommandError::new(
-            Exit::Failed,
-            "the daemon stopped by itself",
-        )),
-        Err(error) => Err(CommandError::from_error(Exit::Failed, &error)),
-    }
+/// Tasks end only when they are told to, so this is a server's failure.
+fn failed_early(ended: Result<()>) -> Result<Exit> {
+    ended?;
+    Err(CommandError::new(
+        Exit::Failed,
+        "the daemon stopped by itself",
+    ))
 }
 
 /// Puts together what runs in this region: the workloads that have a place here, and their

@@ -5,19 +5,21 @@ use std::sync::Arc;
 
 use dr_config::Schedule;
 use dr_coordination::Actor;
-use dr_coordination::register::{EpochRecord, Register};
+use dr_coordination::register::Register;
 use dr_model::{Clock, RegionName, ResourceId, ResourceName, WorkloadName};
 use dr_provider::{ObjectStore, ResourceDriver};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
 use super::board::Board;
 use super::heartbeat::beat;
 use super::register_watch::{View, watch_register};
+use super::roster::Roster;
 use super::schedule::run_schedule;
+use super::scheduled_job::ScheduledJob;
 use super::ship::ship;
 use super::supervise::supervise;
-use crate::{JobContext, ShipWal, registry};
+use crate::{ShipWal, registry};
 
 /// A workload as the daemon serves it.
 #[derive(Clone, Debug)]
@@ -52,6 +54,7 @@ pub struct Daemon {
     schedules: Vec<Schedule>,
     clock: Arc<dyn Clock>,
     board: Arc<Board>,
+    roster: Arc<Roster>,
 }
 
 impl Daemon {
@@ -72,6 +75,7 @@ impl Daemon {
             schedules,
             clock,
             board: Arc::default(),
+            roster: Arc::default(),
         }
     }
 
@@ -79,6 +83,12 @@ impl Daemon {
     #[must_use]
     pub fn board(&self) -> Arc<Board> {
         Arc::clone(&self.board)
+    }
+
+    /// Returns the list of its scheduled jobs, which fills when it runs.
+    #[must_use]
+    pub fn roster(&self) -> Arc<Roster> {
+        Arc::clone(&self.roster)
     }
 
     /// Runs all tasks until `stop` turns true and each has come to a clean end.
@@ -181,27 +191,21 @@ impl Daemon {
                 tracing::error!(job = schedule.job, "no such job");
                 continue;
             };
-            let (schedule, region) = (schedule.clone(), self.identity.region.clone());
-            let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
+            let scheduled = Arc::new(ScheduledJob {
+                schedule: schedule.clone(),
+                job,
+                region: self.identity.region.clone(),
+                store: Arc::clone(&self.store),
+                driver,
+                clock: Arc::clone(&self.clock),
+                board: Arc::clone(&board),
+                views,
+                running: Mutex::new(()),
+            });
+            self.roster.add(Arc::clone(&scheduled));
             tasks.spawn(async move {
-                let context = |record: EpochRecord| JobContext {
-                    region: region.clone(),
-                    store: Arc::clone(&store),
-                    resource: resource.clone(),
-                    driver: Arc::clone(&driver),
-                    record,
-                    clock: Arc::clone(&clock),
-                };
-                let task = format!("{} {resource}", schedule.name);
-                supervise(&task, &board, stop.clone(), || {
-                    run_schedule(
-                        &schedule,
-                        &job,
-                        context,
-                        &board,
-                        views.clone(),
-                        stop.clone(),
-                    )
+                supervise(&scheduled.task(), &board, stop.clone(), || {
+                    run_schedule(&scheduled, stop.clone())
                 })
                 .await;
             });

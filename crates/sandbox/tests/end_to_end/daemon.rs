@@ -146,3 +146,49 @@ async fn recovery_points(sandbox: &Sandbox) -> usize {
     let listed = dr_json(sandbox, &words).await;
     listed["recovery_points"].as_array().unwrap().len()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_runs_when_it_is_asked_for() {
+    let sandbox = start(Sandbox::builder().standby(false)).await;
+    let home = sandbox.region(HOME).unwrap();
+    backup(&sandbox, HOME).await;
+    let before = home.backups();
+    assert_eq!(before.len(), 1, "{before:?}");
+
+    let at_home = ["job", "run", "snapshot", "--region", HOME, "--json"];
+    let asked = dr_json(&sandbox, &at_home).await;
+    let label = asked["detail"]["recovery_point"]["label"].as_str().unwrap();
+    let after = home.backups();
+    assert_eq!(after.len(), 2, "{after:?}");
+    assert!(after.iter().any(|backup| backup == label) && !before.contains(&label.to_owned()));
+
+    let elsewhere = dr(&sandbox, &["job", "run", "snapshot", "--region", RECOVERY]).await;
+    assert_eq!(elsewhere.status.code(), Some(64), "{}", elsewhere.stderr);
+    assert!(
+        elsewhere.stderr.contains("us-east-1 is the primary"),
+        "{}",
+        elsewhere.stderr
+    );
+    let stream = dr(&sandbox, &["job", "run", "wal", "--region", HOME]).await;
+    assert_eq!(stream.status.code(), Some(64), "{}", stream.stderr);
+    let unknown = dr(&sandbox, &["job", "run", "snapshto", "--region", HOME]).await;
+    assert_eq!(unknown.status.code(), Some(64), "{}", unknown.stderr);
+    assert!(
+        unknown.stderr.contains("did you mean `snapshot`"),
+        "{}",
+        unknown.stderr
+    );
+
+    // Without a daemon, the command does it itself.
+    let recovery = sandbox.region(RECOVERY).unwrap();
+    recovery.signal_daemon(Signal::KILL);
+    until("the end of the daemon", async || ended(&sandbox, RECOVERY)).await;
+    let copy = dr_json(
+        &sandbox,
+        &["job", "run", "copy", "--region", RECOVERY, "--json"],
+    )
+    .await;
+    assert!(copy["summary"].is_string(), "{copy}");
+    assert_eq!(recovery.backups().len(), 2);
+    end(sandbox);
+}

@@ -14,13 +14,13 @@ use crate::exit::Exit;
 
 /// The lock, held as long as this value lives.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(crate) struct Lock {
     _file: File,
 }
 
 impl Lock {
     /// Creates the state directory if need be and takes its lock, or says who holds it.
-    pub(super) fn take(directory: &Path, region: &RegionName) -> Result<Self> {
+    pub(crate) fn take(directory: &Path, region: &RegionName) -> Result<Self> {
         let path = directory.join("daemon.lock");
         let failed = |error: &std::io::Error| {
             let what = format!("cannot use the state directory `{}`", directory.display());
