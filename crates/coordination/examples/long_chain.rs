@@ -100,10 +100,11 @@ async fn time_all(path: &Path, end: Lsn) -> Vec<(&'static str, Vec<Duration>)> {
             .await,
         ),
         (
-            "`available`",
+            "`available`, the last 16 MiB",
             time(path, |store| async move {
-                let pieces = available(&*store, cluster, CHAIN.timeline, patience).await;
-                assert_eq!(pieces.unwrap().len(), 1);
+                let from = Lsn(end.0 - LAST_BYTES);
+                let held = available(&*store, cluster, CHAIN.timeline, from, end, patience).await;
+                assert_eq!(held.unwrap().len(), 1);
             })
             .await,
         ),

@@ -7,7 +7,8 @@
 //!
 //! - Writing: [`ChainWriter`]. Two writers of one chain write the same bytes or lose the create.
 //! - Ending: [`seal()`].
-//! - Looking: [`find_tail`], [`summarise`], [`chains`], [`available()`]. Listings are hints; what is returned rests on reads.
+//! - Looking: [`find_tail`], [`summarise`], [`chains`], [`available()`], [`prove`]. Listings are hints; what is returned rests on
+//!   reads.
 //! - Reading back: [`ChainReader`].
 //!
 //! Format: `docs/formats/chunk.md`.
@@ -15,8 +16,10 @@
 mod available;
 mod catalogue;
 mod chunk;
+mod coverage;
 mod envelope;
 mod error;
+mod follow;
 mod history;
 mod id;
 mod link;
@@ -32,7 +35,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use available::{Available, available};
+pub use available::{Available, available, bounds, prove};
 pub use catalogue::{chains, newest_chain};
 pub use chunk::{Chunk, ChunkHeader, Encoding, Facts, MAX_LOG_BYTES, Promise};
 pub use envelope::{decode, decode_header, encode};

@@ -105,6 +105,21 @@ impl SegmentSize {
     /// PostgreSQL's default, 16 MiB.
     pub const DEFAULT: Self = Self(16 << 20);
 
+    /// All sizes that there are, the usual one first.
+    pub const ALL: [Self; 11] = [
+        Self::DEFAULT,
+        Self(1 << 20),
+        Self(2 << 20),
+        Self(4 << 20),
+        Self(8 << 20),
+        Self(32 << 20),
+        Self(64 << 20),
+        Self(128 << 20),
+        Self(256 << 20),
+        Self(512 << 20),
+        Self(1 << 30),
+    ];
+
     /// Returns the size in bytes.
     #[must_use]
     pub fn bytes(self) -> u64 {

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dr_coordination::chain::{available, newest_chain, summarise};
+use dr_coordination::chain::{self, bounds, newest_chain, prove, summarise};
 use dr_coordination::register::EpochRecord;
-use dr_model::{RegionName, SystemIdentifier};
+use dr_model::{Lsn, RegionName, SystemIdentifier};
 use dr_provider::driver::{Facts, Instance, LogFacts, RegionFacts, Role};
-use dr_provider::error::chain;
+use dr_provider::error::chain as explain;
 use dr_provider::host::PathKind;
 use dr_provider::store::IDENTITY_KEY;
 use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result};
@@ -32,6 +32,12 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 /// How long a store that is there may take to say what it holds.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long proving that the log is whole may take: hundreds of thousands of chunks that nobody has merged take longer.
+const PROOF_LIMIT: Duration = Duration::from_secs(10);
+
+/// What a store holds, and which cluster's log from where on the newest usable recovery point needs.
+type Held = (LogFacts, Option<(SystemIdentifier, Lsn)>);
 
 impl PostgresDriver {
     /// Looks at the given regions, all at once.
@@ -94,14 +100,53 @@ impl PostgresDriver {
                 Err(self.failed("observe", "the cluster's system identifier is not known"))
             }
         };
+        let log = match log {
+            // Only a restore needs more than the tail, and a failover that promotes does not wait for more.
+            Ok(Some((facts, base))) if instance == Instance::Absent => {
+                self.prove_log(region, facts, base).await.map(Some)
+            }
+            log => log.map(|held| held.map(|(facts, _)| facts)),
+        };
         (
             identifier,
             RegionFacts {
                 instance,
-                log: log.map_err(|error| chain(&error)),
+                log: log.map_err(|error| explain(&error)),
                 detail,
             },
         )
+    }
+
+    /// Proves that the log from the newest usable recovery point to the tail is all there: older ones need more of it.
+    async fn prove_log(
+        &self,
+        region: &RegionName,
+        mut facts: LogFacts,
+        base: Option<(SystemIdentifier, Lsn)>,
+    ) -> Result<LogFacts> {
+        let Some((cluster, from)) = base.filter(|(_, from)| *from < facts.end) else {
+            return Ok(facts);
+        };
+        let (store, timeline, end) = (self.store(region)?, facts.timeline, facts.end);
+        match timeout(
+            PROOF_LIMIT,
+            prove(&**store, cluster, timeline, from, end, patience()),
+        )
+        .await
+        {
+            Ok(Ok(())) => facts.start = from,
+            Ok(Err(hole @ chain::Error::Hole { to, .. })) => {
+                facts.start = to;
+                facts.missing.push(hole.to_string());
+            }
+            Ok(Err(error)) => return Err(error.into()),
+            // The restore proves it again before it writes anything.
+            Err(_) => tracing::warn!(
+                %region, %from, %end,
+                "not proven within {} s that the log is whole", PROOF_LIMIT.as_secs()
+            ),
+        }
+        Ok(facts)
     }
 
     /// Reads what the region's store holds of the newest epoch's log, within bounds.
@@ -109,7 +154,7 @@ impl PostgresDriver {
         &self,
         region: &RegionName,
         cluster: SystemIdentifier,
-    ) -> Result<Option<LogFacts>> {
+    ) -> Result<Option<Held>> {
         let store = self.store(region)?;
         let silent = |limit: Duration| {
             Error::new(ErrorKind::Unavailable, "read store", store.location())
@@ -152,9 +197,11 @@ impl PostgresDriver {
             Err(error) => {
                 let instance = match self.state_by_host(region).await {
                     Ok(Some(instance)) => instance,
-                    Ok(None) => Instance::Unreachable { why: chain(&error) },
+                    Ok(None) => Instance::Unreachable {
+                        why: explain(&error),
+                    },
                     Err(other) => {
-                        let why = format!("{}; {}", chain(&error), chain(&other));
+                        let why = format!("{}; {}", explain(&error), explain(&other));
                         Instance::Unreachable { why }
                     }
                 };
@@ -181,7 +228,7 @@ impl PostgresDriver {
         &self,
         store: &Arc<dyn ObjectStore>,
         cluster: SystemIdentifier,
-    ) -> Result<Option<LogFacts>> {
+    ) -> Result<Option<Held>> {
         let Some(newest) = newest_chain(&**store, cluster).await? else {
             return Ok(None);
         };
@@ -189,19 +236,20 @@ impl PostgresDriver {
             return Ok(None);
         };
         // Earlier epochs of the same timeline continue it backwards.
-        let pieces = available(&**store, cluster, newest.timeline, patience()).await?;
-        let piece = pieces
-            .iter()
-            .find(|piece| piece.from <= summary.end && summary.end <= piece.to);
+        let outer = bounds(&**store, cluster, newest.timeline, patience()).await?;
         // A damaged manifest must not hide the good ones when they are needed most; `dr recovery-point list` names it.
         let bases = self.bases(store, cluster).await?;
         for (label, error) in &bases.unusable {
-            tracing::warn!(%label, "recovery point passed over: {}", chain(error));
+            tracing::warn!(%label, "recovery point passed over: {}", explain(error));
         }
-        Ok(Some(LogFacts {
+        let usable = bases.usable.iter().find(|base| {
+            base.source.timeline == newest.timeline && base.source.stop <= summary.end
+        });
+        let base = usable.map(|base| (cluster, base.log_start()));
+        let facts = LogFacts {
             epoch: newest.epoch,
             timeline: newest.timeline,
-            start: piece.map_or(summary.origin, |piece| piece.from),
+            start: outer.map_or(summary.origin, |outer| outer.from),
             end: summary.end,
             sealed: summary.seal.is_some(),
             primary_end: summary.primary_end.unwrap_or(summary.end),
@@ -212,8 +260,10 @@ impl PostgresDriver {
             promise: summary
                 .promise
                 .map(|promise| (promise.held, promise.checked_at)),
+            missing: Vec::new(),
             recovery_points: bases.usable.iter().map(Base::recovery_point).collect(),
-        }))
+        };
+        Ok(Some((facts, base)))
     }
 }
 

@@ -202,14 +202,18 @@ impl PostgresDriver {
             Err(why) => return Err(self.failed(operation, format!("the store of {region}: {why}"))),
         };
         let point = usable(held).ok_or_else(|| {
-            self.failed(
-                operation,
-                format!(
-                    "no recovery point in the store of {region} is complete before {}",
-                    held.end
-                ),
-            )
-            .with_hint("`dr recovery-point list` shows what each store holds")
+            let mut why = format!(
+                "no recovery point in the store of {region} is complete before {}",
+                held.end
+            );
+            if !held.missing.is_empty() {
+                why = format!(
+                    "{why} with all that follows it: {}",
+                    held.missing.join("; ")
+                );
+            }
+            self.failed(operation, why)
+                .with_hint("`dr recovery-point list` shows what each store holds")
         })?;
         let mut summary = format!("rebuild {directory} from recovery point {}", point.label);
         write!(summary, " ({} MiB)", point.database_bytes >> 20)

@@ -13,12 +13,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dr_model::RegionName;
+use dr_model::{Lsn, RegionName};
 use dr_provider::driver::{Proof, Restore, RestoreReport, RestoreRequest};
 use dr_provider::{Error, ErrorKind, Result};
 
 use crate::actions::Log;
 use crate::archive::Held;
+use crate::backup::Base;
 use crate::driver::PostgresDriver;
 
 use choose::Chosen;
@@ -33,7 +34,9 @@ impl Restore for PostgresDriver {
         let store = self.store(&request.region)?;
         let cluster = self.cluster_in(store, OPERATION).await?;
         let bases = self.bases(store, cluster).await?;
-        let held = Held::read(store, cluster).await?;
+        // What a recovery point needs begins where its log does.
+        let since = bases.usable.iter().map(Base::log_start).min();
+        let held = Held::read(store, cluster, since.unwrap_or(Lsn::INVALID)).await?;
         let (chosen, ending) = self.choose(store, bases, &held, &request.target).await?;
         self.write(&request.region, &request.directory, chosen, ending)
             .await
@@ -75,7 +78,7 @@ impl PostgresDriver {
                 ),
             );
         };
-        let held = Held::read(store, log.system_identifier).await?;
+        let held = Held::read(store, log.system_identifier, base.log_start()).await?;
         let chosen = choose::prove(base, &held, log.timeline)
             .and_then(|(base, reach)| match &reach.hole {
                 Some(hole) => Err(hole.to_string()),
@@ -155,7 +158,7 @@ impl PostgresDriver {
         &self,
         store: &Arc<dyn dr_provider::ObjectStore>,
         log: Log,
-    ) -> Result<Option<dr_model::Lsn>> {
+    ) -> Result<Option<Lsn>> {
         let chain = dr_coordination::chain::ChainId::from(log);
         let tail = dr_coordination::chain::find_tail(&**store, &chain, crate::register::patience());
         Ok(tail

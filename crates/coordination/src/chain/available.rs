@@ -1,10 +1,11 @@
-//! Which log of a timeline a store holds.
+//! Which log of a timeline a store holds, proven: every position by a link that was seen to follow the one before.
 
 use dr_model::{Lsn, SystemIdentifier, TimelineId};
 use dr_provider::ObjectStore;
 
 use super::catalogue::chains_of_timeline;
-use super::{ChainId, Error, Tail, find_tail};
+use super::coverage::coverage;
+use super::{Error, find_tail};
 use crate::operation::Patience;
 
 /// A piece of log that hangs together.
@@ -16,51 +17,64 @@ pub struct Available {
     pub to: Lsn,
 }
 
-/// Returns the pieces of a timeline's log that a store holds, in order; pieces that touch are joined.
+/// Returns which parts of a timeline's log from `from` to `to` a store holds, in order; parts that touch are joined.
 ///
-/// Costs a listing and a few reads an epoch. Rests on headers: [`ChainReader`](super::ChainReader) verifies the bytes.
+/// Nothing rests on what a header says about others: a chunk that was removed leaves a gap in the result. Costs a read of
+/// each chunk's header, many at once. Rests on headers: [`ChainReader`](super::ChainReader) verifies the bytes.
 pub async fn available(
     store: &dyn ObjectStore,
     system_identifier: SystemIdentifier,
     timeline: TimelineId,
+    from: Lsn,
+    to: Lsn,
     patience: Patience,
 ) -> Result<Vec<Available>, Error> {
-    let tails = tails(store, system_identifier, timeline, patience).await?;
-    let mut pieces: Vec<Available> = tails
-        .iter()
-        .map(|(_, tail)| Available {
-            from: tail.origin.start_lsn,
-            to: tail.end,
-        })
-        .filter(|piece| piece.from < piece.to)
-        .collect();
-    pieces.sort_unstable_by_key(|piece| (piece.from, piece.to));
-    let mut joined: Vec<Available> = Vec::new();
-    for piece in pieces {
-        match joined.last_mut() {
-            Some(last) if piece.from <= last.to => last.to = last.to.max(piece.to),
-            _ => joined.push(piece),
-        }
-    }
-    Ok(joined)
+    let covered = coverage(store, system_identifier, timeline, from, to, patience).await?;
+    Ok(covered.joined())
 }
 
-/// Returns all chains of a timeline with their tails, oldest epoch first.
-pub(crate) async fn tails(
+/// Returns the first position and the last of what a store has ever been given of a timeline's log; `None` if nothing.
+///
+/// Cheap, and no proof: between the two something may be missing.
+pub async fn bounds(
     store: &dyn ObjectStore,
     system_identifier: SystemIdentifier,
     timeline: TimelineId,
     patience: Patience,
-) -> Result<Vec<(ChainId, Tail)>, Error> {
+) -> Result<Option<Available>, Error> {
     let subject = || format!("cluster {system_identifier}, timeline {timeline}");
     let chains = chains_of_timeline(store, system_identifier, timeline)
         .await
         .map_err(|error| Error::store(subject(), error))?;
-    let mut tails = Vec::new();
+    let mut outer: Option<Available> = None;
     for chain in chains {
-        if let Some(tail) = find_tail(store, &chain, patience).await? {
-            tails.push((chain, tail));
+        let Some(tail) = find_tail(store, &chain, patience).await? else {
+            continue;
+        };
+        let (from, to) = (tail.origin.start_lsn, tail.end);
+        if from < to {
+            outer = Some(outer.map_or(Available { from, to }, |outer| Available {
+                from: outer.from.min(from),
+                to: outer.to.max(to),
+            }));
         }
     }
-    Ok(tails)
+    Ok(outer)
+}
+
+/// Proves that a store holds all of a timeline's log from `from` to `to`.
+///
+/// # Errors
+///
+/// [`Error::Hole`] with the first part that is missing; [`Error::Corrupt`] if what stands there is not readable.
+pub async fn prove(
+    store: &dyn ObjectStore,
+    system_identifier: SystemIdentifier,
+    timeline: TimelineId,
+    from: Lsn,
+    to: Lsn,
+    patience: Patience,
+) -> Result<(), Error> {
+    let covered = coverage(store, system_identifier, timeline, from, to, patience).await?;
+    covered.check(from, to)
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dr_coordination::chain::{self, Available, ChainReader, available, read_history};
+use dr_coordination::chain::{self, Available, ChainReader, bounds, read_history};
 use dr_model::{Lsn, RegionName, SegmentSize, SystemIdentifier, TimelineId};
 use dr_provider::store::IDENTITY_KEY;
 use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result};
@@ -98,12 +98,16 @@ impl Wanted<'_> {
         if let Some(bytes) = self.usual().await? {
             return Ok(Some(bytes));
         }
-        let pieces = available(&**self.store, self.cluster, self.timeline, patience()).await?;
-        let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else {
+        let bounds = bounds(&**self.store, self.cluster, self.timeline, patience()).await?;
+        let Some(Available {
+            from: first,
+            to: last,
+        }) = bounds
+        else {
             // What was pushed before a chain began is kept whole.
             return self.kept_whole().await;
         };
-        let size = self.segment_size(first.from).await?;
+        let size = self.segment_size(first).await?;
         let Some((_, start)) = size.parse_file_name(self.name) else {
             return Err(self.refuse(
                 ErrorKind::Invalid,
@@ -115,34 +119,34 @@ impl Wanted<'_> {
             return Ok(None);
         }
         let wanted = self.through.map_or(end, |through| through.min(end));
-        let holds = |piece: &&Available| piece.from <= start && start < piece.to;
-        match pieces.iter().find(holds) {
-            Some(piece) if wanted <= piece.to => {
-                let mut bytes = self.read(start, wanted).await?;
+        let missing = match self.open(start, wanted).await {
+            Ok(mut reader) => {
+                let mut bytes = reader.read_to_end().await?;
                 let whole = usize::try_from(size.bytes()).expect("a segment fits the memory");
                 bytes.resize(whole, 0);
                 self.check(&bytes)?;
                 if wanted < end {
                     self.refuse_to_replace(destination, start, size, &bytes)?;
                 }
-                Ok(Some(bytes))
+                return Ok(Some(bytes));
             }
-            _ if start < first.from => self.kept_whole().await,
-            found => {
-                let held = found.map_or(last.to, |piece| piece.to);
-                match self.through {
-                    Some(through) if held <= last.to && last.to < wanted => Err(self.refuse(
-                        ErrorKind::Corrupt,
-                        format!("the log ends at {}, and has to reach {through}", last.to),
-                    )),
-                    // The end of the log: there is no more of it, or not yet.
-                    _ if last.to < end && (start >= last.to || held == last.to) => Ok(None),
-                    _ => Err(self.refuse(
-                        ErrorKind::Corrupt,
-                        format!("the log has a hole from {} on", held.min(end)),
-                    )),
-                }
-            }
+            Err(chain::Error::Hole { from, .. }) => from,
+            Err(error) => return Err(error.into()),
+        };
+        if start < first {
+            return self.kept_whole().await;
+        }
+        match self.through {
+            Some(through) if last < wanted && last <= missing => Err(self.refuse(
+                ErrorKind::Corrupt,
+                format!("the log ends at {last}, and has to reach {through}"),
+            )),
+            // The end of the log: there is no more of it, or not yet.
+            None if last < end && last <= missing => Ok(None),
+            _ => Err(self.refuse(
+                ErrorKind::Corrupt,
+                format!("the log has a hole from {missing} on"),
+            )),
         }
     }
 
@@ -170,10 +174,6 @@ impl Wanted<'_> {
         ChainReader::open(store, self.cluster, self.timeline, from, to, patience()).await
     }
 
-    async fn read(&self, from: Lsn, to: Lsn) -> Result<Vec<u8>> {
-        Ok(self.open(from, to).await?.read_to_end().await?)
-    }
-
     async fn kept_whole(&self) -> Result<Option<Vec<u8>>> {
         if self.through.is_some() {
             // Where a recovery begins and ends was proven on the chains; nothing else belongs to it.
@@ -189,20 +189,36 @@ impl Wanted<'_> {
         }
     }
 
-    /// Learns how long the cluster's segments are from where the log begins.
-    async fn segment_size(&self, from: Lsn) -> Result<SegmentSize> {
-        let head = self
-            .read(from, from.advance(SEGMENT_HEADER_BYTES as u64))
-            .await?;
-        segment_size(&head, self.cluster).ok_or_else(|| {
+    /// Learns how long the cluster's segments are: from the head of the segment itself, else from where the log begins.
+    async fn segment_size(&self, first: Lsn) -> Result<SegmentSize> {
+        let named = SegmentSize::ALL.into_iter().filter_map(|size| {
+            let (_, start) = size.parse_file_name(self.name)?;
+            Some((size, start))
+        });
+        for (size, start) in named {
+            if self.size_at(start).await? == Some(size) {
+                return Ok(size);
+            }
+        }
+        self.size_at(first).await?.ok_or_else(|| {
             self.refuse(
                 ErrorKind::Corrupt,
                 format!(
-                    "the log at {from} does not begin as a segment of cluster {}",
+                    "the log at {first} does not begin as a segment of cluster {}",
                     self.cluster
                 ),
             )
         })
+    }
+
+    /// Reads the segment size from the head of a segment; `None` if the log there is not held, or is no such head.
+    async fn size_at(&self, start: Lsn) -> Result<Option<SegmentSize>> {
+        let end = start.advance(SEGMENT_HEADER_BYTES as u64);
+        match self.open(start, end).await {
+            Ok(mut reader) => Ok(segment_size(&reader.read_to_end().await?, self.cluster)),
+            Err(chain::Error::Hole { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn check(&self, bytes: &[u8]) -> Result<()> {

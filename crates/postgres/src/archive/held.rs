@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use dr_coordination::chain::{Available, ChainId, available, chains, read_history};
+use dr_coordination::chain::{Available, ChainId, available, bounds, chains, read_history};
 use dr_model::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
 use dr_provider::{Error, ErrorKind, ObjectStore, Result};
 
@@ -22,6 +22,8 @@ pub(crate) struct Held {
     location: String,
     /// Pieces that hang together, by timeline, each in order.
     pieces: BTreeMap<TimelineId, Vec<Available>>,
+    /// Where the log of each timeline ends, whatever is missing of it.
+    ends: BTreeMap<TimelineId, Lsn>,
     histories: BTreeMap<TimelineId, TimelineHistory>,
     /// The timelines of all chains, newest epoch first.
     newest: Vec<TimelineId>,
@@ -62,16 +64,19 @@ impl fmt::Display for Hole {
 }
 
 impl Held {
-    /// Looks at everything that the store holds of the cluster's log.
+    /// Looks at what the store holds of the cluster's log from `since` on, and proves it: every position by the object that
+    /// holds it.
     pub(crate) async fn read(
         store: &Arc<dyn ObjectStore>,
         cluster: SystemIdentifier,
+        since: Lsn,
     ) -> Result<Self> {
         let mut found: Vec<ChainId> = chains(&**store, cluster).await?;
         found.sort_unstable_by_key(|chain| std::cmp::Reverse((chain.epoch, chain.timeline)));
         let mut held = Self {
             location: store.location().to_owned(),
             pieces: BTreeMap::new(),
+            ends: BTreeMap::new(),
             histories: BTreeMap::new(),
             newest: Vec::new(),
         };
@@ -80,8 +85,14 @@ impl Held {
                 continue;
             }
             held.newest.push(timeline);
-            let pieces = available(&**store, cluster, timeline, patience()).await?;
-            held.pieces.insert(timeline, pieces);
+            if let Some(outer) = bounds(&**store, cluster, timeline, patience()).await? {
+                held.ends.insert(timeline, outer.to);
+                let (from, to) = (since.max(outer.from), outer.to);
+                if from < to {
+                    let pieces = available(&**store, cluster, timeline, from, to, patience());
+                    held.pieces.insert(timeline, pieces.await?);
+                }
+            }
             let history = match read_history(&**store, cluster, timeline).await? {
                 Some(content) => TimelineHistory::parse(timeline, &content).map_err(|error| {
                     Error::new(ErrorKind::Corrupt, OPERATION, cluster.to_string()).because(error)
@@ -104,8 +115,8 @@ impl Held {
                 .histories
                 .get(timeline)
                 .and_then(TimelineHistory::begin);
-            let last = self.pieces.get(timeline).and_then(|pieces| pieces.last());
-            last.is_some_and(|last| begin.is_none_or(|begin| begin < last.to))
+            let end = self.ends.get(timeline);
+            end.is_some_and(|end| begin.is_none_or(|begin| begin < *end))
         };
         self.newest.iter().copied().find(adds)
     }
@@ -156,7 +167,7 @@ impl Held {
         }
         let timeline = history.timeline();
         match self.piece_at(timeline, at) {
-            Ok(piece) if self.last_end(timeline) == Some(piece.to) => Reach {
+            Ok(piece) if self.ends.get(&timeline).is_some_and(|end| *end <= piece.to) => Reach {
                 timeline,
                 end: piece.to,
                 hole: None,
@@ -207,10 +218,6 @@ impl Held {
             .map(|piece| piece.from)
             .find(|from| *from > at)
     }
-
-    fn last_end(&self, timeline: TimelineId) -> Option<Lsn> {
-        self.pieces.get(&timeline)?.last().map(|piece| piece.to)
-    }
 }
 
 #[cfg(test)]
@@ -236,9 +243,11 @@ mod tests {
         let (first, second) = (TimelineId(1), TimelineId(2));
         let root = TimelineHistory::root(first);
         let child = root.child(second, fork(), "test");
+        let end = |pieces: &[(u64, u64)]| Lsn(pieces.last().unwrap().1);
         Held {
             location: "memory://test".to_owned(),
             pieces: BTreeMap::from([(first, pieces(one)), (second, pieces(two))]),
+            ends: BTreeMap::from([(first, end(one)), (second, end(two))]),
             histories: BTreeMap::from([(first, root), (second, child)]),
             newest: vec![second, first],
         }

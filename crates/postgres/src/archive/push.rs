@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dr_coordination::chain::{
     Available, ChainId, ChainReader, ChainWriter, Chunk, Facts, Options as ChainOptions, available,
-    write_history,
+    bounds, write_history,
 };
 use dr_model::{Lsn, RegionName, TimelineId};
 use dr_provider::{Error, ErrorKind, ObjectStore, Result};
@@ -155,15 +155,16 @@ impl PostgresDriver {
     ) -> Result<String> {
         let commits = commits(log, segment)?;
         for _ in 0..ATTEMPTS {
-            let pieces =
-                available(&**store, log.system_identifier, log.timeline, patience()).await?;
-            let holds =
-                |piece: &&Available| piece.from <= segment.start() && segment.start() <= piece.to;
-            let from = match pieces.iter().find(holds) {
-                Some(piece) => {
-                    let known = piece.to.min(segment.end());
+            let (start, end) = (segment.start(), segment.end());
+            let (cluster, timeline) = (log.system_identifier, log.timeline);
+            let outer = bounds(&**store, cluster, timeline, patience()).await?;
+            let held = available(&**store, cluster, timeline, start, end, patience()).await?;
+            let holds = |part: &&Available| part.from <= start && start <= part.to;
+            let from = match held.iter().find(holds) {
+                Some(part) => {
+                    let known = part.to.min(end);
                     compare(store, log, segment, known).await?;
-                    if known == segment.end() {
+                    if known == end {
                         return Ok(format!(
                             "{} is in {} already",
                             segment.name,
@@ -172,19 +173,13 @@ impl PostgresDriver {
                     }
                     known
                 }
-                None => match pieces.first() {
-                    None => segment.start(),
-                    Some(first) if segment.start() < first.from => {
-                        return keep_aside(store, log, segment, first.from).await;
+                None => match outer {
+                    None => start,
+                    Some(outer) if start < outer.from => {
+                        return keep_aside(store, log, segment, outer.from).await;
                     }
-                    Some(_) => {
-                        let before = pieces.iter().rev().find(|piece| piece.to < segment.start());
-                        return Err(gap(
-                            store,
-                            segment,
-                            before.map_or(Lsn::INVALID, |piece| piece.to),
-                        ));
-                    }
+                    Some(outer) if outer.to == start => start,
+                    Some(outer) => return Err(gap(store, segment, outer.to.min(start))),
                 },
             };
             let options = ChainOptions::new("archive_command", Arc::clone(&self.parts().clock));
@@ -194,7 +189,7 @@ impl PostgresDriver {
             if tail < from {
                 return Err(gap(store, segment, tail));
             }
-            if tail > from && pieces.is_empty() {
+            if tail > from && outer.is_none() {
                 // The chain has only just been begun, after this segment.
                 return keep_aside(store, log, segment, tail).await;
             }

@@ -27,7 +27,15 @@ impl PostgresDriver {
         let timeline = segment.info.timeline;
         let epoch = self.epoch_of(timeline).await?;
         let fork = self.fork_of(store, log, timeline, epoch).await?;
-        let pieces = available(&**store, log.system_identifier, timeline, patience()).await?;
+        let pieces = available(
+            &**store,
+            log.system_identifier,
+            timeline,
+            segment.start(),
+            segment.end(),
+            patience(),
+        )
+        .await?;
         let holds =
             |piece: &&Available| piece.from <= segment.start() && segment.start() < piece.to;
         let held = pieces

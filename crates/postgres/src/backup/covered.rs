@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dr_coordination::chain::{available, read_history};
+use dr_coordination::chain::{self, bounds, prove, read_history};
 use dr_model::RegionName;
 use dr_provider::{Error, ErrorKind, ObjectStore, Result};
 
@@ -27,20 +27,19 @@ impl PostgresDriver {
     ) -> Result<Option<String>> {
         let (cluster, timeline) = (source.system_identifier, source.timeline);
         let from = source.segment_bytes.start_of(source.start);
-        let pieces = available(&**store, cluster, timeline, patience()).await?;
-        let there = pieces
-            .iter()
-            .any(|piece| piece.from <= from && source.stop <= piece.to);
-        if !there {
-            let has = match pieces.last() {
-                None => "has none of it".to_owned(),
-                Some(last) => format!("has {} to {}", last.from, last.to),
-            };
-            return Ok(Some(format!(
-                "it needs the log of timeline {timeline} from {from} to {}, and {} {has}",
-                source.stop,
-                store.location()
-            )));
+        match prove(&**store, cluster, timeline, from, source.stop, patience()).await {
+            Ok(()) => {}
+            Err(hole @ chain::Error::Hole { .. }) => {
+                let hole = match bounds(&**store, cluster, timeline, patience()).await? {
+                    Some(_) => hole.to_string(),
+                    None => format!("{} has none of it", store.location()),
+                };
+                return Ok(Some(format!(
+                    "it needs the log of timeline {timeline} from {from} to {}, and {hole}",
+                    source.stop
+                )));
+            }
+            Err(error) => return Err(error.into()),
         }
         if timeline.0 > 1 && read_history(&**store, cluster, timeline).await?.is_none() {
             return Ok(Some(format!(

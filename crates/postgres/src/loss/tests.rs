@@ -19,6 +19,7 @@ fn log(primary_end: u64) -> LogFacts {
         timeline: TimelineId(1),
         start: Lsn(0),
         end: Lsn(1000),
+        missing: Vec::new(),
         sealed: false,
         primary_end: Lsn(primary_end),
         received_at: Some(at(100)),

@@ -61,6 +61,7 @@ fn facts(instance: Instance, points: Vec<RecoveryPoint>) -> Facts {
         timeline: TimelineId(1),
         start: Lsn(100),
         end: Lsn(1000),
+        missing: Vec::new(),
         sealed: false,
         primary_end: Lsn(1000),
         received_at: None,

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use dr_model::Epoch;
+use dr_model::{Epoch, Lsn};
 use dr_provider::driver::{
     Action, Backup as _, Fence, Proof, RecoveryPoint, Restore, RestoreReport, RestoreRequest,
     RestoreTarget, Undo,
@@ -132,6 +132,13 @@ async fn a_target_outside_the_log_is_refused_before_anything_is_written() {
 #[tokio::test]
 async fn a_hole_is_named_before_anything_is_written() {
     let (site, point) = protected(1).await;
+    // What follows says that all before it was there once.
+    for _ in 0..2 {
+        site.commit(10).await;
+        site.switch().await;
+        site.push(WEST).await;
+        site.push(EAST).await;
+    }
     let size = 1 << 20;
     let first = point.stop.0.next_multiple_of(size);
     let links: Vec<_> = walk(&site.place(WEST))
@@ -143,15 +150,13 @@ async fn a_hole_is_named_before_anything_is_written() {
     };
     fs::remove_file(link).unwrap();
     let place = site.place("recovered");
-    let error = restore(
-        &site,
-        WEST,
-        RestoreTarget::Time(site.primary.now().await),
-        &place,
-    )
-    .await
-    .unwrap_err();
-    assert!(!place.exists(), "{}", chain(&error));
+    let now = site.primary.now().await;
+    for target in [RestoreTarget::Latest, RestoreTarget::Time(now)] {
+        let error = restore(&site, WEST, target, &place).await.unwrap_err();
+        let named = format!("is missing from {} to ", Lsn(first));
+        assert!(chain(&error).contains(&named), "{}", chain(&error));
+        assert!(!place.exists(), "{}", chain(&error));
+    }
     // The other region's store is whole.
     recover(&site, EAST, RestoreTarget::Latest, "whole").await;
 }

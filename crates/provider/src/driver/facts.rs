@@ -54,9 +54,15 @@ pub struct LogFacts {
     /// Its timeline.
     pub timeline: TimelineId,
     /// Where it begins: nothing before this can be replayed from this store.
+    ///
+    /// Where the region has no instance, so that a restore would be what it takes, everything from here to `end` was seen to
+    /// be there; elsewhere it is what the chain says of itself.
     pub start: Lsn,
-    /// End of the contiguous part: everything from `start` to here is there.
+    /// Its end, the chain's tail.
     pub end: Lsn,
+    /// Log that is known to be missing, one line each: from where to where, on which timeline, in which store.
+    #[serde(default)]
+    pub missing: Vec<String>,
     /// Whether the chain is sealed.
     pub sealed: bool,
     /// The primary's WAL end as reported with the newest chunk.

@@ -343,6 +343,7 @@ impl Seen {
             timeline: TimelineId(1),
             start: Lsn(0x1000),
             end: Lsn(0x5000),
+            missing: Vec::new(),
             sealed: state.sealed,
             primary_end: Lsn(0x5100),
             received_at: Some(before_noon(1000)),

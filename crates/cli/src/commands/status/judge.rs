@@ -81,6 +81,9 @@ fn in_region(
             record.epoch
         ));
     }
+    if let Some(missing) = log.missing.first() {
+        return breach(format!("{what}: {missing}"));
+    }
     // Of another timeline, or older than the log in this store, a recovery point cannot be brought
     // up to the end.
     let usable = |timeline, start| timeline == log.timeline && start >= log.start;

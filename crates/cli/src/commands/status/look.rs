@@ -236,6 +236,7 @@ fn log(log: &LogFacts) -> LogView {
         timeline: log.timeline,
         start: log.start,
         end: log.end,
+        missing: log.missing.clone(),
         sealed: log.sealed,
         received_at: log.received_at,
         covered_at: log.covered_at,

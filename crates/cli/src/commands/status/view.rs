@@ -90,6 +90,8 @@ pub(super) struct LogView {
     pub(super) timeline: TimelineId,
     pub(super) start: Lsn,
     pub(super) end: Lsn,
+    /// Log that is known to be missing, one line each.
+    pub(super) missing: Vec<String>,
     pub(super) sealed: bool,
     pub(super) received_at: Option<Timestamp>,
     pub(super) covered_at: Option<Timestamp>,

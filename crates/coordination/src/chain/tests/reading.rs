@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use dr_model::{Lsn, TimelineId};
-use dr_provider::ObjectStore;
-use dr_provider::store::MemoryStore;
+use dr_provider::store::{MemoryStore, ObjectInfo};
+use dr_provider::{Key, ObjectStore};
 
 use super::{Boot, CLUSTER, ORIGIN, chain, chunk, log, options, request, write, writer};
 use crate::chain::{
     Available, ChainReader, ChainWriter, Error, Promise, available, chains, encode, find_tail,
-    newest_chain, read_history, seal, summarise, write_history,
+    newest_chain, prove, read_history, seal, summarise, write_history,
 };
 use crate::testing::{IMPATIENT, Scripted, at};
 
@@ -66,18 +67,32 @@ async fn epochs_of_one_timeline_follow_each_other() {
         from: ORIGIN,
         to: ORIGIN.advance(200),
     };
-    let pieces = available(&*store, CLUSTER, TimelineId(1), IMPATIENT)
-        .await
-        .unwrap();
+    let pieces = available(
+        &*store,
+        CLUSTER,
+        TimelineId(1),
+        Lsn::INVALID,
+        Lsn(u64::MAX),
+        IMPATIENT,
+    )
+    .await
+    .unwrap();
     assert_eq!(pieces, [all]);
 }
 
 #[tokio::test]
 async fn a_hole_is_refused_and_named() {
     let store = two_epochs(7).await;
-    let pieces = available(&*store, CLUSTER, TimelineId(1), IMPATIENT)
-        .await
-        .unwrap();
+    let pieces = available(
+        &*store,
+        CLUSTER,
+        TimelineId(1),
+        Lsn::INVALID,
+        Lsn(u64::MAX),
+        IMPATIENT,
+    )
+    .await
+    .unwrap();
     assert_eq!(pieces.len(), 2);
     for (asked, hole) in [
         ((0, 207), (150, 157)),
@@ -203,4 +218,132 @@ async fn a_history_file_is_written_once() {
         read_history(&*store, CLUSTER, two).await.unwrap().unwrap(),
         one
     );
+}
+
+/// Writes chunks of the given lengths as one that has several under way: each states where the chain ended four before.
+async fn fill_in_flight(store: &MemoryStore, lengths: &[u64]) -> Vec<Lsn> {
+    drop(super::writer(&Arc::new(MemoryStore::new("unused"))).await);
+    let mut starts = vec![ORIGIN];
+    for (number, length) in lengths.iter().enumerate() {
+        let at = starts[number];
+        let through = starts[number.saturating_sub(4)];
+        let body = encode(&chain(1), &chunk(at, *length), through, "west");
+        store.create(&chain(1).link_key(at), body).await.unwrap();
+        starts.push(at.advance(*length));
+    }
+    starts
+}
+
+async fn memory(lengths: &[u64]) -> (Arc<MemoryStore>, Vec<Lsn>) {
+    let store = Arc::new(MemoryStore::new("west"));
+    drop(super::writer(&store).await);
+    let starts = fill_in_flight(&store, lengths).await;
+    (store, starts)
+}
+
+#[tokio::test]
+async fn a_chunk_removed_behind_the_newest_is_named() {
+    let (store, starts) = memory(&[5; 3000]).await;
+    let (begin, end) = (starts[0], *starts.last().unwrap());
+    let timeline = TimelineId(1);
+    let all = available(&*store, CLUSTER, timeline, begin, end, IMPATIENT);
+    assert_eq!(
+        all.await.unwrap(),
+        [Available {
+            from: begin,
+            to: end
+        }]
+    );
+    for lost in [0, 1, 700, 2500, 2990] {
+        let key = chain(1).link_key(starts[lost]);
+        let body = store.get(&key).await.unwrap();
+        store.delete(&key).await.unwrap();
+        // The newest chunks still say that all was there.
+        let tail = find_tail(&*store, &chain(1), IMPATIENT).await.unwrap();
+        assert_eq!(tail.unwrap().end, end);
+        let held = available(&*store, CLUSTER, timeline, begin, end, IMPATIENT);
+        let held = held.await.unwrap();
+        let before = held.iter().find(|part| part.from == begin);
+        assert_eq!(
+            before.map_or(begin, |part| part.to),
+            starts[lost],
+            "{held:?}"
+        );
+        // Up to four that follow cannot be told from chunks that hang on nothing.
+        let last = held.last().unwrap();
+        assert!(starts[lost + 1..lost + 6].contains(&last.from), "{held:?}");
+        assert_eq!(last.to, end);
+        for from in [begin, starts[lost]] {
+            let reader =
+                ChainReader::open(store.clone(), CLUSTER, timeline, from, end, IMPATIENT).await;
+            match reader {
+                Err(Error::Hole { from, to, .. }) => {
+                    assert_eq!((from, to), (starts[lost], last.from));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let missing = prove(&*store, CLUSTER, timeline, last.from, end, IMPATIENT);
+        missing.await.unwrap();
+        store.create(&key, body).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_chunk_that_a_listing_hides_is_found_by_its_key() {
+    let (store, starts) = memory(&[5; 40]).await;
+    let hidden = Arc::new(Hiding {
+        inner: store,
+        hidden: chain(1).link_key(starts[20]),
+    });
+    let (begin, end) = (starts[0], starts[40]);
+    let reader = ChainReader::open(hidden, CLUSTER, TimelineId(1), begin, end, IMPATIENT);
+    let bytes = reader.await.unwrap().read_to_end().await.unwrap();
+    assert_eq!(bytes, log(begin, 200));
+}
+
+/// A store whose listings lack one object (R39).
+#[derive(Debug)]
+struct Hiding {
+    inner: Arc<MemoryStore>,
+    hidden: Key,
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for Hiding {
+    fn location(&self) -> &str {
+        self.inner.location()
+    }
+
+    async fn create(&self, key: &Key, body: Bytes) -> dr_provider::Result<()> {
+        self.inner.create(key, body).await
+    }
+
+    async fn get(&self, key: &Key) -> dr_provider::Result<Bytes> {
+        self.inner.get(key).await
+    }
+
+    async fn get_range(&self, key: &Key, offset: u64, length: u64) -> dr_provider::Result<Bytes> {
+        self.inner.get_range(key, offset, length).await
+    }
+
+    async fn head(&self, key: &Key) -> dr_provider::Result<ObjectInfo> {
+        self.inner.head(key).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> dr_provider::Result<Vec<ObjectInfo>> {
+        let mut listed = self.inner.list(prefix, after, limit + 1).await?;
+        listed.retain(|info| info.key != self.hidden);
+        listed.truncate(limit);
+        Ok(listed)
+    }
+
+    async fn delete(&self, key: &Key) -> dr_provider::Result<()> {
+        self.inner.delete(key).await
+    }
 }

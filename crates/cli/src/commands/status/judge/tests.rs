@@ -37,6 +37,7 @@ fn log() -> LogFacts {
         timeline: TimelineId(1),
         start: Lsn(100),
         end: Lsn(900),
+        missing: Vec::new(),
         sealed: false,
         primary_end: Lsn(900),
         received_at: Some(at(990)),
