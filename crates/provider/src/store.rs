@@ -9,7 +9,7 @@ use bytes::Bytes;
 pub use key::{InvalidKey, Key};
 pub use memory::MemoryStore;
 
-use crate::Result;
+use crate::{Error, ErrorKind, Result};
 
 /// The key of a store's identity object, written once when the store is initialised.
 pub const IDENTITY_KEY: &str = "identity.json";
@@ -21,6 +21,15 @@ pub struct ObjectInfo {
     pub key: Key,
     /// Its length in bytes.
     pub size_bytes: u64,
+}
+
+/// An object as another store of the same service can name it; nothing for anybody else to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopySource {
+    /// The service, such as a server's URL: only stores of one service copy from each other.
+    pub service: String,
+    /// The object, in that service's own terms.
+    pub object: String,
 }
 
 /// Objects under keys, written once and never changed.
@@ -67,6 +76,28 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
 
     /// Deletes an object; succeeds if it does not exist. Needs the right to prune, which a writer does not have.
     async fn delete(&self, key: &Key) -> Result<()>;
+
+    /// Returns what another store of the same service can copy the object by; `None` if there is no
+    /// such service. Looks at nothing.
+    fn copy_source(&self, _key: &Key) -> Option<CopySource> {
+        None
+    }
+
+    /// Creates the object as a copy that the service makes by itself, under the same rules as
+    /// [`create`](Self::create).
+    ///
+    /// That the copy is the object that was meant is **not** promised: the service's word for it is
+    /// no hash of ours. Whoever relies on it reads the copy back and compares (R38). Fails with
+    /// `Unsupported` where there is no such service, or the source is in another one; the caller
+    /// then moves the bytes.
+    async fn copy_from(&self, _source: &CopySource, key: &Key) -> Result<()> {
+        let subject = format!("{}/{key}", self.location());
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "copy object to",
+            subject,
+        ))
+    }
 }
 
 /// Lists everything under `prefix`, page by page.

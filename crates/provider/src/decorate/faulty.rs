@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::Operation;
-use crate::store::ObjectInfo;
+use crate::store::{CopySource, ObjectInfo};
 use crate::{Error, ErrorKind, Key, ObjectStore, Result};
 
 pub use random::Odds;
@@ -167,6 +167,15 @@ impl ObjectStore for Faulty {
     async fn delete(&self, key: &Key) -> Result<()> {
         let call = self.inner.delete(key);
         self.call(Operation::Delete, key.as_str(), call).await
+    }
+
+    fn copy_source(&self, key: &Key) -> Option<CopySource> {
+        self.inner.copy_source(key)
+    }
+
+    async fn copy_from(&self, source: &CopySource, key: &Key) -> Result<()> {
+        let call = self.inner.copy_from(source, key);
+        self.call(Operation::CopyFrom, key.as_str(), call).await
     }
 }
 

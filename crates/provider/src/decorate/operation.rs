@@ -17,13 +17,15 @@ pub enum Operation {
     List,
     /// `delete`.
     Delete,
+    /// `copy_from`.
+    CopyFrom,
 }
 
 impl Operation {
     /// Tells whether it changes the store, so that its outcome can be unknown.
     #[must_use]
     pub fn is_change(self) -> bool {
-        matches!(self, Self::Create | Self::Delete)
+        matches!(self, Self::Create | Self::Delete | Self::CopyFrom)
     }
 
     /// Returns the verb phrase used in errors.
@@ -35,6 +37,7 @@ impl Operation {
             Self::Head => "look at object",
             Self::List => "list objects",
             Self::Delete => "delete object",
+            Self::CopyFrom => "copy object to",
         }
     }
 }

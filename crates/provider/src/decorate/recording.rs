@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::Operation;
-use crate::store::ObjectInfo;
+use crate::store::{CopySource, ObjectInfo};
 use crate::{ErrorKind, Key, ObjectStore, Result};
 
 /// One call that has been answered.
@@ -123,5 +123,14 @@ impl ObjectStore for Recording {
     async fn delete(&self, key: &Key) -> Result<()> {
         let result = self.inner.delete(key).await;
         self.record(Operation::Delete, key.as_str(), result)
+    }
+
+    fn copy_source(&self, key: &Key) -> Option<CopySource> {
+        self.inner.copy_source(key)
+    }
+
+    async fn copy_from(&self, source: &CopySource, key: &Key) -> Result<()> {
+        let result = self.inner.copy_from(source, key).await;
+        self.record(Operation::CopyFrom, key.as_str(), result)
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::store::ObjectInfo;
+use crate::store::{CopySource, ObjectInfo};
 use crate::{Error, ErrorKind, Key, ObjectStore, Result};
 
 /// How often and how patiently to try.
@@ -149,6 +149,36 @@ impl ObjectStore for Retry {
 
     async fn delete(&self, key: &Key) -> Result<()> {
         self.repeat(|| self.inner.delete(key)).await
+    }
+
+    fn copy_source(&self, key: &Key) -> Option<CopySource> {
+        self.inner.copy_source(key)
+    }
+
+    async fn copy_from(&self, source: &CopySource, key: &Key) -> Result<()> {
+        let mut unknown = false;
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            let error = match self.inner.copy_from(source, key).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            unknown |= error.kind() == ErrorKind::Unknown;
+            match error.kind() {
+                // Ours or somebody else's: the caller compares it, as it does any copy.
+                ErrorKind::AlreadyExists if unknown => return Ok(()),
+                ErrorKind::Unavailable | ErrorKind::Unknown if tried < self.options.attempts => {
+                    self.wait(tried, &error).await;
+                }
+                kind if unknown && kind != ErrorKind::Unknown => {
+                    let subject = format!("{}/{key}", self.location());
+                    let unknown = Error::new(ErrorKind::Unknown, "copy object to", subject);
+                    return Err(unknown.because(error));
+                }
+                _ => return Err(error),
+            }
+        }
     }
 }
 

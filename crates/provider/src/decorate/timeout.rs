@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::Operation;
-use crate::store::ObjectInfo;
+use crate::store::{CopySource, ObjectInfo};
 use crate::{Error, ErrorKind, Key, ObjectStore, Result};
 
 /// Gives up on a call after a time: a read is then `Unavailable`, a change `Unknown`, because it
@@ -87,5 +87,14 @@ impl ObjectStore for Timeout {
     async fn delete(&self, key: &Key) -> Result<()> {
         let call = self.inner.delete(key);
         self.limited(Operation::Delete, key.as_str(), call).await
+    }
+
+    fn copy_source(&self, key: &Key) -> Option<CopySource> {
+        self.inner.copy_source(key)
+    }
+
+    async fn copy_from(&self, source: &CopySource, key: &Key) -> Result<()> {
+        let call = self.inner.copy_from(source, key);
+        self.limited(Operation::CopyFrom, key.as_str(), call).await
     }
 }

@@ -1,0 +1,76 @@
+//! `dr-s3-server`: the server as a process of its own, for benchmarks and the demo.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use dr_s3_testing::{Account, Options, Server};
+
+/// An S3 server in memory, with a latency of its own. Everything in it is gone when it ends.
+#[derive(Debug, Parser)]
+#[command(name = "dr-s3-server")]
+struct Args {
+    /// Where to listen; port 0 takes a free one, which is printed.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// A bucket that is there at once; may be repeated.
+    #[arg(long = "bucket", required = true)]
+    buckets: Vec<String>,
+    /// The id of the one pair of keys.
+    #[arg(long, env = "DR_S3_SERVER_KEY_ID", default_value = "test")]
+    access_key_id: String,
+    /// The secret of the one pair of keys.
+    #[arg(
+        long,
+        env = "DR_S3_SERVER_SECRET",
+        default_value = "secret",
+        hide_env_values = true
+    )]
+    secret_access_key: String,
+    /// How long each request is under way on average.
+    #[arg(long, default_value = "0ms", value_parser = humantime::parse_duration)]
+    latency: Duration,
+    /// By how much that differs at most, up or down, evenly.
+    #[arg(long, default_value = "0ms", value_parser = humantime::parse_duration)]
+    jitter: Duration,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let options = Options {
+        listen: args.listen,
+        accounts: vec![Account::new(args.access_key_id, args.secret_access_key)],
+        buckets: args.buckets,
+        latency: args.latency,
+        jitter: args.jitter,
+    };
+    match Server::start(options).await {
+        Ok(server) => {
+            say(&server.endpoint());
+            std::future::pending::<()>().await;
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(&format!(
+                "dr-s3-server: cannot listen on {}: {error}",
+                args.listen
+            ));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "the one line that whoever starts it waits for"
+)]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "a program without a log")]
+fn complain(text: &str) {
+    eprintln!("{text}");
+}
