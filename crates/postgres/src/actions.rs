@@ -19,6 +19,7 @@ use serde_json::Value;
 
 pub(crate) use stop_old_primary::processes;
 
+use crate::data_directory::Claimed;
 use crate::driver::PostgresDriver;
 
 /// What an action does, with its parameters: what stands in [`Action::parameters`].
@@ -26,7 +27,11 @@ use crate::driver::PostgresDriver;
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub(crate) enum Work {
     /// Prove that the old primary is stopped and will not come back writable.
-    StopOldPrimary { region: RegionName },
+    StopOldPrimary {
+        region: RegionName,
+        /// Whom the proof has to be about.
+        claimed: Claimed,
+    },
     /// Take the standby off its primary, so that what it has received stands still.
     DetachStandby { region: RegionName },
     /// Put into the store what the standby has received beyond it.
@@ -96,7 +101,9 @@ impl PostgresDriver {
     /// Does one action.
     pub(crate) async fn apply_action(&self, action: &Action, fence: &Fence) -> Result<Applied> {
         match Work::of(action)? {
-            Work::StopOldPrimary { region } => self.stop_old_primary(&region, fence).await,
+            Work::StopOldPrimary { region, claimed } => {
+                self.stop_old_primary(&region, claimed, fence).await
+            }
             Work::DetachStandby { region } => self.detach_standby(&region, fence).await,
             Work::ArchiveSurplus { region, log } => self.archive_surplus(&region, log, fence).await,
             Work::SealLog { region, log } => self.seal_log(&region, log, fence).await,
@@ -113,7 +120,9 @@ impl PostgresDriver {
     /// Looks whether one action has been done.
     pub(crate) async fn verify_action(&self, action: &Action, fence: &Fence) -> Result<Verified> {
         let looked = match Work::of(action)? {
-            Work::StopOldPrimary { region } => self.is_old_primary_stopped(&region).await,
+            Work::StopOldPrimary { region, claimed } => {
+                self.is_old_primary_stopped(&region, claimed).await
+            }
             Work::DetachStandby { region } => self.is_standby_detached(&region).await,
             Work::ArchiveSurplus { region, log } => self.is_surplus_archived(&region, log).await,
             Work::SealLog { region, log } => self.is_log_sealed(&region, log, fence).await,

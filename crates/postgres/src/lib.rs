@@ -6,6 +6,7 @@
 mod actions;
 mod archive;
 mod backup;
+mod data_directory;
 mod driver;
 mod heartbeat;
 mod instance;

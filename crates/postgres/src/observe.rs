@@ -2,6 +2,7 @@
 //! log through the stores. What cannot be seen is a fact of its own.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +15,13 @@ use dr_provider::host::PathKind;
 use dr_provider::store::IDENTITY_KEY;
 use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result};
 use futures::future::join_all;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use crate::actions::processes;
 use crate::backup::Base;
+use crate::data_directory::{Claimed, DataDirectory};
 use crate::driver::PostgresDriver;
 use crate::register::patience;
 
@@ -39,6 +41,19 @@ const PROOF_LIMIT: Duration = Duration::from_secs(10);
 /// What a store holds, and which cluster's log from where on the newest usable recovery point needs.
 type Held = (LogFacts, Option<(SystemIdentifier, Lsn)>);
 
+/// What stands in [`RegionFacts::detail`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Detail {
+    /// The host of the instance.
+    host: String,
+    /// Its data directory as configured.
+    data_directory: PathBuf,
+    /// What the directory says about itself, or why that cannot be told.
+    pub(crate) directory: std::result::Result<DataDirectory, String>,
+    /// What the primary of the newest epoch writes; `None` if no record of an epoch could be read.
+    pub(crate) claimed: Option<Claimed>,
+}
+
 impl PostgresDriver {
     /// Looks at the given regions, all at once.
     pub(crate) async fn observe_regions(&self, regions: &[RegionName]) -> Facts {
@@ -52,7 +67,11 @@ impl PostgresDriver {
         .await;
         let mut facts = Facts {
             observed_at,
-            system_identifier: claimed.get().copied().flatten(),
+            system_identifier: claimed
+                .get()
+                .copied()
+                .flatten()
+                .map(|c| c.system_identifier),
             regions: BTreeMap::new(),
         };
         for (region, (identifier, region_facts)) in regions.iter().zip(seen) {
@@ -62,14 +81,16 @@ impl PostgresDriver {
         facts
     }
 
-    /// Returns the cluster that the workload's epochs are about; copies of its records will do where the register does
-    /// not answer, because a cluster's identity never changes.
-    async fn claimed_cluster(&self) -> Option<SystemIdentifier> {
+    /// Returns the cluster that the workload's epochs are about, and its timeline in the newest; copies of its records
+    /// will do where the register does not answer, because a cluster's identity never changes, and a copy that is behind
+    /// names a timeline on which nobody will be found.
+    async fn claimed(&self) -> Option<Claimed> {
         let of = |record: EpochRecord| {
-            record
-                .clusters
-                .get(&self.resource().resource)
-                .map(|claim| claim.system_identifier)
+            let claim = record.clusters.get(&self.resource().resource)?;
+            Some(Claimed {
+                system_identifier: claim.system_identifier,
+                timeline: claim.timeline,
+            })
         };
         if let Ok(Ok(record)) = timeout(SIGN_OF_LIFE, self.read_register("observe")).await {
             return of(record);
@@ -77,28 +98,39 @@ impl PostgresDriver {
         let views = timeout(LOOK_LIMIT, self.parts().register.read_copies())
             .await
             .ok()?;
-        views
+        let newest = views
             .into_iter()
-            .find_map(|view| of(view.newest.ok().flatten()?))
+            .filter_map(|view| view.newest.ok().flatten());
+        of(newest.max_by_key(|record| record.epoch)?)
     }
 
     async fn observe_region(
         &self,
         region: &RegionName,
-        claimed: &OnceCell<Option<SystemIdentifier>>,
+        claimed: &OnceCell<Option<Claimed>>,
     ) -> (Option<SystemIdentifier>, RegionFacts) {
         let claimed_log = async {
-            let cluster = (*claimed.get_or_init(|| self.claimed_cluster()).await)?;
-            Some(self.observe_log(region, cluster).await)
+            let claimed = (*claimed.get_or_init(|| self.claimed()).await)?;
+            let log = self.observe_log(region, claimed.system_identifier).await;
+            Some((claimed, log))
         };
-        let ((identifier, instance, detail), log) =
-            tokio::join!(self.observe_instance(region), claimed_log);
+        let (seen, directory, log) = tokio::join!(
+            self.observe_instance(region),
+            self.observe_directory(region),
+            claimed_log
+        );
+        let (identifier, instance) = seen;
+        let (claimed, log) = log.unzip();
         let log = match (log, identifier) {
             (Some(log), _) => log,
             (None, Some(cluster)) => self.observe_log(region, cluster).await,
             (None, None) => {
                 Err(self.failed("observe", "the cluster's system identifier is not known"))
             }
+        };
+        let (identifier, instance) = match claimed {
+            Some(claimed) => own(claimed, identifier, instance, directory.as_ref()),
+            None => (identifier, instance),
         };
         let log = match log {
             // Only a restore needs more than the tail, and a failover that promotes does not wait for more.
@@ -107,12 +139,19 @@ impl PostgresDriver {
             }
             log => log.map(|held| held.map(|(facts, _)| facts)),
         };
+        let detail = self.instance_options(region).ok().map(|options| Detail {
+            host: options.host.clone(),
+            data_directory: options.data_directory.clone(),
+            directory,
+            claimed,
+        });
         (
             identifier,
             RegionFacts {
                 instance,
                 log: log.map_err(|error| explain(&error)),
-                detail,
+                detail: serde_json::to_value(detail)
+                    .expect("names, paths and numbers always have a JSON form"),
             },
         )
     }
@@ -149,6 +188,18 @@ impl PostgresDriver {
         Ok(facts)
     }
 
+    async fn observe_directory(
+        &self,
+        region: &RegionName,
+    ) -> std::result::Result<DataDirectory, String> {
+        let look = async {
+            let directory = &self.instance_options(region)?.data_directory;
+            let host = self.host(region)?;
+            DataDirectory::look(&**host, &self.parts().binaries, directory).await
+        };
+        look.await.map_err(|error| explain(&error))
+    }
+
     /// Reads what the region's store holds of the newest epoch's log, within bounds.
     async fn observe_log(
         &self,
@@ -168,14 +219,10 @@ impl PostgresDriver {
             .map_err(|_| silent(LOOK_LIMIT))?
     }
 
-    async fn observe_instance(
-        &self,
-        region: &RegionName,
-    ) -> (Option<SystemIdentifier>, Instance, Value) {
-        let Ok(options) = self.instance_options(region) else {
-            return (None, Instance::NotConfigured, Value::Null);
-        };
-        let detail = json!({ "host": options.host, "data_directory": options.data_directory });
+    async fn observe_instance(&self, region: &RegionName) -> (Option<SystemIdentifier>, Instance) {
+        if self.instance_options(region).is_err() {
+            return (None, Instance::NotConfigured);
+        }
         let looked = async {
             let mut connection = self.connect(region).await?;
             connection.position().await
@@ -192,7 +239,7 @@ impl PostgresDriver {
                     position: position.position,
                     replayed: position.replayed,
                 };
-                (Some(position.system_identifier), instance, detail)
+                (Some(position.system_identifier), instance)
             }
             Err(error) => {
                 let instance = match self.state_by_host(region).await {
@@ -205,7 +252,7 @@ impl PostgresDriver {
                         Instance::Unreachable { why }
                     }
                 };
-                (None, instance, detail)
+                (None, instance)
             }
         }
     }
@@ -264,6 +311,31 @@ impl PostgresDriver {
             recovery_points: bases.usable.iter().map(Base::recovery_point).collect(),
         };
         Ok(Some((facts, base)))
+    }
+}
+
+/// Takes what stands in the place of the resource's instance and is not of its cluster for what it is: a stranger, which
+/// says nothing of the instance, least of all that it has stopped.
+fn own(
+    claimed: Claimed,
+    identifier: Option<SystemIdentifier>,
+    instance: Instance,
+    directory: std::result::Result<&DataDirectory, &String>,
+) -> (Option<SystemIdentifier>, Instance) {
+    let expected = claimed.system_identifier;
+    let stranger = |why: String| (None, Instance::Unreachable { why });
+    match (&instance, identifier, directory) {
+        (Instance::Running { .. }, Some(found), _) if found != expected => stranger(format!(
+            "another cluster answers there: its system identifier is {found}, not {expected}"
+        )),
+        (Instance::Stopped, _, Ok(found)) if found.system_identifier != expected => {
+            stranger(format!(
+                "its data directory is of another cluster: its system identifier is {}, not {expected}",
+                found.system_identifier
+            ))
+        }
+        (Instance::Stopped, _, Err(why)) => stranger(why.clone()),
+        _ => (identifier, instance),
     }
 }
 

@@ -10,7 +10,9 @@ use dr_provider::driver::{
 use dr_provider::{Error, ErrorKind, Result};
 
 use crate::actions::{Log, Work};
+use crate::data_directory::Claimed;
 use crate::driver::PostgresDriver;
+use crate::observe::Detail;
 
 /// What stands in an [`Action`] beside its parameters.
 struct Shown {
@@ -34,21 +36,10 @@ impl PostgresDriver {
 
     fn plan_fence(&self, region: &RegionName, facts: &Facts) -> Result<Vec<Action>> {
         let instance = self.instance_options(region)?;
-        let current = match facts.regions.get(region).map(|seen| &seen.instance) {
-            Some(Instance::Running {
-                role: Role::Primary,
-                ..
-            }) => "a running primary",
-            Some(Instance::Running {
-                role: Role::Standby,
-                ..
-            }) => "a running standby",
-            Some(Instance::Stopped) => "stopped",
-            Some(Instance::Absent) => "no data directory",
-            _ => "unknown",
-        };
+        let seen = self.seen(region, facts, "plan the fence of")?;
+        let (current, claimed) = self.to_be_fenced(region, seen)?;
         Ok(vec![self.action(
-            Work::StopOldPrimary { region: region.clone() },
+            Work::StopOldPrimary { region: region.clone(), claimed },
             region,
             Shown {
                 summary: format!(
@@ -61,6 +52,61 @@ impl PostgresDriver {
                 undo: Undo::Reversible("remove standby.signal and start the server, in a new epoch".to_owned()),
             },
         )])
+    }
+
+    /// Returns what runs in the region being left and whom a proof has to be about; fails if what was seen there is not
+    /// the primary of the epoch, so that stopping it would prove nothing.
+    fn to_be_fenced(
+        &self,
+        region: &RegionName,
+        seen: &RegionFacts,
+    ) -> Result<(&'static str, Claimed)> {
+        let refuse = |why: String| Err(self.failed("plan the fence of", why));
+        let Ok(Some(detail)) = serde_json::from_value::<Option<Detail>>(seen.detail.clone()) else {
+            return refuse(format!(
+                "nothing is known of its data directory in {region}"
+            ));
+        };
+        let Some(claimed) = detail.claimed else {
+            return refuse("no record of an epoch says which cluster it is".to_owned());
+        };
+        let is_not = match &detail.directory {
+            Ok(directory) => directory.is_not(claimed),
+            Err(why) => Some(why.clone()),
+        };
+        let current = match &seen.instance {
+            // Whether it can be told when it is tried is seen then.
+            Instance::Unreachable { .. } => return Ok(("unknown", claimed)),
+            Instance::NotConfigured => {
+                return refuse(format!("no instance is configured in {region}"));
+            }
+            Instance::Absent => {
+                return refuse(is_not.unwrap_or_else(|| "its data directory is empty".to_owned()));
+            }
+            Instance::Running {
+                role: Role::Primary,
+                timeline,
+                ..
+            } if *timeline != claimed.timeline => {
+                return refuse(format!(
+                    "the primary in {region} is on timeline {timeline}, that of this epoch writes timeline {}",
+                    claimed.timeline
+                ));
+            }
+            Instance::Running {
+                role: Role::Primary,
+                ..
+            } => "a running primary",
+            Instance::Running {
+                role: Role::Standby,
+                ..
+            } => "a running standby",
+            Instance::Stopped => "stopped",
+        };
+        match is_not {
+            Some(why) => refuse(why),
+            None => Ok((current, claimed)),
+        }
     }
 
     fn plan_seal(&self, region: &RegionName, ended: Epoch, facts: &Facts) -> Result<Vec<Action>> {

@@ -1,6 +1,9 @@
 //! Proving that the old primary is stopped: the fence `stopped` (PROTOCOL 7).
 //!
-//! `standby.signal` is left in the data directory *before* anything else, so that whatever starts the server again, an
+//! The directory is first proven to be the old primary's, by the control file in it: cluster, timeline, and that it was
+//! not a standby. Stopping anything else would prove nothing, and may stop what is needed.
+//!
+//! `standby.signal` is left in the data directory *before* anything is stopped, so that whatever starts the server again, an
 //! init system or a person, starts a standby. Then the postmaster is stopped if it runs, and every process that has the
 //! data directory as its working directory is looked for: a backend can outlive a killed postmaster for a moment and
 //! acknowledge one more commit. Only their absence is proof.
@@ -12,10 +15,18 @@ use std::time::Duration;
 
 use dr_model::RegionName;
 use dr_provider::driver::{Applied, Evidence, Fence, Fenced, StopProof, Verified};
-use dr_provider::host::{Command, PathKind};
+use dr_provider::error::chain;
+use dr_provider::host::Command;
 use dr_provider::{Error, ErrorKind, Host, Result};
 
+use crate::data_directory::{Claimed, DataDirectory, Postmaster, real_path};
 use crate::driver::PostgresDriver;
+use crate::options::InstanceOptions;
+
+const OPERATION: &str = "stop the old primary of";
+
+/// How long a server that should be gone may take to answer: it is on the host itself.
+const ANSWER_LIMIT: Duration = Duration::from_millis(200);
 
 /// How long one command on the old primary's host may take; the step as a whole is bounded by its runbook.
 const COMMAND_LIMIT: Duration = Duration::from_millis(1500);
@@ -24,46 +35,28 @@ impl PostgresDriver {
     pub(super) async fn stop_old_primary(
         &self,
         region: &RegionName,
+        claimed: Claimed,
         fence: &Fence,
     ) -> Result<Applied> {
         let instance = self.instance_options(region)?;
         let host = self.host(region)?;
         let directory = &instance.data_directory;
-        let operation = "stop the old primary of";
         host.admit(&fence.workload, fence.epoch).await?;
-        if matches!(
-            host.kind(directory).await?,
-            PathKind::Missing | PathKind::EmptyDirectory
-        ) {
-            // An unmounted volume looks like this too, with the server still running on it.
-            return Err(self.failed(
-                operation,
-                format!(
-                    "there is no data directory at `{}` on {}",
-                    directory.display(),
-                    host.name()
-                ),
-            ));
-        }
-        host.write(&directory.join("standby.signal"), b"").await?;
-        if !processes(&**host, directory).await?.is_empty() {
-            let command = match &instance.stop {
-                Some(argv) => Command::new(argv.iter().cloned()),
-                None => Command::new([
-                    self.parts().binaries.join("pg_ctl").display().to_string(),
-                    "stop".to_owned(),
-                    "--pgdata".to_owned(),
-                    directory.display().to_string(),
-                    "--mode=immediate".to_owned(),
-                    "--timeout=1".to_owned(),
-                ]),
-            };
+        self.identify(region, claimed).await?;
+        let mark = claimed.mark();
+        host.write(&directory.join("standby.signal"), mark.as_bytes())
+            .await?;
+        for command in self.ways_to_stop(instance) {
+            if processes(&**host, directory).await?.is_empty() {
+                break;
+            }
+            // What it says counts for nothing: only that nobody is left does.
             host.run(&command, COMMAND_LIMIT).await?;
         }
         let left = processes(&**host, directory).await?;
         if !left.is_empty() {
             return Err(self.failed(
-                operation,
+                OPERATION,
                 format!(
                     "processes {} still run in `{}` on {}",
                     left.join(", "),
@@ -72,28 +65,114 @@ impl PostgresDriver {
                 ),
             ));
         }
+        self.nobody_answers(region, claimed).await?;
         Ok(self.stopped(region, &**host))
     }
 
-    pub(super) async fn is_old_primary_stopped(&self, region: &RegionName) -> Result<Verified> {
+    pub(super) async fn is_old_primary_stopped(
+        &self,
+        region: &RegionName,
+        claimed: Claimed,
+    ) -> Result<Verified> {
         let directory = &self.instance_options(region)?.data_directory;
         let host = self.host(region)?;
-        if host.kind(&directory.join("standby.signal")).await? != PathKind::File {
+        let found = self.identify(region, claimed).await?;
+        if found.fenced != Some(claimed.timeline) {
             let seen = format!(
-                "no standby.signal in `{}` on {}",
+                "no standby.signal of a fence in `{}` on {}",
                 directory.display(),
                 host.name()
             );
             return Ok(Verified::NotDone { seen });
         }
         let left = processes(&**host, directory).await?;
-        if left.is_empty() {
-            Ok(Verified::Done(self.stopped(region, &**host)))
-        } else {
-            Ok(Verified::NotDone {
+        if !left.is_empty() {
+            return Ok(Verified::NotDone {
                 seen: format!("processes {} run there", left.join(", ")),
-            })
+            });
         }
+        self.nobody_answers(region, claimed).await?;
+        Ok(Verified::Done(self.stopped(region, &**host)))
+    }
+
+    /// Makes sure that the directory is the one of the primary being left, and of no other region's server.
+    async fn identify(&self, region: &RegionName, claimed: Claimed) -> Result<DataDirectory> {
+        let instance = self.instance_options(region)?;
+        let host = self.host(region)?;
+        let directory = &instance.data_directory;
+        let found = DataDirectory::look(&**host, &self.parts().binaries, directory).await?;
+        if let Some(why) = found.is_not(claimed) {
+            return Err(self.failed(OPERATION, why));
+        }
+        for (other, options) in &self.options().instances {
+            if other == region || options.host != instance.host {
+                continue;
+            }
+            if real_path(&**host, &options.data_directory).await?.as_ref() == Some(&found.path) {
+                let place = found.path.display();
+                return Err(self.failed(OPERATION, format!("`{place}` is that of {other} as well")));
+            }
+        }
+        if let Some(postmaster) = Postmaster::read(&**host, directory).await? {
+            let runs_in = real_path(&**host, &postmaster.directory).await?;
+            if runs_in.as_ref() != Some(&found.path) || postmaster.port != instance.port {
+                let why = format!(
+                    "the server of `{}` was started in `{}` on port {}, not on port {}",
+                    found.path.display(),
+                    postmaster.directory.display(),
+                    postmaster.port,
+                    instance.port
+                );
+                return Err(self.failed(OPERATION, why));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns the commands that stop the server, to be tried in turn while it runs.
+    ///
+    /// A fast shutdown ends all sessions at once and lets standbys and receivers have what was written; one of them that
+    /// does not answer would hold it up, so what is left after a second is stopped immediately.
+    fn ways_to_stop(&self, instance: &InstanceOptions) -> Vec<Command> {
+        if let Some(argv) = &instance.stop {
+            return vec![Command::new(argv.iter().cloned())];
+        }
+        let stop = |mode: &str| {
+            Command::new([
+                self.parts().binaries.join("pg_ctl").display().to_string(),
+                "stop".to_owned(),
+                "--pgdata".to_owned(),
+                instance.data_directory.display().to_string(),
+                format!("--mode={mode}"),
+                "--timeout=1".to_owned(),
+            ])
+        };
+        vec![stop("fast"), stop("immediate")]
+    }
+
+    /// Makes sure that no primary of the cluster answers at the instance's address: the directory could be a copy, with
+    /// the server in another one.
+    async fn nobody_answers(&self, region: &RegionName, claimed: Claimed) -> Result<()> {
+        let ask = async {
+            let mut connection = self.connect(region).await?;
+            connection.position().await
+        };
+        let why = match tokio::time::timeout(ANSWER_LIMIT, ask).await {
+            Ok(Ok(found)) if found.system_identifier == claimed.system_identifier => format!(
+                "a {} of this cluster still answers where that in {region} listens: the directory is not its own",
+                if found.in_recovery {
+                    "standby"
+                } else {
+                    "primary"
+                }
+            ),
+            Ok(Err(error)) if error.is_permanent() => format!(
+                "somebody still answers where that in {region} listens: {}",
+                chain(&error)
+            ),
+            _ => return Ok(()),
+        };
+        Err(self.failed(OPERATION, why))
     }
 
     fn stopped(&self, region: &RegionName, host: &dyn Host) -> Applied {
@@ -123,7 +202,7 @@ pub(crate) async fn processes(host: &dyn Host, directory: &Path) -> Result<Vec<S
     };
     let shown = directory.display().to_string();
     let resolved = line(host, &["readlink", "-f", "--", &shown]).await?;
-    let owner = line(host, &["stat", "-c", "%u", "--", &shown]).await?;
+    let owner = line(host, &["stat", "-L", "-c", "%u", "--", &shown]).await?;
     let (Some(resolved), Some(owner)) = (resolved, owner) else {
         return Err(failed("its real path or owner cannot be found".to_owned()));
     };

@@ -144,12 +144,77 @@ fn only_fencing_depends_on_the_region_being_left() {
             );
         }
     }
-    let fence = Goal::Fence {
-        region: region("us-east-1"),
-    };
-    let actions = driver.plan_goal(&fence, &facts).unwrap();
+    let actions = driver
+        .plan_goal(&fence(), &left(Instance::Stopped, 7, 1, "in production"))
+        .unwrap();
     assert_eq!(names(&actions), ["stop-old-primary"]);
     assert_eq!(actions[0].dependencies[0].region, region("us-east-1"));
+}
+
+fn fence() -> Goal {
+    Goal::Fence {
+        region: region("us-east-1"),
+    }
+}
+
+/// The region being left, with what its data directory says, in an epoch on timeline 1 of cluster 7.
+fn left(instance: Instance, cluster: u64, timeline: u32, state: &str) -> Facts {
+    let mut all = facts(standby(1), Vec::new());
+    let detail = serde_json::json!({
+        "host": "local",
+        "data_directory": "/data/east",
+        "directory": { "Ok": {
+            "path": "/data/east",
+            "system_identifier": SystemIdentifier(cluster),
+            "timeline": timeline,
+            "state": state,
+            "fenced": null,
+        } },
+        "claimed": { "system_identifier": SystemIdentifier(7), "timeline": 1 },
+    });
+    let seen = RegionFacts {
+        instance,
+        log: Err("no route to host".to_owned()),
+        detail,
+    };
+    all.regions.insert(region("us-east-1"), seen);
+    all
+}
+
+fn primary(timeline: u32) -> Instance {
+    Instance::Running {
+        role: Role::Primary,
+        timeline: TimelineId(timeline),
+        position: Lsn(1000),
+        replayed: None,
+    }
+}
+
+#[rstest]
+#[case::running(left(primary(1), 7, 1, "in production"), None)]
+#[case::crashed(left(Instance::Stopped, 7, 1, "in production"), None)]
+#[case::shut_down(left(Instance::Stopped, 7, 1, "shut down"), None)]
+#[case::absent(
+    left(Instance::Absent, 7, 1, "shut down"),
+    Some("data directory is empty")
+)]
+#[case::other_cluster(left(Instance::Stopped, 8, 1, "shut down"), Some("another cluster"))]
+#[case::its_directory_is_elsewhere(left(primary(1), 8, 1, "shut down"), Some("another cluster"))]
+#[case::a_standby(left(standby(1), 7, 1, "in archive recovery"), Some("of a standby"))]
+#[case::an_old_copy(left(Instance::Stopped, 7, 3, "shut down"), Some("on timeline 3"))]
+#[case::a_later_primary(left(primary(2), 7, 1, "in production"), Some("on timeline 2"))]
+fn a_fence_is_planned_where_the_old_primary_was_seen(
+    #[case] facts: Facts,
+    #[case] refused: Option<&str>,
+) {
+    match (driver().plan_goal(&fence(), &facts), refused) {
+        (Ok(actions), None) => assert_eq!(names(&actions), ["stop-old-primary"]),
+        (Err(error), Some(expected)) => {
+            let text = dr_provider::error::chain(&error);
+            assert!(text.contains(expected), "{text}");
+        }
+        (other, _) => panic!("{other:?}"),
+    }
 }
 
 #[rstest]

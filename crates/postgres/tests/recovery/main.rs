@@ -4,6 +4,7 @@
 
 mod archive;
 mod backup;
+mod fence;
 mod restore;
 mod server;
 mod ship;

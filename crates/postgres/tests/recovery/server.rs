@@ -77,7 +77,7 @@ impl Server {
         }
     }
 
-    async fn wait_until_ready(&mut self) {
+    pub(crate) async fn wait_until_ready(&mut self) {
         let ready = async {
             loop {
                 if let Some(status) = self.postmaster.try_wait().unwrap() {
@@ -214,6 +214,17 @@ pub(crate) fn as_postgres(program: &str) -> Command {
         .env("PATH", "/usr/bin:/bin")
         .env("LC_ALL", "C.UTF-8");
     command
+}
+
+/// Returns the command that stops the server of a data directory: `pg_ctl` refuses to be run as root.
+pub(crate) fn stop_command(data: &Path) -> Vec<String> {
+    let mut command = as_postgres("pg_ctl");
+    command.args(["stop", "--mode=fast", "--timeout=1", "--pgdata"]);
+    command.arg(data);
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words
+        .map(|word| word.to_str().unwrap().to_owned())
+        .collect()
 }
 
 fn is_root() -> bool {

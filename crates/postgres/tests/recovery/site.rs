@@ -20,7 +20,7 @@ use dr_provider::driver::{Backup as _, RecoveryPoint};
 use dr_provider::{Host, ObjectStore};
 use jiff::Timestamp;
 
-use crate::server::{PATIENCE, PORT, Server, give_to_postgres};
+use crate::server::{PATIENCE, PORT, Server, give_to_postgres, stop_command};
 
 pub(crate) const EAST: &str = "us-east-1";
 pub(crate) const WEST: &str = "us-west-2";
@@ -282,7 +282,7 @@ pub(crate) fn driver(
         standby: StandbyPolicy::None,
         settings: BTreeMap::new(),
         start: None,
-        stop: None,
+        stop: Some(stop_command(&directory.join(name))),
     };
     let host = |name: &str| -> Arc<dyn Host> { Arc::new(LocalHost::new(directory.join(name))) };
     PostgresDriver::new(Parts {

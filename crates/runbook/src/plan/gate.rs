@@ -129,7 +129,7 @@ pub(super) fn proofs(
 
 fn can_be_fenced(resource: &ResourceFacts, from: &RegionName) -> Result<(), String> {
     match resource.facts.regions.get(from).map(|seen| &seen.instance) {
-        Some(Instance::Unreachable { why }) => return Err(format!("it cannot be reached: {why}")),
+        Some(Instance::Unreachable { why }) => return Err(format!("it cannot be seen: {why}")),
         None => return Err("it was not looked at".to_owned()),
         Some(_) => {}
     }

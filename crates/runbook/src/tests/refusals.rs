@@ -105,7 +105,7 @@ async fn nothing_will_prove_that_the_primary_has_stopped() {
     let (class, text, hint) = refused(&world, Request::new(west())).await;
     assert_eq!(class, Class::Safety);
     assert!(
-        text.contains("it cannot be reached: connection timed out"),
+        text.contains("it cannot be seen: connection timed out"),
         "{text}"
     );
     assert!(
