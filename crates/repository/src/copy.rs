@@ -4,8 +4,8 @@ use dr_provider::ErrorKind;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::task::spawn_blocking;
 
-use crate::manifest::PackInfo;
-use crate::{BackupReader, Error, Hash, Header, Label, Repository, Result, store};
+use crate::manifest::{Pack, PackInfo};
+use crate::{BackupReader, Error, Hash, Header, Label, Repository, Result, references, store};
 
 /// How a backup is copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub async fn copy(
     let source = from.open(label).await?;
     let header = source.header().clone();
     match to.manifest_bytes(label).await {
-        Ok(there) if there == source.bytes => {
+        Ok(there) if there == *source.manifest_bytes() => {
             return Ok(CopyStats {
                 header,
                 was_present: true,
@@ -63,13 +63,19 @@ pub async fn copy(
         Err(Error::Missing { .. }) => {}
         Err(error) => return Err(error),
     }
-    let packs = source.manifest.packs.clone();
-    let copied: Vec<u64> = stream::iter(packs.into_iter().enumerate())
-        .map(|(number, info)| copy_pack(&source, to, number, info))
+    let copied: Vec<u64> = stream::iter(0..source.packs().len())
+        .map(|number| copy_pack(&source, to, &source.packs()[number]))
         .buffer_unordered(options.packs_in_flight.max(1))
         .try_collect()
         .await?;
-    store::create(&**to.store(), &to.manifest_key(label), source.bytes.clone()).await?;
+    stream::iter(0..source.parts().len())
+        .map(|number| copy_part(&source, to, number))
+        .buffer_unordered(options.packs_in_flight.max(1))
+        .try_collect::<()>()
+        .await?;
+    references::check(to, label, source.packs()).await?;
+    let manifest = source.manifest_bytes().clone();
+    store::create(&**to.store(), &to.manifest_key(label), manifest).await?;
     Ok(CopyStats {
         header,
         was_present: false,
@@ -79,29 +85,35 @@ pub async fn copy(
 }
 
 /// Returns the bytes written: none if the pack is there already.
-async fn copy_pack(
-    source: &BackupReader,
-    to: &Repository,
-    number: usize,
-    info: PackInfo,
-) -> Result<u64> {
-    let key = to.pack_key(source.label(), number);
+async fn copy_pack(source: &BackupReader, to: &Repository, pack: &Pack) -> Result<u64> {
+    let key = to.pack_key(&pack.label, pack.number);
     match to.store().get(&key).await {
         Ok(bytes) => {
             let object = store::name(&**to.store(), &key);
-            compare(object, bytes, info).await?;
+            compare(object, bytes, pack.info).await?;
             return Ok(0);
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(store::failed(format!("look for `{key}`"))(error)),
     }
-    let (object, bytes) = source.pack(number, None).await?;
-    let bytes = compare(object, bytes, info).await?;
+    let (object, bytes) = source.pack(pack, None).await?;
+    let bytes = compare(object, bytes, pack.info).await?;
     store::create(&**to.store(), &key, bytes).await?;
-    Ok(info.bytes)
+    Ok(pack.info.bytes)
 }
 
-/// Passes a pack on if it is the one that the manifest names.
+async fn copy_part(source: &BackupReader, to: &Repository, number: usize) -> Result<()> {
+    let part = source.parts()[number];
+    let (object, bytes) = source.part_bytes(number).await?;
+    let info = PackInfo {
+        bytes: part.bytes,
+        hash: part.hash,
+    };
+    let bytes = compare(object, bytes, info).await?;
+    store::create(&**to.store(), &to.part_key(source.label(), number), bytes).await
+}
+
+/// Passes an object on if it is the one that the manifest names.
 async fn compare(object: String, bytes: bytes::Bytes, info: PackInfo) -> Result<bytes::Bytes> {
     let hash = {
         let bytes = bytes.clone();
@@ -112,9 +124,6 @@ async fn compare(object: String, bytes: bytes::Bytes, info: PackInfo) -> Result<
     if hash == info.hash {
         Ok(bytes)
     } else {
-        Err(Error::damaged(
-            object,
-            "it is not the pack that the manifest names",
-        ))
+        Err(Error::damaged(object, "it is not what the manifest names"))
     }
 }

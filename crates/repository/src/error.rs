@@ -52,6 +52,14 @@ pub enum Error {
         /// The object.
         object: String,
     },
+    /// The backup is going to be deleted: nothing new may refer to it.
+    #[error("`{location}` is giving backup `{label}` up")]
+    GivenUp {
+        /// The backup.
+        label: Label,
+        /// Where it is.
+        location: String,
+    },
     /// A path would lead out of the directory restored into, or through something that is not a directory.
     #[error("`{path}` is not a usable path: {why}")]
     Path {
@@ -116,6 +124,7 @@ impl Error {
             Self::Damaged { .. } => ErrorKind::Corrupt,
             Self::Unsupported { .. } => ErrorKind::Unsupported,
             Self::Different { .. } => ErrorKind::AlreadyExists,
+            Self::GivenUp { .. } => ErrorKind::Conflict,
             Self::Path { .. } | Self::Occupied(_) | Self::Source(_) => ErrorKind::Invalid,
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
@@ -147,7 +156,7 @@ impl From<Error> for dr_provider::Error {
 
 fn subject(error: &Error) -> String {
     match error {
-        Error::Missing { label, .. } => label.to_string(),
+        Error::Missing { label, .. } | Error::GivenUp { label, .. } => label.to_string(),
         Error::Damaged { object, .. }
         | Error::Unsupported { object, .. }
         | Error::Different { object } => object.clone(),

@@ -1,6 +1,7 @@
-//! Frames: up to 1 MiB of one file, compressed, with the hash of the plain bytes.
+//! Frames: up to 1 MiB of content, compressed, with the hash of the plain bytes.
 //!
-//! Frames are independent of each other, so that every core has one to work on and any range of a file can be read.
+//! Frames are independent of each other, so that every core has one to work on and any range of a file can be read. A
+//! frame may hold pieces of several files.
 
 use std::cell::RefCell;
 use std::io;
@@ -13,21 +14,12 @@ use crate::manifest::Frame;
 /// Most plain bytes that a frame holds.
 pub const FRAME_BYTES: usize = 1 << 20;
 
-/// The fastest level: at it, compression is most of what a backup costs, and higher ones gain little on database pages.
-const LEVEL: i32 = 1;
+/// Most plain bytes in a frame that collects changed blocks and small files: reading one of them back reads no more.
+pub const COLLECTED_BYTES: usize = 256 << 10;
 
 thread_local! {
-    // Contexts are large; each worker thread keeps one.
-    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
-    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
-}
-
-/// A frame ready to be put into a pack.
-#[derive(Debug)]
-pub(crate) struct Encoded {
-    pub(crate) stored: Vec<u8>,
-    pub(crate) plain_bytes: u32,
-    pub(crate) hash: Hash,
+    // Contexts and buffers are large; each worker thread keeps one.
+    static DECODER: RefCell<Option<(Decompressor<'static>, Vec<u8>)>> = const { RefCell::new(None) };
 }
 
 /// Why a frame cannot be used.
@@ -41,61 +33,80 @@ pub(crate) enum FrameError {
     Hash,
 }
 
-/// Compresses up to [`FRAME_BYTES`]; keeps them as they are if that does not make them shorter.
-///
-/// The stored length tells the two apart: it equals the plain length only for bytes kept as they are.
-pub(crate) fn encode(plain: &[u8]) -> Encoded {
-    let compressed = compress(plain).filter(|stored| stored.len() < plain.len());
-    Encoded {
-        stored: compressed.unwrap_or_else(|| plain.to_vec()),
-        plain_bytes: u32::try_from(plain.len()).expect("a frame is at most 1 MiB"),
-        hash: Hash::of(plain),
+/// Compresses frames, keeping its context and its buffer.
+pub(crate) struct Encoder {
+    compressor: Compressor<'static>,
+    stored: Vec<u8>,
+}
+
+impl Encoder {
+    pub(crate) fn new(level: i32) -> io::Result<Self> {
+        Ok(Self {
+            compressor: Compressor::new(level)?,
+            stored: Vec::with_capacity(FRAME_BYTES),
+        })
+    }
+
+    /// Compresses up to [`FRAME_BYTES`]; returns them as they are if that does not make them shorter.
+    ///
+    /// The length tells the two apart: it equals the plain length only for bytes kept as they are.
+    pub(crate) fn compress<'a>(&'a mut self, plain: &'a [u8]) -> &'a [u8] {
+        self.stored.clear();
+        // What does not fit in the capacity is kept plain as well: it is a frame of random bytes.
+        match self.compressor.compress_to_buffer(plain, &mut self.stored) {
+            Ok(length) if length < plain.len() => &self.stored,
+            _ => plain,
+        }
     }
 }
 
-fn compress(plain: &[u8]) -> Option<Vec<u8>> {
-    COMPRESSOR.with_borrow_mut(|slot| {
-        let compressor = match slot {
-            Some(compressor) => compressor,
-            None => slot.insert(Compressor::new(LEVEL).ok()?),
-        };
-        // What does not fit in fewer bytes than there were is kept plain, so the buffer need not be larger.
-        let mut stored = Vec::with_capacity(plain.len());
-        compressor.compress_to_buffer(plain, &mut stored).ok()?;
-        stored.shrink_to_fit();
-        Some(stored)
-    })
+/// Tells whether all bytes are zero.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    // Compared in words by the compiler; the first bytes decide for nearly all that is not.
+    let (head, rest) = bytes.split_at(bytes.len().min(64));
+    head.iter().all(|byte| *byte == 0)
+        && rest
+            .chunks(4096)
+            .all(|chunk| chunk.iter().fold(0, |sum, byte| sum | byte) == 0)
 }
 
-/// Returns the plain bytes of a frame after checking them.
-pub(crate) fn decode(stored: &[u8], frame: &Frame) -> Result<Vec<u8>, FrameError> {
+/// Gives the plain bytes of a frame to `use_it` after checking them.
+pub(crate) fn decode<T>(
+    stored: &[u8],
+    frame: &Frame,
+    use_it: impl FnOnce(&[u8]) -> T,
+) -> Result<T, FrameError> {
     let length = frame.plain_bytes as usize;
     if stored.len() != frame.stored_bytes as usize || length > FRAME_BYTES {
         return Err(FrameError::Length);
     }
-    let plain = if frame.stored_bytes == frame.plain_bytes {
-        stored.to_vec()
-    } else {
-        decompress(stored, length).map_err(FrameError::Compression)?
+    let checked = |plain: &[u8]| {
+        if plain.len() != length {
+            Err(FrameError::Length)
+        } else if Hash::of(plain) != frame.hash {
+            Err(FrameError::Hash)
+        } else {
+            Ok(())
+        }
     };
-    if plain.len() != length {
-        return Err(FrameError::Length);
+    if frame.stored_bytes == frame.plain_bytes {
+        checked(stored)?;
+        return Ok(use_it(stored));
     }
-    if Hash::of(&plain) != frame.hash {
-        return Err(FrameError::Hash);
-    }
-    Ok(plain)
-}
-
-fn decompress(stored: &[u8], length: usize) -> io::Result<Vec<u8>> {
-    DECOMPRESSOR.with_borrow_mut(|slot| {
-        let decompressor = match slot {
-            Some(decompressor) => decompressor,
-            None => slot.insert(Decompressor::new()?),
+    DECODER.with_borrow_mut(|slot| {
+        let (decompressor, plain) = match slot {
+            Some(decoder) => decoder,
+            None => {
+                let decompressor = Decompressor::new().map_err(FrameError::Compression)?;
+                slot.insert((decompressor, Vec::with_capacity(FRAME_BYTES)))
+            }
         };
-        let mut plain = Vec::with_capacity(length);
-        decompressor.decompress_to_buffer(stored, &mut plain)?;
-        Ok(plain)
+        plain.clear();
+        decompressor
+            .decompress_to_buffer(stored, plain)
+            .map_err(FrameError::Compression)?;
+        checked(plain)?;
+        Ok(use_it(plain))
     })
 }
 
@@ -103,34 +114,51 @@ fn decompress(stored: &[u8], length: usize) -> io::Result<Vec<u8>> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rstest::rstest;
 
-    fn described(encoded: &Encoded) -> Frame {
-        Frame {
+    fn encode(plain: &[u8]) -> (Vec<u8>, Frame) {
+        let stored = Encoder::new(1).unwrap().compress(plain).to_vec();
+        let frame = Frame {
             pack: 0,
             offset: 0,
-            stored_bytes: u32::try_from(encoded.stored.len()).unwrap(),
-            plain_bytes: encoded.plain_bytes,
-            hash: encoded.hash,
+            stored_bytes: u32::try_from(stored.len()).unwrap(),
+            plain_bytes: u32::try_from(plain.len()).unwrap(),
+            hash: Hash::of(plain),
+        };
+        (stored, frame)
+    }
+
+    #[rstest]
+    #[case(0, None, true)]
+    #[case(63, None, true)]
+    #[case(10_000, None, true)]
+    #[case(10_000, Some(0), false)]
+    #[case(10_000, Some(64), false)]
+    #[case(10_000, Some(9_999), false)]
+    fn zeros(#[case] length: usize, #[case] set: Option<usize>, #[case] zero: bool) {
+        let mut bytes = vec![0; length];
+        if let Some(at) = set {
+            bytes[at] = 1;
         }
+        assert_eq!(is_zero(&bytes), zero);
     }
 
     proptest! {
         #[test]
         fn frames_read_back(seed in prop::collection::vec(any::<u8>(), 0..300), times in 1_usize..50) {
             let plain = seed.repeat(times);
-            let encoded = encode(&plain);
-            prop_assert!(encoded.stored.len() <= plain.len());
-            prop_assert_eq!(decode(&encoded.stored, &described(&encoded)).unwrap(), plain);
+            let (stored, frame) = encode(&plain);
+            prop_assert!(stored.len() <= plain.len());
+            prop_assert_eq!(decode(&stored, &frame, <[u8]>::to_vec).unwrap(), plain);
         }
 
         #[test]
         fn no_flipped_bit_passes(plain in prop::collection::vec(any::<u8>(), 1..2000), at in any::<prop::sample::Index>(), bit in 0_u8..8) {
-            let mut encoded = encode(&plain.repeat(2));
-            let described = described(&encoded);
-            let at = at.index(encoded.stored.len());
-            encoded.stored[at] ^= 1 << bit;
+            let (mut stored, frame) = encode(&plain.repeat(2));
+            let at = at.index(stored.len());
+            stored[at] ^= 1 << bit;
             // A bit that decompression does not look at may change; what comes out may not.
-            if let Ok(found) = decode(&encoded.stored, &described) {
+            if let Ok(found) = decode(&stored, &frame, <[u8]>::to_vec) {
                 prop_assert_eq!(found, plain.repeat(2));
             }
         }

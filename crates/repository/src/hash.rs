@@ -18,6 +18,10 @@ impl Hash {
         Self(blake3::hash(bytes))
     }
 
+    pub(crate) fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
+        Self(blake3::Hash::from_bytes(bytes))
+    }
+
     /// Returns the bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; Self::BYTES] {

@@ -1,19 +1,27 @@
 //! Manifests: what a backup consists of. Writing one is the commit.
 //!
 //! A short header that a listing reads comes first, protected by a hash of its own; it holds length and hash of the body,
-//! so that the header's hash stands for the whole object. The body is JSON lines, compressed.
+//! so that the header's hash stands for the whole object. The body names the packs, which may be those of older backups,
+//! and the parts of the tree, which are objects of their own so that nobody needs to hold them all.
 
 mod codec;
+mod extent;
+mod version1;
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub(crate) use codec::{HEADER_GUESS_BYTES, decode, decode_header, encode, header_end};
+pub(crate) use codec::{
+    HEADER_GUESS_BYTES, Tables, decode, decode_header, encode, header_end, unpack,
+};
+pub use extent::{Extent, Frame};
 
 use crate::{Hash, Label};
 
-/// The format that this version writes, and the only one that it reads.
-pub const FORMAT: u32 = 1;
+/// The format that this version writes; it reads the older ones too.
+pub const FORMAT: u32 = 2;
 
 /// What a listing shows of a backup.
 ///
@@ -22,7 +30,7 @@ pub const FORMAT: u32 = 1;
 pub struct Header {
     /// The format's number.
     pub format: u32,
-    /// Features without which the backup cannot be read rightly. This version knows none.
+    /// Features without which the backup cannot be read rightly.
     pub required_features: Vec<String>,
     /// The backup.
     pub label: Label,
@@ -30,6 +38,9 @@ pub struct Header {
     pub source: Value,
     /// What the backup amounts to.
     pub stats: Stats,
+    /// The older backups in whose packs some of its content lies. Their manifests are not needed.
+    #[serde(default)]
+    pub references: Vec<Label>,
     /// Length of the body as stored.
     pub body_bytes: u64,
     /// Length of the body's JSON lines.
@@ -45,30 +56,46 @@ pub struct Stats {
     pub files: u64,
     /// Bytes in those files.
     pub file_bytes: u64,
-    /// Packs that it is stored in.
+    /// Packs that were written for it.
     pub packs: u64,
     /// Bytes in those packs.
     pub stored_bytes: u64,
+    /// Packs of older backups that it refers to.
+    #[serde(default)]
+    pub referenced_packs: u64,
 }
 
-/// A whole manifest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Manifest {
-    /// The header.
-    pub header: Header,
-    /// The packs, by number from 0.
-    pub packs: Vec<PackInfo>,
-    /// The entries in the order in which they were added.
-    pub entries: Vec<Entry>,
-}
-
-/// What a pack must be.
+/// Length and hash of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackInfo {
     /// Its length.
     pub bytes: u64,
     /// Hash of the whole object.
     pub hash: Hash,
+}
+
+/// A pack that a backup has content in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pack {
+    /// The backup that it was written for.
+    pub label: Label,
+    /// Its number there.
+    pub number: u32,
+    /// What it must be.
+    pub info: PackInfo,
+}
+
+/// A part of the tree, an object of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Part {
+    /// Length of the object.
+    pub(crate) bytes: u64,
+    /// Hash of the whole object.
+    pub(crate) hash: Hash,
+    /// Length of its JSON lines.
+    pub(crate) plain_bytes: u64,
+    /// Number of its entries.
+    pub(crate) entries: u64,
 }
 
 /// Attributes of a file or directory.
@@ -112,49 +139,15 @@ pub struct FileEntry {
     /// Its length.
     pub size: u64,
     /// Its content, in order.
-    pub frames: Vec<Frame>,
+    pub extents: Vec<Extent>,
 }
 
-/// Where a piece of a file is. In JSON an array: pack, offset, stored length, plain length, hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "FrameTuple", into = "FrameTuple")]
-pub struct Frame {
-    /// Number of the pack.
-    pub pack: u32,
-    /// Where in the pack's object it begins.
-    pub offset: u64,
-    /// Its length there; equal to the plain length if it is not compressed.
-    pub stored_bytes: u32,
-    /// Its length in the file.
-    pub plain_bytes: u32,
-    /// Hash of the plain bytes.
-    pub hash: Hash,
-}
-
-type FrameTuple = (u32, u64, u32, u32, Hash);
-
-impl From<FrameTuple> for Frame {
-    fn from((pack, offset, stored_bytes, plain_bytes, hash): FrameTuple) -> Self {
-        Self {
-            pack,
-            offset,
-            stored_bytes,
-            plain_bytes,
-            hash,
-        }
-    }
-}
-
-impl From<Frame> for FrameTuple {
-    fn from(frame: Frame) -> Self {
-        (
-            frame.pack,
-            frame.offset,
-            frame.stored_bytes,
-            frame.plain_bytes,
-            frame.hash,
-        )
-    }
+/// A file of a backup, with the packs that its content is in: what a later backup can refer to.
+#[derive(Clone, Debug)]
+pub struct StoredFile {
+    /// The file.
+    pub entry: FileEntry,
+    pub(crate) packs: Arc<[Pack]>,
 }
 
 impl Entry {
@@ -165,15 +158,5 @@ impl Entry {
             Self::Directory { path, .. } | Self::Symlink { path, .. } => path,
             Self::File(file) => &file.path,
         }
-    }
-}
-
-impl Manifest {
-    /// Returns the files.
-    pub fn files(&self) -> impl Iterator<Item = &FileEntry> {
-        self.entries.iter().filter_map(|entry| match entry {
-            Entry::File(file) => Some(file),
-            _ => None,
-        })
     }
 }

@@ -1,37 +1,51 @@
 //! Packs: objects of many frames, so that a backup is hundreds of objects and not millions.
 //!
-//! Layout: magic, frames without gaps, an index of them, their number, and the hash of all that. Readers of a backup go
-//! by the manifest; the index lets a pack be checked, and salvaged, without one.
+//! Layout: magic, salt, frames without gaps, an index of them, their number, and the hash of all that. Readers of a backup
+//! go by the manifest; the index lets a pack be checked, and salvaged, without one. Packs of format 1 have no salt.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::Hash;
-use crate::frame::Encoded;
 use crate::manifest::PackInfo;
 
-/// The first bytes of every pack.
-pub(crate) const MAGIC: &[u8; 8] = b"dr-pack1";
+/// The first bytes of a pack of format 1.
+const MAGIC_1: &[u8; 8] = b"dr-pack1";
+/// The first bytes of every pack written now.
+const MAGIC: &[u8; 8] = b"dr-pack2";
+/// Bytes of the salt behind the magic; all zero if the pack is not encrypted.
+pub(crate) const SALT_BYTES: usize = 32;
 
 /// Bytes of one frame in the index: stored length, plain length, hash.
 const INDEX_ENTRY_BYTES: usize = 4 + 4 + Hash::BYTES;
 /// Bytes after the index: number of frames, hash.
 const FOOTER_BYTES: usize = 4 + Hash::BYTES;
 
+/// Where a frame was put.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Placed {
+    pub(crate) offset: u64,
+    pub(crate) stored_bytes: u32,
+    pub(crate) hash: Hash,
+}
+
 /// A pack being filled.
 #[derive(Debug)]
 pub(crate) struct Builder {
     bytes: BytesMut,
-    index: BytesMut,
+    index: Vec<u8>,
     frames: u32,
 }
 
 impl Builder {
-    pub(crate) fn new(expected_bytes: usize) -> Self {
-        let mut bytes = BytesMut::with_capacity(expected_bytes);
+    /// Begins a pack in `bytes`, whose content is dropped, with room for what is expected.
+    pub(crate) fn new(mut bytes: BytesMut, expected_bytes: usize) -> Self {
+        bytes.clear();
+        bytes.reserve(expected_bytes);
         bytes.put_slice(MAGIC);
+        bytes.put_bytes(0, SALT_BYTES);
         Self {
             bytes,
-            index: BytesMut::new(),
+            index: Vec::new(),
             frames: 0,
         }
     }
@@ -45,16 +59,22 @@ impl Builder {
         self.bytes.len() + more + self.index.len() + INDEX_ENTRY_BYTES + FOOTER_BYTES
     }
 
-    /// Appends a frame and returns its offset.
-    pub(crate) fn push(&mut self, frame: &Encoded) -> u64 {
+    /// Appends a frame: `stored` is what compression made of `plain`.
+    pub(crate) fn push(&mut self, plain: &[u8], stored: &[u8]) -> Placed {
         let offset = self.bytes.len() as u64;
-        self.bytes.put_slice(&frame.stored);
-        let stored_bytes = u32::try_from(frame.stored.len()).expect("a frame is at most 1 MiB");
+        let hash = Hash::of(plain);
+        self.bytes.put_slice(stored);
+        let stored_bytes = u32::try_from(stored.len()).expect("a frame is at most 1 MiB");
+        let plain_bytes = u32::try_from(plain.len()).expect("a frame is at most 1 MiB");
         self.index.put_u32_le(stored_bytes);
-        self.index.put_u32_le(frame.plain_bytes);
-        self.index.put_slice(frame.hash.as_bytes());
+        self.index.put_u32_le(plain_bytes);
+        self.index.put_slice(hash.as_bytes());
         self.frames += 1;
-        offset
+        Placed {
+            offset,
+            stored_bytes,
+            hash,
+        }
     }
 
     /// Returns the object and what the manifest says of it.
@@ -75,9 +95,11 @@ impl Builder {
 
 /// Checks a pack by itself: magic, hash, and that the index describes the bytes before it. Says what is wrong.
 pub(crate) fn check(bytes: &[u8]) -> Result<(), &'static str> {
-    let body = bytes
-        .strip_prefix(MAGIC)
-        .ok_or("it does not begin as a pack")?;
+    let not_a_pack = "it does not begin as a pack";
+    let body = match bytes.strip_prefix(MAGIC) {
+        Some(rest) => rest.get(SALT_BYTES..).ok_or(not_a_pack)?,
+        None => bytes.strip_prefix(MAGIC_1).ok_or(not_a_pack)?,
+    };
     let (hashed, hash) = bytes
         .split_last_chunk::<{ Hash::BYTES }>()
         .ok_or("it is too short")?;
@@ -106,13 +128,12 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::encode;
 
     #[test]
     fn packs_check_out_and_no_flipped_bit_passes() {
-        let mut builder = Builder::new(1000);
+        let mut builder = Builder::new(BytesMut::new(), 1000);
         for text in ["first", "second, second, second, second, second", ""] {
-            builder.push(&encode(text.as_bytes()));
+            builder.push(text.as_bytes(), text.as_bytes());
         }
         let expected = builder.size_with(0) - INDEX_ENTRY_BYTES;
         let (bytes, info) = builder.finish();

@@ -1,8 +1,6 @@
 //! Paths inside a backup: relative, `/` between parts, no part that leads anywhere but down.
 
-use std::collections::HashSet;
-
-use crate::{Entry, Error, Result};
+use crate::{Error, Result};
 
 /// Longest path accepted, in bytes (`PATH_MAX` on Linux).
 const LONGEST_BYTES: usize = 4096;
@@ -21,40 +19,6 @@ pub(crate) fn check(path: &str) -> Result<()> {
     }
     if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Err(error("it does not lead down from the directory"));
-    }
-    Ok(())
-}
-
-/// Checks that no two entries share a path and that none lies below a file or a symbolic link: what is restored can then
-/// only end up inside the directory.
-pub(crate) fn check_tree<'a>(
-    entries: impl Iterator<Item = (&'a str, &'a Entry)> + Clone,
-) -> Result<()> {
-    let mut leaves = HashSet::new();
-    let mut seen = HashSet::new();
-    for (path, entry) in entries.clone() {
-        check(path)?;
-        let error = |why| Error::Path {
-            path: path.to_owned(),
-            why,
-        };
-        if !seen.insert(path) {
-            return Err(error("it occurs twice"));
-        }
-        if !matches!(entry, Entry::Directory { .. }) {
-            leaves.insert(path);
-        }
-    }
-    for (path, _) in entries {
-        let below_leaf = path
-            .match_indices('/')
-            .any(|(at, _)| leaves.contains(&path[..at]));
-        if below_leaf {
-            return Err(Error::Path {
-                path: path.to_owned(),
-                why: "it lies below something that is not a directory",
-            });
-        }
     }
     Ok(())
 }

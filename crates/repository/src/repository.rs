@@ -60,14 +60,29 @@ impl Repository {
         self.key(label, "manifest")
     }
 
-    pub(crate) fn pack_key(&self, label: &Label, number: usize) -> Key {
+    pub(crate) fn pack_key(&self, label: &Label, number: u32) -> Key {
         self.key(label, &format!("packs/{number:06}"))
     }
 
-    /// Begins a backup. Nothing is visible of it before [`BackupWriter::finish`].
+    /// Returns what the keys of a backup's packs begin with.
+    pub(crate) fn pack_prefix(&self, label: &Label) -> String {
+        format!("{}{label}/packs/", self.prefix())
+    }
+
+    pub(crate) fn part_key(&self, label: &Label, number: usize) -> Key {
+        self.key(label, &format!("tree/{number:06}"))
+    }
+
+    /// Returns where it is said that a backup is being given up.
+    pub(crate) fn tombstone_key(&self, label: &Label) -> Key {
+        let key = Key::new(format!("{}/tomb/{label}", self.source));
+        key.expect("it is shorter than the other keys of a source that was checked")
+    }
+
+    /// Begins a backup. Nothing is visible of it before [`BackupWriter::finish`]. Must be called within a tokio runtime.
     #[must_use]
     pub fn begin(&self, label: Label, options: WriterOptions) -> BackupWriter {
-        BackupWriter::new(self.clone(), label, options)
+        BackupWriter::new(self.clone(), label, &options)
     }
 
     /// Lists the complete backups, reading of each no more than its manifest's header.
@@ -105,7 +120,7 @@ impl Repository {
     }
 
     /// Finds the labels of backups that have a manifest, oldest first, without listing their packs: `manifest` sorts
-    /// before `packs`, so the first key of each label decides, and the next look begins behind its last possible key.
+    /// before `packs` and `tree`, so the first key of each label decides, and the next look begins behind its last possible key.
     async fn labels(&self) -> Result<Vec<Label>> {
         let prefix = self.prefix();
         let mut labels = Vec::new();
@@ -123,7 +138,7 @@ impl Repository {
                     if name == "manifest" {
                         labels.push(label.clone());
                     }
-                    after = Some(self.key(&label, "packs/zzzzzz"));
+                    after = Some(self.key(&label, "zzzzzz"));
                 }
                 // Not one of ours; it is passed over key by key.
                 Err(_) => after = Some(object.key),

@@ -2,8 +2,13 @@
 //!
 //! The directory can be used only when this has succeeded: files named as *last* (for PostgreSQL `global/pg_control`,
 //! without which a server does not start) get their names after everything else is on disk (R5, R32).
+//!
+//! Every stored frame is read once, decompressed once, and written to all the places that it belongs to, so that restoring
+//! an incremental backup takes what restoring a full one does. Lists of files and frames are sorted on disk if they are
+//! long.
 
 mod fetch;
+mod piece;
 mod place;
 mod settle;
 
@@ -11,12 +16,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use crate::{BackupReader, Error, Result};
 
-/// Ranges read at a time.
+/// Ranges read at a time, each of at most 4 MiB.
 const RANGES_IN_FLIGHT: usize = 8;
 
 /// Decides where an entry goes: a path relative to the directory, or `None` to leave it out.
@@ -73,18 +79,17 @@ impl BackupReader {
         directory: &Path,
         options: RestoreOptions,
     ) -> Result<RestoreStats> {
-        let plan = {
-            let (manifest, options) = (Arc::clone(&self.manifest), options.clone());
-            let directory = directory.to_owned();
+        let plan = place::plan(self, directory, &options).await?;
+        let (plan, frames) = {
+            let plan = Arc::clone(&plan);
             blocking(move || {
-                let plan = place::plan(&manifest, &directory, &options)?;
-                place::prepare(&plan)?;
-                Ok(Arc::new(plan))
+                let frames = place::prepare(&plan)?;
+                Ok((plan, frames))
             })
             .await?
         };
-        let total_bytes = plan.files.iter().map(|file| file.size).sum();
-        let written = AtomicU64::new(0);
+        let total_bytes = plan.total_bytes;
+        let written = AtomicU64::new(plan.zero_bytes);
         let report = |bytes: u64| {
             let written_bytes = written.fetch_add(bytes, Ordering::Relaxed) + bytes;
             if let Some(progress) = &options.progress {
@@ -94,19 +99,23 @@ impl BackupReader {
                 });
             }
         };
-        let ranges = fetch::ranges(&plan);
-        let read: Vec<u64> = stream::iter(ranges)
+        let root = Arc::new(plan.root.clone());
+        let (ranges, cutting) = produce(RANGES_IN_FLIGHT, move |sender| {
+            fetch::cut_ranges(&frames, sender)
+        });
+        let read: Vec<u64> = ranges
             .map(|range| async {
-                let (read, written) = fetch::restore_range(self, Arc::clone(&plan), range).await?;
+                let (read, written) = fetch::restore_range(self, Arc::clone(&root), range).await?;
                 report(written);
                 Ok::<u64, Error>(read)
             })
             .buffer_unordered(RANGES_IN_FLIGHT)
             .try_collect()
             .await?;
+        cutting.await.map_err(Error::Worker)??;
         settle::settle(Arc::clone(&plan), options.owner).await?;
         Ok(RestoreStats {
-            files: plan.files.len() as u64,
+            files: plan.files,
             written_bytes: total_bytes,
             read_bytes: read.iter().sum(),
         })
@@ -117,4 +126,17 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     spawn_blocking(work).await.map_err(Error::Worker)?
+}
+
+/// Runs `make` on a thread of its own; what it sends comes out as a stream. Its result counts once the stream has ended.
+fn produce<T: Send + 'static>(
+    ahead: usize,
+    make: impl FnOnce(&mpsc::Sender<T>) -> Result<()> + Send + 'static,
+) -> (impl Stream<Item = T>, tokio::task::JoinHandle<Result<()>>) {
+    let (sender, receiver) = mpsc::channel(ahead);
+    let task = spawn_blocking(move || make(&sender));
+    let items = stream::unfold(receiver, async |mut receiver| {
+        Some((receiver.recv().await?, receiver))
+    });
+    (items, task)
 }

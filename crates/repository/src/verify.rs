@@ -1,11 +1,16 @@
 //! Reading a whole backup to see whether it could be restored.
 
+use std::path::Path;
+
 use bytes::Bytes;
 use dr_provider::ErrorKind;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use crate::manifest::{Frame, PackInfo};
+use crate::manifest::{Entry, Extent, Frame, Pack};
+use crate::spill::{Sorted, Sorter};
 use crate::{BackupReader, Error, Hash, Result, frame, pack, store};
 
 /// Packs read at a time.
@@ -22,19 +27,57 @@ pub struct VerifyStats {
     pub read_bytes: u64,
 }
 
+/// A frame and one of the files that have content in it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Check {
+    pack: u32,
+    offset: u64,
+    stored_bytes: u32,
+    plain_bytes: u32,
+    hash: Hash,
+    path: String,
+}
+
+impl Check {
+    fn frame(&self) -> Frame {
+        Frame {
+            pack: self.pack,
+            offset: self.offset,
+            stored_bytes: self.stored_bytes,
+            plain_bytes: self.plain_bytes,
+            hash: self.hash,
+        }
+    }
+}
+
 impl BackupReader {
     /// Reads every pack and checks every frame. Fails with the first object that is missing or damaged, by number of the
-    /// pack, naming the file that it spoils.
+    /// pack, naming a file that it spoils.
     pub async fn verify(&self) -> Result<VerifyStats> {
-        let mut frames = vec![Vec::new(); self.manifest.packs.len()];
-        for file in self.manifest.files() {
-            for frame in &file.frames {
-                frames[frame.pack as usize].push((*frame, file.path.clone()));
-            }
+        let scratch = std::env::temp_dir();
+        let mut sorter = Sorter::new(scratch.clone());
+        let mut parts = std::pin::pin!(self.tree());
+        while let Some(entries) = parts.try_next().await? {
+            let scratch = scratch.clone();
+            sorter = spawn_blocking(move || {
+                for entry in entries.iter() {
+                    list(entry, &mut sorter).map_err(Error::io("keep a list in", &scratch))?;
+                }
+                Ok::<Sorter, Error>(sorter)
+            })
+            .await
+            .map_err(Error::Worker)??;
         }
-        let checks = frames.into_iter().zip(self.manifest.packs.iter().copied());
-        stream::iter(checks.enumerate())
-            .map(|(number, (frames, info))| self.verify_pack(number, info, frames))
+        let packs = self.packs().len();
+        let (sender, mut checks) = mpsc::channel(1);
+        let grouping = spawn_blocking(move || {
+            let failed = |error| Error::io("keep a list in", &scratch)(error);
+            let sorted = sorter.finish().map_err(failed)?;
+            group(&sorted, packs, &sender, &scratch)
+        });
+        let checks = stream::poll_fn(move |context| checks.poll_recv(context));
+        let stats = checks
+            .map(|(number, checks): (usize, Vec<Check>)| self.verify_pack(number, checks))
             .buffered(PACKS_IN_FLIGHT)
             .try_fold(VerifyStats::default(), async |sum, one| {
                 Ok(VerifyStats {
@@ -43,20 +86,18 @@ impl BackupReader {
                     read_bytes: sum.read_bytes + one.read_bytes,
                 })
             })
-            .await
+            .await?;
+        grouping.await.map_err(Error::Worker)??;
+        Ok(stats)
     }
 
-    async fn verify_pack(
-        &self,
-        number: usize,
-        info: PackInfo,
-        frames: Vec<(Frame, String)>,
-    ) -> Result<VerifyStats> {
-        let (object, bytes) = self
-            .pack(number, frames.first().map(|(_, path)| path))
-            .await?;
+    async fn verify_pack(&self, number: usize, checks: Vec<Check>) -> Result<VerifyStats> {
+        let pack = &self.packs()[number];
+        let info = pack.info;
+        let file = checks.first().map(|check| check.path.as_str());
+        let (object, bytes) = self.pack(pack, file).await?;
         let check = move || {
-            check_frames(&bytes, &frames).map_err(|what| Error::damaged(object.clone(), what))?;
+            check_frames(&bytes, &checks).map_err(|what| Error::damaged(object.clone(), what))?;
             let whole = bytes.len() as u64 == info.bytes && Hash::of(&bytes) == info.hash;
             if !whole {
                 return Err(Error::damaged(
@@ -67,7 +108,7 @@ impl BackupReader {
             pack::check(&bytes).map_err(|what| Error::damaged(object, what))?;
             Ok(VerifyStats {
                 packs: 1,
-                frames: frames.len() as u64,
+                frames: checks.len() as u64,
                 read_bytes: info.bytes,
             })
         };
@@ -75,12 +116,8 @@ impl BackupReader {
     }
 
     /// Reads a whole pack; returns it with its name.
-    pub(crate) async fn pack(
-        &self,
-        number: usize,
-        file: Option<&String>,
-    ) -> Result<(String, Bytes)> {
-        let key = self.repository.pack_key(self.label(), number);
+    pub(crate) async fn pack(&self, pack: &Pack, file: Option<&str>) -> Result<(String, Bytes)> {
+        let key = self.repository.pack_key(&pack.label, pack.number);
         let object = store::name(&**self.repository.store(), &key);
         match self.repository.store().get(&key).await {
             Ok(bytes) => Ok((object, bytes)),
@@ -93,20 +130,82 @@ impl BackupReader {
 }
 
 /// Says of a pack that it is gone.
-pub(crate) fn missing(file: Option<&String>) -> String {
+pub(crate) fn missing(file: Option<&str>) -> String {
     match file {
         Some(path) => format!("it does not exist, and `{path}` is in it"),
         None => "it does not exist".to_owned(),
     }
 }
 
-fn check_frames(bytes: &[u8], frames: &[(Frame, String)]) -> std::result::Result<(), String> {
-    for (frame, path) in frames {
-        let stored = usize::try_from(frame.offset)
+/// Adds the frames of an entry, to be sorted by their places.
+fn list(entry: &Entry, sorter: &mut Sorter) -> std::io::Result<()> {
+    let Entry::File(file) = entry else {
+        return Ok(());
+    };
+    for extent in &file.extents {
+        let Extent::Stored { frame, .. } = extent else {
+            continue;
+        };
+        let mut key = frame.pack.to_be_bytes().to_vec();
+        key.extend(frame.offset.to_be_bytes());
+        let value = serde_json::to_vec(&Check {
+            pack: frame.pack,
+            offset: frame.offset,
+            stored_bytes: frame.stored_bytes,
+            plain_bytes: frame.plain_bytes,
+            hash: frame.hash,
+            path: file.path.clone(),
+        })?;
+        sorter.push(&key, &value)?;
+    }
+    Ok(())
+}
+
+/// Sends each pack with its frames, each once; packs without any as well.
+fn group(
+    sorted: &Sorted,
+    packs: usize,
+    sender: &mpsc::Sender<(usize, Vec<Check>)>,
+    scratch: &Path,
+) -> Result<()> {
+    let failed = |error| Error::io("keep a list in", scratch)(error);
+    let mut walk = sorted.walk().map_err(failed)?;
+    let mut next = || -> Result<Option<Check>> {
+        let Some((_, value)) = walk.next().map_err(failed)? else {
+            return Ok(None);
+        };
+        let check = serde_json::from_slice(value);
+        Ok(Some(
+            check.map_err(|error| failed(std::io::Error::other(error)))?,
+        ))
+    };
+    let mut ahead = next()?;
+    for number in 0..packs {
+        let mut checks: Vec<Check> = Vec::new();
+        while let Some(check) = ahead.take_if(|check| check.pack as usize == number) {
+            if checks
+                .last()
+                .is_none_or(|last| last.frame() != check.frame())
+            {
+                checks.push(check);
+            }
+            ahead = next()?;
+        }
+        if sender.blocking_send((number, checks)).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn check_frames(bytes: &[u8], checks: &[Check]) -> std::result::Result<(), String> {
+    for check in checks {
+        let stored = usize::try_from(check.offset)
             .ok()
-            .and_then(|from| bytes.get(from..from + frame.stored_bytes as usize))
-            .ok_or_else(|| format!("it ends inside `{path}`"))?;
-        frame::decode(stored, frame).map_err(|error| format!("`{path}`: {error}"))?;
+            .and_then(|from| bytes.get(from..from + check.stored_bytes as usize))
+            .ok_or_else(|| format!("it ends inside `{}`", check.path))?;
+        frame::decode(stored, &check.frame(), |_| ())
+            .map_err(|error| format!("`{}`: {error}", check.path))?;
     }
     Ok(())
 }

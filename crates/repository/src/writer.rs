@@ -1,316 +1,385 @@
-//! Writing a backup from a stream of files.
+//! Writing a backup.
 //!
-//! The caller hands over files in whatever order they come. Frames are compressed on worker threads, joined to packs in
-//! order, and packs are written several at a time. One budget of bytes bounds all of it: whoever holds bytes holds that
-//! many permits, from the plain frame until its pack is durable.
+//! Files come in whatever order. A fixed number of workers, one a core, read and compress frames and fill packs, which are
+//! written several at a time. Memory is bounded by the number of packs that there is memory for: a worker that needs one
+//! waits until another is durable. The list of files is sorted, on disk if it is long, and becomes the tree at the end.
 
+mod file;
+mod finish;
 mod options;
+mod shared;
+mod upload;
+mod worker;
 
-use std::collections::{HashSet, VecDeque};
+use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 pub use options::WriterOptions;
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
-use crate::frame::{self, Encoded, FRAME_BYTES};
-use crate::manifest::{Entry, FileEntry, Frame, Header, Metadata, PackInfo};
-use crate::{Error, Label, Repository, Result, manifest, pack, path, store};
+use self::file::File;
+use self::shared::Shared;
+use self::worker::{Job, SMALL_BYTES};
+use crate::frame::{COLLECTED_BYTES, FRAME_BYTES};
+use crate::manifest::{Entry, Extent, Header, Metadata, StoredFile};
+use crate::{Error, Label, Repository, Result, path};
 
-/// A frame being compressed.
-#[derive(Debug)]
-struct Pending {
-    /// Index of the file's entry.
-    entry: usize,
-    task: JoinHandle<(Encoded, OwnedSemaphorePermit)>,
+/// Content of a file that is being backed up.
+///
+/// Called on worker threads, for several frames of a file at a time.
+pub trait FrameReader: Send + Sync + std::fmt::Debug {
+    /// Reads at `offset` and returns how many bytes it read.
+    ///
+    /// MUST fill the buffer unless the file ends before: a short result says that the file ends there. May check and must
+    /// not change what it read other than by reading again. `NotFound` says that the file does not exist any more; it is
+    /// left out of the backup (R6). Any other error fails the backup.
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 }
 
-/// A pack being filled, with the permits for its bytes.
+/// A file whose content is handed over.
 #[derive(Debug)]
-struct Filling {
-    builder: pack::Builder,
-    permits: Option<OwnedSemaphorePermit>,
+struct Open {
+    file: Arc<File>,
+    /// Content that is not in a frame yet, and where in the file it begins.
+    plain: BytesMut,
+    offset: u64,
+}
+
+/// Gives a backup up when it is dropped; one that has been finished does not notice.
+#[derive(Debug)]
+struct Guard(Arc<Shared>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
 }
 
 /// Writes one backup. Dropping it before [`finish`](Self::finish) leaves no backup, only packs that nobody refers to.
+///
+/// Paths may come in any order; one that occurs twice or lies below a file is refused at the end. A writer of which the
+/// future of a call was dropped half-way has lost bytes and refuses everything afterwards.
 #[derive(Debug)]
 pub struct BackupWriter {
     repository: Repository,
-    label: Label,
-    options: WriterOptions,
-    budget: Arc<Semaphore>,
-    entries: Vec<Entry>,
-    paths: HashSet<String>,
-    /// Whether the last entry is a file still being written.
-    in_file: bool,
-    /// Content of that file that is not in a frame yet.
-    plain: BytesMut,
-    pending: VecDeque<Pending>,
-    filling: Filling,
-    packs: Vec<Option<PackInfo>>,
-    uploads: JoinSet<Result<(usize, PackInfo)>>,
+    shared: Arc<Shared>,
+    jobs: mpsc::Sender<Job>,
+    /// Workers, and the uploader.
+    tasks: JoinSet<()>,
+    open: Option<Open>,
     /// Set while bytes are between two places, so that it stays set if that does not come to its end.
-    failed: bool,
+    broken: bool,
+    guard: Guard,
 }
 
 impl BackupWriter {
-    pub(crate) fn new(repository: Repository, label: Label, options: WriterOptions) -> Self {
+    pub(crate) fn new(repository: Repository, label: Label, options: &WriterOptions) -> Self {
+        let packs = options.packs_in_memory();
+        let (jobs, taken) = mpsc::channel(options.jobs_in_flight());
+        let (give, free) = mpsc::channel(packs);
+        for _ in 0..packs {
+            let memory = BytesMut::new();
+            give.try_send(memory)
+                .expect("there is room for all of them");
+        }
+        let shared = Arc::new(Shared::new(label, options, taken, free));
+        let (full, packed) = mpsc::channel(packs);
+        let mut tasks = JoinSet::new();
+        for _ in 0..options.workers.max(1) {
+            let (shared, full) = (Arc::clone(&shared), full.clone());
+            tasks.spawn_blocking(move || worker::work(&shared, full));
+        }
+        tasks.spawn(upload::upload(
+            repository.clone(),
+            Arc::clone(&shared),
+            packed,
+            give,
+            options.uploads.max(1),
+        ));
         Self {
             repository,
-            label,
-            options,
-            budget: Arc::new(Semaphore::new(options.budget())),
-            entries: Vec::new(),
-            paths: HashSet::new(),
-            in_file: false,
-            plain: BytesMut::new(),
-            pending: VecDeque::new(),
-            filling: Filling {
-                builder: pack::Builder::new(options.pack_bytes),
-                permits: None,
-            },
-            packs: Vec::new(),
-            uploads: JoinSet::new(),
-            failed: false,
+            guard: Guard(Arc::clone(&shared)),
+            shared,
+            jobs,
+            tasks,
+            open: None,
+            broken: false,
         }
     }
 
     /// Returns the label.
     #[must_use]
     pub fn label(&self) -> &Label {
-        &self.label
+        &self.shared.label
     }
 
     /// Adds a directory.
     pub fn add_directory(&mut self, path: &str, metadata: Metadata) -> Result<()> {
-        self.add(Entry::Directory {
-            path: path.to_owned(),
-            metadata,
-        })
+        self.check("add a directory", path)?;
+        let path = path.to_owned();
+        self.shared.add_entry(&Entry::Directory { path, metadata })
     }
 
     /// Adds a symbolic link.
     pub fn add_symlink(&mut self, path: &str, target: &str) -> Result<()> {
-        self.add(Entry::Symlink {
+        self.check("add a symbolic link", path)?;
+        let (path, target) = (path.to_owned(), target.to_owned());
+        self.shared.add_entry(&Entry::Symlink { path, target })
+    }
+
+    /// Adds a file of `size` bytes whose content the workers read, several frames at a time. If it turns out shorter, it
+    /// is as long as it turns out; what it has grown beyond `size` is not read (R6).
+    ///
+    /// Returns when the last of its frames has been handed to a worker.
+    pub async fn read_file(
+        &mut self,
+        path: &str,
+        metadata: Metadata,
+        size: u64,
+        reader: Arc<dyn FrameReader>,
+    ) -> Result<()> {
+        self.check("add a file", path)?;
+        let file = File::new(path, metadata, size, Some(reader), Vec::new());
+        self.broken = true;
+        let mut offset = 0;
+        while offset < size {
+            let length = piece(size - offset, FRAME_BYTES);
+            let job = Job::Frame {
+                file: Arc::clone(&file),
+                offset,
+                length,
+            };
+            self.send(&file, job).await?;
+            offset += length as u64;
+        }
+        file.done(&self.shared)?;
+        self.broken = false;
+        Ok(())
+    }
+
+    /// Adds a file of `size` bytes that differs from `parent`, the same file in an older backup, in the stretches
+    /// `changed` alone: those are read, the rest refers to where the older backup has it.
+    ///
+    /// `changed` is ordered and without overlaps, and covers everything from the parent's end on; a reference to older
+    /// packs costs nothing, and restoring takes what restoring a full backup does. What has become shorter meanwhile is as
+    /// in [`read_file`](Self::read_file), where the reading notices it.
+    pub async fn patch_file(
+        &mut self,
+        path: &str,
+        metadata: Metadata,
+        size: u64,
+        parent: &StoredFile,
+        changed: &[Range<u64>],
+        reader: Arc<dyn FrameReader>,
+    ) -> Result<()> {
+        self.check("add a file", path)?;
+        let (kept, read) = divide(parent, changed, size).map_err(|why| Error::Path {
             path: path.to_owned(),
-            target: target.to_owned(),
-        })
+            why,
+        })?;
+        let pieces = self.shared.refer(parent, kept);
+        let file = File::new(path, metadata, size, Some(reader), pieces);
+        self.broken = true;
+        for ranges in read {
+            let job = Job::Blocks {
+                file: Arc::clone(&file),
+                ranges,
+            };
+            self.send(&file, job).await?;
+        }
+        file.done(&self.shared)?;
+        self.broken = false;
+        Ok(())
     }
 
     /// Begins a file; its content follows by [`write`](Self::write).
     pub fn begin_file(&mut self, path: &str, metadata: Metadata) -> Result<()> {
-        self.add(Entry::File(FileEntry {
-            path: path.to_owned(),
-            metadata,
-            size: 0,
-            frames: Vec::new(),
-        }))?;
-        self.in_file = true;
+        self.check("begin a file", path)?;
+        self.open = Some(Open {
+            file: File::new(path, metadata, u64::MAX, None, Vec::new()),
+            plain: self.shared.plain_buffer(),
+            offset: 0,
+        });
         Ok(())
     }
 
-    /// Appends to the file begun. Waits while the budget is used up, and fails if an earlier pack could not be written.
-    ///
-    /// A writer whose future was dropped half-way has lost bytes and refuses everything afterwards.
-    pub async fn write(&mut self, data: Bytes) -> Result<()> {
-        self.check("write to a file")?;
-        let Some(Entry::File(file)) = self.entries.last_mut().filter(|_| self.in_file) else {
+    /// Appends to the file begun. Waits while memory is used up, and fails if an earlier pack could not be written.
+    pub async fn write(&mut self, mut data: Bytes) -> Result<()> {
+        self.check_usable("write to a file")?;
+        let Some(mut open) = self.open.take() else {
             return Err(out_of_turn("write to a file", "none has been begun"));
         };
-        file.size += data.len() as u64;
-        self.failed = true;
-        self.append(data).await?;
-        self.failed = false;
-        Ok(())
-    }
-
-    async fn append(&mut self, mut data: Bytes) -> Result<()> {
+        self.broken = true;
         while !data.is_empty() {
-            if self.plain.is_empty() && data.len() >= FRAME_BYTES {
-                let frame = data.split_to(FRAME_BYTES);
-                self.cut(frame).await?;
-                continue;
-            }
-            let room = FRAME_BYTES - self.plain.len();
+            let room = FRAME_BYTES - open.plain.len();
             let piece = data.split_to(room.min(data.len()));
-            self.plain.extend_from_slice(&piece);
-            if self.plain.len() == FRAME_BYTES {
-                let frame = self.plain.split().freeze();
-                self.cut(frame).await?;
+            open.plain.extend_from_slice(&piece);
+            if open.plain.len() == FRAME_BYTES {
+                let next = self.shared.plain_buffer();
+                let plain = std::mem::replace(&mut open.plain, next);
+                self.hand_over(&mut open, plain).await?;
             }
         }
+        self.open = Some(open);
+        self.broken = false;
         Ok(())
     }
 
     /// Ends the file begun.
     pub async fn end_file(&mut self) -> Result<()> {
-        self.check("end a file")?;
-        if !self.in_file {
+        self.check_usable("end a file")?;
+        let Some(mut open) = self.open.take() else {
             return Err(out_of_turn("end a file", "none has been begun"));
+        };
+        self.broken = true;
+        let plain = std::mem::take(&mut open.plain);
+        open.file.end_at(open.offset + plain.len() as u64);
+        if plain.is_empty() {
+            self.shared.give_back(plain);
+        } else {
+            self.hand_over(&mut open, plain).await?;
         }
-        if !self.plain.is_empty() {
-            let frame = self.plain.split().freeze();
-            self.failed = true;
-            self.cut(frame).await?;
-            self.failed = false;
-        }
-        self.in_file = false;
+        open.file.done(&self.shared)?;
+        self.broken = false;
         Ok(())
+    }
+
+    async fn hand_over(&mut self, open: &mut Open, plain: BytesMut) -> Result<()> {
+        let offset = open.offset;
+        open.offset += plain.len() as u64;
+        let job = Job::Content {
+            file: Arc::clone(&open.file),
+            offset,
+            plain,
+        };
+        self.send(&open.file, job).await
     }
 
     /// Writes what is left and then the manifest: from that moment the backup exists. Returns its header.
     ///
-    /// `source` is kept as it is for whoever restores. If the error's kind is `Unknown`, the backup may exist; it is
-    /// complete then.
-    pub async fn finish(mut self, source: Value) -> Result<Header> {
-        self.check("finish a backup")?;
-        if self.in_file {
+    /// `source` is kept as it is for whoever restores. Fails if a pack of an older backup that this one refers to has gone
+    /// or is going (R37). If the error's kind is `Unknown`, the backup may exist; it is complete then.
+    pub async fn finish(self, source: Value) -> Result<Header> {
+        self.check_usable("finish a backup")?;
+        if self.open.is_some() {
             return Err(out_of_turn("finish a backup", "a file has not been ended"));
         }
-        while !self.pending.is_empty() {
-            self.join_frame().await?;
+        let Self {
+            repository,
+            shared,
+            jobs,
+            mut tasks,
+            guard,
+            ..
+        } = self;
+        drop(jobs);
+        while let Some(done) = tasks.join_next().await {
+            done.map_err(Error::Worker)?;
         }
-        if !self.filling.builder.is_empty() {
-            self.upload().await?;
+        if shared.has_failed() {
+            return Err(failure(&shared));
         }
-        while !self.uploads.is_empty() {
-            self.join_upload().await?;
-        }
-        let packs: Option<Vec<PackInfo>> = self.packs.iter().copied().collect();
-        let packs = packs.ok_or_else(|| out_of_turn("finish a backup", "a pack is missing"))?;
-        let (label, entries) = (self.label.clone(), std::mem::take(&mut self.entries));
-        let encode = move || manifest::encode(&label, source, &packs, &entries);
-        let key = self.repository.manifest_key(&self.label);
-        let (bytes, header) = spawn_blocking(encode)
-            .await
-            .map_err(Error::Worker)?
-            .map_err(Error::io("encode", std::path::Path::new(key.as_str())))?;
-        store::create(&**self.repository.store(), &key, bytes).await?;
-        Ok(header)
+        let header = finish::finish(&repository, &shared, source).await;
+        drop(guard);
+        header
     }
 
-    fn check(&self, operation: &'static str) -> Result<()> {
-        if self.failed {
+    fn check_usable(&self, operation: &'static str) -> Result<()> {
+        if self.shared.has_failed() {
+            Err(failure(&self.shared))
+        } else if self.broken {
             Err(out_of_turn(operation, "this backup has failed already"))
         } else {
             Ok(())
         }
     }
 
-    fn add(&mut self, entry: Entry) -> Result<()> {
-        self.check("add to a backup")?;
-        if self.in_file {
-            return Err(out_of_turn("add to a backup", "a file has not been ended"));
+    fn check(&self, operation: &'static str, path: &str) -> Result<()> {
+        self.check_usable(operation)?;
+        if self.open.is_some() {
+            return Err(out_of_turn(operation, "a file has not been ended"));
         }
-        path::check(entry.path())?;
-        if !self.paths.insert(entry.path().to_owned()) {
-            return Err(Error::Path {
-                path: entry.path().to_owned(),
-                why: "it occurs twice",
-            });
-        }
-        self.entries.push(entry);
-        Ok(())
+        path::check(path)
     }
 
-    /// Gives the next piece of the open file to a worker.
-    async fn cut(&mut self, plain: Bytes) -> Result<()> {
-        let ready =
-            |pending: &VecDeque<Pending>| pending.front().is_some_and(|p| p.task.is_finished());
-        while self.pending.len() >= self.options.frames_in_flight() || ready(&self.pending) {
-            self.join_frame().await?;
-        }
-        let wanted = u32::try_from(plain.len()).expect("a frame is at most 1 MiB");
-        let budget = Arc::clone(&self.budget);
-        let permit = budget.acquire_many_owned(wanted).await;
-        let permit = permit.expect("the budget is never closed");
-        let task = spawn_blocking(move || (frame::encode(&plain), permit));
-        self.pending.push_back(Pending {
-            entry: self.entries.len() - 1,
-            task,
-        });
-        Ok(())
-    }
-
-    /// Waits for the oldest frame and puts it into the pack being filled.
-    async fn join_frame(&mut self) -> Result<()> {
-        let Some(Pending { entry, task }) = self.pending.pop_front() else {
-            return Ok(());
-        };
-        let (encoded, mut permit) = task.await.map_err(Error::Worker)?;
-        // What compression saved goes back to the budget.
-        drop(permit.split(encoded.plain_bytes as usize - encoded.stored.len()));
-        let builder = &self.filling.builder;
-        if !builder.is_empty() && builder.size_with(encoded.stored.len()) > self.options.pack_bytes
-        {
-            self.upload().await?;
-        }
-        let offset = self.filling.builder.push(&encoded);
-        match &mut self.filling.permits {
-            Some(permits) => permits.merge(permit),
-            none => *none = Some(permit),
-        }
-        let frame = Frame {
-            pack: u32::try_from(self.packs.len())
-                .expect("packs of 16 MiB reach far beyond any disk"),
-            offset,
-            stored_bytes: u32::try_from(encoded.stored.len()).expect("a frame is at most 1 MiB"),
-            plain_bytes: encoded.plain_bytes,
-            hash: encoded.hash,
-        };
-        if let Some(Entry::File(file)) = self.entries.get_mut(entry) {
-            file.frames.push(frame);
+    async fn send(&self, file: &File, job: Job) -> Result<()> {
+        file.expect();
+        if self.jobs.send(job).await.is_err() || self.shared.has_failed() {
+            return Err(failure(&self.shared));
         }
         Ok(())
     }
+}
 
-    /// Begins to write the pack being filled.
-    async fn upload(&mut self) -> Result<()> {
-        while self.uploads.len() >= self.options.uploads.max(1) {
-            self.join_upload().await?;
-        }
-        while let Some(done) = self.uploads.try_join_next() {
-            self.record(done)?;
-        }
-        let next = Filling {
-            builder: pack::Builder::new(self.options.pack_bytes),
-            permits: None,
-        };
-        let Filling { builder, permits } = std::mem::replace(&mut self.filling, next);
-        let number = self.packs.len();
-        self.packs.push(None);
-        let key = self.repository.pack_key(&self.label, number);
-        let store = Arc::clone(self.repository.store());
-        self.uploads.spawn(async move {
-            let (bytes, info) = spawn_blocking(|| builder.finish())
-                .await
-                .map_err(Error::Worker)?;
-            store::create(&*store, &key, bytes).await?;
-            drop(permits);
-            Ok((number, info))
-        });
-        Ok(())
-    }
+/// Returns why the backup failed; what comes later is told less.
+fn failure(shared: &Shared) -> Error {
+    let failure = shared.take_failure();
+    failure.unwrap_or_else(|| out_of_turn("go on", "this backup has failed already"))
+}
 
-    async fn join_upload(&mut self) -> Result<()> {
-        match self.uploads.join_next().await {
-            Some(done) => self.record(done),
-            None => Ok(()),
+fn piece(left: u64, most: usize) -> usize {
+    usize::try_from(left).map_or(most, |left| left.min(most))
+}
+
+/// Divides a file into stretches that its parent has, with where they begin, and groups of stretches to be read.
+#[expect(
+    clippy::type_complexity,
+    reason = "the two are used where they are made"
+)]
+fn divide(
+    parent: &StoredFile,
+    changed: &[Range<u64>],
+    size: u64,
+) -> std::result::Result<(Vec<(u64, Extent)>, Vec<Vec<Range<u64>>>), &'static str> {
+    let mut kept = Vec::new();
+    let mut groups: Vec<Vec<Range<u64>>> = Vec::new();
+    let mut in_group = COLLECTED_BYTES;
+    let mut extents = parent.entry.extents.iter();
+    let mut extent = extents.next().copied();
+    // Where the extent begins.
+    let mut begin = 0;
+    let mut position = 0;
+    let end = size..size;
+    for range in changed.iter().chain([&end]) {
+        if range.start < position || range.end < range.start {
+            return Err("its changed stretches are not in order");
+        }
+        let range = range.start.min(size)..range.end.min(size);
+        while position < range.start {
+            let Some(current) = extent else {
+                return Err("what lies behind its parent's end is not named as changed");
+            };
+            let extent_end = begin + current.bytes();
+            if extent_end <= position {
+                begin = extent_end;
+                extent = extents.next().copied();
+                continue;
+            }
+            let until = extent_end.min(range.start);
+            kept.push((position, current.part(position - begin, until - position)));
+            position = until;
+        }
+        while position < range.end {
+            if in_group >= COLLECTED_BYTES {
+                groups.push(Vec::new());
+                in_group = 0;
+            }
+            let length = piece(range.end - position, COLLECTED_BYTES - in_group);
+            let group = groups.last_mut().expect("one has been begun");
+            group.push(position..position + length as u64);
+            in_group += length;
+            position += length as u64;
         }
     }
-
-    fn record(
-        &mut self,
-        done: std::result::Result<Result<(usize, PackInfo)>, tokio::task::JoinError>,
-    ) -> Result<()> {
-        let (number, info) = done.map_err(Error::Worker)??;
-        self.packs[number] = Some(info);
-        Ok(())
-    }
+    Ok((kept, groups))
 }
 
 fn out_of_turn(operation: &'static str, why: &'static str) -> Error {
     Error::OutOfTurn { operation, why }
 }
+
+const _: () = assert!(SMALL_BYTES <= COLLECTED_BYTES);

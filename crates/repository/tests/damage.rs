@@ -122,7 +122,11 @@ async fn a_flipped_bit_in_a_pack_is_named(#[case] at: i64, #[case] file: Option<
 #[tokio::test]
 async fn a_pack_that_is_gone_or_short_is_named() {
     let (store, repository) = written().await;
-    let count = list_all(&*store, support::SOURCE).await.unwrap().len() - 1;
+    let objects = list_all(&*store, support::SOURCE).await.unwrap();
+    let packs = objects
+        .iter()
+        .filter(|object| object.key.as_str().contains("/packs/"));
+    let count = packs.count();
     for number in 0..count {
         for length in [None, Some(0), Some(9), Some(40_000)] {
             let (store, repository) = written().await;
@@ -175,7 +179,7 @@ async fn a_copy_that_went_bad_is_not_completed() {
 async fn what_this_version_does_not_know_is_refused() {
     let (store, repository) = written().await;
     for (from, to) in [
-        ("\"format\":1", "\"format\":2"),
+        ("\"format\":2", "\"format\":3"),
         ("features\":[]", "features\":[\"x\"]"),
     ] {
         let whole = store.get(&key("manifest")).await.unwrap();

@@ -2,15 +2,15 @@
 //!
 //! Layout: magic, header length (u32, little-endian), header (JSON), hash of all that, body (zstd of JSON lines).
 
+use std::collections::BTreeSet;
 use std::io::{self, Read as _};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Entry, FORMAT, Header, Manifest, PackInfo, Stats};
-use crate::frame::FRAME_BYTES;
-use crate::{Error, Hash, Label, Result, path};
+use super::{Entry, FORMAT, Header, Pack, PackInfo, Part, Stats, version1};
+use crate::{Error, Hash, Label, Result};
 
 const MAGIC: &[u8; 8] = b"dr-base1";
 /// Bytes before the header: magic and its length.
@@ -22,45 +22,72 @@ const LONGEST_HEADER_BYTES: usize = 16 << 20;
 /// Manifests are small and read rarely; a better level than that of frames costs nothing that is noticed.
 const LEVEL: i32 = 3;
 
-fn body(packs: &[PackInfo], entries: &[Entry]) -> io::Result<Vec<u8>> {
-    let mut plain = Vec::new();
-    for pack in packs {
-        serde_json::to_writer(&mut plain, pack)?;
-        plain.push(b'\n');
-    }
-    for entry in entries {
-        serde_json::to_writer(&mut plain, entry)?;
-        plain.push(b'\n');
-    }
-    Ok(plain)
+/// What the body of a manifest says.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    pub(crate) packs: Vec<Pack>,
+    pub(crate) parts: Vec<Part>,
+    /// Format 1 keeps the tree in the body itself.
+    pub(crate) entries: Option<Vec<Entry>>,
 }
 
-/// Writes a manifest.
+/// A line of the body.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Line {
+    Pack {
+        /// Left out for the backup's own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        label: Option<Label>,
+        number: u32,
+        bytes: u64,
+        hash: Hash,
+    },
+    Part(Part),
+}
+
+/// Writes a manifest. Of `stats`, what concerns packs is filled in.
 pub(crate) fn encode(
     label: &Label,
     source: Value,
-    packs: &[PackInfo],
-    entries: &[Entry],
+    mut stats: Stats,
+    packs: &[Pack],
+    parts: &[Part],
 ) -> io::Result<(Bytes, Header)> {
-    let plain = body(packs, entries)?;
-    let stored = zstd::bulk::compress(&plain, LEVEL)?;
-    let mut stats = Stats {
-        packs: packs.len() as u64,
-        stored_bytes: packs.iter().map(|pack| pack.bytes).sum(),
-        ..Stats::default()
+    let mut plain = Vec::new();
+    let mut references = BTreeSet::new();
+    let mut line = |line: &Line| {
+        serde_json::to_writer(&mut plain, line)?;
+        plain.push(b'\n');
+        Ok::<(), io::Error>(())
     };
-    for entry in entries {
-        if let Entry::File(file) = entry {
-            stats.files += 1;
-            stats.file_bytes += file.size;
+    for pack in packs {
+        let own = pack.label == *label;
+        if own {
+            stats.packs += 1;
+            stats.stored_bytes += pack.info.bytes;
+        } else {
+            stats.referenced_packs += 1;
+            references.insert(pack.label.clone());
         }
+        line(&Line::Pack {
+            label: (!own).then(|| pack.label.clone()),
+            number: pack.number,
+            bytes: pack.info.bytes,
+            hash: pack.info.hash,
+        })?;
     }
+    for part in parts {
+        line(&Line::Part(*part))?;
+    }
+    let stored = zstd::bulk::compress(&plain, LEVEL)?;
     let header = Header {
         format: FORMAT,
         required_features: Vec::new(),
         label: label.clone(),
         source,
         stats,
+        references: references.into_iter().collect(),
         body_bytes: stored.len() as u64,
         body_plain_bytes: plain.len() as u64,
         body_hash: Hash::of(&stored),
@@ -123,7 +150,7 @@ fn refuse_unknown(object: &str, json: &[u8]) -> Result<()> {
     };
     let needs: Needs = serde_json::from_slice(json)
         .map_err(|error| Error::damaged(object, format!("its header cannot be read: {error}")))?;
-    if needs.format != FORMAT {
+    if !(1..=FORMAT).contains(&needs.format) {
         return Err(unsupported(format!("format {}", needs.format)));
     }
     match needs.required_features.into_iter().next() {
@@ -132,68 +159,65 @@ fn refuse_unknown(object: &str, json: &[u8]) -> Result<()> {
     }
 }
 
+/// Decompresses what must become `plain_bytes`; says what is wrong.
+pub(crate) fn unpack(stored: &[u8], plain_bytes: u64) -> std::result::Result<Vec<u8>, String> {
+    let mut plain = Vec::new();
+    zstd::stream::read::Decoder::with_buffer(stored)
+        .and_then(|decoder| {
+            decoder
+                .take(plain_bytes.saturating_add(1))
+                .read_to_end(&mut plain)
+        })
+        .map_err(|error| format!("it cannot be decompressed: {error}"))?;
+    if plain.len() as u64 == plain_bytes {
+        Ok(plain)
+    } else {
+        Err("it has the wrong length".to_owned())
+    }
+}
+
 /// Reads and checks a whole manifest.
-pub(crate) fn decode(object: &str, bytes: &[u8]) -> Result<Manifest> {
+pub(crate) fn decode(object: &str, bytes: &[u8]) -> Result<(Header, Tables)> {
     let header = decode_header(object, bytes)?;
     let stored = &bytes[header_end(object, bytes)?..];
     if stored.len() as u64 != header.body_bytes || Hash::of(stored) != header.body_hash {
         return Err(Error::damaged(object, "its body does not match its hash"));
     }
-    let unreadable = |error: &dyn std::fmt::Display| {
-        Error::damaged(object, format!("its body cannot be read: {error}"))
-    };
-    let mut plain = Vec::new();
-    zstd::stream::read::Decoder::with_buffer(stored)
-        .and_then(|decoder| {
-            decoder
-                .take(header.body_plain_bytes + 1)
-                .read_to_end(&mut plain)
-        })
-        .map_err(|error| unreadable(&error))?;
-    if plain.len() as u64 != header.body_plain_bytes {
-        return Err(Error::damaged(object, "its body has the wrong length"));
+    let plain = unpack(stored, header.body_plain_bytes)
+        .map_err(|what| Error::damaged(object, format!("its body: {what}")))?;
+    if header.format == 1 {
+        let (packs, entries) = version1::read(object, &header, &plain)?;
+        let tables = Tables {
+            packs,
+            parts: Vec::new(),
+            entries: Some(entries),
+        };
+        return Ok((header, tables));
     }
-    let mut lines = plain
+    let mut tables = Tables {
+        packs: Vec::new(),
+        parts: Vec::new(),
+        entries: None,
+    };
+    for line in plain
         .split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty());
-    let unreadable_line = |error: serde_json::Error| unreadable(&error);
-    let packs: Vec<PackInfo> = (0..header.stats.packs)
-        .map_while(|_| lines.next())
-        .map(|line| serde_json::from_slice(line).map_err(unreadable_line))
-        .collect::<Result<_>>()?;
-    let entries: Vec<Entry> = lines
-        .map(|line| serde_json::from_slice(line).map_err(unreadable_line))
-        .collect::<Result<_>>()?;
-    let manifest = Manifest {
-        header,
-        packs,
-        entries,
-    };
-    check(object, &manifest)?;
-    Ok(manifest)
-}
-
-/// Checks what the hashes cannot: that the manifest makes sense. A wrong one would be a bug of its writer.
-fn check(object: &str, manifest: &Manifest) -> Result<()> {
-    path::check_tree(manifest.entries.iter().map(|entry| (entry.path(), entry)))?;
-    for file in manifest.files() {
-        let wrong = |what: &str| Error::damaged(object, format!("`{}`: {what}", file.path));
-        let mut size = 0;
-        for frame in &file.frames {
-            let pack = manifest.packs.get(frame.pack as usize);
-            let pack = pack.ok_or_else(|| wrong("a frame is in a pack that does not exist"))?;
-            let end = frame.offset.checked_add(u64::from(frame.stored_bytes));
-            if end.is_none_or(|end| end > pack.bytes) {
-                return Err(wrong("a frame lies outside its pack"));
-            }
-            if frame.plain_bytes as usize > FRAME_BYTES || frame.stored_bytes > frame.plain_bytes {
-                return Err(wrong("a frame has an impossible length"));
-            }
-            size += u64::from(frame.plain_bytes);
-        }
-        if size != file.size {
-            return Err(wrong("its frames do not add up to its size"));
+        .filter(|line| !line.is_empty())
+    {
+        let line: Line = serde_json::from_slice(line)
+            .map_err(|error| Error::damaged(object, format!("its body cannot be read: {error}")))?;
+        match line {
+            Line::Pack {
+                label,
+                number,
+                bytes,
+                hash,
+            } => tables.packs.push(Pack {
+                label: label.unwrap_or_else(|| header.label.clone()),
+                number,
+                info: PackInfo { bytes, hash },
+            }),
+            Line::Part(part) => tables.parts.push(part),
         }
     }
-    Ok(())
+    Ok((header, tables))
 }

@@ -1,31 +1,28 @@
 //! Reading ranges of packs and writing their frames into files.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dr_provider::ErrorKind;
+use tokio::sync::mpsc;
 
 use super::blocking;
-use super::place::Plan;
-use crate::manifest::Frame;
+use super::piece::Piece;
+use crate::spill::Sorted;
 use crate::verify::missing;
 use crate::{BackupReader, Error, Result, frame, store};
 
-/// Frames next to each other are read in one go up to this many bytes.
+/// Frames near each other are read in one go up to this many bytes.
 const LONGEST_RANGE_BYTES: u64 = 4 << 20;
+/// Reading this much in vain is quicker than another request.
+const GAP_BYTES: u64 = 64 << 10;
+/// Most pieces written for one range, so that a list of them stays short.
+const MOST_PIECES: usize = 8192;
 
-/// A piece of a file to be written.
-#[derive(Clone, Copy, Debug)]
-struct Piece {
-    frame: Frame,
-    /// Index of the file in the plan.
-    file: usize,
-    /// Where in the file it goes.
-    position: u64,
-}
-
-/// Pieces next to each other in one pack.
+/// Pieces of frames near each other in one pack, in the order of the frames.
 #[derive(Debug)]
 pub(super) struct Range {
     pack: u32,
@@ -34,52 +31,76 @@ pub(super) struct Range {
     pieces: Vec<Piece>,
 }
 
-/// Finds what has to be read, in the order of the packs.
-pub(super) fn ranges(plan: &Plan) -> Vec<Range> {
-    let mut pieces = Vec::new();
-    for (index, file) in plan.files.iter().enumerate() {
-        let mut position = 0;
-        for frame in &file.frames {
-            pieces.push(Piece {
-                frame: *frame,
-                file: index,
-                position,
-            });
-            position += u64::from(frame.plain_bytes);
-        }
+impl Range {
+    fn end(&self) -> u64 {
+        self.offset + self.length
     }
-    pieces.sort_by_key(|piece| (piece.frame.pack, piece.frame.offset));
-    let mut ranges: Vec<Range> = Vec::new();
-    for piece in pieces {
-        let stored = u64::from(piece.frame.stored_bytes);
-        let joins = ranges.last_mut().filter(|range| {
-            range.pack == piece.frame.pack
-                && range.offset + range.length == piece.frame.offset
-                && range.length + stored <= LONGEST_RANGE_BYTES
-        });
-        if let Some(range) = joins {
-            range.length += stored;
-            range.pieces.push(piece);
-        } else {
-            ranges.push(Range {
+
+    /// Takes a piece that is near enough, and all those of a frame that is in it.
+    fn take(&mut self, piece: Piece) -> Option<Piece> {
+        let frame = &piece.frame;
+        let last = self.pieces.last().map(|last| last.frame.offset);
+        if self.pack == frame.pack && last == Some(frame.offset) {
+            self.pieces.push(piece);
+            return None;
+        }
+        let end = frame.offset.saturating_add(u64::from(frame.stored_bytes));
+        let near = self.pack == frame.pack
+            && frame.offset >= self.end()
+            && frame.offset - self.end() <= GAP_BYTES
+            && end - self.offset <= LONGEST_RANGE_BYTES
+            && self.pieces.len() < MOST_PIECES;
+        if !near {
+            return Some(piece);
+        }
+        self.length = end - self.offset;
+        self.pieces.push(piece);
+        None
+    }
+}
+
+/// Finds what has to be read, in the order of the packs.
+pub(super) fn cut_ranges(pieces: &Sorted, sender: &mpsc::Sender<Range>) -> Result<()> {
+    let failed = |error| Error::io("keep a list in", Path::new("temporary files"))(error);
+    let mut walk = pieces.walk().map_err(failed)?;
+    let mut range: Option<Range> = None;
+    while let Some((key, value)) = walk.next().map_err(failed)? {
+        let piece = Piece::read(key, value)
+            .ok_or_else(|| failed(io::Error::other("a record cannot be read back")))?;
+        let left = match &mut range {
+            Some(range) => range.take(piece),
+            None => Some(piece),
+        };
+        if let Some(piece) = left {
+            let next = Range {
                 pack: piece.frame.pack,
                 offset: piece.frame.offset,
-                length: stored,
+                length: u64::from(piece.frame.stored_bytes),
                 pieces: vec![piece],
-            });
+            };
+            if let Some(full) = range.replace(next)
+                && sender.blocking_send(full).is_err()
+            {
+                return Ok(());
+            }
         }
     }
-    ranges
+    if let Some(range) = range {
+        // Who does not take it has an error of its own to tell.
+        drop(sender.blocking_send(range));
+    }
+    Ok(())
 }
 
 /// Reads a range, checks its frames and writes them. Returns the bytes read and written.
 pub(super) async fn restore_range(
     reader: &BackupReader,
-    plan: Arc<Plan>,
+    root: Arc<PathBuf>,
     range: Range,
 ) -> Result<(u64, u64)> {
     let repository = &reader.repository;
-    let key = repository.pack_key(reader.label(), range.pack as usize);
+    let pack = &reader.packs()[range.pack as usize];
+    let key = repository.pack_key(&pack.label, pack.number);
     let object = store::name(&**repository.store(), &key);
     let bytes = match repository
         .store()
@@ -88,38 +109,69 @@ pub(super) async fn restore_range(
     {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            let file = range
-                .pieces
-                .first()
-                .map(|piece| &plan.files[piece.file].path);
+            let file = range.pieces.first().map(|piece| piece.at.as_str());
             return Err(Error::damaged(object, missing(file)));
         }
         Err(error) => return Err(store::failed(format!("read `{key}`"))(error)),
     };
     blocking(move || {
         let mut written = 0;
-        for piece in &range.pieces {
-            let file = &plan.files[piece.file];
-            let damaged = |what: &dyn std::fmt::Display| {
-                Error::damaged(object.clone(), format!("`{}`: {what}", file.path))
+        let mut open = None;
+        for pieces in range
+            .pieces
+            .chunk_by(|a, b| a.frame.offset == b.frame.offset)
+        {
+            let Some(first) = pieces.first() else {
+                continue;
             };
-            let from = usize::try_from(piece.frame.offset - range.offset).ok();
+            let frame = &first.frame;
+            let damaged = |what: &dyn std::fmt::Display| {
+                Error::damaged(object.clone(), format!("`{}`: {what}", first.at))
+            };
+            let from = usize::try_from(frame.offset - range.offset).ok();
             let stored = from
-                .and_then(|from| bytes.get(from..from + piece.frame.stored_bytes as usize))
+                .and_then(|from| bytes.get(from..from + frame.stored_bytes as usize))
                 .ok_or_else(|| damaged(&"the pack ends inside it"))?;
-            let plain = frame::decode(stored, &piece.frame).map_err(|error| damaged(&error))?;
+            let done = frame::decode(stored, frame, |plain| {
+                pieces
+                    .iter()
+                    .try_for_each(|piece| write(&root, piece, plain, &mut open))
+            });
+            done.map_err(|error| damaged(&error))??;
+            written += pieces
+                .iter()
+                .map(|piece| u64::from(piece.bytes))
+                .sum::<u64>();
+        }
+        Ok((bytes.len() as u64, written))
+    })
+    .await
+}
+
+/// Writes a piece; `open` is the file of the piece before.
+fn write(
+    root: &Path,
+    piece: &Piece,
+    plain: &[u8],
+    open: &mut Option<(String, File)>,
+) -> Result<()> {
+    let from = piece.from as usize;
+    let content = &plain[from..from + piece.bytes as usize];
+    let handle = match open {
+        Some((at, handle)) if *at == piece.at => handle,
+        other => {
+            let path = root.join(&piece.at);
             let handle = OpenOptions::new()
                 .write(true)
                 .create(true)
                 .truncate(false)
                 .mode(0o600)
-                .open(&file.at)
-                .map_err(Error::io("open", &file.at))?;
-            let done = handle.write_all_at(&plain, piece.position);
-            done.map_err(Error::io("write", &file.at))?;
-            written += plain.len() as u64;
+                .open(&path)
+                .map_err(Error::io("open", &path))?;
+            &mut other.insert((piece.at.clone(), handle)).1
         }
-        Ok((bytes.len() as u64, written))
-    })
-    .await
+    };
+    handle
+        .write_all_at(content, piece.position)
+        .map_err(|error| Error::io("write", &root.join(&piece.at))(error))
 }

@@ -1,101 +1,173 @@
 //! Where everything goes, decided and checked before anything is written.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::RestoreOptions;
-use crate::manifest::{Entry, FileEntry, Frame, Manifest, Metadata};
-use crate::{Error, Result, path};
+use futures::TryStreamExt as _;
+use serde::{Deserialize, Serialize};
+
+use super::piece::Piece;
+use super::{RestoreOptions, blocking};
+use crate::manifest::{Entry, Extent};
+use crate::spill::{Sorted, Sorter};
+use crate::tree::{self, Order};
+use crate::{BackupReader, Error, Result};
 
 /// Put after the name of a file that gets its name last.
 const UNFINISHED: &str = ".dr-unfinished";
 
-/// A file to be written.
-#[derive(Debug)]
-pub(super) struct File {
-    /// Where it is written.
-    pub(super) at: PathBuf,
-    /// Its final name, if that comes last.
-    pub(super) rename_to: Option<PathBuf>,
-    /// Its name in the backup, for messages.
+/// An entry and where it goes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Placed {
+    /// Below the root.
     pub(super) path: String,
-    pub(super) metadata: Metadata,
-    pub(super) size: u64,
-    pub(super) frames: Vec<Frame>,
+    pub(super) entry: Entry,
+    /// A file's turn to get its name, if that comes last.
+    pub(super) turn: Option<usize>,
+}
+
+impl Placed {
+    /// Returns where a file is written.
+    pub(super) fn at(&self) -> String {
+        match self.turn {
+            Some(_) => format!("{}{UNFINISHED}", self.path),
+            None => self.path.clone(),
+        }
+    }
 }
 
 /// What will be done.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) root: PathBuf,
-    /// Parents first; without the root.
-    pub(super) directories: Vec<(PathBuf, Metadata)>,
-    pub(super) symlinks: Vec<(PathBuf, String)>,
-    /// Those with a name to come are in the order in which they get it.
-    pub(super) files: Vec<File>,
+    /// [`Placed`] entries in the order of the tree that they make.
+    pub(super) entries: Sorted,
+    /// Where long lists are kept.
+    scratch: PathBuf,
+    pub(super) files: u64,
+    pub(super) total_bytes: u64,
+    /// Of these, zeros that nothing is read for.
+    pub(super) zero_bytes: u64,
+}
+
+impl Plan {
+    /// Goes through the entries.
+    pub(super) fn each(&self, mut visit: impl FnMut(Placed) -> Result<()>) -> Result<()> {
+        let failed = |error| list_failed(&self.scratch)(error);
+        let mut walk = self.entries.walk().map_err(failed)?;
+        while let Some((_, value)) = walk.next().map_err(failed)? {
+            let placed = serde_json::from_slice(value).map_err(io::Error::other);
+            visit(placed.map_err(failed)?)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a sorter beside the plan.
+    pub(super) fn sorter(&self) -> Sorter {
+        Sorter::new(self.scratch.clone())
+    }
+}
+
+/// Says that a list could not be kept.
+pub(super) fn list_failed(scratch: &Path) -> impl FnOnce(io::Error) -> Error {
+    Error::io("keep a list in", scratch)
 }
 
 /// Decides where everything goes.
-pub(super) fn plan(manifest: &Manifest, root: &Path, options: &RestoreOptions) -> Result<Plan> {
-    let placed: Vec<(String, &Entry)> = manifest
-        .entries
-        .iter()
-        .filter_map(|entry| {
-            let path = entry.path();
-            let target = match &options.place {
-                Some(place) => place(path)?,
-                None => path.to_owned(),
-            };
-            Some((target, entry))
-        })
-        .collect();
-    path::check_tree(placed.iter().map(|(path, entry)| (path.as_str(), *entry)))?;
-    let mut plan = Plan {
-        root: root.to_owned(),
-        directories: Vec::new(),
-        symlinks: Vec::new(),
-        files: Vec::new(),
+pub(super) async fn plan(
+    reader: &BackupReader,
+    root: &Path,
+    options: &RestoreOptions,
+) -> Result<Arc<Plan>> {
+    let scratch = {
+        let root = root.to_owned();
+        blocking(move || scratch(&root)).await?
     };
-    let mut files: Vec<(Option<usize>, File)> = Vec::new();
-    for (target, entry) in placed {
-        let at = root.join(&target);
-        match entry {
-            Entry::Directory { metadata, .. } => plan.directories.push((at, *metadata)),
-            Entry::Symlink { target, .. } => plan.symlinks.push((at, target.clone())),
-            Entry::File(file) => {
-                let turn = options.last.iter().position(|last| *last == target);
-                files.push((turn, place_file(file, at, turn.is_some())));
+    let mut sorter = Sorter::new(scratch.clone());
+    let mut parts = std::pin::pin!(reader.tree());
+    while let Some(entries) = parts.try_next().await? {
+        let (options, scratch) = (options.clone(), scratch.clone());
+        sorter = blocking(move || {
+            for entry in entries.iter() {
+                place(entry, &options, &mut sorter).map_err(list_failed(&scratch))?;
             }
+            Ok(sorter)
+        })
+        .await?;
+    }
+    let root = root.to_owned();
+    blocking(move || {
+        let mut plan = Plan {
+            root,
+            entries: sorter.finish().map_err(list_failed(&scratch))?,
+            scratch,
+            files: 0,
+            total_bytes: 0,
+            zero_bytes: 0,
+        };
+        let (mut files, mut total, mut zeros) = (0, 0, 0);
+        let mut order = Order::default();
+        plan.each(|placed| {
+            order.check(&placed.path, &placed.entry)?;
+            if let Entry::File(file) = &placed.entry {
+                files += 1;
+                total += file.size;
+                let empty = |extent: &&Extent| matches!(extent, Extent::Zeros { .. });
+                zeros += file
+                    .extents
+                    .iter()
+                    .filter(empty)
+                    .map(Extent::bytes)
+                    .sum::<u64>();
+            }
+            Ok(())
+        })?;
+        (plan.files, plan.total_bytes, plan.zero_bytes) = (files, total, zeros);
+        Ok(Arc::new(plan))
+    })
+    .await
+}
+
+fn place(entry: &Entry, options: &RestoreOptions, sorter: &mut Sorter) -> io::Result<()> {
+    let path = entry.path();
+    let target = match &options.place {
+        Some(place) => place(path),
+        None => Some(path.to_owned()),
+    };
+    let Some(target) = target else { return Ok(()) };
+    let is_file = matches!(entry, Entry::File(_));
+    let turn = options.last.iter().position(|last| *last == target);
+    let placed = Placed {
+        turn: turn.filter(|_| is_file),
+        path: target,
+        entry: entry.clone(),
+    };
+    sorter.push(&tree::key(&placed.path), &serde_json::to_vec(&placed)?)
+}
+
+/// Finds a directory for lists on the file system restored to: the nearest one that exists. Nothing is seen of them.
+fn scratch(root: &Path) -> Result<PathBuf> {
+    for place in root.ancestors() {
+        let place = if place.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            place
+        };
+        match fs::metadata(place) {
+            Ok(_) => return Ok(place.to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io("look at", place)(error)),
         }
     }
-    // Byte order puts a directory before what is in it.
-    plan.directories.sort_by(|(a, _), (b, _)| a.cmp(b));
-    files.sort_by_key(|(turn, _)| *turn);
-    plan.files = files.into_iter().map(|(_, file)| file).collect();
-    Ok(plan)
+    Ok(PathBuf::from("."))
 }
 
-fn place_file(file: &FileEntry, at: PathBuf, last: bool) -> File {
-    let (at, rename_to) = if last {
-        let mut unfinished = at.clone().into_os_string();
-        unfinished.push(UNFINISHED);
-        (unfinished.into(), Some(at))
-    } else {
-        (at, None)
-    };
-    File {
-        at,
-        rename_to,
-        path: file.path.clone(),
-        metadata: file.metadata,
-        size: file.size,
-        frames: file.frames.clone(),
-    }
-}
-
-/// Makes the directories, open to the owner only until all is done; the root stays so.
-pub(super) fn prepare(plan: &Plan) -> Result<()> {
+/// Makes the directories, open to the owner only until all is done; the root stays so. Returns the pieces to be written,
+/// sorted by frame.
+pub(super) fn prepare(plan: &Plan) -> Result<Sorted> {
     let root = &plan.root;
     match fs::read_dir(root) {
         Ok(mut entries) => {
@@ -105,7 +177,7 @@ pub(super) fn prepare(plan: &Plan) -> Result<()> {
             fs::set_permissions(root, fs::Permissions::from_mode(0o700))
                 .map_err(Error::io("change mode of", root))?;
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if let Some(parent) = root.parent() {
                 fs::create_dir_all(parent).map_err(Error::io("make directory", parent))?;
             }
@@ -113,16 +185,40 @@ pub(super) fn prepare(plan: &Plan) -> Result<()> {
         }
         Err(error) => return Err(Error::io("look into", root)(error)),
     }
-    for (directory, _) in &plan.directories {
-        make(directory)?;
-    }
-    let parents = plan.files.iter().map(|file| &file.at);
-    for path in parents.chain(plan.symlinks.iter().map(|(at, _)| at)) {
-        if let Some(parent) = path.parent() {
-            make(parent)?;
+    let mut pieces = plan.sorter();
+    // Most files are in the directory of the one before.
+    let mut made = root.clone();
+    plan.each(|placed| {
+        let path = root.join(&placed.path);
+        let directory = match &placed.entry {
+            Entry::Directory { .. } => Some(path.as_path()),
+            _ => path.parent(),
+        };
+        if let Some(directory) = directory.filter(|directory| *directory != made) {
+            make(directory)?;
+            directory.clone_into(&mut made);
         }
-    }
-    Ok(())
+        if let Entry::File(file) = &placed.entry {
+            let mut position = 0;
+            for extent in &file.extents {
+                if let Extent::Stored { frame, from, bytes } = *extent {
+                    let piece = Piece {
+                        frame,
+                        from,
+                        bytes,
+                        position,
+                        at: placed.at(),
+                    };
+                    pieces
+                        .push(&piece.key(), &piece.value())
+                        .map_err(list_failed(&plan.scratch))?;
+                }
+                position += extent.bytes();
+            }
+        }
+        Ok(())
+    })?;
+    pieces.finish().map_err(list_failed(&plan.scratch))
 }
 
 fn make(directory: &Path) -> Result<()> {

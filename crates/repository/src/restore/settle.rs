@@ -1,73 +1,126 @@
 //! What comes after the content: attributes, links, durability, and the names that come last.
 
 use std::fs::{self, OpenOptions, Permissions};
+use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, chown, lchown, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, TryStreamExt as _};
+use tokio::sync::mpsc;
 
-use super::blocking;
-use super::place::{File, Plan};
-use crate::manifest::Metadata;
+use super::place::{Plan, list_failed};
+use super::{blocking, produce};
+use crate::manifest::{Entry, Metadata};
 use crate::{Error, Result};
 
 /// Groups of files made durable at a time: file systems join concurrent syncs into one.
 const GROUPS_IN_FLIGHT: usize = 16;
 const FILES_IN_GROUP: usize = 32;
 
+/// A file whose content is there.
+struct File {
+    at: PathBuf,
+    metadata: Metadata,
+    size: u64,
+}
+
 /// Makes everything durable in the order that counts: contents, directories, then the last names.
 pub(super) async fn settle(plan: Arc<Plan>, owner: Option<(u32, u32)>) -> Result<()> {
-    let groups = (0..plan.files.len()).step_by(FILES_IN_GROUP);
-    stream::iter(groups)
-        .map(|first| {
-            let plan = Arc::clone(&plan);
-            blocking(move || {
-                let end = plan.files.len().min(first + FILES_IN_GROUP);
-                plan.files[first..end]
-                    .iter()
-                    .try_for_each(|file| settle_file(file, owner))
-            })
-        })
+    let (groups, listing) = {
+        let plan = Arc::clone(&plan);
+        produce(GROUPS_IN_FLIGHT, move |sender| group(&plan, sender))
+    };
+    groups
+        .map(|group| blocking(move || group.iter().try_for_each(|file| settle_file(file, owner))))
         .buffer_unordered(GROUPS_IN_FLIGHT)
         .try_collect::<()>()
         .await?;
-    blocking(move || {
-        for (at, target) in &plan.symlinks {
-            symlink(target, at).map_err(Error::io("make symbolic link", at))?;
-            if let Some((user, group)) = owner {
-                lchown(at, Some(user), Some(group)).map_err(Error::io("change owner of", at))?;
+    listing.await.map_err(Error::Worker)??;
+    blocking(move || finish(&plan, owner)).await
+}
+
+fn group(plan: &Plan, sender: &mpsc::Sender<Vec<File>>) -> Result<()> {
+    let mut group = Vec::new();
+    let mut wanted = true;
+    plan.each(|placed| {
+        if let Entry::File(file) = &placed.entry {
+            group.push(File {
+                at: plan.root.join(placed.at()),
+                metadata: file.metadata,
+                size: file.size,
+            });
+            if group.len() == FILES_IN_GROUP && wanted {
+                wanted = sender.blocking_send(std::mem::take(&mut group)).is_ok();
             }
         }
-        // Children before parents: a directory may lose the right to be entered.
-        for (at, metadata) in plan.directories.iter().rev() {
-            settle_directory(at, Some(*metadata), owner)?;
-        }
-        settle_directory(&plan.root, None, owner)?;
-        if let Some(parent) = plan
-            .root
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-        {
-            sync(parent)?;
-        }
-        for file in &plan.files {
-            if let Some(name) = &file.rename_to {
-                fs::rename(&file.at, name).map_err(Error::io("give its name to", name))?;
-                if let Some(directory) = name.parent() {
-                    sync(directory)?;
+        Ok(())
+    })?;
+    // Who does not take it has an error of its own to tell.
+    drop(sender.blocking_send(group));
+    Ok(())
+}
+
+fn finish(plan: &Plan, owner: Option<(u32, u32)>) -> Result<()> {
+    let root = &plan.root;
+    let mut directories = plan.sorter();
+    let mut last: Vec<(usize, PathBuf, PathBuf)> = Vec::new();
+    let failed = |error| list_failed(root)(error);
+    plan.each(|placed| {
+        let at = root.join(&placed.path);
+        match &placed.entry {
+            Entry::Symlink { target, .. } => {
+                symlink(target, &at).map_err(Error::io("make symbolic link", &at))?;
+                if let Some((user, group)) = owner {
+                    lchown(&at, Some(user), Some(group))
+                        .map_err(Error::io("change owner of", &at))?;
+                }
+            }
+            Entry::Directory { metadata, .. } => {
+                // Children before parents: a directory may lose the right to be entered.
+                let depth = placed.path.matches('/').count() as u64;
+                let value = serde_json::to_vec(&(&placed.path, metadata)).map_err(io::Error::other);
+                let value = value.map_err(failed)?;
+                directories
+                    .push(&(u64::MAX - depth).to_be_bytes(), &value)
+                    .map_err(failed)?;
+            }
+            Entry::File(_) => {
+                if let Some(turn) = placed.turn {
+                    last.push((turn, root.join(placed.at()), at));
                 }
             }
         }
         Ok(())
-    })
-    .await
+    })?;
+    let directories = directories.finish().map_err(failed)?;
+    let mut walk = directories.walk().map_err(failed)?;
+    while let Some((_, value)) = walk.next().map_err(failed)? {
+        let (path, metadata): (String, Metadata) =
+            serde_json::from_slice(value).map_err(|error| failed(io::Error::other(error)))?;
+        settle_directory(&root.join(path), Some(metadata), owner)?;
+    }
+    settle_directory(root, None, owner)?;
+    if let Some(parent) = root
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
+        sync(parent)?;
+    }
+    last.sort_unstable();
+    for (_, at, name) in last {
+        fs::rename(&at, &name).map_err(Error::io("give its name to", &name))?;
+        if let Some(directory) = name.parent() {
+            sync(directory)?;
+        }
+    }
+    Ok(())
 }
 
 fn settle_file(file: &File, owner: Option<(u32, u32)>) -> Result<()> {
     let at = &file.at;
-    // Empty files have no frames and do not exist yet.
+    // Files without any content but zeros do not exist yet.
     let handle = OpenOptions::new()
         .write(true)
         .create(true)
@@ -76,7 +129,12 @@ fn settle_file(file: &File, owner: Option<(u32, u32)>) -> Result<()> {
         .open(at)
         .map_err(Error::io("open", at))?;
     let length = handle.metadata().map_err(Error::io("look at", at))?.len();
-    if length != file.size {
+    // Zeros at the end are not written.
+    if length < file.size {
+        handle
+            .set_len(file.size)
+            .map_err(Error::io("lengthen", at))?;
+    } else if length > file.size {
         return Err(Error::damaged(
             at.display().to_string(),
             format!("it has {length} bytes instead of {}", file.size),

@@ -20,11 +20,11 @@ use dr_repository::{
 pub(crate) const SOURCE: &str = "postgres/7312000000000000001";
 pub(crate) const LAST: &str = "global/pg_control";
 
-/// Small packs, so that there are several.
+/// Small packs, so that there are several; one worker, so that what is in which is the same each time.
 pub(crate) fn options() -> WriterOptions {
     WriterOptions {
         pack_bytes: 3 << 19,
-        workers: 2,
+        workers: 1,
         uploads: 2,
         ..WriterOptions::default()
     }
