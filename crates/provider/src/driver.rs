@@ -15,8 +15,9 @@ pub use action::{Action, Applied, Dependency, Plane, Undo, Verified};
 pub use evidence::{Evidence, Fenced, Recovered, Sealed, StopProof};
 pub use facts::{Facts, Instance, LogFacts, LossFacts, RegionFacts, Role};
 pub use roles::{
-    Backup, BackupReport, CopyReport, Frontier, LogStream, Proof, Query, RecoveryPoint,
-    RecoveryPoints, Restore, RestoreReport, RestoreRequest, RestoreTarget,
+    Backup, BackupReport, CopyReport, Frontier, LogStream, LogStretch, Proof, Query, RecoveryPoint,
+    RecoveryPoints, Restore, RestorePlan, RestoreReport, RestoreRequest, RestoreTarget,
+    TargetAction, TargetTimeline,
 };
 
 use crate::Result;
