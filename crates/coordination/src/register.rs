@@ -19,5 +19,5 @@ mod tests;
 pub(crate) use claims::check as check_claims;
 pub use client::{CopyView, Opened, Register, next_timeline};
 pub use error::Error;
-pub use record::{ClusterClaim, EpochRecord, FORMAT_VERSION};
+pub use record::{ClusterClaim, EpochRecord, FORMAT_VERSION, SyncLost};
 pub(crate) use walk::{Ask, Walk, WalkEnd};

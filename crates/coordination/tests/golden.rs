@@ -16,7 +16,7 @@ use dr_coordination::chain::{
 };
 use dr_coordination::identity::Identity;
 use dr_coordination::journal::{Body, Entry, Journal};
-use dr_coordination::register::{ClusterClaim, EpochRecord};
+use dr_coordination::register::{ClusterClaim, EpochRecord, SyncLost};
 use dr_model::{Epoch, ExecutionId, Lsn, ManualClock, SystemIdentifier, TimelineId};
 use dr_provider::ObjectStore;
 use dr_provider::store::MemoryStore;
@@ -68,6 +68,8 @@ fn chunk(log: impl Into<Bytes>) -> Chunk {
                 reasons: vec![
                     "synchronous_standby_names is `` instead of `FIRST 1 (dr_us_west_2)`".into(),
                 ],
+                epoch: None,
+                from: None,
             }),
         },
     }
@@ -93,6 +95,45 @@ fn a_compressed_chunk() {
     let (header, log) = decode(&stored, &chain(), chunk.start).unwrap();
     assert_eq!((header.encoding, log), (Encoding::Zstd, chunk.log));
     assert_eq!(header.durable_through, Lsn(0x1_6B37_0000));
+}
+
+#[test]
+fn a_chunk_whose_promise_is_of_a_later_epoch() {
+    let mut chunk = chunk(b"WAL".to_vec());
+    chunk.facts.promise = Some(Promise {
+        held: true,
+        checked_at: at(-3),
+        reasons: Vec::new(),
+        epoch: Some(Epoch(3)),
+        from: Some(Lsn(0x1_6B37_0000)),
+    });
+    let current = encode(&chain(), &chunk, Lsn(0x1_6B37_0000), "us-west-2");
+    let stored = golden("chunk-promise", &current);
+    assert_eq!(stored, current);
+    let (header, _) = decode(&stored, &chain(), chunk.start).unwrap();
+    assert_eq!(header.promise, chunk.facts.promise);
+    let promise = header.promise.unwrap();
+    assert!(promise.covers(chain().epoch, Epoch(3), header.end));
+    assert!(!promise.covers(chain().epoch, chain().epoch, header.end));
+    assert!(!promise.covers(chain().epoch, Epoch(3), Lsn(0x1_6B36_FFFF)));
+}
+
+#[test]
+fn an_epoch_record_that_lost_synchronous_mode() {
+    let stored = golden("epoch.json", &[]);
+    let workload = "orders".parse().unwrap();
+    let before = EpochRecord::from_bytes(&stored, &workload, Epoch(2)).unwrap();
+    let lost = SyncLost {
+        since: Lsn(0x1_6B37_9000),
+        regions: vec!["us-west-2".parse().unwrap()],
+    };
+    let database = "database".parse().unwrap();
+    let record = before.with_synchronous(&database, Vec::new(), Some(lost));
+    let stored = golden("epoch-sync-lost.json", &record.to_bytes());
+    assert_eq!(stored, record.to_bytes());
+    let read = EpochRecord::from_bytes(&stored, &workload, Epoch(3)).unwrap();
+    assert_eq!(read.chain(&database).unwrap().epoch, Epoch(2));
+    assert_eq!(read, record);
 }
 
 #[test]
@@ -142,6 +183,7 @@ fn an_epoch_record() {
                 system_identifier: chain().system_identifier,
                 timeline: TimelineId(2),
                 start_lsn: None,
+                log_epoch: None,
             },
         )]),
         sync: BTreeMap::from([(
@@ -151,6 +193,7 @@ fn an_epoch_record() {
         created_at: at(5),
         created_by: actor(),
         reason: "failover to us-west-2".into(),
+        sync_lost: std::collections::BTreeMap::new(),
         execution: Some(execution()),
         override_reason: Some("the provider confirms the loss by telephone".into()),
     };

@@ -36,8 +36,13 @@ pub(crate) enum Work {
     DetachStandby { region: RegionName },
     /// Put into the store what the standby has received beyond it.
     ArchiveSurplus { region: RegionName, log: Log },
-    /// End the epoch's log in the store.
-    SealLog { region: RegionName, log: Log },
+    /// End the epoch's log in the store. `promised` is the epoch being ended, if commits waited for this region in it.
+    SealLog {
+        region: RegionName,
+        log: Log,
+        #[serde(default)]
+        promised: Option<Epoch>,
+    },
     /// Let the instance replay everything up to the seal.
     ReplayTail { region: RegionName, log: Log },
     /// Make the instance the primary.
@@ -106,9 +111,13 @@ impl PostgresDriver {
             }
             Work::DetachStandby { region } => self.detach_standby(&region, fence).await,
             Work::ArchiveSurplus { region, log } => self.archive_surplus(&region, log, fence).await,
-            Work::SealLog { region, log } => self.seal_log(&region, log, fence).await,
+            Work::SealLog {
+                region,
+                log,
+                promised,
+            } => self.seal_log(&region, log, promised, fence).await,
             Work::ReplayTail { region, log } => self.replay_tail(&region, log, fence).await,
-            Work::PromoteStandby { region, log } => self.promote_standby(&region, log, fence).await,
+            Work::PromoteStandby { region, .. } => self.promote_standby(&region, fence).await,
             Work::RestoreBase { region, log, label } => {
                 self.restore_base(&region, log, &label, fence).await
             }
@@ -125,11 +134,13 @@ impl PostgresDriver {
             }
             Work::DetachStandby { region } => self.is_standby_detached(&region).await,
             Work::ArchiveSurplus { region, log } => self.is_surplus_archived(&region, log).await,
-            Work::SealLog { region, log } => self.is_log_sealed(&region, log, fence).await,
+            Work::SealLog {
+                region,
+                log,
+                promised,
+            } => self.is_log_sealed(&region, log, promised, fence).await,
             Work::ReplayTail { region, log } => self.is_tail_replayed(&region, log).await,
-            Work::PromoteStandby { region, log } => {
-                self.is_standby_promoted(&region, log, fence).await
-            }
+            Work::PromoteStandby { region, .. } => self.is_standby_promoted(&region, fence).await,
             Work::RestoreBase { region, label, .. } => {
                 self.is_base_restored(&region, &label, fence).await
             }

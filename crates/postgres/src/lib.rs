@@ -18,8 +18,10 @@ mod query;
 mod receiver;
 mod register;
 mod restore;
+mod synchronous;
 mod wait;
 pub mod wal;
 
 pub use driver::{Parts, PostgresDriver};
-pub use options::{InstanceOptions, Options, StandbyPolicy};
+pub use options::{InstanceOptions, Options, StandbyPolicy, StoreLoss};
+pub use synchronous::{SyncChange, SyncWish};

@@ -90,7 +90,7 @@ fn log_of<'a>(
     None
 }
 
-/// Tells whether a seal now would prove that nothing acknowledged is lost.
+/// Tells whether a seal now would prove that nothing acknowledged is lost, and if not, why.
 fn promise(
     options: &Options,
     target: &RegionName,
@@ -98,31 +98,72 @@ fn promise(
     log: &LogFacts,
     because: &mut Vec<String>,
 ) -> bool {
-    if !options.sync.contains(target) {
+    let wished = options.sync.contains(target);
+    let Some(claim) = &facts.claim else {
+        if wished {
+            because.push("conditional: no epoch says whom commits wait for".to_owned());
+        }
+        return false;
+    };
+    if let Some((since, regions)) = &claim.sync_lost
+        && regions.contains(target)
+    {
+        because.push(format!(
+            "conditional: synchronous mode was lost at {since}: what came after was acknowledged without the store of {target}"
+        ));
         return false;
     }
-    match log.promise {
-        None => because
-            .push("conditional: the conditions of synchronous mode were never recorded".to_owned()),
-        Some((false, at)) => {
+    if !claim.sync.contains(target) {
+        if wished {
             because.push(format!(
-                "conditional: the conditions of synchronous mode did not hold at {at:.3}"
+                "commits do not wait for the store of {target} in epoch {}; `dr sync enable` makes them",
+                claim.epoch
             ));
         }
-        // Two clocks: one that shows the check in the future proves as little as one that shows it long ago.
-        Some((true, at)) if facts.observed_at.duration_since(at).abs() > PROMISE_AGE => {
-            because.push(format!(
-                "conditional: the conditions of synchronous mode last held at {at:.3}, more than {} s from now",
-                PROMISE_AGE.as_secs()
-            ));
-        }
-        Some((true, at)) => {
-            because.push(format!(
-                "the conditions of synchronous mode held at {at:.3}"
-            ));
-            return true;
-        }
+        return false;
     }
+    if !claim.proven {
+        because.push(format!(
+            "conditional: the register cannot be read, and an epoch after {} may say that commits do not wait for the store of {target}",
+            claim.epoch
+        ));
+        return false;
+    }
+    let Some(promise) = &log.promise else {
+        because
+            .push("conditional: the conditions of synchronous mode were never recorded".to_owned());
+        return false;
+    };
+    let at = promise.checked_at;
+    // Two clocks: one that shows the check in the future proves as little as one that shows it long ago.
+    let why_not = if promise.epoch != claim.epoch {
+        format!(
+            "the conditions of synchronous mode were last looked at under epoch {}, at {at:.3}",
+            promise.epoch
+        )
+    } else if !promise.held {
+        format!(
+            "the conditions of synchronous mode did not hold at {at:.3}: {}",
+            promise.reasons.join("; ")
+        )
+    } else if facts.observed_at.duration_since(at).abs() > PROMISE_AGE {
+        format!(
+            "the conditions of synchronous mode last held at {at:.3}, more than {} s from now",
+            PROMISE_AGE.as_secs()
+        )
+    } else if let Some(from) = promise.from.filter(|from| *from > log.end) {
+        format!(
+            "the conditions of synchronous mode hold since {from}, and the log up to there is not in the store"
+        )
+    } else if promise.from.is_none() {
+        "since where the conditions of synchronous mode hold was not recorded".to_owned()
+    } else {
+        because.push(format!(
+            "the conditions of synchronous mode held at {at:.3}"
+        ));
+        return true;
+    };
+    because.push(format!("conditional: {why_not}"));
     false
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use dr_coordination::chain::{self, bounds, newest_chain, prove, summarise};
 use dr_coordination::register::EpochRecord;
 use dr_model::{Lsn, RegionName, SystemIdentifier};
-use dr_provider::driver::{Facts, Instance, LogFacts, RegionFacts, Role};
+use dr_provider::driver::{ClaimFacts, Facts, Instance, LogFacts, PromiseFacts, RegionFacts, Role};
 use dr_provider::error::chain as explain;
 use dr_provider::host::PathKind;
 use dr_provider::store::IDENTITY_KEY;
@@ -67,13 +67,14 @@ impl PostgresDriver {
         .await;
         let mut facts = Facts {
             observed_at,
-            system_identifier: claimed
-                .get()
-                .copied()
-                .flatten()
-                .map(|c| c.system_identifier),
+            system_identifier: None,
+            claim: None,
             regions: BTreeMap::new(),
         };
+        if let Some(Some((claimed, claim))) = claimed.into_inner() {
+            facts.system_identifier = Some(claimed.system_identifier);
+            facts.claim = Some(claim);
+        }
         for (region, (identifier, region_facts)) in regions.iter().zip(seen) {
             facts.system_identifier = facts.system_identifier.or(identifier);
             facts.regions.insert(region.clone(), region_facts);
@@ -81,19 +82,30 @@ impl PostgresDriver {
         facts
     }
 
-    /// Returns the cluster that the workload's epochs are about, and its timeline in the newest; copies of its records
+    /// Returns the cluster that the workload's epochs are about, and what the newest says of it; copies of its records
     /// will do where the register does not answer, because a cluster's identity never changes, and a copy that is behind
-    /// names a timeline on which nobody will be found.
-    async fn claimed(&self) -> Option<Claimed> {
-        let of = |record: EpochRecord| {
-            let claim = record.clusters.get(&self.resource().resource)?;
-            Some(Claimed {
-                system_identifier: claim.system_identifier,
-                timeline: claim.timeline,
-            })
+    /// names a timeline on which nobody will be found. What copies cannot prove is marked.
+    async fn newest_claim(&self) -> Option<(Claimed, ClaimFacts)> {
+        let of = |record: EpochRecord, proven| {
+            let resource = &self.resource().resource;
+            let chain = record.chain(resource)?;
+            let lost = record.sync_lost.get(resource);
+            let claimed = Claimed {
+                system_identifier: chain.system_identifier,
+                timeline: chain.timeline,
+            };
+            let claim = ClaimFacts {
+                epoch: record.epoch,
+                proven,
+                log_epoch: chain.epoch,
+                timeline: chain.timeline,
+                sync: record.synchronous(resource).to_vec(),
+                sync_lost: lost.map(|lost| (lost.since, lost.regions.clone())),
+            };
+            Some((claimed, claim))
         };
         if let Ok(Ok(record)) = timeout(SIGN_OF_LIFE, self.read_register("observe")).await {
-            return of(record);
+            return of(record, true);
         }
         let views = timeout(LOOK_LIMIT, self.parts().register.read_copies())
             .await
@@ -101,16 +113,17 @@ impl PostgresDriver {
         let newest = views
             .into_iter()
             .filter_map(|view| view.newest.ok().flatten());
-        of(newest.max_by_key(|record| record.epoch)?)
+        of(newest.max_by_key(|record| record.epoch)?, false)
     }
 
     async fn observe_region(
         &self,
         region: &RegionName,
-        claimed: &OnceCell<Option<Claimed>>,
+        claimed: &OnceCell<Option<(Claimed, ClaimFacts)>>,
     ) -> (Option<SystemIdentifier>, RegionFacts) {
         let claimed_log = async {
-            let claimed = (*claimed.get_or_init(|| self.claimed()).await)?;
+            let claim = claimed.get_or_init(|| self.newest_claim()).await;
+            let claimed = claim.as_ref()?.0;
             let log = self.observe_log(region, claimed.system_identifier).await;
             Some((claimed, log))
         };
@@ -304,9 +317,13 @@ impl PostgresDriver {
             last_commit_at: summary.last_commit_at,
             commits_per_second: summary.commits_per_second,
             covered_at: summary.covered_at,
-            promise: summary
-                .promise
-                .map(|promise| (promise.held, promise.checked_at)),
+            promise: summary.promise.map(|promise| PromiseFacts {
+                held: promise.held,
+                checked_at: promise.checked_at,
+                reasons: promise.reasons,
+                epoch: promise.epoch.unwrap_or(newest.epoch),
+                from: promise.from,
+            }),
             missing: Vec::new(),
             recovery_points: bases.usable.iter().map(Base::recovery_point).collect(),
         };

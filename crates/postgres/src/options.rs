@@ -3,6 +3,8 @@
 mod distinct;
 mod read;
 
+pub(crate) use read::LONGEST_SYNCHRONOUS;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +17,8 @@ use dr_pgwire::{Host as Address, TlsMode};
 pub struct Options {
     /// Regions other than the primary's whose stores every commit waits for (PROTOCOL 5).
     pub sync: Vec<RegionName>,
+    /// What happens to commits when such a store does not take the log.
+    pub on_store_loss: StoreLoss,
     /// The role that `dr` connects as.
     pub user: String,
     /// The reference to its password, resolved only when a connection is made; `None` if the server asks for none.
@@ -29,6 +33,16 @@ pub struct Options {
     pub slot_unlimited: bool,
     /// The instances by region.
     pub instances: BTreeMap<RegionName, InstanceOptions>,
+}
+
+/// What happens to commits that wait for a store which does not take the log (PROTOCOL 5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StoreLoss {
+    /// They wait until it does.
+    #[default]
+    Block,
+    /// After this time they no longer wait, once a record says since when.
+    DegradeAfter(Duration),
 }
 
 /// An instance of the cluster in one region.
@@ -111,6 +125,7 @@ pub(crate) mod tests {
         };
         Options {
             sync: Vec::new(),
+            on_store_loss: StoreLoss::Block,
             user: "dr".to_owned(),
             password: None,
             database: "postgres".to_owned(),

@@ -158,12 +158,13 @@ impl PostgresDriver {
             Work::SealLog {
                 region: region.clone(),
                 log,
+                promised: promised(region, ended, facts),
             },
             region,
             Shown {
                 summary: format!(
-                    "seal timeline {} of epoch {ended} in the store of {region}",
-                    log.timeline
+                    "seal timeline {} of epoch {} in the store of {region}",
+                    log.timeline, log.epoch
                 ),
                 current: Some(format!("open, ends at {end}")),
                 intended: Some(format!("sealed for epoch {}", ended.next())),
@@ -372,21 +373,24 @@ impl PostgresDriver {
         let system_identifier = facts
             .system_identifier
             .ok_or_else(|| unseen("its system identifier could not be learnt".to_owned()))?;
+        // A record that changes only whom commits wait for goes on with the chain of an earlier one.
+        let claim = facts.claim.as_ref().filter(|claim| claim.epoch == ended);
+        let epoch = claim.map_or(ended, |claim| claim.log_epoch);
         let timeline = match (&seen.log, &seen.instance) {
             (Err(why), _) => return Err(unseen(format!("the store of {region}: {why}"))),
-            (Ok(Some(held)), _) if held.epoch == ended => held.timeline,
+            (Ok(Some(held)), _) if held.epoch == epoch => held.timeline,
             // No receiver has written for this epoch yet: the standby says which timeline it follows.
             (Ok(_), Instance::Running { timeline, .. }) => *timeline,
             (Ok(_), _) => {
                 return Err(unseen(format!(
-                    "the store of {region} holds no log of epoch {ended}"
+                    "the store of {region} holds no log of epoch {epoch}"
                 )));
             }
         };
         Ok(Log {
             system_identifier,
             timeline,
-            epoch: ended,
+            epoch,
         })
     }
 
@@ -422,6 +426,12 @@ impl PostgresDriver {
                 .expect("parameters are names and numbers, which are always valid JSON"),
         }
     }
+}
+
+/// Returns the epoch being ended if its record, read where it counts, says that commits wait for the store of `region`.
+fn promised(region: &RegionName, ended: Epoch, facts: &Facts) -> Option<Epoch> {
+    let claim = facts.claim.as_ref()?;
+    (claim.proven && claim.epoch == ended && claim.sync.contains(region)).then_some(ended)
 }
 
 /// Returns the newest recovery point from which the end of the log can be reached.

@@ -7,8 +7,10 @@
 mod connect;
 mod coverage;
 mod cutter;
+mod degrade;
 mod promise;
 mod session;
+mod standing;
 
 use std::time::Duration;
 
@@ -24,7 +26,8 @@ use crate::driver::PostgresDriver;
 
 pub(crate) use connect::segment_size;
 pub(crate) use cutter::FULL_BYTES;
-use session::Ended;
+use session::{Ended, Part};
+use standing::Standing;
 
 /// The first pause before connecting again; doubled with each failure in a row.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -40,9 +43,42 @@ impl LogStream for PostgresDriver {
         frontier: watch::Sender<Frontier>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<()> {
+        let (streams, streaming) = watch::channel(None);
+        let (found, standing) = watch::channel(Standing::default());
+        let part = Part { streams, standing };
+        let looking = self.watch_standing(region, streaming, found);
+        tokio::select! {
+            ended = self.keep_streaming(region, &frontier, &mut stop, &part) => ended,
+            () = looking => Ok(()),
+        }
+    }
+
+    fn heartbeat_interval(&self) -> Duration {
+        self.options().heartbeat
+    }
+
+    async fn beat(&self, region: &RegionName, epoch: Epoch) -> Result<Timestamp> {
+        self.beat_on_kept_connection(region, epoch).await
+    }
+
+    async fn last_beat(&self, region: &RegionName) -> Result<Option<Timestamp>> {
+        let mut instance = self.connect(region).await?;
+        self.read_beat(&mut instance, None).await
+    }
+}
+
+impl PostgresDriver {
+    /// Streams, connecting again whenever a session ends.
+    async fn keep_streaming(
+        &self,
+        region: &RegionName,
+        frontier: &watch::Sender<Frontier>,
+        stop: &mut watch::Receiver<bool>,
+        part: &Part,
+    ) -> Result<()> {
         let mut pause = FIRST_PAUSE;
         while !*stop.borrow() {
-            let error = match self.receive(region, &frontier, &mut stop).await {
+            let error = match self.receive(region, frontier, stop, part).await {
                 Ok(Ended::Stopped) => return Ok(()),
                 Ok(Ended::Outdated) => {
                     frontier.send_modify(|frontier| "connecting".clone_into(&mut frontier.state));
@@ -70,18 +106,5 @@ impl LogStream for PostgresDriver {
             }
         }
         Ok(())
-    }
-
-    fn heartbeat_interval(&self) -> Duration {
-        self.options().heartbeat
-    }
-
-    async fn beat(&self, region: &RegionName, epoch: Epoch) -> Result<Timestamp> {
-        self.beat_on_kept_connection(region, epoch).await
-    }
-
-    async fn last_beat(&self, region: &RegionName) -> Result<Option<Timestamp>> {
-        let mut instance = self.connect(region).await?;
-        self.read_beat(&mut instance, None).await
     }
 }

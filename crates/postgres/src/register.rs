@@ -27,19 +27,16 @@ impl PostgresDriver {
 
     /// Returns the chain that an epoch's record names for this cluster.
     pub(crate) fn log_of(&self, record: &EpochRecord, operation: &str) -> Result<Log> {
-        let claim = record
-            .clusters
-            .get(&self.resource().resource)
-            .ok_or_else(|| {
-                self.failed(
-                    operation,
-                    format!("epoch {} says nothing of it", record.epoch),
-                )
-            })?;
+        let chain = record.chain(&self.resource().resource).ok_or_else(|| {
+            self.failed(
+                operation,
+                format!("epoch {} says nothing of it", record.epoch),
+            )
+        })?;
         Ok(Log {
-            system_identifier: claim.system_identifier,
-            timeline: claim.timeline,
-            epoch: record.epoch,
+            system_identifier: chain.system_identifier,
+            timeline: chain.timeline,
+            epoch: chain.epoch,
         })
     }
 

@@ -13,11 +13,12 @@ use dr_model::{Epoch, ExecutionId, RegionName, WorkloadName};
 
 pub use action::{Action, Applied, Dependency, Plane, Undo, Verified};
 pub use evidence::{Evidence, Fenced, Recovered, Sealed, StopProof};
-pub use facts::{Facts, Instance, LogFacts, LossFacts, RegionFacts, Role};
+pub use facts::{
+    ClaimFacts, Facts, Instance, LogFacts, LossFacts, PromiseFacts, RegionFacts, Role,
+};
 pub use roles::{
-    Backup, BackupReport, CopyReport, Frontier, LogStream, LogStretch, Proof, Query, RecoveryPoint,
-    RecoveryPoints, Restore, RestorePlan, RestoreReport, RestoreRequest, RestoreTarget,
-    TargetAction, TargetTimeline,
+    Backup, BackupReport, CopyReport, Frontier, LogStream, Proof, Query, RecoveryPoint,
+    RecoveryPoints, Restore, RestoreReport, RestoreRequest, RestoreTarget,
 };
 
 use crate::Result;

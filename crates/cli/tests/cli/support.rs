@@ -126,6 +126,7 @@ impl Place {
             system_identifier: SystemIdentifier(7_382_915_466_012_345_678),
             timeline: TimelineId(1),
             start_lsn: Some(Lsn(0x0300_0000)),
+            log_epoch: None,
         };
         let record = EpochRecord {
             version: FORMAT_VERSION,
@@ -138,6 +139,7 @@ impl Place {
             created_at: Timestamp::UNIX_EPOCH,
             created_by: Actor::new("test", "test", 1),
             reason: "test".to_owned(),
+            sync_lost: std::collections::BTreeMap::new(),
             execution: None,
             override_reason: None,
         };

@@ -20,6 +20,26 @@ pub struct Promise {
     pub checked_at: Timestamp,
     /// Why they did not, one line each.
     pub reasons: Vec<String>,
+    /// The epoch whose sync set they were compared with, if not the one that the chain is named after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
+    /// Where the primary's WAL ended when they were first found to hold, without a break since then: what was acknowledged
+    /// unwaited lies before this, so a seal proves something only at or behind it. `None` if they do not hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Lsn>,
+}
+
+impl Promise {
+    /// Tells whether a chain that ends at `end` then holds everything that was acknowledged in `epoch`: the conditions
+    /// held, they were compared with the sync set of that very epoch, and what was acknowledged before they held is there.
+    ///
+    /// Says nothing of how long ago that was. `chain` is the epoch that the chain is named after.
+    #[must_use]
+    pub fn covers(&self, chain: Epoch, epoch: Epoch, end: Lsn) -> bool {
+        self.held
+            && self.epoch.unwrap_or(chain) == epoch
+            && self.from.is_some_and(|from| from <= end)
+    }
 }
 
 /// What the receiver knew when it closed a chunk.

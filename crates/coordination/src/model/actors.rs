@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use dr_model::{Epoch, Lsn, RegionName, SystemIdentifier, TimelineId, WorkloadName};
+use dr_model::{Epoch, Lsn, RegionName, ResourceName, SystemIdentifier, TimelineId, WorkloadName};
 
 use crate::chain::{ChainId, Chunk, FORMAT_VERSION, Facts, Origin};
 use crate::register::{ClusterClaim, EpochRecord};
@@ -24,6 +24,10 @@ pub(super) fn region(index: usize) -> RegionName {
 
 pub(super) fn region_index(name: &RegionName) -> usize {
     REGIONS.iter().position(|r| *r == name.as_str()).unwrap()
+}
+
+pub(super) fn resource() -> ResourceName {
+    "db".parse().unwrap()
 }
 
 pub(super) fn workload() -> WorkloadName {
@@ -80,6 +84,7 @@ pub(super) fn record(
         system_identifier: CLUSTER,
         timeline,
         start_lsn: None,
+        log_epoch: None,
     };
     EpochRecord {
         version: crate::register::FORMAT_VERSION,
@@ -87,11 +92,12 @@ pub(super) fn record(
         workload: workload(),
         primary: region(primary),
         register: region(WEST),
-        clusters: BTreeMap::from([("db".parse().unwrap(), claim)]),
+        clusters: BTreeMap::from([(resource(), claim)]),
         sync: BTreeMap::new(),
         created_at: at(0),
         created_by: actor(process),
         reason: String::new(),
+        sync_lost: std::collections::BTreeMap::new(),
         execution: execution.map(|id| id.parse().unwrap()),
         override_reason: None,
     }

@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use dr_model::{Epoch, ExecutionId, Lsn, TimelineId};
 
-use super::actors::{CLUSTER, EAST, ORIGIN, chain, chunk, record, region, region_index, workload};
+use super::actors::{
+    CLUSTER, EAST, ORIGIN, chain, chunk, record, region, region_index, resource, workload,
+};
 use super::receiver::{carry_out_orders, to_reply};
 use super::world::{Asker, FlightId, Promotion, Scenario, World, Wrong};
-use crate::chain::internals::{Failure, SealEnd, SealTask, Sealer, Walk, WalkEnd, Writer};
+use crate::chain::internals::{
+    Failure, Link, SealEnd, SealTask, Sealer, Walk, WalkEnd, Writer, link_with_log,
+};
 use crate::chain::{FORMAT_VERSION, SealRecord};
 use crate::journal::{Body, Entry};
 use crate::operation::{Answer, Operation};
@@ -22,6 +26,8 @@ pub(super) enum Goal {
     Move { to: usize, again: u8 },
     /// Takes over what executor `of` runs towards a region.
     TakeOver { of: usize, to: usize },
+    /// Makes commits on the primary wait for the west, or wait no more.
+    Wait(bool),
     /// Gives the newest epoch's place back to the old primary, and fences the host that it named.
     Undo,
 }
@@ -58,6 +64,8 @@ enum Phase {
     Fence(usize),
     ReadName,
     SetName(u64),
+    /// To change whom the primary waits for, and to let go of the lock.
+    SetWait,
     Done,
     Stopped(Stop),
 }
@@ -77,13 +85,17 @@ pub(super) struct Executor {
     base: Option<Lsn>,
     /// The host that the newest epoch named before ours.
     fence: Option<usize>,
+    /// Whether a commit waited for the region moved to, in the epoch that ends.
+    promised: bool,
+    /// Whether nothing that was acknowledged is lost, as far as the seal tells.
+    proven: bool,
 }
 
 impl Executor {
     pub(super) fn new(goal: Goal) -> Self {
         let again = match goal {
             Goal::Move { again, .. } => again,
-            Goal::TakeOver { .. } | Goal::Undo => 0,
+            Goal::TakeOver { .. } | Goal::Undo | Goal::Wait(_) => 0,
         };
         Self {
             goal,
@@ -96,11 +108,17 @@ impl Executor {
             surplus_written: false,
             base: None,
             fence: None,
+            promised: false,
+            proven: false,
         }
     }
 
     pub(super) fn is_done(&self) -> bool {
         self.phase == Phase::Done
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.is_done() || self.stopped().is_some()
     }
 
     pub(super) fn stopped(&self) -> Option<Stop> {
@@ -113,7 +131,7 @@ impl Executor {
     fn to(&self) -> usize {
         match self.goal {
             Goal::Move { to, .. } | Goal::TakeOver { to, .. } => to,
-            Goal::Undo => EAST,
+            Goal::Undo | Goal::Wait(_) => EAST,
         }
     }
 
@@ -122,19 +140,25 @@ impl Executor {
         match self.goal {
             Goal::TakeOver { of, .. } => format!("x{of}-0"),
             Goal::Move { again, .. } => format!("x{index}-{}", again - self.again),
-            Goal::Undo => format!("x{index}-0"),
+            Goal::Undo | Goal::Wait(_) => format!("x{index}-0"),
         }
     }
 
-    pub(super) fn can_act(&self, world: &World) -> bool {
+    pub(super) fn can_act(&self, world: &World, scenario: &Scenario) -> bool {
+        let unlocked = scenario.is_wrong(Wrong::SyncUnlocked);
         match self.phase {
             Phase::Idle => match self.goal {
+                Goal::Wait(_) => world.lock.is_none() || unlocked,
                 // There is something to take over, or to undo, only after an epoch was opened.
                 Goal::TakeOver { of, .. } => world.executors[of].opened.is_some(),
                 Goal::Undo => world.executors.iter().any(|other| other.opened.is_some()),
                 Goal::Move { .. } => true,
             },
-            Phase::Promote(_) | Phase::Fence(_) | Phase::ReadName | Phase::SetName(_) => true,
+            Phase::Promote(_)
+            | Phase::Fence(_)
+            | Phase::ReadName
+            | Phase::SetName(_)
+            | Phase::SetWait => true,
             _ => false,
         }
     }
@@ -148,7 +172,23 @@ impl Executor {
                     self.ask_journal(world, index, 1);
                 }
                 Goal::Move { .. } | Goal::Undo => self.read_register(world, index),
+                Goal::Wait(on) => {
+                    if !scenario.is_wrong(Wrong::SyncUnlocked) {
+                        world.lock = Some(index);
+                    }
+                    if !on && scenario.is_wrong(Wrong::NamesBeforeRecord) {
+                        world.waits = false;
+                    }
+                    // What it reads may be old by the time it writes; that the writes race is what matters.
+                    let records = world.records();
+                    self.open_wait(world, index, &records, on);
+                }
             },
+            Phase::SetWait => {
+                world.waits = self.goal == Goal::Wait(true);
+                world.lock = None;
+                self.phase = Phase::Done;
+            }
             Phase::Promote(base) => self.promote(world, scenario, index, base),
             Phase::Fence(host) if self.command(world, scenario, host) => {
                 self.phase = Phase::ReadName;
@@ -208,11 +248,15 @@ impl Executor {
                 region,
                 timeline,
                 base,
+                proven: self.proven,
             });
         }
         self.promoted = true;
         if scenario.is_wrong(Wrong::PromoteBeforeSeal) {
             self.seal(world, scenario, index, base);
+        } else if scenario.commits {
+            // What follows is checked where nothing is committed.
+            self.phase = Phase::Done;
         } else {
             self.phase = Phase::ReadName;
         }
@@ -309,6 +353,12 @@ impl Executor {
                     Some(SealEnd::Superseded(_)) => self.phase = Phase::Stopped(Stop::Superseded),
                     Some(SealEnd::Sealed(_)) if self.promoted => self.phase = Phase::ReadName,
                     Some(SealEnd::Sealed(seal)) => {
+                        self.proven =
+                            self.promised && self.is_promise_kept(world, scenario, seal.lsn);
+                        if scenario.commits {
+                            self.phase = Phase::Promote(seal.lsn);
+                            return;
+                        }
                         let body = Body::Record(format!("promote {}", seal.lsn));
                         self.write_journal(world, index, body, Some(seal.lsn));
                     }
@@ -316,6 +366,33 @@ impl Executor {
             }
             _ => {}
         }
+    }
+
+    /// Looks at the promise that the newest link before the seal tells of.
+    fn is_promise_kept(&self, world: &World, scenario: &Scenario, seal: Lsn) -> bool {
+        let mut promise = None;
+        let mut at = ORIGIN;
+        while let Some(bytes) = world.store_get(self.to(), &chain().link_key(at)) {
+            match link_with_log(bytes, &chain(), at) {
+                Ok(Link::Chunk((header, _))) => {
+                    at = header.end;
+                    promise = header.promise.or(promise);
+                }
+                _ => break,
+            }
+        }
+        let Some(mut promise) = promise else {
+            return false;
+        };
+        let Epoch(opened) = self.epoch();
+        let ended = Epoch(opened - 1);
+        if scenario.is_wrong(Wrong::PromiseOfAnyEpoch) {
+            promise.epoch = Some(ended);
+        }
+        if scenario.is_wrong(Wrong::PromiseFromAnywhere) && promise.held {
+            promise.from = Some(ORIGIN);
+        }
+        promise.covers(chain().epoch, ended, seal)
     }
 
     fn ask(&mut self, world: &mut World, index: usize, region: usize, operation: Operation) {
@@ -434,7 +511,7 @@ impl Executor {
                 self.phase = Phase::Stopped(Stop::Nothing);
                 return;
             }
-            Goal::Undo => TimelineId(1),
+            Goal::Undo | Goal::Wait(_) => TimelineId(1),
             Goal::Move { .. } if scenario.is_wrong(Wrong::TimelineReused) => TimelineId(2),
             Goal::Move { .. } => next_timeline(records, CLUSTER).unwrap(),
         };
@@ -451,6 +528,29 @@ impl Executor {
         self.phase = Phase::Open(publish, Box::new(wanted));
     }
 
+    /// Writes a record that changes nothing but whom commits wait for, if the primary is still in the east.
+    fn open_wait(&mut self, world: &mut World, index: usize, records: &[EpochRecord], on: bool) {
+        let newest = records.last().unwrap();
+        if region_index(&newest.primary) != EAST {
+            world.lock = None;
+            self.phase = Phase::Stopped(Stop::Superseded);
+            return;
+        }
+        let regions = on.then(|| region(super::actors::WEST));
+        let regions: Vec<_> = regions.into_iter().collect();
+        if newest.synchronous(&resource()) == regions {
+            self.phase = Phase::SetWait;
+            return;
+        }
+        let mut wanted = newest.with_synchronous(&resource(), regions, None);
+        wanted.created_by = actor(Self::process(index));
+        register::check_claims(records, &wanted).unwrap();
+        let key = EpochRecord::key(&workload(), wanted.epoch);
+        let publish = Publish::new(key, wanted.to_bytes());
+        self.ask(world, index, super::actors::WEST, publish.next());
+        self.phase = Phase::Open(publish, Box::new(wanted));
+    }
+
     fn met(&mut self, world: &mut World, index: usize, wanted: &EpochRecord, winner: &EpochRecord) {
         if winner.is_of_same_execution(wanted) {
             self.opened(world, index, winner);
@@ -458,14 +558,29 @@ impl Executor {
             self.again -= 1;
             self.read_register(world, index);
         } else {
+            if matches!(self.goal, Goal::Wait(_)) {
+                world.lock = None;
+            }
             self.phase = Phase::Stopped(Stop::Lost);
         }
     }
 
+    /// Notes whether a commit waited for the region moved to in the epoch that `opened` ends.
+    fn promised_by(&mut self, world: &World, opened: Epoch) {
+        let ended = world
+            .records()
+            .into_iter()
+            .find(|record| record.epoch.next() == opened);
+        self.promised = ended
+            .is_some_and(|record| record.synchronous(&resource()).contains(&region(self.to())));
+    }
+
     fn opened(&mut self, world: &mut World, index: usize, record: &EpochRecord) {
+        self.promised_by(world, record.epoch);
         let timeline = record.clusters.values().next().unwrap().timeline;
         self.opened = Some((record.epoch, timeline));
         match (self.goal, self.fence) {
+            (Goal::Wait(_), _) => self.phase = Phase::SetWait,
             (Goal::Undo, Some(host)) => self.phase = Phase::Fence(host),
             _ => self.write_journal(world, index, Body::Record("seal".to_owned()), None),
         }

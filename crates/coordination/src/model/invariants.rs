@@ -17,6 +17,8 @@ pub(super) const PROMOTED_HOLDS_ALL: &str = "what was acknowledged is in the pro
 pub(super) const ONE_TIMELINE: &str = "no two promotions claim one timeline";
 pub(super) const ONE_WINNER: &str = "an epoch is opened by one execution";
 pub(super) const FENCED: &str = "a superseded executor has no fenced effect";
+pub(super) const PROVEN_LOSES_NOTHING: &str =
+    "what is said to lose nothing holds all that was acknowledged to clients";
 pub(super) const NEVER_CORRUPT: &str = "nobody sees a contradiction";
 
 /// Where a store's chain ends, as the truth is, and whether by a seal.
@@ -85,6 +87,11 @@ fn fenced(_: &Scenario, world: &World) -> bool {
     !world.superseded_effect
 }
 
+fn proven_loses_nothing(_: &Scenario, world: &World) -> bool {
+    let proven = world.promotions.iter().filter(|promotion| promotion.proven);
+    proven.into_iter().all(|p| world.committed <= p.base)
+}
+
 fn never_corrupt(_: &Scenario, world: &World) -> bool {
     let broken = |executor: &super::executor::Executor| executor.stopped() == Some(Stop::Broken);
     world
@@ -103,7 +110,24 @@ pub(super) fn all() -> Vec<Property<Scenario>> {
         Property::always(ONE_TIMELINE, one_timeline),
         Property::always(ONE_WINNER, one_winner),
         Property::always(FENCED, fenced),
+        Property::always(PROVEN_LOSES_NOTHING, proven_loses_nothing),
         Property::always(NEVER_CORRUPT, never_corrupt),
+        Property::sometimes("a promotion is proven", |_, world: &World| {
+            world.promotions.iter().any(|promotion| promotion.proven)
+        }),
+        Property::sometimes(
+            "commits stop waiting",
+            |scenario: &Scenario, world: &World| scenario.commits && !world.waits,
+        ),
+        Property::sometimes(
+            "a promotion is proven after a change",
+            |_, world: &World| {
+                let epoch =
+                    |p: &super::world::Promotion| world.hosts[p.region].promoted.map(|(_, e)| e.0);
+                let late = |p| epoch(p).is_some_and(|epoch| epoch > 2);
+                world.promotions.iter().any(|p| p.proven && late(p))
+            },
+        ),
         Property::sometimes(
             "a receiver acknowledges all",
             |scenario: &Scenario, world: &World| {

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use dr_model::Lsn;
+use dr_model::{Epoch, Lsn};
 
-use super::actors::{ORIGIN, chain, chunk};
+use super::actors::{ORIGIN, chain, chunk, region, resource};
 use super::world::{Asker, Scenario, World};
 use crate::chain::internals::{Link, Reply, Walk, WalkEnd, Writer, WriterTask, link_with_log};
-use crate::chain::{ChunkHeader, encode};
+use crate::chain::{ChunkHeader, Promise, encode};
 use crate::operation::{Answer, Operation};
+use crate::register::EpochRecord;
+use crate::testing::at;
 
 const IN_FLIGHT: usize = 2;
 const NOW: Duration = Duration::ZERO;
@@ -70,6 +72,9 @@ pub(super) struct Receiver {
     cuts: Vec<u64>,
     life: u8,
     phase: Phase,
+    /// The epoch that it compares the primary with, and whether commits wait for it there.
+    view: Option<(Epoch, bool)>,
+    promise: Option<Promise>,
     /// The furthest position that it ever acknowledged, in any life.
     pub(super) acknowledged: Lsn,
 }
@@ -81,6 +86,8 @@ impl Receiver {
             cuts,
             life: 0,
             phase: Phase::Stopped { superseded: false },
+            view: None,
+            promise: None,
             acknowledged: ORIGIN,
         }
     }
@@ -95,6 +102,8 @@ impl Receiver {
 
     pub(super) fn start(&mut self, world: &mut World, index: usize) {
         self.life += 1;
+        self.view = None;
+        self.promise = None;
         self.phase = Phase::Opening(Walk::new(ORIGIN));
         self.read(world, index, 0, ORIGIN);
     }
@@ -102,6 +111,46 @@ impl Receiver {
     fn read(&self, world: &mut World, index: usize, number: u64, at: Lsn) {
         let id = (Asker::Receiver(index), self.life, number);
         world.ask(id, self.region, Operation::Get(chain().link_key(at)));
+    }
+
+    /// Tells whether looking at the register or at the primary would change what it knows.
+    pub(super) fn can_check(&self, world: &World) -> bool {
+        let mut after = self.clone();
+        after.check(world);
+        after != *self
+    }
+
+    /// Reads the newest epoch, or, having read it, compares the primary with it. The two are apart: anything may happen
+    /// between them.
+    pub(super) fn check(&mut self, world: &World) {
+        if !matches!(self.phase, Phase::Writing(_)) {
+            return;
+        }
+        let newest = world.records().pop().expect("record 1 is there");
+        let waits_for_it = |record: &EpochRecord| {
+            record
+                .synchronous(&resource())
+                .contains(&region(self.region))
+        };
+        match self.view {
+            Some((epoch, _)) if epoch == newest.epoch || self.promise.is_none() => {}
+            _ => {
+                self.view = Some((newest.epoch, waits_for_it(&newest)));
+                self.promise = None;
+                return;
+            }
+        }
+        let Some((epoch, true)) = self.view else {
+            return;
+        };
+        let before = self.promise.take().and_then(|promise| promise.from);
+        self.promise = Some(Promise {
+            held: world.waits,
+            checked_at: at(0),
+            reasons: Vec::new(),
+            epoch: (epoch != Epoch::FIRST).then_some(epoch),
+            from: world.waits.then(|| before.unwrap_or(world.committed)),
+        });
     }
 
     pub(super) fn possible_cuts(&self, scenario: &Scenario) -> Vec<u64> {
@@ -123,7 +172,9 @@ impl Receiver {
 
     pub(super) fn cut(&mut self, world: &mut World, index: usize, bytes: u64) {
         if let Phase::Writing(writer) = &mut self.phase {
-            writer.submit(chunk(writer.submitted(), bytes));
+            let mut chunk = chunk(writer.submitted(), bytes);
+            chunk.facts.promise = self.promise.clone();
+            writer.submit(chunk);
         }
         self.go_on(world, index);
     }

@@ -18,6 +18,12 @@ const TO_SOUTH: Goal = Goal::Move {
 };
 const TAKE_OVER: Goal = Goal::TakeOver { of: 0, to: WEST };
 
+const WAIT: Goal = Goal::Wait(true);
+const WAIT_NO_MORE: Goal = Goal::Wait(false);
+
+const PROVEN: &str = "a promotion is proven";
+const PROVEN_LATER: &str = "a promotion is proven after a change";
+const STOPS_WAITING: &str = "commits stop waiting";
 const ALL_ACKNOWLEDGED: &str = "a receiver acknowledges all";
 const RECEIVER_SUPERSEDED: &str = "a receiver is superseded";
 const ENDS_WELL: &str = "an executor ends well";
@@ -47,6 +53,17 @@ fn failover() -> Scenario {
         receivers: vec![(WEST, vec![1, 2])],
         executors: vec![TO_WEST],
         log_bytes: 3,
+        ..Scenario::default()
+    }
+}
+
+/// Clients commit on the old primary, and whom they wait for is changed while it is lost.
+fn synchronous(executors: Vec<Goal>) -> Scenario {
+    Scenario {
+        receivers: vec![(WEST, vec![1])],
+        executors,
+        log_bytes: 2,
+        commits: true,
         ..Scenario::default()
     }
 }
@@ -126,6 +143,12 @@ fn judge(checker: &impl Checker<Scenario>, expected: &[&'static str]) {
 )]
 #[case::opposite(opposite(), &[LOSES, SUPERSEDED, TWO_PROMOTED, RECEIVER_SUPERSEDED])]
 #[case::takeover(takeover(), &[TAKEN_OVER, SUPERSEDED, ENDS_WELL, PROMOTED])]
+#[case::synchronous(synchronous(vec![TO_WEST]), &[PROVEN, RECEIVER_SUPERSEDED])]
+#[case::wait_no_more(synchronous(vec![TO_WEST, WAIT_NO_MORE]), &[PROVEN, STOPS_WAITING, LOSES])]
+#[case::wait_again(
+    Scenario { log_bytes: 1, ..synchronous(vec![TO_WEST, WAIT_NO_MORE, WAIT]) },
+    &[PROVEN, PROVEN_LATER, STOPS_WAITING, LOSES]
+)]
 fn small_worlds_are_sound(#[case] scenario: Scenario, #[case] expected: &[&'static str]) {
     let checker = scenario.checker().spawn_bfs().join();
     judge(&checker, expected);
@@ -142,6 +165,10 @@ fn small_worlds_are_sound(#[case] scenario: Scenario, #[case] expected: &[&'stat
 #[case::takeover(Scenario { faults: 1, old_reads: true, ..takeover() })]
 #[case::takeover_and_opposite(
     Scenario { faults: 1, executors: vec![TO_WEST, TAKE_OVER, TO_SOUTH], ..takeover() }
+)]
+#[case::wait_again(synchronous(vec![TO_WEST, WAIT_NO_MORE, WAIT]))]
+#[case::wait_again_and_fault(
+    Scenario { faults: 1, deaths: 1, ..synchronous(vec![TO_WEST, WAIT_NO_MORE, WAIT]) }
 )]
 fn larger_worlds_are_sound(#[case] scenario: Scenario) {
     if is_long() {
@@ -171,8 +198,18 @@ fn random_walks_through_a_crowd_are_sound() {
 
 /// A model that notices nothing would pass as well.
 fn is_noticed(scenario: Scenario, by: &[&'static str]) {
-    let builder = scenario.checker().finish_when(HasDiscoveries::AnyFailures);
-    let checker = builder.spawn_bfs().join();
+    // Many things can happen in any order where clients commit: what is wrong is found sooner by walking than by breadth.
+    if scenario.commits && !scenario.in_order {
+        let builder = scenario.checker().finish_when(HasDiscoveries::AnyFailures);
+        let builder = builder.target_state_count(5_000_000);
+        names_what_is_broken(&builder.spawn_simulation(1, UniformChooser).join(), by);
+    } else {
+        let builder = scenario.checker().finish_when(HasDiscoveries::AnyFailures);
+        names_what_is_broken(&builder.spawn_bfs().join(), by);
+    }
+}
+
+fn names_what_is_broken(checker: &impl Checker<Scenario>, by: &[&'static str]) {
     let broken = |name: &&'static str| checker.discovery(name).is_some();
     let noticed: Vec<_> = checker
         .model()
@@ -238,6 +275,24 @@ fn a_wrong_rule_in_the_shipped_code_is_noticed(
     &[invariants::PROMOTED_HOLDS_ALL]
 )]
 #[case::promote_unobserved(Wrong::PromoteUnobserved, takeover(), &[invariants::ONE_TIMELINE])]
+#[case::names_before_record(
+    Wrong::NamesBeforeRecord, synchronous(vec![TO_WEST, WAIT_NO_MORE]),
+    &[invariants::PROVEN_LOSES_NOTHING]
+)]
+#[case::sync_unlocked(
+    Wrong::SyncUnlocked, synchronous(vec![TO_WEST, WAIT_NO_MORE, WAIT]),
+    &[invariants::PROVEN_LOSES_NOTHING]
+)]
+#[case::promise_of_any_epoch(
+    Wrong::PromiseOfAnyEpoch,
+    Scenario { in_order: true, ..synchronous(vec![WAIT_NO_MORE, WAIT, TO_WEST]) },
+    &[invariants::PROVEN_LOSES_NOTHING]
+)]
+#[case::promise_from_anywhere(
+    Wrong::PromiseFromAnywhere,
+    Scenario { in_order: true, ..synchronous(vec![WAIT_NO_MORE, WAIT, TO_WEST]) },
+    &[invariants::PROVEN_LOSES_NOTHING]
+)]
 fn a_wrong_rule_around_it_is_noticed(
     #[case] wrong: Wrong,
     #[case] scenario: Scenario,

@@ -8,7 +8,9 @@ use dr_model::{Epoch, Lsn, TimelineId};
 use dr_provider::{ErrorKind, Key};
 use stateright::{Model, Property};
 
-use super::actors::{EAST, REGIONS, SOUTH, WEST, chain, origin, record};
+use super::actors::{
+    EAST, ORIGIN, REGIONS, SOUTH, WEST, chain, origin, record, region, resource, workload,
+};
 use super::executor::{Executor, Goal};
 use super::invariants;
 use super::receiver::Receiver;
@@ -35,6 +37,14 @@ pub(super) enum Wrong {
     SealOffChain,
     /// Whoever takes an execution over repeats its promotion without looking.
     PromoteUnobserved,
+    /// Commits stop waiting before a record says so.
+    NamesBeforeRecord,
+    /// Whom commits wait for is changed without a lock on the primary.
+    SyncUnlocked,
+    /// A promise counts for the sync set of any epoch.
+    PromiseOfAnyEpoch,
+    /// A promise counts although what was acknowledged before it held may be missing.
+    PromiseFromAnywhere,
 }
 
 /// A scenario: who is there, how much may happen, and what is wrong.
@@ -54,6 +64,10 @@ pub(super) struct Scenario {
     pub(super) old_reads: bool,
     /// Bytes that the standbys have received.
     pub(super) standby_bytes: u64,
+    /// Whether clients commit on the old primary, which waits for the west at first, and receivers look at the conditions.
+    pub(super) commits: bool,
+    /// Whether an executor starts only when those before it have ended.
+    pub(super) in_order: bool,
     /// A wrong rule in a shipped state machine.
     pub(super) mutation: Option<Mutation>,
     /// A wrong rule around them.
@@ -108,6 +122,8 @@ pub(super) struct Promotion {
     pub(super) region: usize,
     pub(super) timeline: TimelineId,
     pub(super) base: Lsn,
+    /// Whether it was said that nothing acknowledged is lost.
+    pub(super) proven: bool,
 }
 
 /// The state.
@@ -123,6 +139,12 @@ pub(super) struct World {
     pub(super) faults: u8,
     pub(super) deaths: u8,
     pub(super) promotions: Vec<Promotion>,
+    /// Whether commits on the old primary wait for the receiver in the west: its `synchronous_standby_names`.
+    pub(super) waits: bool,
+    /// Who holds the lock under which that is changed.
+    pub(super) lock: Option<usize>,
+    /// The furthest commit that the old primary has acknowledged to a client.
+    pub(super) committed: Lsn,
     /// An effect of an epoch was applied where a higher one had been.
     pub(super) superseded_effect: bool,
 }
@@ -142,6 +164,10 @@ pub(super) enum Event {
     Cut(usize, u64),
     /// A receiver dies and starts again.
     Die(usize),
+    /// A receiver reads the newest epoch, or compares the primary with the one that it has read.
+    Check(usize),
+    /// The old primary acknowledges a commit at a position.
+    Commit(Lsn),
     /// An executor does what needs no store: starts, or has an effect.
     Act(usize),
 }
@@ -149,6 +175,23 @@ pub(super) enum Event {
 impl World {
     pub(super) fn store_get(&self, region: usize, key: &Key) -> Option<&Bytes> {
         self.stores[region].get(key)
+    }
+
+    /// Returns all epoch records, as somebody who reads the register now sees them.
+    pub(super) fn records(&self) -> Vec<EpochRecord> {
+        let mut records = Vec::new();
+        let mut epoch = Epoch::FIRST;
+        while let Some(bytes) = self.store_get(WEST, &EpochRecord::key(&workload(), epoch)) {
+            records.push(EpochRecord::from_bytes(bytes, &workload(), epoch).unwrap());
+            epoch = epoch.next();
+        }
+        records
+    }
+
+    /// Returns the furthest position that the receivers of a region have acknowledged.
+    pub(super) fn acknowledged_in(&self, region: usize) -> Lsn {
+        let there = self.receivers.iter().filter(|r| r.region == region);
+        there.map(|r| r.acknowledged).max().unwrap_or(ORIGIN)
     }
 
     /// Puts an operation under way.
@@ -251,7 +294,10 @@ impl Model for Scenario {
                 crate::chain::Origin::to_bytes(&origin()),
             );
         }
-        let first = record(Epoch::FIRST, EAST, TimelineId(1), None, 0);
+        let mut first = record(Epoch::FIRST, EAST, TimelineId(1), None, 0);
+        if self.commits {
+            first.sync.insert(resource(), vec![region(WEST)]);
+        }
         let key = EpochRecord::key(&first.workload, Epoch::FIRST);
         stores[WEST].insert(key, first.to_bytes());
         let mut hosts = REGIONS.map(|_| Host::default());
@@ -269,6 +315,9 @@ impl Model for Scenario {
             faults: self.faults,
             deaths: self.deaths,
             promotions: Vec::new(),
+            waits: self.commits,
+            lock: None,
+            committed: ORIGIN,
             superseded_effect: false,
         };
         for index in 0..world.receivers.len() {
@@ -306,9 +355,23 @@ impl Model for Scenario {
             if world.deaths > 0 {
                 events.push(Event::Die(index));
             }
+            if self.commits && receiver.can_check(world) {
+                events.push(Event::Check(index));
+            }
+        }
+        if self.commits {
+            let to = match world.waits {
+                true => world.acknowledged_in(WEST),
+                false => ORIGIN.advance(self.log_bytes),
+            };
+            if to > world.committed {
+                events.push(Event::Commit(to));
+            }
         }
         for (index, executor) in world.executors.iter().enumerate() {
-            if executor.can_act(world) {
+            let before = world.executors[..index].iter();
+            let turn = !self.in_order || before.into_iter().all(|other| other.has_ended());
+            if turn && executor.can_act(world, self) {
                 events.push(Event::Act(index));
             }
         }
@@ -353,6 +416,12 @@ impl Model for Scenario {
                 receiver.start(&mut world, index);
                 world.receivers[index] = Arc::new(receiver);
             }
+            Event::Check(index) => {
+                let mut receiver = Arc::unwrap_or_clone(world.receivers[index].clone());
+                receiver.check(&world);
+                world.receivers[index] = Arc::new(receiver);
+            }
+            Event::Commit(to) => world.committed = to,
             Event::Act(index) => {
                 let mut executor = Arc::unwrap_or_clone(world.executors[index].clone());
                 executor.act(&mut world, self, index);

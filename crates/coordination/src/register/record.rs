@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::Actor;
+use crate::chain::ChainId;
 use crate::operation::key;
 
 /// The version of the record's format that this code writes, and the only one that it reads.
@@ -26,6 +27,21 @@ pub struct ClusterClaim {
     pub timeline: TimelineId,
     /// Where the epoch begins; `None` if that is not known before the seal.
     pub start_lsn: Option<Lsn>,
+    /// The epoch under whose number the chain is written, if not this one: a record that changes nothing but the sync set
+    /// leaves the log as it is, and the chain goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_epoch: Option<Epoch>,
+}
+
+/// Where synchronous mode was lost by itself: regions that commits no longer wait for, because their stores did not take
+/// the log (PROTOCOL 5).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SyncLost {
+    /// What is at or after this position may have been acknowledged without being in those stores.
+    pub since: Lsn,
+    /// The regions, which come back when their stores hold everything again.
+    pub regions: Vec<RegionName>,
 }
 
 /// The record of one epoch: written once, never changed.
@@ -46,6 +62,9 @@ pub struct EpochRecord {
     pub clusters: BTreeMap<ResourceName, ClusterClaim>,
     /// Regions whose stores a commit waits for, by resource (PROTOCOL 5).
     pub sync: BTreeMap<ResourceName, Vec<RegionName>>,
+    /// Where synchronous mode was lost and is to come back, by resource.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sync_lost: BTreeMap<ResourceName, SyncLost>,
     /// When it was made, by its maker's clock.
     pub created_at: Timestamp,
     /// Who made it.
@@ -59,6 +78,48 @@ pub struct EpochRecord {
 }
 
 impl EpochRecord {
+    /// Returns the chain that a resource's log is written to; `None` if the record says nothing of it.
+    #[must_use]
+    pub fn chain(&self, resource: &ResourceName) -> Option<ChainId> {
+        let claim = self.clusters.get(resource)?;
+        Some(ChainId {
+            system_identifier: claim.system_identifier,
+            timeline: claim.timeline,
+            epoch: claim.log_epoch.unwrap_or(self.epoch),
+        })
+    }
+
+    /// Returns the regions whose stores a commit on a resource waits for.
+    #[must_use]
+    pub fn synchronous(&self, resource: &ResourceName) -> &[RegionName] {
+        self.sync.get(resource).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns the record that follows this one and changes nothing but whom commits on `resource` wait for.
+    ///
+    /// The primary and the chains stay: nothing is sealed and no receiver has to begin anew.
+    #[must_use]
+    pub fn with_synchronous(
+        &self,
+        resource: &ResourceName,
+        regions: Vec<RegionName>,
+        lost: Option<SyncLost>,
+    ) -> Self {
+        let mut next = self.clone();
+        for claim in next.clusters.values_mut() {
+            claim.log_epoch.get_or_insert(self.epoch);
+        }
+        next.epoch = self.epoch.next();
+        next.sync.insert(resource.clone(), regions);
+        match lost {
+            Some(lost) => next.sync_lost.insert(resource.clone(), lost),
+            None => next.sync_lost.remove(resource),
+        };
+        next.execution = None;
+        next.override_reason = None;
+        next
+    }
+
     /// Returns the key of record `epoch` in the register.
     #[must_use]
     pub fn key(workload: &WorkloadName, epoch: Epoch) -> Key {

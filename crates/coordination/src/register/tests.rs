@@ -51,12 +51,14 @@ fn record(epoch: u64, primary: &str, timeline: u32, execution: Option<&str>) -> 
                 system_identifier: SystemIdentifier(7_300_000_000_000_000_001),
                 timeline: TimelineId(timeline),
                 start_lsn: (epoch == 1).then_some(Lsn(0x300_0000)),
+                log_epoch: None,
             },
         )]),
         sync: BTreeMap::new(),
         created_at: at(i64::try_from(epoch).unwrap()),
         created_by: actor(1),
         reason: "first".to_owned(),
+        sync_lost: std::collections::BTreeMap::new(),
         execution: execution.map(|id| id.parse().unwrap()),
         override_reason: None,
     }
@@ -227,4 +229,31 @@ async fn a_damaged_record_is_named() {
         Err(Error::Damaged { epoch, .. }) => assert_eq!(epoch, Epoch(1)),
         other => panic!("{other:?}"),
     }
+}
+
+/// A chain is gone on with only as long as nothing but the sync set changes.
+#[test]
+fn a_chain_is_gone_on_with_only_by_the_same_primary() {
+    let database = "database".parse().unwrap();
+    let first = record(1, "east", 1, None);
+    let second = first.with_synchronous(&database, vec![region("west")], None);
+    let third = second.with_synchronous(&database, Vec::new(), None);
+    let history = [first.clone(), second.clone()];
+    assert_eq!(third.chain(&database), first.chain(&database));
+    assert_eq!(super::claims::check(&history, &third), Ok(()));
+    let reject = |record: &EpochRecord, history: &[EpochRecord]| {
+        super::claims::check(history, record).unwrap_err();
+    };
+    // The chain of epoch 2 has never been: epoch 2 went on with that of epoch 1.
+    let mut invented = third.clone();
+    invented.clusters.get_mut(&database).unwrap().log_epoch = Some(Epoch(2));
+    reject(&invented, &history);
+    let mut moved = third.clone();
+    moved.primary = region("west");
+    reject(&moved, &history);
+    // After a failover and the way back, the old chain is sealed.
+    let away = record(3, "west", 2, Some("x"));
+    let mut back = third.clone();
+    back.epoch = Epoch(4);
+    reject(&back, &[first, second, away]);
 }

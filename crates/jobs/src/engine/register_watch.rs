@@ -143,6 +143,7 @@ async fn open_first(
                     system_identifier,
                     timeline: *timeline,
                     start_lsn: Some(*position),
+                    log_epoch: None,
                 };
                 clusters.insert(resource.clone(), claim);
                 sync.insert(
@@ -171,6 +172,7 @@ async fn open_first(
         created_at: clock.now(),
         created_by: identity.actor.clone(),
         reason: "first epoch: the primary as found at home".to_owned(),
+        sync_lost: std::collections::BTreeMap::new(),
         execution: None,
         override_reason: None,
     };

@@ -1,6 +1,7 @@
 //! Running `ship-wal` for one resource.
 
-use dr_model::ResourceId;
+use dr_coordination::chain::ChainId;
+use dr_model::{RegionName, ResourceId};
 use dr_provider::Result;
 use dr_provider::driver::Frontier;
 use tokio::sync::watch;
@@ -20,11 +21,8 @@ pub(super) async fn ship(
 ) -> Result<()> {
     let task = format!("{} {resource}", ShipWal::NAME);
     // A daemon that cannot read the register starts no receiver (PROTOCOL 2).
-    let epoch = views
-        .borrow_and_update()
-        .current()
-        .map(|record| record.epoch);
-    let Some(epoch) = epoch else {
+    let log = log_of(resource, &views.borrow_and_update());
+    let Some(log) = log else {
         board.set(
             &task,
             Condition::Unknown("waiting for the register".to_owned()),
@@ -43,14 +41,20 @@ pub(super) async fn ship(
             ended = &mut shipping => return ended,
             // An old primary that writes nothing never makes its receiver meet the seal: the register has to tell it.
             Ok(()) = views.changed() => {
-                let newest = views.borrow_and_update().current().map(|record| record.epoch);
-                if newest.is_some_and(|newest| newest != epoch) {
+                let newest = log_of(resource, &views.borrow_and_update());
+                if newest.is_some_and(|newest| newest != log) {
                     return Ok(());
                 }
             }
             Ok(()) = frontier.changed() => board.set(&task, condition(&frontier.borrow_and_update())),
         }
     }
+}
+
+/// Returns whose log is to be shipped: an epoch that changes only whom commits wait for goes on with the same.
+fn log_of(resource: &ResourceId, view: &View) -> Option<(RegionName, Option<ChainId>)> {
+    let record = view.current()?;
+    Some((record.primary.clone(), record.chain(&resource.resource)))
 }
 
 /// The line without positions, so that it changes only when something happens.

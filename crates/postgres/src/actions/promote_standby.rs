@@ -9,13 +9,12 @@
 
 use std::time::Duration;
 
-use dr_model::{Lsn, RegionName, TimelineId};
+use dr_model::{Epoch, Lsn, RegionName, TimelineId};
 use dr_pgwire::{Connection, quote_literal};
 use dr_provider::driver::{Applied, Evidence, Fence, Recovered, Verified};
 use dr_provider::host::PathKind;
 use dr_provider::{Error, ErrorKind, Result};
 
-use super::Log;
 use crate::driver::PostgresDriver;
 use crate::instance::{Instance, translate};
 use crate::options::Options;
@@ -31,14 +30,15 @@ impl PostgresDriver {
     pub(super) async fn promote_standby(
         &self,
         region: &RegionName,
-        log: Log,
         fence: &Fence,
     ) -> Result<Applied> {
         self.host(region)?
             .admit(&fence.workload, fence.epoch)
             .await?;
-        let claimed = self.claim(fence).await?;
         let mut instance = self.connect(region).await?;
+        // Whoever makes its commits wait for somebody later must not find that undone by a late promotion.
+        instance.lock_synchronous(OPERATION).await?;
+        let claimed = self.claim(fence).await?;
         let mut position = instance.position().await?;
         if position.in_recovery {
             instance
@@ -77,7 +77,9 @@ impl PostgresDriver {
             .await?;
         instance.query(OPERATION, "select pg_reload_conf()").await?;
         self.write_beat(&mut instance, region, fence.epoch).await?;
-        let recovered = self.recovered(&mut instance, region, log, claimed).await?;
+        let recovered = self
+            .recovered(&mut instance, region, fence, claimed)
+            .await?;
         Ok(self.applied(
             format!(
                 "{} in {region} is primary on timeline {claimed} from {}",
@@ -91,7 +93,6 @@ impl PostgresDriver {
     pub(super) async fn is_standby_promoted(
         &self,
         region: &RegionName,
-        log: Log,
         fence: &Fence,
     ) -> Result<Verified> {
         let claimed = self.claim(fence).await?;
@@ -107,7 +108,9 @@ impl PostgresDriver {
             return Ok(Verified::NotDone { seen });
         }
         let beaten = self.read_beat(&mut instance, None).await?;
-        let recovered = self.recovered(&mut instance, region, log, claimed).await?;
+        let recovered = self
+            .recovered(&mut instance, region, fence, claimed)
+            .await?;
         if beaten == recovered.heartbeat {
             return Ok(Verified::NotDone {
                 seen: "a primary that has not committed a heartbeat yet".to_owned(),
@@ -180,13 +183,14 @@ impl PostgresDriver {
         &self,
         instance: &mut Instance,
         region: &RegionName,
-        log: Log,
+        fence: &Fence,
         timeline: TimelineId,
     ) -> Result<Recovered> {
+        let ended = Epoch(fence.epoch.0.saturating_sub(1));
         Ok(Recovered {
             timeline,
             start: self.fork_point(region, timeline).await?,
-            heartbeat: self.read_beat(instance, Some(log.epoch)).await?,
+            heartbeat: self.read_beat(instance, Some(ended)).await?,
         })
     }
 

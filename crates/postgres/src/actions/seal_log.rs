@@ -4,7 +4,7 @@
 
 use dr_coordination::Actor;
 use dr_coordination::chain::{ChainId, SealRequest, find_tail, seal, summarise};
-use dr_model::{Lsn, RegionName};
+use dr_model::{Epoch, Lsn, RegionName};
 use dr_provider::Result;
 use dr_provider::driver::{Applied, Evidence, Fence, Sealed, Verified};
 use jiff::Timestamp;
@@ -18,6 +18,7 @@ impl PostgresDriver {
         &self,
         region: &RegionName,
         log: Log,
+        promised: Option<Epoch>,
         fence: &Fence,
     ) -> Result<Applied> {
         let store = self.store(region)?;
@@ -35,7 +36,7 @@ impl PostgresDriver {
             origin_if_empty,
         };
         let sealed = seal(&**store, &chain, &request, patience()).await?;
-        self.sealed(region, log, sealed.lsn, sealed.seal.sealed_at)
+        self.sealed(region, log, promised, sealed.lsn, sealed.seal.sealed_at)
             .await
     }
 
@@ -43,6 +44,7 @@ impl PostgresDriver {
         &self,
         region: &RegionName,
         log: Log,
+        promised: Option<Epoch>,
         fence: &Fence,
     ) -> Result<Verified> {
         let store = self.store(region)?;
@@ -53,7 +55,8 @@ impl PostgresDriver {
         };
         match tail.seal {
             Some(seal) if seal.successor == fence.epoch => Ok(Verified::Done(
-                self.sealed(region, log, tail.end, seal.sealed_at).await?,
+                self.sealed(region, log, promised, tail.end, seal.sealed_at)
+                    .await?,
             )),
             Some(seal) => Ok(Verified::NotDone {
                 seen: format!("sealed for epoch {} by {}", seal.successor, seal.sealed_by),
@@ -68,19 +71,23 @@ impl PostgresDriver {
         &self,
         region: &RegionName,
         log: Log,
+        promised: Option<Epoch>,
         lsn: Lsn,
         sealed_at: Timestamp,
     ) -> Result<Applied> {
         const HEADERS: usize = 16;
         let store = self.store(region)?;
         let summary = summarise(&**store, &ChainId::from(log), HEADERS, patience()).await?;
+        let promise = summary
+            .as_ref()
+            .and_then(|summary| summary.promise.as_ref());
         let sealed = Sealed {
             timeline: log.timeline,
             lsn,
-            promise: summary
-                .as_ref()
-                .and_then(|summary| summary.promise.as_ref())
-                .map(|promise| (promise.held, promise.checked_at)),
+            promise: promised.zip(promise).map(|(ended, promise)| {
+                let kept = promise.covers(log.epoch, ended, lsn);
+                (kept, promise.checked_at)
+            }),
             covered_at: summary.and_then(|summary| summary.covered_at),
             sealed_at,
         };

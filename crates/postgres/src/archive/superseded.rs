@@ -67,7 +67,7 @@ impl PostgresDriver {
         ))
     }
 
-    /// Returns the last epoch whose primary wrote on `timeline`.
+    /// Returns the last epoch whose primary wrote on `timeline`, as the chain is named.
     async fn epoch_of(&self, timeline: TimelineId) -> Result<Epoch> {
         let records = self
             .parts()
@@ -79,7 +79,8 @@ impl PostgresDriver {
             let claim = record.clusters.get(&self.resource().resource);
             claim.is_some_and(|claim| claim.timeline == timeline)
         });
-        wrote.map(|record| record.epoch).ok_or_else(|| {
+        let chain = wrote.and_then(|record| record.chain(&self.resource().resource));
+        chain.map(|chain| chain.epoch).ok_or_else(|| {
             self.failed(
                 OPERATION,
                 format!("no epoch has ever claimed timeline {timeline}"),

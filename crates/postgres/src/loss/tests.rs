@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use dr_model::{Epoch, Lsn, SystemIdentifier, TimelineId};
-use dr_provider::driver::RegionFacts;
+use dr_provider::driver::{ClaimFacts, PromiseFacts, RegionFacts};
 use jiff::Timestamp;
 use rstest::rstest;
 
@@ -40,6 +40,7 @@ fn facts(instance: Instance, log: Result<Option<LogFacts>, String>) -> Facts {
     Facts {
         observed_at: at(105),
         system_identifier: Some(SystemIdentifier(7)),
+        claim: None,
         regions: BTreeMap::from([(region("us-west-2"), seen)]),
     }
 }
@@ -110,29 +111,83 @@ fn what_cannot_be_seen_has_no_estimate(#[case] log: Result<Option<LogFacts>, Str
     assert!(!found.because.is_empty());
 }
 
+fn promised(held: bool, second: i64, epoch: u64, from: u64) -> PromiseFacts {
+    PromiseFacts {
+        held,
+        checked_at: at(second),
+        reasons: match held {
+            true => Vec::new(),
+            false => vec!["role app: synchronous_commit=local".to_owned()],
+        },
+        epoch: Epoch(epoch),
+        from: held.then_some(Lsn(from)),
+    }
+}
+
+/// What epoch 2 says: commits wait for these regions.
+fn claim(sync: &[&str]) -> ClaimFacts {
+    ClaimFacts {
+        epoch: Epoch(2),
+        proven: true,
+        log_epoch: Epoch(1),
+        timeline: TimelineId(1),
+        sync: sync.iter().map(|name| region(name)).collect(),
+        sync_lost: None,
+    }
+}
+
 #[rstest]
-#[case::held(Some((true, at(96))), true)]
-#[case::too_old(Some((true, at(94))), false)]
-#[case::broken(Some((false, at(104))), false)]
-#[case::never_recorded(None, false)]
+#[case::held(Some(promised(true, 96, 2, 900)), "held at")]
+#[case::too_old(Some(promised(true, 94, 2, 900)), "more than 10 s")]
+#[case::broken(
+    Some(promised(false, 104, 2, 900)),
+    "role app: synchronous_commit=local"
+)]
+#[case::of_an_earlier_epoch(Some(promised(true, 104, 1, 900)), "under epoch 1")]
+#[case::from_beyond_the_store(
+    Some(promised(true, 104, 2, 1001)),
+    "up to there is not in the store"
+)]
+#[case::never_recorded(None, "never recorded")]
 fn a_promise_has_to_have_held_just_before(
-    #[case] promise: Option<(bool, Timestamp)>,
-    #[case] proves: bool,
+    #[case] promise: Option<PromiseFacts>,
+    #[case] said: &str,
 ) {
     let mut held = log(1000);
     held.promise = promise;
-    let facts = facts(Instance::Absent, Ok(Some(held)));
-    let mut synchronous = options();
-    synchronous.sync = vec![region("us-west-2")];
-    let found = loss(&synchronous, &region("us-west-2"), &facts);
-    assert_eq!(found.sealing_proves_zero, proves);
+    let mut facts = facts(Instance::Absent, Ok(Some(held)));
+    facts.claim = Some(claim(&["us-west-2"]));
+    let found = loss_of(&facts);
+    assert_eq!(found.sealing_proves_zero, said == "held at");
+    let line = found.because.iter().find(|line| line.contains(said));
+    let line = line.unwrap_or_else(|| panic!("{:?}", found.because));
+    assert!(found.sealing_proves_zero || line.starts_with("conditional"));
+}
+
+/// What the configuration wishes for is no promise: the record is.
+#[rstest]
+#[case::no_record(None, "no epoch says")]
+#[case::asynchronous(Some(claim(&[])), "`dr sync enable`")]
+#[case::for_another(Some(claim(&["eu-west-1"])), "`dr sync enable`")]
+#[case::only_a_copy(
+    Some(ClaimFacts { proven: false, ..claim(&["us-west-2"]) }), "the register cannot be read"
+)]
+#[case::lost(
+    Some(ClaimFacts { sync_lost: Some((Lsn(700), vec![region("us-west-2")])), ..claim(&[]) }),
+    "lost at 0/2BC"
+)]
+fn only_the_record_promises(#[case] claim: Option<ClaimFacts>, #[case] said: &str) {
+    let mut held = log(1000);
+    held.promise = Some(promised(true, 104, 2, 900));
+    let mut facts = facts(Instance::Absent, Ok(Some(held)));
+    facts.claim = claim;
+    let mut wishing = options();
+    wishing.sync = vec![region("us-west-2")];
+    let found = loss(&wishing, &region("us-west-2"), &facts);
+    assert!(!found.sealing_proves_zero);
     assert!(
-        proves
-            || found
-                .because
-                .iter()
-                .any(|line| line.starts_with("conditional"))
+        found.because.iter().any(|line| line.contains(said)),
+        "{:?}",
+        found.because
     );
-    // Without synchronous mode nothing is promised, whatever was recorded.
-    assert!(!loss_of(&facts).sealing_proves_zero);
 }

@@ -5,17 +5,20 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dr_model::RegionName;
-use dr_model::document::{Context, FromNode, Node, Problem, Reader, Template, choice, map};
+use dr_model::document::{Context, FromNode, Node, Problem, Reader, Template, Value, choice, map};
 use dr_pgwire::{Host as Address, TlsMode};
 
-use super::{InstanceOptions, Options, StandbyPolicy, distinct};
+use super::{InstanceOptions, Options, StandbyPolicy, StoreLoss, distinct};
 
 /// Time between two heartbeats unless told otherwise: the resolution of the achieved recovery point.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// The longest heartbeat in synchronous mode. The promise conditions are written into chunks at least every 10 s
 /// (PROTOCOL 5), they are looked at every 4 s, and an idle database has a chunk only when the heartbeat beats.
-const LONGEST_SYNCHRONOUS: Duration = Duration::from_secs(5);
+pub(crate) const LONGEST_SYNCHRONOUS: Duration = Duration::from_secs(5);
+
+/// The shortest time after which synchronous mode may be given up: each time is an epoch.
+const SHORTEST_DEGRADE: Duration = Duration::from_secs(5);
 
 /// The shortest heartbeat: each one is a commit.
 const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(50);
@@ -25,7 +28,7 @@ impl FromNode for Options {
         let mut reader = Reader::open(node, context)?;
         let kind: Option<String> = reader.required("kind");
         let sync = reader.or_default::<Vec<RegionName>>("sync");
-        reader.optional_with("on_store_loss", choice(&[("block", ())]));
+        let on_store_loss = reader.optional_with("on_store_loss", store_loss);
         let user = reader.or("user", "dr".to_owned());
         let password = reader.optional::<Template>("password");
         let database = reader.or("database", "postgres".to_owned());
@@ -49,6 +52,7 @@ impl FromNode for Options {
         kind?;
         let options = Self {
             sync,
+            on_store_loss: on_store_loss.unwrap_or_default(),
             user,
             password: password.map(|template| template.text().to_owned()),
             database,
@@ -128,6 +132,32 @@ fn tls(node: &Node, context: &mut Context) -> Option<TlsMode> {
     choice(&words)(node, context)
 }
 
+/// Reads `block`, or `degrade_after` with its time.
+fn store_loss(node: &Node, context: &mut Context) -> Option<StoreLoss> {
+    if !matches!(node.value, Value::Map(_)) {
+        return choice(&[("block", StoreLoss::Block)])(node, context);
+    }
+    let mut reader = Reader::open(node, context)?;
+    let after = reader.required_with("degrade_after", degrade_after);
+    reader.finish();
+    after.map(StoreLoss::DegradeAfter)
+}
+
+fn degrade_after(node: &Node, context: &mut Context) -> Option<Duration> {
+    let after = Duration::from_node(node, context)?;
+    if after >= SHORTEST_DEGRADE {
+        return Some(after);
+    }
+    context.report(
+        Problem::error(
+            &node.span,
+            "a store may be silent for longer than that and be well",
+        )
+        .expected(format!("{} s or more", SHORTEST_DEGRADE.as_secs())),
+    );
+    None
+}
+
 fn heartbeat(node: &Node, context: &mut Context) -> Option<Duration> {
     let interval = Duration::from_node(node, context)?;
     if interval >= SHORTEST_HEARTBEAT {
@@ -142,7 +172,7 @@ fn heartbeat(node: &Node, context: &mut Context) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use dr_model::document::{Span, Spanned, Value};
+    use dr_model::document::{Span, Spanned};
     use rstest::rstest;
 
     use super::*;
@@ -198,6 +228,31 @@ mod tests {
         match expected {
             None => assert_eq!(problems, Vec::<String>::new()),
             Some(expected) => assert!(problems[0].contains(expected), "{problems:?}"),
+        }
+    }
+
+    #[rstest]
+    #[case::block(text("block"), Ok(StoreLoss::Block))]
+    #[case::degrade(
+        map([("degrade_after", text("30s"))]), Ok(StoreLoss::DegradeAfter(Duration::from_secs(30)))
+    )]
+    #[case::at_once(map([("degrade_after", text("1s"))]), Err("5 s or more"))]
+    #[case::word(text("degrade"), Err("block"))]
+    #[case::key(map([("degrade_before", text("30s"))]), Err("degrade_before"))]
+    fn what_happens_when_a_store_is_lost(
+        #[case] written: Node,
+        #[case] expected: std::result::Result<StoreLoss, &str>,
+    ) {
+        let mut context = Context::without_references("/etc/dr");
+        let read = store_loss(&written, &mut context);
+        let problems: Vec<_> = context
+            .into_problems()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        match expected {
+            Ok(expected) => assert_eq!((read, problems), (Some(expected), Vec::new())),
+            Err(said) => assert!(problems.iter().any(|p| p.contains(said)), "{problems:?}"),
         }
     }
 

@@ -79,6 +79,7 @@ fn facts(instance: Instance, points: Vec<RecoveryPoint>) -> Facts {
     Facts {
         observed_at: Timestamp::UNIX_EPOCH,
         system_identifier: Some(SystemIdentifier(7)),
+        claim: None,
         regions: BTreeMap::from([(region("us-west-2"), seen)]),
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct Link {
     pub(super) status: StatusWriter,
     pub(super) writer: ChainWriter,
     pub(super) subject: String,
+    /// The process of the walsender.
+    pub(super) pid: Option<i32>,
 }
 
 const OPERATION: &str = "stream the log of";
@@ -51,6 +53,7 @@ impl PostgresDriver {
         let mut connection = Connection::connect(&config).await.map_err(wire)?;
         self.check_server(&mut connection, &record, log, &subject)
             .await?;
+        let pid = connection.backend_pid();
         let segment_size = segment_size(&mut connection, &subject).await?;
         let reserved = ensure_slot(&mut connection, &name, &subject).await?;
         let fork = self
@@ -103,6 +106,7 @@ impl PostgresDriver {
             status,
             writer,
             subject,
+            pid,
         })
     }
 

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dr_coordination::chain::{self, ChainWriter, Chunk, Facts, Progress, Promise};
+use dr_coordination::chain::{self, ChainId, ChainWriter, Chunk, Facts, Progress, Promise};
 use dr_model::{Lsn, RegionName};
 use dr_pgwire::{ReplicationEvent, StandbyStatus, sql_state};
 use dr_provider::driver::Frontier;
@@ -18,7 +18,8 @@ use tokio::task::JoinHandle;
 use super::connect::Link;
 use super::coverage::Coverage;
 use super::cutter::{Cut, CutError, Cutter, FULL_BYTES};
-use super::promise::{self, Found};
+use super::promise::Found;
+use super::standing::{Standing, Stream};
 use crate::driver::PostgresDriver;
 use crate::instance::translate;
 use crate::wal::Expected;
@@ -45,50 +46,33 @@ impl PostgresDriver {
         region: &RegionName,
         frontier: &watch::Sender<Frontier>,
         stop: &mut watch::Receiver<bool>,
+        part: &Part,
     ) -> Result<Ended> {
         let link = tokio::select! {
             link = self.link(region) => link?,
             _ended = stop.wait_for(|stop| *stop) => return Ok(Ended::Stopped),
         };
+        let stream = Stream {
+            pid: link.pid,
+            chain: ChainId::from(link.log),
+        };
+        part.streams.send_replace(Some(stream));
         let synchronous = link
             .record
-            .sync
-            .get(&self.resource().resource)
-            .is_some_and(|regions| regions.contains(region));
-        let (found, promise) = watch::channel(None);
-        let checking = synchronous.then(|| self.check_continually(&link, found));
-        let mut session = Session::new(self, link, synchronous, promise);
+            .synchronous(&self.resource().resource)
+            .contains(region);
+        let mut session = Session::new(self, link, synchronous, part.standing.clone());
         let result = session.run(frontier, stop).await;
         session.handing_over.abort();
-        if let Some(checking) = checking {
-            checking.abort();
-        }
+        part.streams.send_replace(None);
         result
     }
+}
 
-    /// Looks at the promise conditions again and again.
-    fn check_continually(
-        &self,
-        link: &Link,
-        found: watch::Sender<Option<Found>>,
-    ) -> JoinHandle<()> {
-        let (driver, primary) = (self.clone(), link.record.primary.clone());
-        tokio::spawn(async move {
-            while !found.is_closed() {
-                match driver.check_promise(&primary).await {
-                    Ok(result) => {
-                        if !result.held {
-                            tracing::warn!(reasons = ?result.reasons, "the conditions of synchronous mode do not hold");
-                        }
-                        found.send_replace(Some(result));
-                    }
-                    // Not seen is not held: nothing is recorded, and the last finding grows old.
-                    Err(error) => tracing::warn!("{}", dr_provider::error::chain(&error)),
-                }
-                tokio::time::sleep(promise::INTERVAL).await;
-            }
-        })
-    }
+/// What a session shares with the look at its standing.
+pub(super) struct Part {
+    pub(super) streams: watch::Sender<Option<Stream>>,
+    pub(super) standing: watch::Receiver<Standing>,
 }
 
 /// How a session ended without an error.
@@ -115,10 +99,11 @@ enum Turn<'a> {
 struct Session<'a> {
     driver: &'a PostgresDriver,
     link: LinkParts,
+    /// Whether commits wait for this receiver, as the record said when the session began.
     synchronous: bool,
     cutter: Cutter,
     coverage: Coverage,
-    promise: watch::Receiver<Option<Found>>,
+    standing: watch::Receiver<Standing>,
     cuts: mpsc::Sender<Chunk>,
     progress: watch::Receiver<Progress>,
     handing_over: JoinHandle<()>,
@@ -135,6 +120,7 @@ struct LinkParts {
     status: dr_pgwire::StatusWriter,
     subject: String,
     log: crate::actions::Log,
+    pid: Option<i32>,
 }
 
 impl<'a> Session<'a> {
@@ -142,7 +128,7 @@ impl<'a> Session<'a> {
         driver: &'a PostgresDriver,
         link: Link,
         synchronous: bool,
-        promise: watch::Receiver<Option<Found>>,
+        standing: watch::Receiver<Standing>,
     ) -> Self {
         let expected = Expected {
             system_identifier: link.log.system_identifier,
@@ -156,7 +142,7 @@ impl<'a> Session<'a> {
             synchronous,
             cutter,
             coverage: Coverage::default(),
-            promise,
+            standing,
             cuts,
             progress,
             handing_over: tokio::spawn(hand_over(link.writer, incoming)),
@@ -168,6 +154,7 @@ impl<'a> Session<'a> {
                 status: link.status,
                 subject: link.subject,
                 log: link.log,
+                pid: link.pid,
             },
         }
     }
@@ -202,7 +189,7 @@ impl<'a> Session<'a> {
                     if let Some(cut) = self.cutter.cut(now) {
                         self.under_way
                             .push_back(cut.start.advance(cut.payload.len() as u64));
-                        permit.send(chunk(cut, self.promise.borrow().as_ref()));
+                        permit.send(self.chunk(cut));
                     }
                 }
                 Turn::Progress(true) => {
@@ -285,7 +272,32 @@ impl<'a> Session<'a> {
         while self.under_way.front().is_some_and(|end| *end <= durable) {
             self.under_way.pop_front();
         }
-        self.synchronous && self.under_way.len() < UNDER_WAY_SYNC
+        let synchronous = self.standing.borrow().synchronous;
+        synchronous.unwrap_or(self.synchronous) && self.under_way.len() < UNDER_WAY_SYNC
+    }
+
+    /// Makes a chunk of what was cut, with what is known of the conditions of this session.
+    fn chunk(&self, cut: Cut) -> Chunk {
+        let standing = self.standing.borrow();
+        let of_ours = |found: &&Found| found.pid == self.link.pid;
+        let found = standing.found.as_ref().filter(of_ours);
+        Chunk {
+            start: cut.start,
+            log: cut.payload,
+            facts: Facts {
+                commits: cut.commits,
+                last_commit_at: cut.last_commit_at,
+                received_at: cut.reported_at,
+                primary_end: cut.primary_end,
+                promise: found.map(|found| Promise {
+                    held: found.held(),
+                    checked_at: found.checked_at,
+                    reasons: found.reasons.clone(),
+                    epoch: (found.epoch != self.link.log.epoch).then_some(found.epoch),
+                    from: found.from,
+                }),
+            },
+        }
     }
 
     fn broken(&self, error: dr_pgwire::Error) -> Error {
@@ -351,7 +363,7 @@ impl<'a> Session<'a> {
     async fn finish(&mut self) -> Result<()> {
         let leaving = async {
             while let Some(cut) = self.cutter.cut(Duration::ZERO) {
-                let chunk = chunk(cut, self.promise.borrow().as_ref());
+                let chunk = self.chunk(cut);
                 if self.cuts.send(chunk).await.is_err() {
                     return;
                 }
@@ -409,24 +421,6 @@ async fn hand_over(mut writer: ChainWriter, mut incoming: mpsc::Receiver<Chunk>)
         }
     }
     let _stopped = writer.flush().await;
-}
-
-fn chunk(cut: Cut, promise: Option<&Found>) -> Chunk {
-    Chunk {
-        start: cut.start,
-        log: cut.payload,
-        facts: Facts {
-            commits: cut.commits,
-            last_commit_at: cut.last_commit_at,
-            received_at: cut.reported_at,
-            primary_end: cut.primary_end,
-            promise: promise.map(|found| Promise {
-                held: found.held,
-                checked_at: found.checked_at,
-                reasons: found.reasons.clone(),
-            }),
-        },
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod restore;
 mod server;
 mod ship;
 mod site;
+mod synchronous;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -10,13 +10,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dr_coordination::chain::bounds;
 use dr_coordination::register::{ClusterClaim, EpochRecord, Register};
 use dr_coordination::{Actor, Patience};
 use dr_local::{DirectoryStore, LocalHost, LocalSecrets};
 use dr_model::{Epoch, Lsn, RegionName, SystemClock, TimelineId};
 use dr_pgwire::TlsMode;
-use dr_postgres::{InstanceOptions, Options, Parts, PostgresDriver, StandbyPolicy};
+use dr_postgres::{InstanceOptions, Options, Parts, PostgresDriver, StandbyPolicy, StoreLoss};
 use dr_provider::driver::{Backup as _, RecoveryPoint};
 use dr_provider::{Host, ObjectStore};
 use jiff::Timestamp;
@@ -85,6 +84,7 @@ impl Site {
             system_identifier,
             timeline: TimelineId(timeline),
             start_lsn: None,
+            log_epoch: None,
         };
         let record = EpochRecord {
             version: dr_coordination::register::FORMAT_VERSION,
@@ -97,13 +97,14 @@ impl Site {
             created_at: Timestamp::UNIX_EPOCH,
             created_by: Actor::new("test", "localhost", 1),
             reason: "test".to_owned(),
+            sync_lost: std::collections::BTreeMap::new(),
             execution: None,
             override_reason: None,
         };
         self.register().create(&record).await.unwrap();
     }
 
-    fn register(&self) -> Register {
+    pub(crate) fn register(&self) -> Register {
         register(
             [EAST, WEST]
                 .map(|name| (region(name), self.store(name)))
@@ -151,9 +152,7 @@ impl Site {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        if tokio::time::timeout(PATIENCE, archived).await.is_err() {
-            panic!("{name} is not archived: {}", self.primary.log());
-        }
+        tokio::time::timeout(PATIENCE, archived).await.unwrap();
         end
     }
 
@@ -221,24 +220,6 @@ impl Site {
         self.primary.sql("select pg_promote()").await;
     }
 
-    /// Makes what was restored and promoted at `data` the primary, archiving like the one before.
-    pub(crate) async fn take_over(&mut self, data: &Path) {
-        self.primary.stop();
-        // What was restored archives nothing by itself, its history neither.
-        let history = TimelineId(2).history_file_name();
-        let archived = self.archive().join(&history);
-        fs::copy(data.join("pg_wal").join(&history), archived).unwrap();
-        self.primary = Server::start(data, &settings(&self.archive())).await;
-    }
-
-    /// Returns where the log that a store holds of timeline 1 ends.
-    pub(crate) async fn stored_end(&self, name: &str) -> Lsn {
-        let cluster = self.primary.system_identifier().await;
-        let store = self.store(name);
-        let found = bounds(&*store, cluster, TimelineId(1), Patience::default()).await;
-        found.unwrap().unwrap().to
-    }
-
     /// Pushes the history of a timeline once it is archived.
     pub(crate) async fn push_history(&self, name: &str, timeline: u32) {
         let path = self
@@ -295,6 +276,15 @@ pub(crate) fn driver(
     directory: &Path,
     stores: BTreeMap<RegionName, Arc<dyn ObjectStore>>,
 ) -> PostgresDriver {
+    driver_with(directory, stores, StoreLoss::Block)
+}
+
+/// The same with what happens when a store is lost.
+pub(crate) fn driver_with(
+    directory: &Path,
+    stores: BTreeMap<RegionName, Arc<dyn ObjectStore>>,
+    on_store_loss: StoreLoss,
+) -> PostgresDriver {
     let instance = |name: &str| InstanceOptions {
         host: "local".to_owned(),
         address: directory.join(name).with_extension("socket").into(),
@@ -310,6 +300,7 @@ pub(crate) fn driver(
         resource: "orders/database".parse().unwrap(),
         options: Options {
             sync: Vec::new(),
+            on_store_loss,
             user: "postgres".to_owned(),
             password: None,
             database: "postgres".to_owned(),

@@ -46,6 +46,39 @@ pub enum Instance {
     },
 }
 
+/// Whether the conditions held under which synchronous mode promises anything (PROTOCOL 5).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromiseFacts {
+    /// Whether all held.
+    pub held: bool,
+    /// When they were looked at, by the receiver's clock.
+    pub checked_at: Timestamp,
+    /// Why they did not, one line each.
+    pub reasons: Vec<String>,
+    /// The epoch whose sync set they were compared with.
+    pub epoch: Epoch,
+    /// The log has to reach this position before they prove anything: what was acknowledged before they held lies before
+    /// it. `None` if they did not hold.
+    pub from: Option<Lsn>,
+}
+
+/// What the newest epoch says of the resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimFacts {
+    /// The newest epoch.
+    pub epoch: Epoch,
+    /// Whether the register itself said so; otherwise it is the newest copy, and a newer epoch may exist.
+    pub proven: bool,
+    /// The epoch after which the chain of its log is named.
+    pub log_epoch: Epoch,
+    /// The timeline of its log.
+    pub timeline: TimelineId,
+    /// Regions whose stores commits wait for.
+    pub sync: Vec<RegionName>,
+    /// Regions that they no longer wait for, because their stores did not take the log, and since which position.
+    pub sync_lost: Option<(Lsn, Vec<RegionName>)>,
+}
+
 /// What a region's store holds of the resource's log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LogFacts {
@@ -75,8 +108,8 @@ pub struct LogFacts {
     pub commits_per_second: Option<f64>,
     /// Newest instant at which `end` covered all that the primary had reported.
     pub covered_at: Option<Timestamp>,
-    /// Whether the promise conditions of synchronous mode held, and when that was last recorded (PROTOCOL 5).
-    pub promise: Option<(bool, Timestamp)>,
+    /// The promise conditions of synchronous mode, as last recorded (PROTOCOL 5).
+    pub promise: Option<PromiseFacts>,
     /// Recovery points in this store, newest first.
     pub recovery_points: Vec<super::RecoveryPoint>,
 }
@@ -99,6 +132,9 @@ pub struct Facts {
     pub observed_at: Timestamp,
     /// The cluster's identity, if it could be learnt.
     pub system_identifier: Option<SystemIdentifier>,
+    /// What the newest epoch says of it; `None` if no record could be read.
+    #[serde(default)]
+    pub claim: Option<ClaimFacts>,
     /// By region.
     pub regions: BTreeMap<RegionName, RegionFacts>,
 }

@@ -130,6 +130,7 @@ fn record(work: &Work) -> EpochRecord {
         system_identifier: claim.system_identifier,
         timeline: claim.timeline,
         start_lsn: None,
+        log_epoch: None,
     };
     let claims = plan.claims.iter();
     EpochRecord {
@@ -144,6 +145,7 @@ fn record(work: &Work) -> EpochRecord {
         created_at: work.site.clock.now(),
         created_by: work.site.actor.clone(),
         reason: format!("{} from {} to {}", plan.runbook, plan.from, plan.to),
+        sync_lost: std::collections::BTreeMap::new(),
         execution: Some(work.history.execution.clone()),
         override_reason: override_reason(&work.history.statements).map(str::to_owned),
     }

@@ -19,8 +19,8 @@ use dr_model::{
 };
 use dr_provider::driver::{
     Action, Applied, Dependency, Evidence, Facts, Fence, Fenced, Frontier, Goal, Instance,
-    LogFacts, LogStream, LossFacts, Plane, Recovered, RecoveryPoint, RegionFacts, Role, Sealed,
-    StopProof, Undo, Verified,
+    LogFacts, LogStream, LossFacts, Plane, PromiseFacts, Recovered, RecoveryPoint, RegionFacts,
+    Role, Sealed, StopProof, Undo, Verified,
 };
 use dr_provider::host::{Command, Output, PathKind};
 use dr_provider::notifier::Message;
@@ -152,6 +152,7 @@ impl Everything {
             system_identifier: SYSTEM,
             timeline: TimelineId(1),
             start_lsn: None,
+            log_epoch: None,
         };
         let first = EpochRecord {
             version: FORMAT_VERSION,
@@ -164,6 +165,7 @@ impl Everything {
             created_at: noon(),
             created_by: Actor::new("dr", "east", 1),
             reason: "first".to_owned(),
+            sync_lost: std::collections::BTreeMap::new(),
             execution: None,
             override_reason: None,
         };
@@ -350,7 +352,13 @@ impl Seen {
             last_commit_at: Some(before_noon(1100)),
             commits_per_second: Some(100.0),
             covered_at: Some(before_noon(1400)),
-            promise: state.synchronous.then_some((true, before_noon(1000))),
+            promise: state.synchronous.then(|| PromiseFacts {
+                held: true,
+                checked_at: before_noon(1000),
+                reasons: Vec::new(),
+                epoch: Epoch(1),
+                from: Some(Lsn(0x1000)),
+            }),
             recovery_points: match state.recovery_point {
                 true => vec![point],
                 false => Vec::new(),
@@ -392,7 +400,10 @@ impl Seen {
                 let sealed = Sealed {
                     timeline: TimelineId(1),
                     lsn: Lsn(0x5000),
-                    promise: self.log().promise,
+                    promise: self
+                        .log()
+                        .promise
+                        .map(|promise| (promise.held, promise.checked_at)),
                     covered_at: Some(before_noon(1400)),
                     sealed_at: noon(),
                 };
@@ -447,6 +458,7 @@ impl ResourceDriver for Seen {
         Facts {
             observed_at: noon(),
             system_identifier: Some(SYSTEM),
+            claim: None,
             regions: regions.iter().map(of).collect(),
         }
     }

@@ -56,7 +56,11 @@ pub(super) fn judge(
         Some(record) if wanted.is_empty() && !configured.is_empty() => finding(
             Level::Ok,
             format!("{found}: asynchronous since epoch {}", record.epoch),
-        ),
+        )
+        .remedy(format!(
+            "`dr sync enable {}/{resource}` makes commits wait again",
+            record.workload
+        )),
         _ => finding(Level::Ok, found),
     }
 }
@@ -103,6 +107,7 @@ mod tests {
             created_at: Timestamp::UNIX_EPOCH,
             created_by: Actor::new("test", "test", 1),
             reason: "test".to_owned(),
+            sync_lost: std::collections::BTreeMap::new(),
             execution: None,
             override_reason: None,
         };

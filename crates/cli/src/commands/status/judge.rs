@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dr_coordination::register::EpochRecord;
-use dr_model::{RegionName, ResourceName};
+use dr_model::{Epoch, RegionName, ResourceName};
 use dr_provider::driver::{Facts, Instance, LogFacts, RegionFacts, Role};
 use jiff::Timestamp;
 
@@ -47,11 +47,13 @@ fn protection(
     facts: &Facts,
     rpo: Duration,
 ) -> Judgement {
+    // A record that changes only whom commits wait for goes on with the chain of an earlier one.
+    let written = record.chain(name).map_or(record.epoch, |chain| chain.epoch);
     let looks = recovery.iter().map(|region| {
         let what = format!("{name} in {region}");
         match facts.regions.get(region) {
             None => unknown(format!("{what} could not be looked at")),
-            Some(seen) => in_region(&what, record, seen, facts.observed_at, rpo),
+            Some(seen) => in_region(&what, written, seen, facts.observed_at, rpo),
         }
     });
     let best = looks.min_by(|a, b| {
@@ -65,7 +67,7 @@ fn protection(
 
 fn in_region(
     what: &str,
-    record: &EpochRecord,
+    written: Epoch,
     seen: &RegionFacts,
     now: Timestamp,
     rpo: Duration,
@@ -75,10 +77,9 @@ fn in_region(
         Ok(None) => return breach(format!("{what}: no log arrives in its store")),
         Ok(Some(log)) => log,
     };
-    if log.epoch < record.epoch || log.sealed {
+    if log.epoch < written || log.sealed {
         return breach(format!(
-            "{what}: the log of epoch {} does not arrive in its store",
-            record.epoch
+            "{what}: the log of epoch {written} does not arrive in its store"
         ));
     }
     if let Some(missing) = log.missing.first() {

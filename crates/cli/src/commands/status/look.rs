@@ -141,12 +141,14 @@ async fn facts(
     let mut all = Facts {
         observed_at: setup.clock.now(),
         system_identifier: None,
+        claim: None,
         regions: BTreeMap::new(),
     };
     for (region, found) in join_all(looks).await {
         match found {
             Ok(facts) => {
                 all.system_identifier = all.system_identifier.or(facts.system_identifier);
+                all.claim = all.claim.or(facts.claim);
                 all.regions.extend(facts.regions);
             }
             Err(_) => {
@@ -226,6 +228,10 @@ fn resource(name: &ResourceName, facts: &Facts, record: Option<&EpochRecord>) ->
     ResourceView {
         resource: name.clone(),
         system_identifier: facts.system_identifier,
+        sync: record.map_or_else(Vec::new, |record| record.synchronous(name).to_vec()),
+        sync_lost_since: record
+            .and_then(|record| record.sync_lost.get(name))
+            .map(|lost| lost.since),
         regions: facts.regions.iter().map(region).collect(),
     }
 }
@@ -240,6 +246,11 @@ fn log(log: &LogFacts) -> LogView {
         sealed: log.sealed,
         received_at: log.received_at,
         covered_at: log.covered_at,
-        promise_held: log.promise.map(|(held, _)| held),
+        promise_held: log.promise.as_ref().map(|promise| promise.held),
+        promise_checked_at: log.promise.as_ref().map(|promise| promise.checked_at),
+        promise_reasons: log
+            .promise
+            .as_ref()
+            .map_or_else(Vec::new, |promise| promise.reasons.clone()),
     }
 }

@@ -156,7 +156,37 @@ fn resource(view: &ResourceView, style: Style) -> String {
         .map(|line| format!("\n    {}", style.paint(Tone::Faint, &line)))
         .collect();
     let table = table.render(style).replace('\n', "\n    ");
-    format!("  {}{identity}\n    {table}{unseen}", view.resource)
+    let waits: String = waits(view, style)
+        .iter()
+        .map(|line| format!("\n    {line}"))
+        .collect();
+    format!("  {}{identity}\n    {table}{waits}{unseen}", view.resource)
+}
+
+/// Says whom commits wait for, and for each of them whether a seal there would prove that nothing is lost, or why not.
+fn waits(view: &ResourceView, style: Style) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(since) = view.sync_lost_since {
+        lines.push(style.paint(
+            Tone::Bad,
+            &format!("synchronous mode is lost since {since}: commits do not wait"),
+        ));
+    }
+    for region in &view.sync {
+        let log = view.regions.iter().find(|seen| seen.region == *region);
+        let log = log.and_then(|seen| seen.log.as_ref());
+        let (tone, found) = match log.map(|log| (log.promise_held, &log.promise_reasons)) {
+            Some((Some(true), _)) => (Tone::Good, "its conditions hold".to_owned()),
+            Some((Some(false), reasons)) => (
+                Tone::Warning,
+                format!("its conditions do not hold: {}", reasons.join("; ")),
+            ),
+            _ => (Tone::Warning, "its conditions are unknown".to_owned()),
+        };
+        let line = format!("commits wait for the store of {region}: {found}");
+        lines.push(style.paint(tone, &line));
+    }
+    lines
 }
 
 fn instance(view: &RegionView) -> (Option<Tone>, String) {

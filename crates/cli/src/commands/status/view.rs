@@ -65,6 +65,10 @@ pub(super) struct RegisterView {
 pub(super) struct ResourceView {
     pub(super) resource: ResourceName,
     pub(super) system_identifier: Option<SystemIdentifier>,
+    /// Regions whose stores commits wait for, as the newest epoch says.
+    pub(super) sync: Vec<RegionName>,
+    /// Where synchronous mode was lost by itself, if it was.
+    pub(super) sync_lost_since: Option<Lsn>,
     pub(super) regions: Vec<RegionView>,
 }
 
@@ -97,6 +101,10 @@ pub(super) struct LogView {
     pub(super) covered_at: Option<Timestamp>,
     /// Whether the conditions of synchronous mode held when they were last looked at.
     pub(super) promise_held: Option<bool>,
+    /// When that was.
+    pub(super) promise_checked_at: Option<Timestamp>,
+    /// Why they did not hold, one line each.
+    pub(super) promise_reasons: Vec<String>,
 }
 
 /// A recovery point.

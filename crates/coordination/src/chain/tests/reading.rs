@@ -178,6 +178,8 @@ async fn a_summary_says_what_is_known_of_loss() {
         held: true,
         checked_at: at(20),
         reasons: Vec::new(),
+        epoch: None,
+        from: None,
     });
     writer.push(behind.clone()).await.unwrap();
     let end = writer.flush().await.unwrap();

@@ -26,6 +26,7 @@ fn record() -> EpochRecord {
         created_at: at(0),
         created_by: Actor::new("ada", "host", 1),
         reason: "test".to_owned(),
+        sync_lost: std::collections::BTreeMap::new(),
         execution: None,
         override_reason: None,
     }
@@ -68,6 +69,7 @@ fn judged(log: Result<Option<LogFacts>, String>) -> Judgement {
     let facts = Facts {
         observed_at: at(1000),
         system_identifier: None,
+        claim: None,
         regions: BTreeMap::from([("west".parse().unwrap(), seen)]),
     };
     let west = ["west".parse().unwrap()];
@@ -148,6 +150,7 @@ fn two_primaries_are_a_breach() {
         let facts = Facts {
             observed_at: at(0),
             system_identifier: None,
+            claim: None,
             regions,
         };
         instances(&"database".parse().unwrap(), &record(), &facts).verdict

@@ -1,0 +1,165 @@
+//! What the newest epoch says of a receiver's part, and whether the conditions of synchronous mode hold.
+//!
+//! Looked at every few seconds as long as the receiver runs, streaming or not: a record that changes only whom commits
+//! wait for leaves the stream as it is, so nobody has to connect anew to learn of it.
+
+use std::time::Duration;
+
+use dr_coordination::chain::ChainId;
+use dr_coordination::register::EpochRecord;
+use dr_model::{Epoch, Lsn, RegionName};
+use dr_provider::Result;
+use dr_provider::error::chain;
+use tokio::sync::watch;
+
+use super::degrade::StorePatience;
+use super::promise::Found;
+use crate::driver::PostgresDriver;
+use crate::options::StoreLoss;
+
+/// How often it is looked at; the conditions are written into chunks at least every 10 s.
+const INTERVAL: Duration = Duration::from_secs(4);
+
+/// A session that streams.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stream {
+    /// The process of its walsender; `None` if the server did not tell, as a pooler does not.
+    pub(super) pid: Option<i32>,
+    /// The chain that it writes.
+    pub(super) chain: ChainId,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// Whether commits wait for this receiver; `None` until a record was read.
+    pub(super) synchronous: Option<bool>,
+    /// The conditions as last looked at, of the session whose walsender is named in them.
+    pub(super) found: Option<Found>,
+}
+
+/// Since where the conditions have held without a break that could be seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Streak {
+    stream: Stream,
+    epoch: Epoch,
+    loaded_at: String,
+    from: Lsn,
+}
+
+impl PostgresDriver {
+    /// Looks again and again, for the session that `streams` names. Never ends by itself.
+    pub(super) async fn watch_standing(
+        &self,
+        region: &RegionName,
+        mut streams: watch::Receiver<Option<Stream>>,
+        standing: watch::Sender<Standing>,
+    ) {
+        let mut streak = None;
+        let mut patience = StorePatience::default();
+        let interval = self.standing_interval();
+        loop {
+            let stream = streams.borrow_and_update().clone();
+            match self.read_register("look at the epoch of").await {
+                Ok(record) => {
+                    let found = self
+                        .stand(region, &record, stream.as_ref(), &mut streak)
+                        .await;
+                    standing.send_replace(found);
+                    self.mind_stores(region, &record, &mut patience).await;
+                }
+                // Not seen is not held: nothing is recorded, and the last finding grows old.
+                Err(error) => tracing::warn!("{}", chain(&error)),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(interval) => {}
+                changed = streams.changed() => if changed.is_err() {
+                    return;
+                },
+            }
+        }
+    }
+
+    fn standing_interval(&self) -> Duration {
+        match self.options().on_store_loss {
+            StoreLoss::Block => INTERVAL,
+            StoreLoss::DegradeAfter(limit) => INTERVAL.min(limit / 4),
+        }
+    }
+
+    async fn stand(
+        &self,
+        region: &RegionName,
+        record: &EpochRecord,
+        stream: Option<&Stream>,
+        streak: &mut Option<Streak>,
+    ) -> Standing {
+        let resource = &self.resource().resource;
+        let sync = record.synchronous(resource);
+        let synchronous = sync.contains(region);
+        let same = |stream: &&Stream| Some(stream.chain) == record.chain(resource);
+        let mut standing = Standing {
+            synchronous: Some(synchronous),
+            found: None,
+        };
+        let Some(stream) = stream.filter(same).filter(|_| synchronous) else {
+            *streak = None;
+            return standing;
+        };
+        match self.check(region, record, sync, stream, streak).await {
+            Ok(found) => {
+                if !found.held() {
+                    tracing::warn!(reasons = ?found.reasons, "the conditions of synchronous mode do not hold");
+                }
+                standing.found = Some(found);
+            }
+            Err(error) => {
+                *streak = None;
+                tracing::warn!("{}", chain(&error));
+            }
+        }
+        standing
+    }
+
+    async fn check(
+        &self,
+        region: &RegionName,
+        record: &EpochRecord,
+        sync: &[RegionName],
+        stream: &Stream,
+        streak: &mut Option<Streak>,
+    ) -> Result<Found> {
+        let checked_at = self.clock().now();
+        let conditions = self
+            .look_at_conditions(&record.primary, sync, (region, stream.pid))
+            .await?;
+        let held = conditions.reasons.is_empty();
+        let now = Streak {
+            stream: stream.clone(),
+            epoch: record.epoch,
+            loaded_at: conditions.loaded_at,
+            from: conditions.position,
+        };
+        *streak = match streak.take() {
+            _ if !held => None,
+            // A configuration that was loaded meanwhile may have been another for a while.
+            Some(before)
+                if before
+                    == Streak {
+                        from: before.from,
+                        ..now.clone()
+                    } =>
+            {
+                Some(before)
+            }
+            _ => Some(now),
+        };
+        Ok(Found {
+            epoch: record.epoch,
+            pid: stream.pid,
+            checked_at,
+            from: streak.as_ref().map(|streak| streak.from),
+            reasons: conditions.reasons,
+        })
+    }
+}
