@@ -6,6 +6,8 @@
 
 mod choose;
 mod directory;
+mod end;
+mod log;
 mod settings;
 mod target;
 
@@ -13,37 +15,60 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dr_model::{Lsn, RegionName};
-use dr_provider::driver::{Proof, Restore, RestoreReport, RestoreRequest};
+use dr_model::{Lsn, RegionName, TimelineId};
+use dr_provider::driver::{LogStretch, Proof, Restore, RestorePlan, RestoreReport, RestoreRequest};
 use dr_provider::{Error, ErrorKind, Result};
 
 use crate::actions::Log;
 use crate::archive::Held;
 use crate::backup::Base;
 use crate::driver::PostgresDriver;
+use crate::wal::TimelineHistory;
 
 use choose::Chosen;
+use end::End;
+use log::stretches;
 use settings::{Ending, Recovery};
 
 const OPERATION: &str = "restore";
 
 #[async_trait]
 impl Restore for PostgresDriver {
+    async fn plan(&self, request: &RestoreRequest) -> Result<RestorePlan> {
+        Ok(self.decide(request).await?.plan)
+    }
+
     async fn restore(&self, request: &RestoreRequest) -> Result<RestoreReport> {
         directory::check(&request.directory)?;
+        let decided = self.decide(request).await?;
+        self.write(&request.region, &request.directory, decided)
+            .await
+    }
+}
+
+/// What was decided before anything is written.
+struct Decided {
+    base: Base,
+    ending: Ending,
+    /// The timeline that is followed.
+    timeline: TimelineId,
+    plan: RestorePlan,
+}
+
+impl PostgresDriver {
+    /// Decides everything about a restore that a person asks for.
+    async fn decide(&self, request: &RestoreRequest) -> Result<Decided> {
         let store = self.store(&request.region)?;
         let cluster = self.cluster_in(store, OPERATION).await?;
         let bases = self.bases(store, cluster).await?;
         // What a recovery point needs begins where its log does.
         let since = bases.usable.iter().map(Base::log_start).min();
         let held = Held::read(store, cluster, since.unwrap_or(Lsn::INVALID)).await?;
-        let (chosen, ending) = self.choose(store, bases, &held, &request.target).await?;
-        self.write(&request.region, &request.directory, chosen, ending)
-            .await
+        let (chosen, end) = self.choose(store, bases, &held, request).await?;
+        let history = held.history(chosen.reach.timeline)?;
+        Ok(decided(chosen, end, history))
     }
-}
 
-impl PostgresDriver {
     /// Restores recovery point `label` as a standby that replays `log` from the store of `region`: what a failover
     /// promotes when no standby is left.
     ///
@@ -90,13 +115,15 @@ impl PostgresDriver {
             })
             .map_err(|why| self.failed(OPERATION, format!("recovery point {label}: {why}")))?;
         let sealed = self.seal_of(store, log).await?;
-        self.write(
-            region,
-            directory,
-            chosen,
-            Ending::Standby { through: sealed },
-        )
-        .await
+        let end = End {
+            ending: Ending::Standby { through: sealed },
+            said: "by a promotion".to_owned(),
+            needed: sealed.unwrap_or(chosen.reach.end),
+            proven: true,
+            notes: Vec::new(),
+        };
+        let decided = decided(chosen, end, held.history(log.timeline)?);
+        self.write(region, directory, decided).await
     }
 
     /// Writes the directory.
@@ -104,15 +131,15 @@ impl PostgresDriver {
         &self,
         region: &RegionName,
         directory: &Path,
-        chosen: Chosen,
-        ending: Ending,
+        decided: Decided,
     ) -> Result<RestoreReport> {
         let begun = self.clock().elapsed();
-        let Chosen {
+        let Decided {
             base,
-            reach,
-            passed_over,
-        } = chosen;
+            ending,
+            timeline,
+            plan,
+        } = decided;
         if !base.source.tablespaces.is_empty() {
             let places: Vec<&str> = base
                 .source
@@ -133,7 +160,7 @@ impl PostgresDriver {
         }
         let recovery = Recovery {
             label: base.label.to_string(),
-            timeline: reach.timeline,
+            timeline,
             restore_command: self.restore_command(region, ending.through())?,
             ending,
         };
@@ -143,11 +170,8 @@ impl PostgresDriver {
         let reader = repository.open(&base.label).await?;
         let stats = directory::write(&reader, directory, &recovery, settings).await?;
         Ok(RestoreReport {
-            recovery_point: base.recovery_point(),
+            plan,
             proof: Proof::Hashed,
-            passed_over,
-            timeline: reach.timeline,
-            log_end: recovery.ending.through().unwrap_or(reach.end),
             written_bytes: stats.written_bytes,
             took: self.clock().elapsed().saturating_sub(begun),
         })
@@ -165,5 +189,40 @@ impl PostgresDriver {
             .await?
             .filter(|tail| tail.seal.is_some())
             .map(|tail| tail.end))
+    }
+}
+
+/// Puts together what a plan shows.
+fn decided(chosen: Chosen, end: End, history: &TimelineHistory) -> Decided {
+    let Chosen {
+        base,
+        reach,
+        passed_over,
+    } = chosen;
+    let source = &base.source;
+    let size = source.segment_bytes;
+    let log = stretches(history, source.timeline, base.log_start(), end.needed, size);
+    let segments = |stretch: &LogStretch| {
+        stretch
+            .to
+            .bytes_since(size.start_of(stretch.from))
+            .div_ceil(size.bytes())
+    };
+    let plan = RestorePlan {
+        recovery_point: base.recovery_point(),
+        passed_over,
+        log_segments: log.iter().map(segments).sum(),
+        log_bytes: log.iter().map(|one| one.to.bytes_since(one.from)).sum(),
+        log,
+        end: end.said,
+        end_proven: end.proven,
+        log_end: end.ending.through().unwrap_or(reach.end),
+        notes: end.notes,
+    };
+    Decided {
+        base,
+        ending: end.ending,
+        timeline: reach.timeline,
+        plan,
     }
 }

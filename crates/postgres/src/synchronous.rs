@@ -97,7 +97,7 @@ impl PostgresDriver {
             ));
         }
         let before = record.synchronous(&self.resource().resource).to_vec();
-        let (after, lost) = self.decide(&record, wish, &mut instance).await?;
+        let (after, lost) = self.decide_sync(&record, wish, &mut instance).await?;
         let added: Vec<_> = after.iter().filter(|r| !before.contains(r)).collect();
         if !added.is_empty() {
             self.await_stores(&record, &added, position.position, limit, &mut instance)
@@ -121,7 +121,7 @@ impl PostgresDriver {
     }
 
     /// Returns the sync set that is wished for, and where synchronous mode was lost.
-    async fn decide(
+    async fn decide_sync(
         &self,
         record: &EpochRecord,
         wish: &SyncWish,

@@ -49,6 +49,7 @@ fn load() -> Workload {
     cluster.sql("BEGIN; INSERT INTO t(v) VALUES ('c'); PREPARE TRANSACTION 'two'");
     cluster.sql("COMMIT PREPARED 'one'");
     cluster.sql("ROLLBACK PREPARED 'two'");
+    cluster.sql("SELECT pg_create_restore_point('before the change')");
     cluster.sql(
         "BEGIN; INSERT INTO t(v) VALUES ('d'); SAVEPOINT s; INSERT INTO t(v) VALUES ('e'); COMMIT",
     );

@@ -17,8 +17,9 @@ pub use facts::{
     ClaimFacts, Facts, Instance, LogFacts, LossFacts, PromiseFacts, RegionFacts, Role,
 };
 pub use roles::{
-    Backup, BackupReport, CopyReport, Frontier, LogStream, Proof, Query, RecoveryPoint,
-    RecoveryPoints, Restore, RestoreReport, RestoreRequest, RestoreTarget,
+    Backup, BackupReport, CopyReport, Frontier, LogStream, LogStretch, Proof, Query, RecoveryPoint,
+    RecoveryPoints, Restore, RestorePlan, RestoreReport, RestoreRequest, RestoreTarget,
+    TargetAction, TargetTimeline,
 };
 
 use crate::Result;

@@ -1,13 +1,14 @@
 //! `dr restore`.
 
+mod plan_text;
+mod target;
+
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
-use dr_model::{Lsn, RegionName, ResourceId};
-use dr_provider::driver::{RestoreRequest, RestoreTarget};
+use dr_model::{RegionName, ResourceId};
+use dr_provider::driver::{RestoreRequest, RestoreTarget, TargetAction, TargetTimeline};
 use dr_provider::{Error, ErrorKind};
-use jiff::Timestamp;
 use serde_json::json;
 
 use crate::error::{CommandError, Result};
@@ -26,23 +27,39 @@ pub(crate) struct Args {
     /// The region whose store is read
     #[arg(long = "in", value_name = "REGION")]
     region: RegionName,
-    /// Where to end: `latest`, a time such as `2026-11-21T09:30:05Z`, or an LSN such as `0/3000148`
-    #[arg(long, default_value = "latest", value_parser = target, value_name = "TARGET")]
+    /// Where to end: `latest`; `immediate`, as soon as the files are consistent; a time with its
+    /// zone, such as `2026-11-21T09:30:05Z`; an LSN such as `0/3000148`; `xid:771`, the end of a
+    /// transaction; `name:before-upgrade`, a restore point
+    #[arg(long, default_value = "latest", value_parser = target::target, value_name = "TARGET")]
     at: RestoreTarget,
+    /// Leave out what the target names: commits of that very instant, the record at the LSN, the
+    /// transaction
+    #[arg(long)]
+    exclusive: bool,
+    /// The timeline to follow: a number, `latest`, or `current`, the recovery point's own
+    #[arg(long, default_value = "latest", value_parser = target::timeline, value_name = "N|latest|current")]
+    timeline: TargetTimeline,
+    /// Begin with this recovery point instead of the newest that will do
+    #[arg(long, value_name = "LABEL")]
+    recovery_point: Option<String>,
+    /// What the server does at the target: accept writes on a timeline of its own, answer queries
+    /// and wait, or stop
+    #[arg(long, default_value = "promote", value_enum)]
+    action: Action,
+    /// Say what would be done, and write nothing
+    #[arg(long)]
+    plan: bool,
     /// A missing or empty directory on this machine
-    #[arg(long, value_name = "DIR")]
-    into: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "plan")]
+    into: Option<PathBuf>,
 }
 
-fn target(text: &str) -> std::result::Result<RestoreTarget, String> {
-    if text == "latest" {
-        return Ok(RestoreTarget::Latest);
-    }
-    if let Ok(lsn) = Lsn::from_str(text) {
-        return Ok(RestoreTarget::Lsn(lsn));
-    }
-    let time = Timestamp::from_str(text).map(RestoreTarget::Time);
-    time.map_err(|_| "expected `latest`, a time with its zone such as `2026-11-21T09:30:05Z`, or an LSN such as `0/3000148`".to_owned())
+/// What the server does at the target.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Action {
+    Promote,
+    Pause,
+    Shutdown,
 }
 
 pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<Exit> {
@@ -53,34 +70,51 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         let error = Error::new(ErrorKind::Unsupported, "restore", args.resource.to_string());
         CommandError::from(error.because(format!("kind `{}` cannot be restored", driver.kind())))
     })?;
-    let directory = std::path::absolute(&args.into)?;
+    let directory = std::path::absolute(args.into.as_deref().unwrap_or(Path::new(".")))?;
+    let request = RestoreRequest {
+        exclusive: args.exclusive,
+        timeline: args.timeline,
+        action: match args.action {
+            Action::Promote => TargetAction::Promote,
+            Action::Pause => TargetAction::Pause,
+            Action::Shutdown => TargetAction::Shutdown,
+        },
+        recovery_point: args.recovery_point.clone(),
+        ..RestoreRequest::new(args.region.clone(), args.at.clone(), directory.clone())
+    };
+    if args.plan {
+        let plan = restore.plan(&request).await?;
+        if output.json {
+            output.json(&plan)?;
+        } else {
+            output.data(&plan_text::text(&plan, store.location()))?;
+        }
+        return Ok(Exit::Ok);
+    }
     output.say(&format!(
         "Restoring {} from {} into {}.",
         args.resource,
         store.location(),
         directory.display()
     ));
-    let request = RestoreRequest {
-        region: args.region.clone(),
-        target: args.at.clone(),
-        directory: directory.clone(),
-    };
     let report = with_progress(restore.restore(&request), &setup, output).await?;
     if output.json {
         output.json(&json!({ "directory": directory, "report": report }))?;
         return Ok(Exit::Ok);
     }
-    let point = &report.recovery_point;
+    let plan = &report.plan;
     output.say(&format!(
-        "Restored {} from recovery point {} in {:.1} s; the log will be replayed to {}.",
+        "Restored {} from recovery point {} in {:.1} s; replay ends {}.",
         amount(report.written_bytes),
-        point.label,
+        plan.recovery_point.label,
         report.took.as_secs_f64(),
-        report.log_end,
+        plan.end,
     ));
-    for passed in &report.passed_over {
+    let passed_over = plan.passed_over.iter();
+    let warnings = passed_over.map(|passed| format!("passed over {passed}"));
+    for warning in warnings.chain(plan.notes.clone()) {
         output.say(&format!(
-            "{} passed over {passed}",
+            "{} {warning}",
             output.stderr.paint(Tone::Warning, "warning:")
         ));
     }
@@ -127,25 +161,6 @@ fn quoted(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_target_is_a_word_a_position_or_a_time() {
-        assert_eq!(target("latest"), Ok(RestoreTarget::Latest));
-        assert_eq!(
-            target("0/3000148"),
-            Ok(RestoreTarget::Lsn(Lsn(0x0300_0148)))
-        );
-        let time = "2026-11-21T09:30:05Z".parse().unwrap();
-        assert_eq!(
-            target("2026-11-21T09:30:05Z"),
-            Ok(RestoreTarget::Time(time))
-        );
-        assert!(target("yesterday").is_err());
-        assert!(
-            target("2026-11-21T09:30:05").is_err(),
-            "a time without its zone"
-        );
-    }
 
     #[test]
     fn a_path_survives_a_shell() {

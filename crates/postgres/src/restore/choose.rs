@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use dr_model::{Lsn, TimelineId};
-use dr_provider::driver::RestoreTarget;
+use dr_provider::driver::{RestoreRequest, RestoreTarget, TargetTimeline};
 use dr_provider::error::chain;
 use dr_provider::{Error, ErrorKind, ObjectStore, Result};
 use dr_repository::Label;
+use jiff::Timestamp;
 
 use super::OPERATION;
-use super::settings::Ending;
-use super::target::log_times;
+use super::end::{End, Ends};
+use super::log::{Log, stretches};
 use crate::archive::{Held, Reach};
 use crate::backup::{Base, Bases};
 use crate::driver::PostgresDriver;
@@ -27,6 +28,20 @@ pub(super) struct Chosen {
     pub(super) passed_over: Vec<String>,
 }
 
+/// Why a recovery point will not do.
+#[derive(Debug)]
+struct Reason {
+    label: Label,
+    why: String,
+}
+
+/// What could be restored instead.
+#[derive(Debug, Default)]
+struct Possible {
+    earliest: Option<(Timestamp, Lsn)>,
+    newest: Option<String>,
+}
+
 impl PostgresDriver {
     /// Chooses the newest recovery point from which the target can be reached.
     pub(super) async fn choose(
@@ -34,41 +49,64 @@ impl PostgresDriver {
         store: &Arc<dyn ObjectStore>,
         bases: Bases,
         held: &Held,
-        target: &RestoreTarget,
-    ) -> Result<(Chosen, Ending)> {
+        request: &RestoreRequest,
+    ) -> Result<(Chosen, End)> {
         let Some(newest) = held.newest_timeline() else {
             return Err(
                 Error::new(ErrorKind::NotFound, OPERATION, self.resource().to_string())
                     .because(format!("{} holds no log of it", store.location())),
             );
         };
-        let timeline = match target {
-            // The byte before the position says on which timeline it is.
-            RestoreTarget::Lsn(lsn) => held
-                .history(newest)?
-                .timeline_at(Lsn(lsn.0.saturating_sub(1))),
-            RestoreTarget::Latest | RestoreTarget::Time(_) => newest,
-        };
-        let mut reasons: Vec<(Label, String)> = bases
-            .unusable
-            .into_iter()
-            .map(|(label, error)| (label, chain(&error)))
-            .collect();
+        if let TargetTimeline::Number(timeline) = request.timeline {
+            held.history(timeline)?;
+        }
+        let bases = self.only_asked_for(store, bases, request)?;
+        let mut reasons: Vec<Reason> = Vec::new();
+        for (label, error) in bases.unusable {
+            let why = chain(&error);
+            reasons.push(Reason { label, why });
+        }
         let mut too_late = Vec::new();
+        let mut possible = Possible::default();
+        let mut ends = Ends::new(request);
         for base in bases.usable {
             let label = base.label.clone();
-            if let Some(why) = completed_after(&base, target) {
-                too_late.push((label, why));
+            let timeline = timeline_of(held, newest, &base, request)?;
+            let (base, reach) = match prove(base, held, timeline) {
+                Ok(proven) => proven,
+                Err(why) => {
+                    reasons.push(Reason { label, why });
+                    continue;
+                }
+            };
+            let source = &base.source;
+            // The list is in the order of time: the last one is the earliest.
+            possible.earliest = Some((source.stopped_at, source.stop));
+            if let Some(why) = completed_after(&base, &request.target) {
+                too_late.push(Reason { label, why });
                 continue;
             }
-            match self.fit(store, base, held, timeline, target).await? {
-                Ok((base, reach, ending)) => {
+            let log = Log {
+                store: Arc::clone(store),
+                cluster: source.system_identifier,
+                size: source.segment_bytes,
+            };
+            let history = held.history(timeline)?;
+            let whole = stretches(
+                history,
+                source.timeline,
+                base.log_start(),
+                reach.end,
+                source.segment_bytes,
+            );
+            match ends.find(&log, &whole, &base, &reach).await? {
+                Ok(end) => {
                     // Labels of one second are in no order: one that may be newer is named.
                     let newer = reasons
                         .into_iter()
-                        .filter(|(label, _)| label.second() >= base.label.second());
+                        .filter(|reason| reason.label.second() >= base.label.second());
                     let passed_over = newer
-                        .map(|(label, why)| format!("{label}: {why}"))
+                        .map(|reason| format!("{}: {}", reason.label, reason.why))
                         .collect();
                     return Ok((
                         Chosen {
@@ -76,86 +114,101 @@ impl PostgresDriver {
                             reach,
                             passed_over,
                         },
-                        ending,
+                        end,
                     ));
                 }
-                Err(why) => reasons.push((label, why)),
+                Err(short) => {
+                    possible.newest = possible.newest.or(short.newest);
+                    let why = short.why;
+                    reasons.push(Reason { label, why });
+                }
             }
         }
+        // What kept a newer one from being used says more than that an older one would be too late.
         reasons.append(&mut too_late);
+        Err(self.nothing_will_do(store, request, &reasons, &possible))
+    }
+
+    /// Leaves the recovery point that was asked for, if one was.
+    fn only_asked_for(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        mut bases: Bases,
+        request: &RestoreRequest,
+    ) -> Result<Bases> {
+        let Some(wanted) = &request.recovery_point else {
+            return Ok(bases);
+        };
+        bases.usable.retain(|base| base.label.as_str() == wanted);
+        bases.unusable.retain(|(label, _)| label.as_str() == wanted);
+        if bases.usable.is_empty() && bases.unusable.is_empty() {
+            return Err(
+                Error::new(ErrorKind::NotFound, OPERATION, self.resource().to_string())
+                    .because(format!(
+                        "{} holds no recovery point {wanted}",
+                        store.location()
+                    ))
+                    .with_hint(format!(
+                        "`dr recovery-point list {}` shows those that there are",
+                        self.resource()
+                    )),
+            );
+        }
+        Ok(bases)
+    }
+
+    fn nothing_will_do(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        request: &RestoreRequest,
+        reasons: &[Reason],
+        possible: &Possible,
+    ) -> Error {
         let shown: Vec<String> = reasons
             .iter()
             .take(REASONS)
-            .map(|(label, why)| format!("{label}: {why}"))
+            .map(|reason| format!("{}: {}", reason.label, reason.why))
             .collect();
+        let shown = shown.join("; ");
+        let place = store.location();
         let why = match reasons.len().saturating_sub(REASONS) {
-            _ if reasons.is_empty() => {
-                format!("{} holds no recovery point of it", store.location())
-            }
-            0 => format!(
-                "no recovery point in {} will do: {}",
-                store.location(),
-                shown.join("; ")
-            ),
-            more => format!(
-                "no recovery point in {} will do: {}; and {more} more",
-                store.location(),
-                shown.join("; ")
-            ),
+            _ if reasons.is_empty() => format!("{place} holds no recovery point of it"),
+            0 => format!("no recovery point in {place} will do: {shown}"),
+            more => format!("no recovery point in {place} will do: {shown}; and {more} more"),
         };
-        Err(self.failed(OPERATION, why))
+        let error = self.failed(OPERATION, why);
+        let earliest = possible.earliest.map(|(at, lsn)| match request.target {
+            RestoreTarget::Lsn(_) => format!("the earliest position that can be restored is {lsn}"),
+            _ => format!("the earliest moment that can be restored is {at}"),
+        });
+        let hints: Vec<String> = earliest
+            .into_iter()
+            .chain(possible.newest.clone())
+            .collect();
+        if hints.is_empty() {
+            return error;
+        }
+        error.with_hint(hints.join("; "))
     }
+}
 
-    /// Tells whether the target can be reached from `base`; the inner error says why not.
-    async fn fit(
-        &self,
-        store: &Arc<dyn ObjectStore>,
-        base: Base,
-        held: &Held,
-        timeline: TimelineId,
-        target: &RestoreTarget,
-    ) -> Result<std::result::Result<(Base, Reach, Ending), String>> {
-        let (base, reach) = match prove(base, held, timeline) {
-            Ok(proven) => proven,
-            Err(why) => return Ok(Err(why)),
-        };
-        let short = |end: String| match &reach.hole {
-            Some(hole) => hole.to_string(),
-            None => end,
-        };
-        let ending = match target {
-            RestoreTarget::Latest => match &reach.hole {
-                None => Ok(Ending::Promote {
-                    through: reach.end,
-                    until: None,
-                }),
-                Some(hole) => Err(hole.to_string()),
-            },
-            // Nothing after the position is served, so that recovery ends with the last record that is complete there.
-            RestoreTarget::Lsn(lsn) if *lsn <= reach.end => Ok(Ending::Promote {
-                through: *lsn,
-                until: None,
-            }),
-            RestoreTarget::Lsn(lsn) => Err(short(format!(
-                "the log ends at {}, before {lsn}",
-                reach.end
-            ))),
-            RestoreTarget::Time(at) => {
-                let history = held.history(timeline)?;
-                let times =
-                    log_times(store, base.source.system_identifier, history, &reach).await?;
-                match times.ending(*at, reach.end) {
-                    Some(ending) => Ok(ending),
-                    None => Err(short(format!(
-                        "the log ends at {}, {}; {at} is later",
-                        reach.end,
-                        times.describe()
-                    ))),
-                }
-            }
-        };
-        Ok(ending.map(|ending| (base, reach, ending)))
-    }
+/// Returns the timeline that a recovery from `base` follows.
+fn timeline_of(
+    held: &Held,
+    newest: TimelineId,
+    base: &Base,
+    request: &RestoreRequest,
+) -> Result<TimelineId> {
+    Ok(match (request.timeline, &request.target) {
+        (TargetTimeline::Number(timeline), _) => timeline,
+        // Consistency is reached on the recovery point's own timeline (R28).
+        (TargetTimeline::Current, _) | (_, RestoreTarget::Immediate) => base.source.timeline,
+        // The byte before the position says on which timeline it is.
+        (TargetTimeline::Latest, RestoreTarget::Lsn(lsn)) => held
+            .history(newest)?
+            .timeline_at(Lsn(lsn.0.saturating_sub(1))),
+        (TargetTimeline::Latest, _) => newest,
+    })
 }
 
 /// Says that a recovery point was not complete yet at the target (R29); `None` if it was.
@@ -167,11 +220,14 @@ fn completed_after(base: &Base, target: &RestoreTarget) -> Option<String> {
         RestoreTarget::Lsn(lsn) => {
             (*lsn < source.stop).then(|| format!("it is consistent only from {} on", source.stop))
         }
-        RestoreTarget::Latest => None,
+        RestoreTarget::Latest
+        | RestoreTarget::Immediate
+        | RestoreTarget::Transaction(_)
+        | RestoreTarget::Name(_) => None,
     }
 }
 
-/// Proves that the log reaches from `base` along the history of `timeline` at least to where the base is consistent.
+/// Proves that the log makes `base` consistent on the way to `timeline`; the error says why not.
 pub(super) fn prove(
     base: Base,
     held: &Held,

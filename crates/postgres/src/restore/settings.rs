@@ -6,25 +6,47 @@
 use std::fmt::Write as _;
 
 use dr_model::{Lsn, TimelineId};
+use dr_provider::driver::TargetAction;
 use jiff::Timestamp;
 
 use crate::options::InstanceOptions;
 
 /// How a recovery ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// By itself, with a timeline of its own.
-    Promote {
+    /// By itself, at a target.
+    Target {
         /// No log after this position is served.
         through: Lsn,
-        /// Commits after this instant are left out.
-        until: Option<Timestamp>,
+        /// What recovery stops at.
+        stop: Stop,
+        /// Whether what the target names is replayed.
+        inclusive: bool,
+        /// What the server does then.
+        action: TargetAction,
     },
     /// By a promotion.
     Standby {
         /// No log after this position is served; `None` while the end is open.
         through: Option<Lsn>,
     },
+}
+
+/// What a recovery stops at; the server fails if it does not meet it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// The end of the log that is served: the one target that the server cannot miss.
+    EndOfLog,
+    /// The first commit after this instant.
+    Time(Timestamp),
+    /// The first record that begins here or later.
+    Position(Lsn),
+    /// The end of a transaction.
+    Transaction(u64),
+    /// A restore point.
+    Name(String),
+    /// Consistency.
+    Consistent,
 }
 
 /// A recovery to be set up.
@@ -39,7 +61,7 @@ pub(super) struct Recovery {
 impl Ending {
     pub(super) fn through(&self) -> Option<Lsn> {
         match self {
-            Self::Promote { through, .. } => Some(*through),
+            Self::Target { through, .. } => Some(*through),
             Self::Standby { through } => *through,
         }
     }
@@ -47,7 +69,7 @@ impl Ending {
     /// Returns the file whose presence starts this kind of recovery.
     pub(super) fn signal(&self) -> &'static str {
         match self {
-            Self::Promote { .. } => "recovery.signal",
+            Self::Target { .. } => "recovery.signal",
             Self::Standby { .. } => "standby.signal",
         }
     }
@@ -74,16 +96,38 @@ pub(super) fn settings(recovery: &Recovery, instance: Option<&InstanceOptions>) 
     // A restored server must not archive into the place that it was restored from (R30).
     set("archive_mode", "off");
     set("recovery_min_apply_delay", "0");
-    match recovery.ending {
-        Ending::Promote { until, .. } => {
+    match &recovery.ending {
+        Ending::Target {
+            stop,
+            inclusive,
+            action,
+            ..
+        } => {
             set("recovery_target_timeline", &recovery.timeline.to_string());
-            set("recovery_target_inclusive", "on");
-            set("recovery_target_action", "promote");
-            if let Some(until) = until {
-                set(
+            set(
+                "recovery_target_inclusive",
+                if *inclusive { "on" } else { "off" },
+            );
+            let (action, answers) = match action {
+                TargetAction::Promote => ("promote", None),
+                // Without it the server would stop instead of pausing.
+                TargetAction::Pause => ("pause", Some("on")),
+                TargetAction::Shutdown => ("shutdown", None),
+            };
+            set("recovery_target_action", action);
+            if let Some(on) = answers {
+                set("hot_standby", on);
+            }
+            match stop {
+                Stop::EndOfLog => {}
+                Stop::Time(at) => set(
                     "recovery_target_time",
-                    &until.strftime("%Y-%m-%d %H:%M:%S%.6f+00").to_string(),
-                );
+                    &at.strftime("%Y-%m-%d %H:%M:%S%.6f+00").to_string(),
+                ),
+                Stop::Position(lsn) => set("recovery_target_lsn", &lsn.to_string()),
+                Stop::Transaction(number) => set("recovery_target_xid", &number.to_string()),
+                Stop::Name(name) => set("recovery_target_name", name),
+                Stop::Consistent => set("recovery_target", "immediate"),
             }
         }
         Ending::Standby { .. } => {
@@ -119,37 +163,66 @@ fn quoted(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
 
-    #[test]
-    fn everything_that_decides_a_recovery_is_set() {
+    fn text(stop: Stop, action: TargetAction) -> String {
         let recovery = Recovery {
             label: "20261121T093005Z-7f3a".to_owned(),
             timeline: TimelineId(2),
             restore_command: r"'/a b/dr' wal fetch \ %f".to_owned(),
-            ending: Ending::Promote {
+            ending: Ending::Target {
                 through: Lsn(7),
-                until: Some("2026-11-21T10:00:00.123456789+02".parse().unwrap()),
+                stop,
+                inclusive: true,
+                action,
             },
         };
-        let text = settings(&recovery, None);
-        let last = |name: &str| {
-            let mut lines = text.lines().filter_map(|line| line.split_once(" = "));
-            lines
-                .rfind(|(found, _)| *found == name)
-                .map(|(_, value)| value)
-        };
+        settings(&recovery, None)
+    }
+
+    /// Returns the value that counts: the last one.
+    fn last<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+        let mut lines = text.lines().filter_map(|line| line.split_once(" = "));
+        lines
+            .rfind(|(found, _)| *found == name)
+            .map(|(_, value)| value)
+    }
+
+    #[test]
+    fn everything_that_decides_a_recovery_is_set() {
+        let at = "2026-11-21T10:00:00.123456789+02".parse().unwrap();
+        let text = text(Stop::Time(at), TargetAction::Promote);
         assert_eq!(
-            last("restore_command"),
+            last(&text, "restore_command"),
             Some(r"'''/a b/dr'' wal fetch \\ %f'")
         );
         assert_eq!(
-            last("recovery_target_time"),
+            last(&text, "recovery_target_time"),
             Some("'2026-11-21 08:00:00.123456+00'")
         );
-        assert_eq!(last("recovery_target_timeline"), Some("'2'"));
-        assert_eq!(last("recovery_target_lsn"), Some("''"));
-        assert_eq!(last("archive_mode"), Some("'off'"));
-        assert_eq!(last("port"), None);
+        assert_eq!(last(&text, "recovery_target_timeline"), Some("'2'"));
+        assert_eq!(last(&text, "recovery_target_lsn"), Some("''"));
+        assert_eq!(last(&text, "archive_mode"), Some("'off'"));
+        assert_eq!(last(&text, "port"), None);
+    }
+
+    #[rstest]
+    #[case(Stop::Position(Lsn(0x0300_0148)), "recovery_target_lsn", "'0/3000148'")]
+    #[case(Stop::Transaction(771), "recovery_target_xid", "'771'")]
+    #[case(Stop::Name("it's".to_owned()), "recovery_target_name", "'it''s'")]
+    #[case(Stop::Consistent, "recovery_target", "'immediate'")]
+    fn a_target_is_the_only_one(#[case] stop: Stop, #[case] name: &str, #[case] value: &str) {
+        let text = text(stop, TargetAction::Pause);
+        assert_eq!(last(&text, name), Some(value));
+        // The server refuses to start with two.
+        let targets =
+            ["", "_lsn", "_xid", "_name", "_time"].map(|kind| format!("recovery_target{kind}"));
+        let set = targets
+            .iter()
+            .filter(|name| last(&text, name) != Some("''"));
+        assert_eq!(set.count(), 1, "{text}");
+        assert_eq!(last(&text, "hot_standby"), Some("'on'"));
     }
 }

@@ -383,13 +383,15 @@ impl Decoder {
             }
         }
         self.last = Some((self.record.start, end));
+        let known = &head[..self.record.seen().min(HEAD_BYTES)];
         Ok(Record {
             start: self.record.start,
             end,
             resource_manager: header.resource_manager,
             info: header.info,
             transaction: header.transaction,
-            commit: header.commit(&head[..self.record.seen().min(HEAD_BYTES)]),
+            commit: header.commit(known),
+            restore_point: header.restore_point(known),
         })
     }
 }

@@ -1,6 +1,8 @@
-//! Record headers, and the little of their content that matters here: commits and segment switches.
+//! Record headers, and the little of their content that matters here: ends of transactions, restore points and segment
+//! switches.
 //!
-//! Layout: `XLogRecord` in `access/xlogrecord.h`, `xl_xact_commit` in `access/xact.h`; the same in versions 15 to 18.
+//! Layout: `XLogRecord` in `access/xlogrecord.h`, `xl_xact_commit` in `access/xact.h`, `xl_restore_point` in
+//! `access/xlog_internal.h`; the same in versions 15 to 18.
 
 use dr_model::Lsn;
 use jiff::Timestamp;
@@ -9,8 +11,11 @@ use jiff::Timestamp;
 pub(super) const HEADER_BYTES: usize = 24;
 /// The checksum stands last in the header and covers what is before it.
 pub(super) const CHECKSUM_OFFSET: usize = 20;
-/// Bytes kept from the start of a record: enough for everything that is read out of it.
-pub(super) const HEAD_BYTES: usize = 48;
+/// Bytes kept from the start of a record: enough for everything that is read out of it. A restore point is the longest:
+/// header, two bytes of data header, its time and its name.
+pub(super) const HEAD_BYTES: usize = HEADER_BYTES + 2 + 8 + RESTORE_POINT_NAME_BYTES;
+/// Bytes of a restore point's name with the zeros behind it (`MAXFNAMELEN`).
+const RESTORE_POINT_NAME_BYTES: usize = 64;
 
 const XLOG_MANAGER: u8 = 0;
 const TRANSACTION_MANAGER: u8 = 1;
@@ -21,9 +26,12 @@ const FIRST_CUSTOM_MANAGER: u8 = 128;
 /// The upper half of `xl_info` belongs to the resource manager.
 const MANAGER_INFO: u8 = 0xF0;
 const SWITCH: u8 = 0x40;
+const RESTORE_POINT: u8 = 0x70;
 const TRANSACTION_OPERATION: u8 = 0x70;
 const COMMIT: u8 = 0x00;
+const ABORT: u8 = 0x20;
 const COMMIT_PREPARED: u8 = 0x30;
+const ABORT_PREPARED: u8 = 0x40;
 
 const DATA_SHORT: u8 = 255;
 const DATA_LONG: u8 = 254;
@@ -49,6 +57,44 @@ pub struct Record {
     pub transaction: u32,
     /// If it commits a transaction, plainly or prepared: what it says of it.
     pub commit: Option<CommitInfo>,
+    /// If it is a restore point: what it says.
+    pub restore_point: Option<Box<RestorePoint>>,
+}
+
+/// How a record ends a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransactionEnd {
+    /// [`Record::transaction`] commits.
+    Commit,
+    /// [`Record::transaction`] aborts.
+    Abort,
+    /// A prepared transaction ends, whose number stands elsewhere in the record.
+    Prepared,
+}
+
+/// A restore point (`pg_create_restore_point`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestorePoint {
+    /// The server's clock when it was made.
+    pub at: Timestamp,
+    /// Its name.
+    pub name: String,
+}
+
+impl Record {
+    /// Returns how the record ends a transaction; `None` if it ends none.
+    #[must_use]
+    pub fn transaction_end(&self) -> Option<TransactionEnd> {
+        if self.resource_manager != TRANSACTION_MANAGER {
+            return None;
+        }
+        match self.info & TRANSACTION_OPERATION {
+            COMMIT => Some(TransactionEnd::Commit),
+            ABORT => Some(TransactionEnd::Abort),
+            COMMIT_PREPARED | ABORT_PREPARED => Some(TransactionEnd::Prepared),
+            _ => None,
+        }
+    }
 }
 
 /// What a commit record says.
@@ -113,10 +159,30 @@ impl RecordHeader {
                 _ => return None,
             }
         };
-        let bytes: [u8; 8] = head.get(data..data + 8)?.try_into().ok()?;
-        let since_2000 = i64::from_le_bytes(bytes);
-        let microseconds = since_2000.checked_add(EPOCH_SECONDS * 1_000_000)?;
-        let at = Timestamp::from_microsecond(microseconds).ok()?;
+        let at = time(head.get(data..data + 8)?)?;
         Some(CommitInfo { at })
     }
+
+    /// Reads a restore point out of its record's first bytes: it refers to nothing, and its data is short.
+    pub(super) fn restore_point(&self, head: &[u8]) -> Option<Box<RestorePoint>> {
+        if self.resource_manager != XLOG_MANAGER || self.info & MANAGER_INFO != RESTORE_POINT {
+            return None;
+        }
+        if *head.get(HEADER_BYTES)? != DATA_SHORT {
+            return None;
+        }
+        let data = HEADER_BYTES + 2;
+        let at = time(head.get(data..data + 8)?)?;
+        let name = head.get(data + 8..data + 8 + RESTORE_POINT_NAME_BYTES)?;
+        let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+        let name = String::from_utf8_lossy(name).into_owned();
+        Some(Box::new(RestorePoint { at, name }))
+    }
+}
+
+/// Reads a `TimestampTz`: microseconds since 2000.
+fn time(bytes: &[u8]) -> Option<Timestamp> {
+    let since_2000 = i64::from_le_bytes(bytes.try_into().ok()?);
+    let microseconds = since_2000.checked_add(EPOCH_SECONDS * 1_000_000)?;
+    Timestamp::from_microsecond(microseconds).ok()
 }

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use dr_model::{Epoch, Lsn};
+use dr_model::{Epoch, Lsn, TimelineId};
 use dr_provider::driver::{
     Action, Backup as _, Fence, Proof, RecoveryPoint, Restore, RestoreReport, RestoreRequest,
-    RestoreTarget, Undo,
+    RestoreTarget, TargetAction, TargetTimeline, Undo,
 };
 use dr_provider::error::chain;
 use dr_provider::{Error, ErrorKind, ResourceDriver};
@@ -23,12 +23,7 @@ async fn restore(
     target: RestoreTarget,
     into: &Path,
 ) -> Result<RestoreReport, Error> {
-    let directory = into.to_owned();
-    let request = RestoreRequest {
-        region: region(from),
-        target,
-        directory,
-    };
+    let request = RestoreRequest::new(region(from), target, into.to_owned());
     Restore::restore(&site.driver, &request).await
 }
 
@@ -100,6 +95,168 @@ async fn a_position_is_reached_to_the_byte() {
     site.push(WEST).await;
     let server = recover(&site, WEST, RestoreTarget::Lsn(at), "recovered").await;
     assert_eq!(Site::ledger(&server).await, expected);
+    assert_eq!(server.reached(), "recovery stopping after WAL location");
+    // Its end is where no record begins any more.
+    let end = site.stored_end(WEST).await;
+    let server = recover(&site, WEST, RestoreTarget::Lsn(end), "all").await;
+    assert_eq!(
+        Site::ledger(&server).await,
+        Site::ledger(&site.primary).await
+    );
+}
+
+/// Commits an entry and returns the number of its transaction.
+async fn transaction(site: &Site) -> u64 {
+    let sql = "insert into ledger (filler) values ('x') returning pg_current_xact_id()::text";
+    site.primary.sql(sql).await.parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_transaction_is_reached_with_it_or_without_it() {
+    let (site, _) = protected(1).await;
+    let without = Site::ledger(&site.primary).await;
+    let number = transaction(&site).await;
+    let with = Site::ledger(&site.primary).await;
+    site.commit(50).await;
+    // A second recovery point: the target is in the log before it.
+    site.back_up().await;
+    site.commit(10).await;
+    site.switch().await;
+    site.push(EAST).await;
+    let target = RestoreTarget::Transaction(number);
+    let server = recover(&site, EAST, target.clone(), "with").await;
+    assert_eq!(Site::ledger(&server).await, with);
+    let place = site.place("without");
+    let request = RestoreRequest {
+        exclusive: true,
+        ..RestoreRequest::new(region(EAST), target, place.clone())
+    };
+    Restore::restore(&site.driver, &request).await.unwrap();
+    let server = Server::start(&place, &["track_commit_timestamp=on"]).await;
+    server.wait_until_promoted().await;
+    assert_eq!(Site::ledger(&server).await, without);
+}
+
+#[tokio::test]
+async fn a_restore_point_is_reached_by_its_name() {
+    let (site, _) = protected(1).await;
+    site.primary
+        .sql("select pg_create_restore_point('before the change')")
+        .await;
+    let expected = Site::ledger(&site.primary).await;
+    site.commit(30).await;
+    site.switch().await;
+    site.push(WEST).await;
+    let target = RestoreTarget::Name("before the change".to_owned());
+    let server = recover(&site, WEST, target, "recovered").await;
+    assert_eq!(Site::ledger(&server).await, expected);
+    assert_eq!(
+        server.reached(),
+        "recovery stopping at restore point \"before the change\""
+    );
+}
+
+#[tokio::test]
+async fn consistency_is_where_an_immediate_recovery_ends() {
+    let (site, point) = protected(1).await;
+    let server = recover(&site, WEST, RestoreTarget::Immediate, "recovered").await;
+    let ledger = Site::ledger(&server).await;
+    let all = Site::ledger(&site.primary).await;
+    assert!(ledger.len() >= 50 && ledger.len() + 300 <= all.len());
+    assert_eq!(ledger, all[..ledger.len()]);
+    assert_eq!(
+        server.reached(),
+        "recovery stopping after reaching consistency"
+    );
+    assert!(ledger.last().unwrap().1 <= point.stopped_at);
+}
+
+#[tokio::test]
+async fn a_server_waits_or_stops_at_the_end_if_it_is_told_to() {
+    let (site, _) = protected(1).await;
+    let expected = Site::ledger(&site.primary).await;
+    let request = |action, name: &str| RestoreRequest {
+        action,
+        ..RestoreRequest::new(region(WEST), RestoreTarget::Latest, site.place(name))
+    };
+    let paused = request(TargetAction::Pause, "paused");
+    Restore::restore(&site.driver, &paused).await.unwrap();
+    let server = Server::start(&paused.directory, &["track_commit_timestamp=on"]).await;
+    let state = "select pg_get_wal_replay_pause_state()";
+    let pausing = async {
+        while server.sql(state).await != "paused" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, pausing).await.unwrap();
+    assert_eq!(Site::ledger(&server).await, expected);
+
+    let stopped = request(TargetAction::Shutdown, "stopped");
+    Restore::restore(&site.driver, &stopped).await.unwrap();
+    let log = Server::spawn(&stopped.directory, &[""; 0]).ended().await;
+    assert!(log.contains("shutdown at recovery target"), "{log}");
+}
+
+#[tokio::test]
+async fn a_plan_says_everything_and_writes_nothing() {
+    let (site, point) = protected(1).await;
+    let (_, last) = *Site::ledger(&site.primary).await.last().unwrap();
+    let place = site.place("recovered");
+    let request = RestoreRequest::new(region(WEST), RestoreTarget::Time(last), place.clone());
+    let plan = Restore::plan(&site.driver, &request).await.unwrap();
+    assert_eq!(plan.recovery_point, point);
+    let [log] = plan.log.as_slice() else {
+        panic!("{plan:?}")
+    };
+    assert_eq!((log.timeline, log.to), (TimelineId(1), plan.log_end));
+    assert!(log.from <= point.start && point.stop < log.to);
+    assert_eq!(plan.log_bytes, log.to.0 - log.from.0);
+    assert_eq!(plan.log_segments, plan.log_bytes >> 20);
+    assert!(plan.end_proven && plan.end.contains("no later commit"));
+    assert!(!place.exists());
+}
+
+#[tokio::test]
+async fn a_target_on_an_abandoned_timeline_is_reached_by_its_number() {
+    let (mut site, _) = protected(1).await;
+    // What is committed on timeline 1 after the fork is abandoned by timeline 2.
+    let fork = site.primary.lsn().await;
+    let place = site.place("copy");
+    let target = RestoreTarget::Lsn(fork);
+    let copy = recover(&site, WEST, target, "copy").await;
+    drop(copy);
+    site.commit(20).await;
+    site.switch().await;
+    site.push(WEST).await;
+    let abandoned = Site::ledger(&site.primary).await;
+    site.take_over(&place).await;
+    site.open_epoch(2, 2).await;
+    site.commit(5).await;
+    site.switch().await;
+    site.push_history(WEST, 2).await;
+    site.push(WEST).await;
+    let followed = Site::ledger(&site.primary).await;
+    assert_ne!(followed, abandoned);
+
+    let server = recover(&site, WEST, RestoreTarget::Latest, "latest").await;
+    assert_eq!(Site::ledger(&server).await, followed);
+    let request = |timeline, name: &str| RestoreRequest {
+        timeline,
+        ..RestoreRequest::new(region(WEST), RestoreTarget::Latest, site.place(name))
+    };
+    for (timeline, name) in [
+        (TargetTimeline::Number(TimelineId(1)), "number"),
+        (TargetTimeline::Current, "current"),
+    ] {
+        let request = request(timeline, name);
+        Restore::restore(&site.driver, &request).await.unwrap();
+        let server = Server::start(&request.directory, &["track_commit_timestamp=on"]).await;
+        server.wait_until_promoted().await;
+        assert_eq!(Site::ledger(&server).await, abandoned);
+    }
+    let unknown = request(TargetTimeline::Number(TimelineId(9)), "unknown");
+    let error = Restore::plan(&site.driver, &unknown).await.unwrap_err();
+    assert!(chain(&error).contains("timeline 9"), "{}", chain(&error));
 }
 
 #[tokio::test]
@@ -121,11 +278,39 @@ async fn a_target_outside_the_log_is_refused_before_anything_is_written() {
             RestoreTarget::Lsn(point.start),
             "it is consistent only from",
         ),
+        (
+            RestoreTarget::Transaction(4_000_000_000),
+            "transaction 4000000000 is not in the log from",
+        ),
+        (
+            RestoreTarget::Name("never".to_owned()),
+            "restore point `never` is not in the log from",
+        ),
     ];
+    let earliest = [
+        format!(
+            "the earliest moment that can be restored is {}",
+            point.stopped_at
+        ),
+        format!(
+            "the earliest position that can be restored is {}",
+            point.stop
+        ),
+        "the newest moment is".to_owned(),
+        "the newest position is".to_owned(),
+    ];
+    let mut hints = Vec::new();
     for (target, expected) in cases {
         let error = restore(&site, WEST, target, &place).await.unwrap_err();
         assert!(chain(&error).contains(expected), "{}", chain(&error));
+        hints.extend(error.hint().map(str::to_owned));
         assert!(!place.exists());
+    }
+    for expected in earliest {
+        assert!(
+            hints.iter().any(|hint| hint.contains(&expected)),
+            "{hints:?}"
+        );
     }
 }
 
@@ -136,11 +321,16 @@ async fn a_hole_is_named_before_anything_is_written() {
     for _ in 0..2 {
         site.commit(10).await;
         site.switch().await;
-        site.push(WEST).await;
-        site.push(EAST).await;
+        site.primary
+            .sql("select pg_create_restore_point('behind it')")
+            .await;
     }
+    site.switch().await;
+    site.push(WEST).await;
+    site.push(EAST).await;
     let size = 1 << 20;
-    let first = point.stop.0.next_multiple_of(size);
+    // Not the segment behind the recovery point, but the next.
+    let first = point.stop.0.next_multiple_of(size) + size;
     let links: Vec<_> = walk(&site.place(WEST))
         .into_iter()
         .filter(|path| path.ends_with(&format!("/{first:016X}")))
@@ -151,12 +341,29 @@ async fn a_hole_is_named_before_anything_is_written() {
     fs::remove_file(link).unwrap();
     let place = site.place("recovered");
     let now = site.primary.now().await;
-    for target in [RestoreTarget::Latest, RestoreTarget::Time(now)] {
+    let later = Lsn(first + size + 1);
+    for target in [
+        RestoreTarget::Latest,
+        RestoreTarget::Time(now),
+        RestoreTarget::Lsn(Lsn(first + 1)),
+        RestoreTarget::Lsn(later),
+        RestoreTarget::Name("behind it".to_owned()),
+    ] {
         let error = restore(&site, WEST, target, &place).await.unwrap_err();
         let named = format!("is missing from {} to ", Lsn(first));
         assert!(chain(&error).contains(&named), "{}", chain(&error));
         assert!(!place.exists(), "{}", chain(&error));
     }
+    // Everything before the hole can be had.
+    let ledger = Site::ledger(&site.primary).await;
+    let before = RestoreTarget::Lsn(Lsn(first - 1));
+    let server = recover(&site, WEST, before, "before").await;
+    let found = Site::ledger(&server).await;
+    assert!(found.len() > 300 && found.len() < ledger.len());
+    assert_eq!(found, ledger[..found.len()]);
+    let (_, last) = found[found.len() - 2];
+    let server = recover(&site, WEST, RestoreTarget::Time(last), "time").await;
+    assert_eq!(Site::ledger(&server).await, found[..found.len() - 1]);
     // The other region's store is whole.
     recover(&site, EAST, RestoreTarget::Latest, "whole").await;
 }
@@ -235,8 +442,8 @@ async fn an_older_point_is_taken_where_the_newest_is_damaged() {
     let report = restore(&site, EAST, RestoreTarget::Latest, &place)
         .await
         .unwrap();
-    assert_eq!(report.recovery_point, older);
-    let [passed_over] = report.passed_over.as_slice() else {
+    assert_eq!(report.plan.recovery_point, older);
+    let [passed_over] = report.plan.passed_over.as_slice() else {
         panic!("{report:?}")
     };
     assert!(passed_over.starts_with(&newer.label));

@@ -121,6 +121,17 @@ impl Server {
         fs::read_to_string(self.data.with_extension("log")).unwrap_or_default()
     }
 
+    /// Returns what the server says of where its recovery ended, without the particulars.
+    pub(crate) fn reached(&self) -> String {
+        let log = self.log();
+        let line = log.lines().find(|line| line.contains("recovery stopping"));
+        let said = line
+            .and_then(|line| line.split("LOG:  ").nth(1))
+            .unwrap_or_default();
+        let end = said.find(" (LSN)").or_else(|| said.find(", time "));
+        said[..end.unwrap_or(said.len())].to_owned()
+    }
+
     pub(crate) fn config(&self) -> Config {
         let mut config = Config::new(self.socket.clone(), PORT, "postgres");
         config.database = Some("postgres".to_owned());

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use dr_coordination::chain::bounds;
 use dr_coordination::register::{ClusterClaim, EpochRecord, Register};
 use dr_coordination::{Actor, Patience};
 use dr_local::{DirectoryStore, LocalHost, LocalSecrets};
@@ -152,7 +153,9 @@ impl Site {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, archived).await.unwrap();
+        if tokio::time::timeout(PATIENCE, archived).await.is_err() {
+            panic!("{name} is not archived: {}", self.primary.log());
+        }
         end
     }
 
@@ -218,6 +221,24 @@ impl Site {
         give_to_postgres(&data.join("standby.signal"));
         self.primary = Server::start(&data, &settings(&self.archive())).await;
         self.primary.sql("select pg_promote()").await;
+    }
+
+    /// Makes what was restored and promoted at `data` the primary, archiving like the one before.
+    pub(crate) async fn take_over(&mut self, data: &Path) {
+        self.primary.stop();
+        // What was restored archives nothing by itself, its history neither.
+        let history = TimelineId(2).history_file_name();
+        let archived = self.archive().join(&history);
+        fs::copy(data.join("pg_wal").join(&history), archived).unwrap();
+        self.primary = Server::start(data, &settings(&self.archive())).await;
+    }
+
+    /// Returns where the log that a store holds of timeline 1 ends.
+    pub(crate) async fn stored_end(&self, name: &str) -> Lsn {
+        let cluster = self.primary.system_identifier().await;
+        let store = self.store(name);
+        let found = bounds(&*store, cluster, TimelineId(1), Patience::default()).await;
+        found.unwrap().unwrap().to
     }
 
     /// Pushes the history of a timeline once it is archived.

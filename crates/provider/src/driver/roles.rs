@@ -163,8 +163,40 @@ pub enum RestoreTarget {
     Latest,
     /// The last commit not after this instant.
     Time(Timestamp),
-    /// This position.
+    /// The record that begins at this position or, if none does, the first one after it.
     Lsn(Lsn),
+    /// The end of this transaction; of a 64-bit number the lower half counts, as for PostgreSQL.
+    Transaction(u64),
+    /// The restore point of this name (`pg_create_restore_point`).
+    Name(String),
+    /// As soon as the files are consistent.
+    Immediate,
+}
+
+/// Which timeline a restore follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetTimeline {
+    /// That of the newest epoch that has written anything.
+    #[default]
+    Latest,
+    /// The one that the recovery point was taken on.
+    Current,
+    /// This one.
+    Number(TimelineId),
+}
+
+/// What the server does once the target is reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetAction {
+    /// Accepts writes, on a timeline of its own.
+    #[default]
+    Promote,
+    /// Answers queries and waits for `pg_wal_replay_resume()` or a later target.
+    Pause,
+    /// Stops.
+    Shutdown,
 }
 
 /// What to restore, and where to.
@@ -174,8 +206,32 @@ pub struct RestoreRequest {
     pub region: RegionName,
     /// Where to end.
     pub target: RestoreTarget,
+    /// Leaves out what the target names: the commits of that instant, the record, the transaction.
+    pub exclusive: bool,
+    /// Which timeline to follow.
+    pub timeline: TargetTimeline,
+    /// What the server does at the target.
+    pub action: TargetAction,
+    /// The recovery point to begin with, by its label; the newest that will do if absent.
+    pub recovery_point: Option<String>,
     /// A missing or empty directory on this machine.
     pub directory: PathBuf,
+}
+
+impl RestoreRequest {
+    /// Makes a request that leaves everything but these three to its default.
+    #[must_use]
+    pub fn new(region: RegionName, target: RestoreTarget, directory: PathBuf) -> Self {
+        Self {
+            region,
+            target,
+            exclusive: false,
+            timeline: TargetTimeline::default(),
+            action: TargetAction::default(),
+            recovery_point: None,
+            directory,
+        }
+    }
 }
 
 /// How sure it is that a recovery point can be brought back (PROTOCOL 10), weakest first.
@@ -190,19 +246,48 @@ pub enum Proof {
     Booted,
 }
 
+/// Log of one timeline that is replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogStretch {
+    /// The timeline whose segments are read.
+    pub timeline: TimelineId,
+    /// From here.
+    pub from: Lsn,
+    /// To here.
+    pub to: Lsn,
+}
+
+/// What a restore will do, decided before anything is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestorePlan {
+    /// The recovery point that is restored.
+    pub recovery_point: RecoveryPoint,
+    /// Newer recovery points that are not used, each with the reason.
+    pub passed_over: Vec<String>,
+    /// The log that is replayed at most, in order: each timeline on the way to the target.
+    pub log: Vec<LogStretch>,
+    /// Segments of log read at most.
+    pub log_segments: u64,
+    /// Bytes of log read at most.
+    pub log_bytes: u64,
+    /// Where replay ends, in words.
+    pub end: String,
+    /// Whether the end was found in the log; if not, PostgreSQL itself finds out, and stops without starting up if it is
+    /// not there.
+    pub end_proven: bool,
+    /// The position that nothing is replayed beyond.
+    pub log_end: Lsn,
+    /// What has to be known beside that.
+    pub notes: Vec<String>,
+}
+
 /// What was restored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreReport {
-    /// The recovery point that it was restored from.
-    pub recovery_point: RecoveryPoint,
+    /// What was to be done.
+    pub plan: RestorePlan,
     /// How sure it is by now that the recovery point is good.
     pub proof: Proof,
-    /// Newer recovery points that were not used, each with the reason.
-    pub passed_over: Vec<String>,
-    /// The timeline that will be followed.
-    pub timeline: TimelineId,
-    /// Where the log that will be replayed ends.
-    pub log_end: Lsn,
     /// Bytes written.
     pub written_bytes: u64,
     /// How long it took.
@@ -212,7 +297,10 @@ pub struct RestoreReport {
 /// Restores into a directory.
 #[async_trait]
 pub trait Restore: Send + Sync {
-    /// Proves that everything needed is in the store, then writes the directory, ready to be started.
+    /// Proves that everything needed is in the store and says what would be done; writes nothing.
+    async fn plan(&self, request: &RestoreRequest) -> Result<RestorePlan>;
+
+    /// Does what [`plan`](Self::plan) says: writes the directory, ready to be started.
     async fn restore(&self, request: &RestoreRequest) -> Result<RestoreReport>;
 }
 
