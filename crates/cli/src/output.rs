@@ -54,6 +54,12 @@ impl Output {
         }
     }
 
+    /// Tells whether somebody is looking at what is said.
+    #[expect(clippy::unused_self, reason = "what is said goes through here")]
+    pub(crate) fn is_terminal(&self) -> bool {
+        io::stderr().is_terminal()
+    }
+
     /// Writes a value as JSON, indented, to stdout.
     pub(crate) fn json<T: Serialize>(&self, value: &T) -> Result<(), CommandError> {
         let mut text = serde_json::to_string_pretty(value).map_err(io::Error::other)?;

@@ -21,7 +21,7 @@ use dr_provider::{ObjectStore, Result};
 
 use crate::driver::PostgresDriver;
 
-pub(crate) use base::{Base, Bases};
+pub(crate) use base::{Base, Bases, Source, TABLESPACES};
 
 #[async_trait]
 impl Backup for PostgresDriver {

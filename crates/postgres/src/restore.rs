@@ -5,19 +5,26 @@
 //! file, without which no server starts, its name last.
 
 mod choose;
+mod configuration;
 mod directory;
 mod end;
 mod log;
+mod outside;
 mod settings;
 mod target;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use dr_model::{Lsn, RegionName, TimelineId};
-use dr_provider::driver::{LogStretch, Proof, Restore, RestorePlan, RestoreReport, RestoreRequest};
+use dr_provider::driver::{
+    LogStretch, OutsidePlaces, Proof, Restore, RestorePlan, RestoreProgress, RestoreReport,
+    RestoreRequest,
+};
 use dr_provider::{Error, ErrorKind, Result};
+use tokio::sync::watch;
 
 use crate::actions::Log;
 use crate::archive::Held;
@@ -26,9 +33,10 @@ use crate::driver::PostgresDriver;
 use crate::wal::TimelineHistory;
 
 use choose::Chosen;
+use directory::Beside;
 use end::End;
 use log::stretches;
-use settings::{Ending, Recovery};
+use settings::{Ending, Purpose, Recovery};
 
 const OPERATION: &str = "restore";
 
@@ -41,8 +49,19 @@ impl Restore for PostgresDriver {
     async fn restore(&self, request: &RestoreRequest) -> Result<RestoreReport> {
         directory::check(&request.directory)?;
         let decided = self.decide(request).await?;
-        self.write(&request.region, &request.directory, decided)
-            .await
+        let purpose = Purpose::Copy {
+            port: request.port,
+            instance: self.options().instances.get(&request.region),
+        };
+        let progress = request.progress.clone();
+        self.write(
+            &request.region,
+            &request.directory,
+            decided,
+            purpose,
+            progress,
+        )
+        .await
     }
 }
 
@@ -66,7 +85,24 @@ impl PostgresDriver {
         let held = Held::read(store, cluster, since.unwrap_or(Lsn::INVALID)).await?;
         let (chosen, end) = self.choose(store, bases, &held, request).await?;
         let history = held.history(chosen.reach.timeline)?;
-        Ok(decided(chosen, end, history))
+        let mut decided = decided(chosen, end, history);
+        let source = &decided.base.source;
+        let places = outside::places(source, &request.outside, &request.directory);
+        decided.plan.tablespaces =
+            places.map_err(|(why, hint)| self.invalid(OPERATION, why).with_hint(hint))?;
+        let reader = self
+            .repository(store, cluster)?
+            .open(&decided.base.label)
+            .await?;
+        let missing = configuration::missing(&reader).await?;
+        if !missing.is_empty() {
+            decided.plan.notes.push(format!(
+                "the recovery point has no {}: in the restored directory there will be the least that a server starts with; \
+                 put your own there before it is used for more",
+                missing.join(", no ")
+            ));
+        }
+        Ok(decided)
     }
 
     /// Restores recovery point `label` as a standby that replays `log` from the store of `region`: what a failover
@@ -122,8 +158,16 @@ impl PostgresDriver {
             proven: true,
             notes: Vec::new(),
         };
-        let decided = decided(chosen, end, held.history(log.timeline)?);
-        self.write(region, directory, decided).await
+        let mut decided = decided(chosen, end, held.history(log.timeline)?);
+        // A failover has nobody to ask: they go where the instance that is lost had them.
+        let places = OutsidePlaces {
+            same_place: true,
+            ..OutsidePlaces::default()
+        };
+        decided.plan.tablespaces = outside::places(&decided.base.source, &places, directory)
+            .map_err(|(why, hint)| self.failed(OPERATION, why).with_hint(hint))?;
+        let purpose = Purpose::Failover(self.instance_options(region)?);
+        self.write(region, directory, decided, purpose, None).await
     }
 
     /// Writes the directory.
@@ -132,6 +176,8 @@ impl PostgresDriver {
         region: &RegionName,
         directory: &Path,
         decided: Decided,
+        purpose: Purpose<'_>,
+        progress: Option<watch::Sender<RestoreProgress>>,
     ) -> Result<RestoreReport> {
         let begun = self.clock().elapsed();
         let Decided {
@@ -140,35 +186,23 @@ impl PostgresDriver {
             timeline,
             plan,
         } = decided;
-        if !base.source.tablespaces.is_empty() {
-            let places: Vec<&str> = base
-                .source
-                .tablespaces
-                .values()
-                .map(String::as_str)
-                .collect();
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                OPERATION,
-                self.resource().to_string(),
-            )
-            .because(format!(
-                "recovery point {} has tablespaces ({}), and where they go cannot be said yet",
-                base.label,
-                places.join(", ")
-            )));
-        }
         let recovery = Recovery {
             label: base.label.to_string(),
             timeline,
             restore_command: self.restore_command(region, ending.through())?,
             ending,
         };
-        let settings = settings::settings(&recovery, self.options().instances.get(region));
         let store = self.store(region)?;
         let repository = self.repository(store, base.source.system_identifier)?;
         let reader = repository.open(&base.label).await?;
-        let stats = directory::write(&reader, directory, &recovery, settings).await?;
+        let beside = Beside {
+            signal: recovery.ending.signal(),
+            settings: settings::settings(&recovery, &purpose),
+            missing: configuration::missing(&reader).await?,
+            tablespaces: plan.tablespaces.clone(),
+            progress,
+        };
+        let stats = directory::write(&reader, directory, beside).await?;
         Ok(RestoreReport {
             plan,
             proof: Proof::Hashed,
@@ -217,6 +251,7 @@ fn decided(chosen: Chosen, end: End, history: &TimelineHistory) -> Decided {
         end: end.said,
         end_proven: end.proven,
         log_end: end.ending.through().unwrap_or(reach.end),
+        tablespaces: BTreeMap::new(),
         notes: end.notes,
     };
     Decided {

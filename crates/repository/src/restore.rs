@@ -12,7 +12,8 @@ mod piece;
 mod place;
 mod settle;
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -44,6 +45,9 @@ pub struct RestoreOptions {
     pub place: Option<Placement>,
     /// Files, by where they go, that get their names last, in this order.
     pub last: Vec<String>,
+    /// Directories of the tree, by where they go, that are made elsewhere, with a symbolic link in their place. Each must be
+    /// missing or empty.
+    pub elsewhere: BTreeMap<String, PathBuf>,
     /// User and group that everything will belong to; without it, this process's.
     pub owner: Option<(u32, u32)>,
     /// Called now and then from worker threads.

@@ -381,3 +381,29 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn a_directory_can_be_made_elsewhere_and_takes_nothing_over() {
+    let repository = on(&memory("a"));
+    write(&repository, label(1)).await.unwrap();
+    let backup = repository.open(&label(1)).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let elsewhere = directory.path().join("far/away");
+    let options = RestoreOptions {
+        elsewhere: [("base/5".to_owned(), elsewhere.clone())].into(),
+        ..restore_options()
+    };
+    let target = directory.path().join("data");
+    backup.restore_into(&target, options.clone()).await.unwrap();
+    support::assert_restored(&target);
+    assert_eq!(
+        std::fs::read_link(target.join("base/5")).unwrap(),
+        elsewhere
+    );
+    assert!(elsewhere.join("noise").is_file());
+    // What is there belongs to somebody.
+    let again = directory.path().join("again");
+    let error = backup.restore_into(&again, options).await.unwrap_err();
+    assert!(matches!(error, Error::Occupied(place) if place == elsewhere));
+    support::assert_restored(&target);
+}

@@ -1,15 +1,19 @@
 //! `dr restore`.
 
 mod plan_text;
+mod progress;
 mod target;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use dr_model::{RegionName, ResourceId};
-use dr_provider::driver::{RestoreRequest, RestoreTarget, TargetAction, TargetTimeline};
+use dr_provider::driver::{
+    OutsidePlaces, RestoreProgress, RestoreRequest, RestoreTarget, TargetAction, TargetTimeline,
+};
 use dr_provider::{Error, ErrorKind};
 use serde_json::json;
+use tokio::sync::watch;
 
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
@@ -46,6 +50,18 @@ pub(crate) struct Args {
     /// and wait, or stop
     #[arg(long, default_value = "promote", value_enum)]
     action: Action,
+    /// The port of the restored server
+    #[arg(long, default_value_t = RestoreRequest::PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+    /// Where a tablespace goes, by its number; may be given several times
+    #[arg(long = "tablespace", value_name = "NUMBER=DIR", value_parser = target::tablespace)]
+    tablespaces: Vec<(u32, PathBuf)>,
+    /// Holds the other tablespaces, each under its number
+    #[arg(long, value_name = "DIR", conflicts_with = "tablespace_same_place")]
+    tablespace_root: Option<PathBuf>,
+    /// Put the other tablespaces where they were: only on a machine where nothing else uses that place
+    #[arg(long)]
+    tablespace_same_place: bool,
     /// Say what would be done, and write nothing
     #[arg(long)]
     plan: bool,
@@ -71,6 +87,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         CommandError::from(error.because(format!("kind `{}` cannot be restored", driver.kind())))
     })?;
     let directory = std::path::absolute(args.into.as_deref().unwrap_or(Path::new(".")))?;
+    let (sender, written) = watch::channel(RestoreProgress::default());
     let request = RestoreRequest {
         exclusive: args.exclusive,
         timeline: args.timeline,
@@ -80,6 +97,9 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
             Action::Shutdown => TargetAction::Shutdown,
         },
         recovery_point: args.recovery_point.clone(),
+        port: args.port,
+        outside: outside(args)?,
+        progress: Some(sender),
         ..RestoreRequest::new(args.region.clone(), args.at.clone(), directory.clone())
     };
     if args.plan {
@@ -97,7 +117,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         store.location(),
         directory.display()
     ));
-    let report = with_progress(restore.restore(&request), &setup, output).await?;
+    let report = progress::show(restore.restore(&request), &written, &*setup.clock, output).await?;
     if output.json {
         output.json(&json!({ "directory": directory, "report": report }))?;
         return Ok(Exit::Ok);
@@ -118,33 +138,39 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
             output.stderr.paint(Tone::Warning, "warning:")
         ));
     }
-    output.say("Start it, as the user that owns the directory, with:");
-    // The directory may be moved, the port must be free, and nothing may be archived from a copy.
+    for (number, place) in &plan.tablespaces {
+        output.say(&format!("Tablespace {number} is in {}.", place.display()));
+    }
+    output.say(&format!(
+        "It archives nothing and has port {}. Start it, as the user that owns the directory, with:",
+        args.port
+    ));
     output.data(&format!(
-        "{} start -w -D {} -o \"-p 54321 -c archive_mode=off -c listen_addresses=127.0.0.1\"",
+        "{} start -w -D {} -o \"-c listen_addresses=127.0.0.1\"",
         quoted(&Setup::program_of_postgres("pg_ctl")),
         quoted(&directory)
     ))?;
     Ok(Exit::Ok)
 }
 
-/// Tells every few seconds that it still goes on.
-async fn with_progress<T>(
-    work: impl Future<Output = dr_provider::Result<T>>,
-    setup: &Setup,
-    output: &Output,
-) -> dr_provider::Result<T> {
-    let began = setup.clock.elapsed();
-    let mut work = std::pin::pin!(work);
-    loop {
-        tokio::select! {
-            done = &mut work => return done,
-            () = tokio::time::sleep(Duration::from_secs(10)) => {
-                let took = setup.clock.elapsed().saturating_sub(began);
-                output.say(&format!("… {} s", took.as_secs()));
-            }
+/// Returns where tablespaces go, with absolute paths.
+fn outside(args: &Args) -> Result<OutsidePlaces> {
+    let mut places = BTreeMap::new();
+    for (number, place) in &args.tablespaces {
+        if places
+            .insert(*number, std::path::absolute(place)?)
+            .is_some()
+        {
+            let what = format!("`--tablespace` names {number} twice");
+            return Err(CommandError::new(Exit::Usage, what));
         }
     }
+    let root = args.tablespace_root.as_deref();
+    Ok(OutsidePlaces {
+        places,
+        root: root.map(std::path::absolute).transpose()?,
+        same_place: args.tablespace_same_place,
+    })
 }
 
 /// Quotes a path for a POSIX shell.

@@ -18,7 +18,7 @@ use crate::driver::PostgresDriver;
 pub(super) const VERSION: u32 = 1;
 
 /// Where the contents of tablespaces stand in a data directory, and in a backup.
-pub(super) const TABLESPACES: &str = "pg_tblspc";
+pub(crate) const TABLESPACES: &str = "pg_tblspc";
 
 /// What the manifest of a base backup says of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

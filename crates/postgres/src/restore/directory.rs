@@ -3,17 +3,20 @@
 //! Nothing can be started from it before all of it is there and durable: the control file gets its name after the files,
 //! the settings and the signal file (R5, R32).
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dr_provider::driver::RestoreProgress;
 use dr_provider::{Error, ErrorKind, Result};
-use dr_repository::{BackupReader, RestoreOptions, RestoreStats};
+use dr_repository::{BackupReader, Progress, RestoreOptions, RestoreStats};
+use tokio::sync::watch;
 
-use super::OPERATION;
-use super::settings::Recovery;
+use super::{OPERATION, configuration};
+use crate::backup::TABLESPACES;
 
 const CONTROL_FILE: &str = "global/pg_control";
 const UNFINISHED_CONTROL_FILE: &str = "global/pg_control.dr-unfinished";
@@ -41,22 +44,71 @@ pub(super) fn check(directory: &Path) -> Result<()> {
     }
 }
 
+/// What is written beside the files of a backup.
+pub(super) struct Beside {
+    /// The file whose presence starts recovery.
+    pub(super) signal: &'static str,
+    /// Added to `postgresql.auto.conf`.
+    pub(super) settings: String,
+    /// Configuration files that the backup lacks.
+    pub(super) missing: Vec<&'static str>,
+    /// Where tablespaces go.
+    pub(super) tablespaces: BTreeMap<u32, PathBuf>,
+    pub(super) progress: Option<watch::Sender<RestoreProgress>>,
+}
+
 /// Writes everything.
 pub(super) async fn write(
     reader: &BackupReader,
     directory: &Path,
-    recovery: &Recovery,
-    settings: String,
+    beside: Beside,
+) -> Result<RestoreStats> {
+    write_all(reader, directory, beside).await.map_err(|error| {
+        let left = fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some());
+        if !left {
+            return error;
+        }
+        let subject = subject(directory);
+        let hint = match error.kind() {
+            ErrorKind::Full => "make room, remove what is in it, and restore again",
+            _ => "remove what is in it, and restore again",
+        };
+        let hint = format!(
+            "`{subject}` holds a part of the files now, which no server starts from: {hint}"
+        );
+        Error::new(error.kind(), "restore into", subject)
+            .because(error)
+            .with_hint(hint)
+    })
+}
+
+async fn write_all(
+    reader: &BackupReader,
+    directory: &Path,
+    beside: Beside,
 ) -> Result<RestoreStats> {
     let owner = owner(directory).map_err(failed(directory))?;
+    let elsewhere = beside.tablespaces.iter();
+    let elsewhere =
+        elsewhere.map(|(number, place)| (format!("{TABLESPACES}/{number}"), place.clone()));
+    let progress = beside.progress.clone();
     let options = RestoreOptions {
         place: Some(Arc::new(place)),
+        elsewhere: elsewhere.collect(),
         owner,
+        progress: progress.map(|sender| {
+            Arc::new(move |progress: Progress| {
+                sender.send_replace(RestoreProgress {
+                    written_bytes: progress.written_bytes,
+                    total_bytes: progress.total_bytes,
+                });
+            }) as Arc<dyn Fn(Progress) + Send + Sync>
+        }),
         ..RestoreOptions::default()
     };
     let stats = reader.restore_into(directory, options).await?;
-    let (owned, signal) = (directory.to_owned(), recovery.ending.signal());
-    let finish = move || finish(&owned, signal, &settings, owner).map_err(failed(&owned));
+    let owned = directory.to_owned();
+    let finish = move || finish(&owned, &beside, owner).map_err(failed(&owned));
     tokio::task::spawn_blocking(finish)
         .await
         .map_err(|error| {
@@ -94,14 +146,17 @@ fn owner(directory: &Path) -> std::io::Result<Option<(u32, u32)>> {
 }
 
 /// Adds the settings, then the signal, and then gives the control file its name.
-fn finish(
-    directory: &Path,
-    signal: &str,
-    settings: &str,
-    owner: Option<(u32, u32)>,
-) -> std::io::Result<()> {
-    append(&directory.join("postgresql.auto.conf"), settings, owner)?;
-    append(&directory.join(signal), "", owner)?;
+fn finish(directory: &Path, beside: &Beside, owner: Option<(u32, u32)>) -> std::io::Result<()> {
+    for name in &beside.missing {
+        let text = configuration::substitute(name, &directory.join(UNFINISHED_CONTROL_FILE))?;
+        append(&directory.join(name), &text, owner)?;
+    }
+    append(
+        &directory.join("postgresql.auto.conf"),
+        &beside.settings,
+        owner,
+    )?;
+    append(&directory.join(beside.signal), "", owner)?;
     File::open(directory)?.sync_all()?;
     fs::rename(
         directory.join(UNFINISHED_CONTROL_FILE),

@@ -49,6 +49,19 @@ pub(super) enum Stop {
     Consistent,
 }
 
+/// What the restored server is for.
+#[derive(Clone, Debug)]
+pub(super) enum Purpose<'a> {
+    /// A copy beside the cluster that it is one of: it must do nothing to it (R30).
+    Copy {
+        port: u16,
+        /// Where it is started, maybe.
+        instance: Option<&'a InstanceOptions>,
+    },
+    /// The next primary.
+    Failover(&'a InstanceOptions),
+}
+
 /// A recovery to be set up.
 #[derive(Clone, Debug)]
 pub(super) struct Recovery {
@@ -76,7 +89,7 @@ impl Ending {
 }
 
 /// Returns the text to be added to `postgresql.auto.conf`, in which the last of several values counts.
-pub(super) fn settings(recovery: &Recovery, instance: Option<&InstanceOptions>) -> String {
+pub(super) fn settings(recovery: &Recovery, purpose: &Purpose<'_>) -> String {
     let mut all: Vec<(&str, String)> = vec![("restore_command", recovery.restore_command.clone())];
     let mut set = |name, value: &str| all.push((name, value.to_owned()));
     for target in [
@@ -137,14 +150,34 @@ pub(super) fn settings(recovery: &Recovery, instance: Option<&InstanceOptions>) 
             set("hot_standby", "on");
         }
     }
-    if let Some(instance) = instance {
-        set("port", &instance.port.to_string());
-        for (name, value) in &instance.settings {
-            set(name, value);
-        }
+    let (instance, port) = match purpose {
+        Purpose::Copy { port, instance } => (*instance, *port),
+        Purpose::Failover(instance) => (Some(*instance), instance.port),
+    };
+    for (name, value) in instance.iter().flat_map(|instance| &instance.settings) {
+        set(name, value);
     }
+    set("port", &port.to_string());
+    if matches!(purpose, Purpose::Copy { .. }) {
+        // Once more, after what the configuration sets for the region's own server: a copy that archived would mix its
+        // timeline into the log of the cluster.
+        set("archive_mode", "off");
+        set("archive_command", "/bin/false");
+        set("archive_library", "");
+        set("primary_conninfo", "");
+        set("primary_slot_name", "");
+        set("synchronous_standby_names", "");
+        // Its subscriptions would take what is meant for the cluster's.
+        set("max_logical_replication_workers", "0");
+    }
+    let remark = match purpose {
+        Purpose::Copy { .. } => {
+            " An isolated copy: it archives nothing, follows nobody, and has a port of its own."
+        }
+        Purpose::Failover(_) => "",
+    };
     let mut text = format!(
-        "\n# Restored by dr from recovery point {}.\n",
+        "\n# Restored by dr from recovery point {}.{remark}\n",
         recovery.label
     );
     for (name, value) in all {
@@ -179,7 +212,21 @@ mod tests {
                 action,
             },
         };
-        settings(&recovery, None)
+        let mut instance = crate::options::tests::options()
+            .instances
+            .remove(&"us-west-2".parse().unwrap())
+            .unwrap();
+        instance.settings = [("archive_mode", "on"), ("work_mem", "8MB")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        let instance = Some(&instance);
+        settings(
+            &recovery,
+            &Purpose::Copy {
+                port: 54321,
+                instance,
+            },
+        )
     }
 
     /// Returns the value that counts: the last one.
@@ -205,7 +252,8 @@ mod tests {
         assert_eq!(last(&text, "recovery_target_timeline"), Some("'2'"));
         assert_eq!(last(&text, "recovery_target_lsn"), Some("''"));
         assert_eq!(last(&text, "archive_mode"), Some("'off'"));
-        assert_eq!(last(&text, "port"), None);
+        assert_eq!(last(&text, "port"), Some("'54321'"));
+        assert_eq!(last(&text, "work_mem"), Some("'8MB'"));
     }
 
     #[rstest]

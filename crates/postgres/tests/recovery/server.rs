@@ -56,8 +56,10 @@ impl Server {
         let mut postgres = as_postgres("postgres");
         postgres.arg("-D").arg(data).stdin(Stdio::null());
         let own = format!("unix_socket_directories={}", socket.display());
+        let port = format!("port={PORT}");
         let common = [
             "listen_addresses=",
+            port.as_str(),
             "fsync=off",
             "autovacuum=off",
             own.as_str(),

@@ -223,6 +223,14 @@ impl Site {
         self.primary.sql("select pg_promote()").await;
     }
 
+    /// Starts the primary again with one more setting, which is in no file.
+    pub(crate) async fn restart_with(&mut self, setting: &str) {
+        self.primary.stop();
+        let mut settings = settings(&self.archive());
+        settings.push(setting.to_owned());
+        self.primary = Server::start(&self.primary.data.clone(), &settings).await;
+    }
+
     /// Makes what was restored and promoted at `data` the primary, archiving like the one before.
     pub(crate) async fn take_over(&mut self, data: &Path) {
         self.primary.stop();

@@ -1,5 +1,6 @@
 //! Roles that a kind of resource may have.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -216,9 +217,39 @@ pub struct RestoreRequest {
     pub recovery_point: Option<String>,
     /// A missing or empty directory on this machine.
     pub directory: PathBuf,
+    /// The port of the restored server, which must not be that of the one it is a copy of.
+    pub port: u16,
+    /// Where the directories that stood outside the data directory go.
+    pub outside: OutsidePlaces,
+    /// Told how far it has got.
+    pub progress: Option<watch::Sender<RestoreProgress>>,
+}
+
+/// Where directories outside the data directory go, by the numbers of the tablespaces. Without any of it, a backup that has
+/// some is refused: what stands in the old place may be in use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutsidePlaces {
+    /// Those that were told.
+    pub places: BTreeMap<u32, PathBuf>,
+    /// Holds the others, each under its number.
+    pub root: Option<PathBuf>,
+    /// The others go where they were.
+    pub same_place: bool,
+}
+
+/// How far a restore has got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RestoreProgress {
+    /// Bytes of files written.
+    pub written_bytes: u64,
+    /// Bytes of files to be written; zero until that is known.
+    pub total_bytes: u64,
 }
 
 impl RestoreRequest {
+    /// The port of a restored server unless told otherwise.
+    pub const PORT: u16 = 54321;
+
     /// Makes a request that leaves everything but these three to its default.
     #[must_use]
     pub fn new(region: RegionName, target: RestoreTarget, directory: PathBuf) -> Self {
@@ -230,6 +261,9 @@ impl RestoreRequest {
             action: TargetAction::default(),
             recovery_point: None,
             directory,
+            port: Self::PORT,
+            outside: OutsidePlaces::default(),
+            progress: None,
         }
     }
 }
@@ -277,6 +311,8 @@ pub struct RestorePlan {
     pub end_proven: bool,
     /// The position that nothing is replayed beyond.
     pub log_end: Lsn,
+    /// Where each tablespace goes, by its number.
+    pub tablespaces: BTreeMap<u32, PathBuf>,
     /// What has to be known beside that.
     pub notes: Vec<String>,
 }

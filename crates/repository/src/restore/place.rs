@@ -1,8 +1,9 @@
 //! Where everything goes, decided and checked before anything is written.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -45,6 +46,8 @@ pub(super) struct Plan {
     pub(super) root: PathBuf,
     /// [`Placed`] entries in the order of the tree that they make.
     pub(super) entries: Sorted,
+    /// Directories that are made elsewhere.
+    pub(super) elsewhere: BTreeMap<String, PathBuf>,
     /// Where long lists are kept.
     scratch: PathBuf,
     pub(super) files: u64,
@@ -98,10 +101,11 @@ pub(super) async fn plan(
         })
         .await?;
     }
-    let root = root.to_owned();
+    let (root, elsewhere) = (root.to_owned(), options.elsewhere.clone());
     blocking(move || {
         let mut plan = Plan {
             root,
+            elsewhere,
             entries: sorter.finish().map_err(list_failed(&scratch))?,
             scratch,
             files: 0,
@@ -169,21 +173,14 @@ fn scratch(root: &Path) -> Result<PathBuf> {
 /// sorted by frame.
 pub(super) fn prepare(plan: &Plan) -> Result<Sorted> {
     let root = &plan.root;
-    match fs::read_dir(root) {
-        Ok(mut entries) => {
-            if entries.next().is_some() {
-                return Err(Error::Occupied(root.clone()));
-            }
-            fs::set_permissions(root, fs::Permissions::from_mode(0o700))
-                .map_err(Error::io("change mode of", root))?;
+    open_empty(root)?;
+    for (path, place) in &plan.elsewhere {
+        open_empty(place)?;
+        let link = root.join(path);
+        if let Some(parent) = link.parent() {
+            make(parent)?;
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if let Some(parent) = root.parent() {
-                fs::create_dir_all(parent).map_err(Error::io("make directory", parent))?;
-            }
-            make(root)?;
-        }
-        Err(error) => return Err(Error::io("look into", root)(error)),
+        symlink(place, &link).map_err(Error::io("make symbolic link", &link))?;
     }
     let mut pieces = plan.sorter();
     // Most files are in the directory of the one before.
@@ -219,6 +216,26 @@ pub(super) fn prepare(plan: &Plan) -> Result<Sorted> {
         Ok(())
     })?;
     pieces.finish().map_err(list_failed(&plan.scratch))
+}
+
+/// Makes a directory, or takes one that is empty, for nobody but its owner.
+fn open_empty(directory: &Path) -> Result<()> {
+    match fs::read_dir(directory) {
+        Ok(mut entries) => {
+            if entries.next().is_some() {
+                return Err(Error::Occupied(directory.to_owned()));
+            }
+            fs::set_permissions(directory, fs::Permissions::from_mode(0o700))
+                .map_err(Error::io("change mode of", directory))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if let Some(parent) = directory.parent() {
+                fs::create_dir_all(parent).map_err(Error::io("make directory", parent))?;
+            }
+            make(directory)
+        }
+        Err(error) => Err(Error::io("look into", directory)(error)),
+    }
 }
 
 fn make(directory: &Path) -> Result<()> {

@@ -101,6 +101,16 @@ fn finish(plan: &Plan, owner: Option<(u32, u32)>) -> Result<()> {
             serde_json::from_slice(value).map_err(|error| failed(io::Error::other(error)))?;
         settle_directory(&root.join(path), Some(metadata), owner)?;
     }
+    for (path, place) in &plan.elsewhere {
+        if let Some((user, group)) = owner {
+            let link = root.join(path);
+            lchown(&link, Some(user), Some(group)).map_err(Error::io("change owner of", &link))?;
+        }
+        settle_directory(place, None, owner)?;
+        if let Some(parent) = place.parent() {
+            sync(parent)?;
+        }
+    }
     settle_directory(root, None, owner)?;
     if let Some(parent) = root
         .parent()

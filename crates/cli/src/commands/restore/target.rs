@@ -2,6 +2,7 @@
 //!
 //! A time without its zone is refused and not guessed: an hour's error restores the mistake that was to be undone.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use dr_model::{Lsn, TimelineId};
@@ -54,6 +55,17 @@ pub(super) fn timeline(text: &str) -> Result<TargetTimeline, String> {
             _ => Err("expected the number of a timeline, `latest` or `current`".to_owned()),
         },
     }
+}
+
+/// Reads where a tablespace goes.
+pub(super) fn tablespace(text: &str) -> Result<(u32, PathBuf), String> {
+    let read = text.split_once('=').and_then(|(number, place)| {
+        let place = Some(place).filter(|place| !place.is_empty())?;
+        Some((number.parse().ok()?, PathBuf::from(place)))
+    });
+    read.ok_or_else(|| {
+        "expected the number of a tablespace and a directory, such as `16400=/srv/fast`".to_owned()
+    })
 }
 
 fn time(text: &str, local: &TimeZone) -> Result<RestoreTarget, String> {
@@ -169,5 +181,12 @@ mod tests {
         assert_eq!(timeline("2"), Ok(TargetTimeline::Number(TimelineId(2))));
         assert_eq!(timeline("current"), Ok(TargetTimeline::Current));
         assert!(timeline("0").is_err());
+    }
+
+    #[test]
+    fn a_tablespace_is_a_number_and_a_directory() {
+        let place = PathBuf::from("/a=b");
+        assert_eq!(tablespace("16400=/a=b"), Ok((16400, place)));
+        assert!(tablespace("16400").is_err() && tablespace("fast=/a").is_err());
     }
 }
