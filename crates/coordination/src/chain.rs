@@ -10,19 +10,25 @@
 //! - Looking: [`find_tail`], [`summarise`], [`chains`], [`available()`], [`prove`]. Listings are hints; what is returned rests on
 //!   reads.
 //! - Reading back: [`ChainReader`].
+//! - Merging: [`Compactor`] makes pieces of chunks, and removes chunks behind a [`Floor`].
+//! - Loss: [`GapRecord`].
 //!
-//! Format: `docs/formats/chunk.md`.
+//! Format: `docs/formats/wal.md`.
 
 mod available;
 mod catalogue;
 mod chunk;
+mod compact;
 mod coverage;
 mod envelope;
 mod error;
+mod floor;
 mod follow;
+mod gap;
 mod history;
 mod id;
 mod link;
+mod piece;
 mod reader;
 mod records;
 mod seal;
@@ -38,10 +44,16 @@ mod tests;
 pub use available::{Available, available, bounds, prove};
 pub use catalogue::{chains, newest_chain};
 pub use chunk::{Chunk, ChunkHeader, Encoding, Facts, MAX_LOG_BYTES, Promise};
+pub use compact::{CompactOptions, Compacted, Compactor, KEPT_LINKS};
 pub use envelope::{decode, decode_header, encode};
 pub use error::Error;
+pub use floor::Floor;
+pub use gap::{GapRecord, open_gaps, record_gap};
 pub use history::{read_history, write_history};
 pub use id::ChainId;
+pub use piece::{
+    MAX_PIECE_BYTES, PieceFacts, PieceHeader, Span, decode_piece, encode_piece, pieces,
+};
 pub use reader::ChainReader;
 pub use records::{Origin, SealRecord};
 pub use seal::{SealRequest, Sealed, seal};

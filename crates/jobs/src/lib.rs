@@ -4,6 +4,7 @@
 //! reports a frontier. Both know their resource only through its driver. The [`engine`] decides when and where they run:
 //! places are roles, which follow the newest epoch, so a schedule stays true after a failover.
 
+pub mod compact_wal;
 pub mod copy_recovery_points;
 pub mod engine;
 pub mod job;
@@ -11,6 +12,7 @@ pub mod registry;
 pub mod streams;
 pub mod take_snapshot;
 
+pub use compact_wal::CompactWal;
 pub use copy_recovery_points::CopyRecoveryPoints;
 pub use job::{Job, JobContext, Outcome};
 pub use streams::ShipWal;

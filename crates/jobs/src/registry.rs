@@ -2,17 +2,26 @@
 
 use std::sync::Arc;
 
-use crate::{CopyRecoveryPoints, Job, ShipWal, TakeSnapshot};
+use crate::{CompactWal, CopyRecoveryPoints, Job, ShipWal, TakeSnapshot};
 
 /// Returns the job of that name; `None` if there is none, or if it is a stream.
 #[must_use]
 pub fn job(name: &str) -> Option<Arc<dyn Job>> {
-    let all: [Arc<dyn Job>; 2] = [Arc::new(TakeSnapshot), Arc::new(CopyRecoveryPoints)];
+    let all: [Arc<dyn Job>; 3] = [
+        Arc::new(TakeSnapshot),
+        Arc::new(CopyRecoveryPoints),
+        Arc::new(CompactWal::default()),
+    ];
     all.into_iter().find(|job| job.name() == name)
 }
 
 /// The names of all jobs and streams, sorted: what a schedule may name.
-pub const NAMES: [&str; 3] = ["copy-recovery-points", ShipWal::NAME, "take-snapshot"];
+pub const NAMES: [&str; 4] = [
+    "compact-wal",
+    "copy-recovery-points",
+    ShipWal::NAME,
+    "take-snapshot",
+];
 
 #[cfg(test)]
 mod tests {

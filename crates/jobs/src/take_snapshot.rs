@@ -30,7 +30,15 @@ impl Job for TakeSnapshot {
                     && claim.timeline == point.timeline
             })
         });
-        Ok(newest.map(|point| point.started_at))
+        let Some(newest) = newest else {
+            return Ok(None);
+        };
+        // From before a hole in the log nobody gets to the present: only a new recovery point helps.
+        let lost = match context.driver.log_stream() {
+            Some(stream) => stream.lost_since(&context.region, newest.start).await?,
+            None => Vec::new(),
+        };
+        Ok(lost.is_empty().then_some(newest.started_at))
     }
 
     async fn run(&self, context: &JobContext) -> Result<Outcome> {

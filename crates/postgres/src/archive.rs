@@ -4,10 +4,14 @@
 //! what is there already. Fetching assembles segments from the chains. Exit codes follow from the results as PROTOCOL 6
 //! says: only a proven absence may end a recovery.
 
+mod compact;
 mod fetch;
 mod file;
+mod gap;
 mod held;
 mod push;
+mod size;
 mod superseded;
 
+pub(crate) use compact::Compactors;
 pub(crate) use held::{Held, Reach};

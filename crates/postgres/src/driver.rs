@@ -14,6 +14,7 @@ use dr_provider::driver::{
 };
 use dr_provider::{Error, ErrorKind, Host, ObjectStore, Result, SecretSource};
 
+use crate::archive::Compactors;
 use crate::heartbeat::BeatConnection;
 use crate::options::{InstanceOptions, Options};
 
@@ -27,6 +28,7 @@ pub struct PostgresDriver {
 struct Inner {
     parts: Parts,
     beats: BeatConnection,
+    compactors: Compactors,
 }
 
 /// What the driver works with.
@@ -62,6 +64,7 @@ impl PostgresDriver {
             inner: Arc::new(Inner {
                 parts,
                 beats: BeatConnection::default(),
+                compactors: Compactors::default(),
             }),
         }
     }
@@ -72,6 +75,10 @@ impl PostgresDriver {
 
     pub(crate) fn beats(&self) -> &BeatConnection {
         &self.inner.beats
+    }
+
+    pub(crate) fn compactors(&self) -> &Compactors {
+        &self.inner.compactors
     }
 
     pub(crate) fn resource(&self) -> &ResourceId {

@@ -227,7 +227,7 @@ impl PostgresDriver {
         timeout(SIGN_OF_LIFE, store.head(&identity_key()))
             .await
             .map_err(|_| silent(SIGN_OF_LIFE))??;
-        timeout(LOOK_LIMIT, self.read_log(store, cluster))
+        timeout(LOOK_LIMIT, self.read_log(region, store, cluster))
             .await
             .map_err(|_| silent(LOOK_LIMIT))?
     }
@@ -286,6 +286,7 @@ impl PostgresDriver {
 
     async fn read_log(
         &self,
+        region: &RegionName,
         store: &Arc<dyn ObjectStore>,
         cluster: SystemIdentifier,
     ) -> Result<Option<Held>> {
@@ -324,7 +325,14 @@ impl PostgresDriver {
                 epoch: promise.epoch.unwrap_or(newest.epoch),
                 from: promise.from,
             }),
-            missing: Vec::new(),
+            // What is older than the newest usable recovery point is not needed to get to the present.
+            missing: self
+                .describe_lost(
+                    region,
+                    cluster,
+                    base.map_or(Lsn::INVALID, |(_, since)| since),
+                )
+                .await?,
             recovery_points: bases.usable.iter().map(Base::recovery_point).collect(),
         };
         Ok(Some((facts, base)))

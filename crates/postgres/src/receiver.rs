@@ -15,8 +15,8 @@ mod standing;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dr_model::{Epoch, RegionName};
-use dr_provider::driver::{Frontier, LogStream};
+use dr_model::{Epoch, Lsn, RegionName};
+use dr_provider::driver::{CompactReport, Frontier, LogStream};
 use dr_provider::error::chain;
 use dr_provider::{ErrorKind, Result};
 use jiff::Timestamp;
@@ -51,6 +51,17 @@ impl LogStream for PostgresDriver {
             ended = self.keep_streaming(region, &frontier, &mut stop, &part) => ended,
             () = looking => Ok(()),
         }
+    }
+
+    async fn compact(&self, region: &RegionName) -> Result<CompactReport> {
+        self.compact_log(region).await
+    }
+
+    async fn lost_since(&self, region: &RegionName, since: Lsn) -> Result<Vec<String>> {
+        let cluster = self
+            .cluster_in(self.store(region)?, "look for holes in the log of")
+            .await?;
+        self.describe_lost(region, cluster, since).await
     }
 
     fn heartbeat_interval(&self) -> Duration {

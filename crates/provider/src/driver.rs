@@ -17,9 +17,9 @@ pub use facts::{
     ClaimFacts, Facts, Instance, LogFacts, LossFacts, PromiseFacts, RegionFacts, Role,
 };
 pub use roles::{
-    Backup, BackupReport, CopyReport, Frontier, LogStream, LogStretch, OutsidePlaces, Proof, Query,
-    RecoveryPoint, RecoveryPoints, Restore, RestorePlan, RestoreProgress, RestoreReport,
-    RestoreRequest, RestoreTarget, TargetAction, TargetTimeline,
+    Backup, BackupReport, CompactReport, CopyReport, Frontier, LogStream, LogStretch,
+    OutsidePlaces, Proof, Query, RecoveryPoint, RecoveryPoints, Restore, RestorePlan,
+    RestoreProgress, RestoreReport, RestoreRequest, RestoreTarget, TargetAction, TargetTimeline,
 };
 
 use crate::Result;

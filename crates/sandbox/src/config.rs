@@ -212,6 +212,7 @@ timezone: UTC
 jobs:
   snapshot: {{ job: take-snapshot, resource: {WORKLOAD}/database, in: primary, cron: \"0 2 * * *\" }}
   wal: {{ job: ship-wal, resource: {WORKLOAD}/database, in: all, continuous: true }}
+  compact: {{ job: compact-wal, resource: {WORKLOAD}/database, in: all, cron: \"* * * * *\" }}
   copy: {{ job: copy-recovery-points, resource: {WORKLOAD}/database, in: recovery, after: snapshot }}
 "
     )
@@ -250,7 +251,12 @@ mod tests {
             stores: BTreeSet::new(),
             resources: BTreeMap::from([("postgres", any)]),
             traffic: BTreeMap::from([("rfc2136", any)]),
-            jobs: BTreeSet::from(["take-snapshot", "ship-wal", "copy-recovery-points"]),
+            jobs: BTreeSet::from([
+                "take-snapshot",
+                "ship-wal",
+                "compact-wal",
+                "copy-recovery-points",
+            ]),
             steps: steps.chain(fallback).map(step).collect(),
             conditions: BTreeSet::new(),
         }

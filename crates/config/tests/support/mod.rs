@@ -58,7 +58,13 @@ pub(crate) fn kinds() -> Kinds {
         stores: ["s3"].into(),
         resources: [("postgres", postgres as fn(&Node, &mut Context))].into(),
         traffic: [("rfc2136", dns as fn(&Node, &mut Context))].into(),
-        jobs: ["take-snapshot", "ship-wal", "copy-recovery-points"].into(),
+        jobs: [
+            "take-snapshot",
+            "ship-wal",
+            "compact-wal",
+            "copy-recovery-points",
+        ]
+        .into(),
         steps: [
             ("assess-region", step(&[])),
             ("check-data-loss", step(&[])),

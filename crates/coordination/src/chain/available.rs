@@ -5,6 +5,7 @@ use dr_provider::ObjectStore;
 
 use super::catalogue::chains_of_timeline;
 use super::coverage::coverage;
+use super::piece::{Span, pieces};
 use super::{Error, find_tail};
 use crate::operation::Patience;
 
@@ -19,8 +20,8 @@ pub struct Available {
 
 /// Returns which parts of a timeline's log from `from` to `to` a store holds, in order; parts that touch are joined.
 ///
-/// Nothing rests on what a header says about others: a chunk that was removed leaves a gap in the result. Costs a read of
-/// each chunk's header, many at once. Rests on headers: [`ChainReader`](super::ChainReader) verifies the bytes.
+/// Nothing rests on what a header says about others: a chunk that was removed leaves a gap in the result. Costs a listing of
+/// the pieces, and where there are none a read of each chunk's header, many at once. Rests on names and headers: [`ChainReader`](super::ChainReader) verifies the bytes.
 pub async fn available(
     store: &dyn ObjectStore,
     system_identifier: SystemIdentifier,
@@ -58,6 +59,23 @@ pub async fn bounds(
                 to: outer.to.max(to),
             }));
         }
+    }
+    let reached = outer.map_or(Lsn::INVALID, |outer| outer.to);
+    let spans = pieces(
+        store,
+        system_identifier,
+        timeline,
+        reached,
+        Lsn(u64::MAX),
+        patience,
+    )
+    .await
+    .map_err(|error| Error::store(subject(), error))?;
+    for Span { from, to } in spans {
+        outer = Some(outer.map_or(Available { from, to }, |outer| Available {
+            from: outer.from.min(from),
+            to: outer.to.max(to),
+        }));
     }
     Ok(outer)
 }

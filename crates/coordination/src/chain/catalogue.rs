@@ -5,7 +5,7 @@
 //! chunks says nothing about others: an idle server makes them small, a busy one large.
 
 use dr_model::{Lsn, SystemIdentifier, TimelineId};
-use dr_provider::{ObjectStore, Result};
+use dr_provider::{Key, ObjectStore, Result};
 
 use super::ChainId;
 use crate::operation::{Patience, key, limited};
@@ -36,15 +36,26 @@ pub async fn chains(
             found.sort_unstable();
             return Ok(found);
         };
+        // Skips the rest of this chain, or of a directory that holds no chains: all names in it sort before `z`.
         after = Some(match ChainId::from_key(&info.key) {
             Some(chain) => {
                 found.push(chain);
-                // Skips the rest of this chain: all its names sort before `z`.
                 key(format!("{}z", chain.prefix()))
             }
-            None => info.key,
+            None => match beside(&prefix, &info.key) {
+                Some(directory) => key(format!("{directory}z")),
+                None => info.key,
+            },
         });
     }
+}
+
+/// Returns the directory of a timeline that a key is in, with its final `/`: `…/00000001/log/`.
+fn beside(cluster: &str, key: &Key) -> Option<String> {
+    let mut parts = key.as_str().strip_prefix(cluster)?.splitn(3, '/');
+    let (timeline, directory) = (parts.next()?, parts.next()?);
+    parts.next()?;
+    Some(format!("{cluster}{timeline}/{directory}/"))
 }
 
 /// Returns the chain of the highest epoch that a store holds of a cluster, on its highest timeline.

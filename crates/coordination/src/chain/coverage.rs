@@ -7,16 +7,27 @@ use dr_provider::ObjectStore;
 
 use super::available::Available;
 use super::catalogue::chains_of_timeline;
+use super::floor::floor;
 use super::follow::{Stretch, follow};
+use super::piece::{Span, pieces};
 use super::tail::read_origin;
 use super::{ChainId, Error};
 use crate::operation::Patience;
 
+/// Where an object stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A link of a chain.
+    Link(ChainId),
+    /// A piece.
+    Piece(Span),
+}
+
 /// An object that holds log.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Object {
-    /// The chain that it is a link of.
-    pub(crate) chain: ChainId,
+    /// Where it stands.
+    pub(crate) place: Place,
     /// Its first position.
     pub(crate) from: Lsn,
     /// The position after the last that is wanted of it.
@@ -25,21 +36,41 @@ pub(crate) struct Object {
 
 /// Objects to be read one after the other.
 #[derive(Debug)]
-pub(crate) struct Source {
-    chain: ChainId,
-    links: VecDeque<Lsn>,
-    to: Lsn,
+pub(crate) enum Source {
+    /// One piece; `None` once it was taken.
+    Piece(Option<Span>),
+    /// Links of a chain.
+    Links {
+        /// The chain.
+        chain: ChainId,
+        /// Where they start.
+        links: VecDeque<Lsn>,
+        /// Where the last ends.
+        to: Lsn,
+    },
 }
 
 impl Source {
     /// Takes the next object.
     pub(crate) fn next_object(&mut self) -> Option<Object> {
-        let from = self.links.pop_front()?;
-        Some(Object {
-            chain: self.chain,
-            from,
-            to: self.links.front().copied().unwrap_or(self.to),
-        })
+        match self {
+            Self::Piece(span) => {
+                let span = span.take()?;
+                Some(Object {
+                    place: Place::Piece(span),
+                    from: span.from,
+                    to: span.to,
+                })
+            }
+            Self::Links { chain, links, to } => {
+                let from = links.pop_front()?;
+                Some(Object {
+                    place: Place::Link(*chain),
+                    from,
+                    to: links.front().copied().unwrap_or(*to),
+                })
+            }
+        }
     }
 }
 
@@ -48,8 +79,10 @@ impl Source {
 pub(crate) struct Coverage {
     subject: String,
     location: String,
-    /// Parts of chains in order of where they begin, which may overlap.
-    pub(crate) stretches: Vec<Stretch>,
+    /// Pieces in order of where they begin, which may overlap.
+    pieces: Vec<Span>,
+    /// Parts of chains where there are no pieces, in order of where they begin, which may overlap.
+    stretches: Vec<Stretch>,
     damage: Vec<(ChainId, Lsn, String)>,
 }
 
@@ -65,9 +98,16 @@ pub(crate) async fn coverage(
     let mut covered = Coverage {
         subject: format!("cluster {system_identifier}, timeline {timeline}"),
         location: store.location().to_owned(),
+        pieces: Vec::new(),
         stretches: Vec::new(),
         damage: Vec::new(),
     };
+    let listed = pieces(store, system_identifier, timeline, from, to, patience).await;
+    covered.pieces = listed.map_err(|error| Error::store(&covered.subject, error))?;
+    let gaps = gaps(&covered.pieces, from, to);
+    if gaps.is_empty() {
+        return Ok(covered);
+    }
     let chains = chains_of_timeline(store, system_identifier, timeline)
         .await
         .map_err(|error| Error::store(&covered.subject, error))?;
@@ -75,76 +115,124 @@ pub(crate) async fn coverage(
         let Some(origin) = read_origin(store, &chain, patience).await? else {
             continue;
         };
-        if origin.start_lsn >= to {
-            continue;
+        let begin = floor(store, &chain, patience).await?;
+        let begin = begin.unwrap_or(origin.start_lsn);
+        for gap in gaps.iter().filter(|gap| begin < gap.to) {
+            let followed = follow(store, &chain, begin, gap.from, gap.to, patience).await?;
+            covered.stretches.extend(followed.stretches);
+            let damage = followed.damage.into_iter();
+            covered
+                .damage
+                .extend(damage.map(|(at, why)| (chain, at, why)));
         }
-        let followed = follow(store, &chain, origin.start_lsn, from, to, patience).await?;
-        covered.stretches.extend(followed.stretches);
-        let damage = followed.damage.into_iter();
-        covered
-            .damage
-            .extend(damage.map(|(at, why)| (chain, at, why)));
     }
     covered.stretches.sort_by_key(Stretch::from);
     Ok(covered)
 }
 
+/// Returns what no piece holds between two positions.
+pub(crate) fn gaps(pieces: &[Span], from: Lsn, to: Lsn) -> Vec<Span> {
+    let mut gaps = Vec::new();
+    let mut reached = from;
+    for piece in pieces {
+        if reached < piece.from.min(to) {
+            gaps.push(Span {
+                from: reached,
+                to: piece.from.min(to),
+            });
+        }
+        reached = reached.max(piece.to);
+    }
+    if reached < to {
+        gaps.push(Span { from: reached, to });
+    }
+    gaps
+}
+
 impl Coverage {
     /// Returns what is there, parts that touch joined.
     pub(crate) fn joined(&self) -> Vec<Available> {
+        let mut parts: Vec<Available> = self.parts().collect();
+        parts.sort_unstable_by_key(|part| part.from);
         let mut joined: Vec<Available> = Vec::new();
-        for stretch in &self.stretches {
+        for part in parts {
             match joined.last_mut() {
-                Some(last) if stretch.from() <= last.to => last.to = last.to.max(stretch.to),
-                _ => joined.push(Available {
-                    from: stretch.from(),
-                    to: stretch.to,
-                }),
+                Some(last) if part.from <= last.to => last.to = last.to.max(part.to),
+                _ => joined.push(part),
             }
         }
         joined
     }
 
-    /// Fails with the first part that is missing between two positions.
-    pub(crate) fn check(&self, from: Lsn, to: Lsn) -> Result<(), Error> {
-        let mut reached = from;
-        while reached < to {
-            reached = self.furthest(reached, to)?.to;
-        }
-        Ok(())
+    fn parts(&self) -> impl Iterator<Item = Available> {
+        let pieces = self.pieces.iter().map(|span| Available {
+            from: span.from,
+            to: span.to,
+        });
+        let stretches = self.stretches.iter().map(|stretch| Available {
+            from: stretch.from(),
+            to: stretch.to,
+        });
+        pieces.chain(stretches)
     }
 
-    /// Returns what is to be read to get everything between two positions.
+    /// Fails with the first part that is missing between two positions.
+    pub(crate) fn check(&self, from: Lsn, to: Lsn) -> Result<(), Error> {
+        self.sources(from, to).map(drop)
+    }
+
+    /// Returns what is to be read to get everything between two positions: pieces where there are any.
     ///
     /// # Errors
     ///
-    /// As [`Coverage::check`].
+    /// [`Error::Hole`] with the first part that is missing; [`Error::Corrupt`] if what stands there is not readable.
     pub(crate) fn sources(&self, from: Lsn, to: Lsn) -> Result<VecDeque<Source>, Error> {
         let mut sources = VecDeque::new();
         let mut reached = from;
+        let mut begun = 0;
         while reached < to {
-            let stretch = self.furthest(reached, to)?;
+            // What began before and has been passed is looked at no more, or many pieces would take for ever.
+            while self
+                .pieces
+                .get(begun)
+                .is_some_and(|span| span.to <= reached)
+            {
+                begun += 1;
+            }
+            let holds = self.pieces[begun..]
+                .iter()
+                .take_while(|span| span.from <= reached)
+                .filter(|span| reached < span.to);
+            if let Some(span) = holds.max_by_key(|span| span.to) {
+                sources.push_back(Source::Piece(Some(*span)));
+                reached = span.to;
+                continue;
+            }
+            let holds = |part: &&Stretch| part.from() <= reached && reached < part.to;
+            let Some(stretch) = self
+                .stretches
+                .iter()
+                .filter(holds)
+                .max_by_key(|part| part.to)
+            else {
+                return Err(self.hole(reached, to));
+            };
+            let next = self.pieces[begun..].iter().map(|span| span.from);
+            let until = next
+                .filter(|from| *from > reached)
+                .min()
+                .map_or(to, |next| next.min(to));
             let passed = stretch.links.partition_point(|link| *link <= reached) - 1;
-            let wanted = stretch.links.partition_point(|link| *link < to);
-            let links = stretch.links[passed..wanted].iter().copied().collect();
+            let wanted = stretch.links.partition_point(|link| *link < until);
             let end = stretch.links.get(wanted).copied().unwrap_or(stretch.to);
-            sources.push_back(Source {
+            sources.push_back(Source::Links {
                 chain: stretch.chain,
-                links,
+                links: stretch.links[passed..wanted].iter().copied().collect(),
                 to: end,
             });
             reached = end;
         }
         Ok(sources)
-    }
-
-    /// Returns what holds `position` and reaches furthest.
-    fn furthest(&self, position: Lsn, to: Lsn) -> Result<&Stretch, Error> {
-        let holds = |part: &&Stretch| part.from() <= position && position < part.to;
-        let found = self.stretches.iter().filter(holds);
-        found
-            .max_by_key(|part| part.to)
-            .ok_or_else(|| self.hole(position, to))
     }
 
     /// Names what is missing from `from` on.
@@ -157,7 +245,7 @@ impl Coverage {
                 why: why.clone(),
             };
         }
-        let next = self.stretches.iter().map(Stretch::from);
+        let next = self.parts().map(|part| part.from);
         let next = next.filter(|start| *start > from).min();
         Error::Hole {
             subject: self.subject.clone(),

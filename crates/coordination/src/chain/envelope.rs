@@ -1,4 +1,4 @@
-//! The bytes of a chunk: header, its hash, payload. `docs/formats/chunk.md` describes them for other readers.
+//! The bytes of a chunk or piece: header, its hash, payload. `docs/formats/wal.md` describes them for other readers.
 //!
 //! The hash after the header covers everything before it, and the header holds the hashes of payload and log, so one flipped bit
 //! anywhere is noticed: in the header by a reader of headers, in the payload by a reader of logs.
@@ -7,6 +7,8 @@ use std::cell::RefCell;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use dr_model::Lsn;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::records::check;
 use super::{ChainId, Chunk, ChunkHeader, Encoding, FORMAT_VERSION, MAX_LOG_BYTES};
@@ -29,11 +31,7 @@ thread_local! {
 /// `durable_through` is a position up to which the chain is known to hang together.
 #[must_use]
 pub fn encode(chain: &ChainId, chunk: &Chunk, durable_through: Lsn, writer: &str) -> Bytes {
-    let compressed = compress(&chunk.log).filter(|stored| stored.len() < chunk.log.len());
-    let (encoding, stored) = match &compressed {
-        Some(stored) => (Encoding::Zstd, stored.as_slice()),
-        None => (Encoding::Raw, chunk.log.as_ref()),
-    };
+    let payload = Payload::of(&chunk.log);
     let header = ChunkHeader {
         version: FORMAT_VERSION,
         system_identifier: chain.system_identifier,
@@ -48,16 +46,47 @@ pub fn encode(chain: &ChainId, chunk: &Chunk, durable_through: Lsn, writer: &str
         durable_through,
         promise: chunk.facts.promise.clone(),
         writer: writer.to_owned(),
-        encoding,
-        stored_bytes: stored.len() as u64,
-        stored_blake3: blake3::hash(stored).to_hex().to_string(),
-        log_blake3: blake3::hash(&chunk.log).to_hex().to_string(),
+        encoding: payload.encoding,
+        stored_bytes: payload.stored.len() as u64,
+        stored_blake3: hash(&payload.stored),
+        log_blake3: hash(&chunk.log),
     };
-    let header = serde_json::to_vec(&header).expect("plain values always have a JSON form");
+    wrap(MAGIC, &header, &payload.stored)
+}
+
+/// A log in the form in which it is stored.
+pub(super) struct Payload {
+    pub(super) encoding: Encoding,
+    pub(super) stored: Bytes,
+}
+
+impl Payload {
+    /// Compresses a log, unless that does not make it smaller.
+    pub(super) fn of(log: &Bytes) -> Self {
+        match compress(log).filter(|stored| stored.len() < log.len()) {
+            Some(stored) => Self {
+                encoding: Encoding::Zstd,
+                stored: stored.into(),
+            },
+            None => Self {
+                encoding: Encoding::Raw,
+                stored: log.clone(),
+            },
+        }
+    }
+}
+
+pub(super) fn hash(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
+}
+
+/// Puts a header, its hash and a payload together.
+pub(super) fn wrap(magic: &[u8; 8], header: &impl Serialize, stored: &[u8]) -> Bytes {
+    let header = serde_json::to_vec(header).expect("plain values always have a JSON form");
     let length = u32::try_from(header.len()).expect("a header is a few hundred bytes");
-    let before_hash = MAGIC.len() + LENGTH_BYTES + header.len();
+    let before_hash = magic.len() + LENGTH_BYTES + header.len();
     let mut bytes = BytesMut::with_capacity(before_hash + HASH_BYTES + stored.len());
-    bytes.put_slice(MAGIC);
+    bytes.put_slice(magic);
     bytes.put_u32_le(length);
     bytes.put_slice(&header);
     let hash = blake3::hash(&bytes);
@@ -85,30 +114,9 @@ pub fn decode_header(
     chain: &ChainId,
     start: Lsn,
 ) -> Result<Option<(ChunkHeader, usize)>, String> {
-    let fixed = MAGIC.len() + LENGTH_BYTES;
-    let Some((prefix, rest)) = bytes.split_at_checked(fixed) else {
+    let Some((header, offset)) = unwrap::<ChunkHeader>(MAGIC, bytes, "a chunk")? else {
         return Ok(None);
     };
-    let (magic, length) = prefix.split_at(MAGIC.len());
-    if magic != MAGIC {
-        return Err("it does not begin as a chunk".to_owned());
-    }
-    let length = length
-        .iter()
-        .rev()
-        .fold(0_usize, |sum, byte| sum << 8 | usize::from(*byte));
-    if length > MAX_HEADER_BYTES {
-        return Err(format!("its header of {length} bytes is too long"));
-    }
-    if rest.len() < length + HASH_BYTES {
-        return Ok(None);
-    }
-    let hash = &rest[length..length + HASH_BYTES];
-    if blake3::hash(&bytes[..fixed + length]).as_bytes() != hash {
-        return Err("the hash of its header does not match".to_owned());
-    }
-    let header: ChunkHeader =
-        serde_json::from_slice(&rest[..length]).map_err(|error| error.to_string())?;
     check(header.version, &header.chain(), chain)?;
     let sound = header.start == start
         && header.end > header.start
@@ -120,7 +128,82 @@ pub fn decode_header(
             header.start, header.end, header.stored_bytes
         ));
     }
+    Ok(Some((header, offset)))
+}
+
+/// Reads a header and checks its hash; with it comes where the payload begins. `None` if more bytes are needed.
+pub(super) fn unwrap<H: DeserializeOwned>(
+    magic: &[u8; 8],
+    bytes: &[u8],
+    what: &str,
+) -> Result<Option<(H, usize)>, String> {
+    let fixed = magic.len() + LENGTH_BYTES;
+    let Some((prefix, rest)) = bytes.split_at_checked(fixed) else {
+        return Ok(None);
+    };
+    let (found, length) = prefix.split_at(magic.len());
+    if found != magic {
+        return Err(format!("it does not begin as {what}"));
+    }
+    let length = length
+        .iter()
+        .rev()
+        .fold(0_usize, |sum, byte| sum << 8 | usize::from(*byte));
+    if length > MAX_HEADER_BYTES {
+        return Err(format!("its header of {length} bytes is too long"));
+    }
+    if rest.len() < length + HASH_BYTES {
+        return Ok(None);
+    }
+    let expected = &rest[length..length + HASH_BYTES];
+    if blake3::hash(&bytes[..fixed + length]).as_bytes() != expected {
+        return Err("the hash of its header does not match".to_owned());
+    }
+    let header = serde_json::from_slice(&rest[..length]).map_err(|error| error.to_string())?;
     Ok(Some((header, fixed + length + HASH_BYTES)))
+}
+
+/// What a header says of the payload behind it.
+pub(super) struct Stated<'a> {
+    pub(super) encoding: Encoding,
+    pub(super) stored_bytes: u64,
+    pub(super) stored_blake3: &'a str,
+    pub(super) log_bytes: u64,
+    pub(super) log_blake3: &'a str,
+}
+
+/// Returns the log in a payload, every byte verified.
+pub(super) fn open_payload(stored: Bytes, stated: &Stated<'_>) -> Result<Bytes, String> {
+    if stored.len() as u64 != stated.stored_bytes {
+        return Err(format!(
+            "{} bytes of payload are there, {} were written",
+            stored.len(),
+            stated.stored_bytes
+        ));
+    }
+    if hash(&stored) != stated.stored_blake3 {
+        return Err("the hash of its payload does not match".to_owned());
+    }
+    let log = match stated.encoding {
+        Encoding::Raw => stored,
+        Encoding::Zstd => {
+            let length = usize::try_from(stated.log_bytes)
+                .map_err(|_| "its log does not fit the memory".to_owned())?;
+            let log = zstd::bulk::decompress(&stored, length).map_err(|error| error.to_string())?;
+            Bytes::from(log)
+        }
+    };
+    if log.len() as u64 != stated.log_bytes {
+        return Err(format!(
+            "its log has {} bytes instead of {}",
+            log.len(),
+            stated.log_bytes
+        ));
+    }
+    if hash(&log) != stated.log_blake3 {
+        return Err("the hash of its log does not match".to_owned());
+    }
+    Ok(log)
 }
 
 /// Reads a whole chunk and verifies every byte; the error says what is wrong.
@@ -128,35 +211,13 @@ pub fn decode(bytes: &Bytes, chain: &ChainId, start: Lsn) -> Result<(ChunkHeader
     let Some((header, offset)) = decode_header(bytes, chain, start)? else {
         return Err(format!("it is cut off after {} bytes", bytes.len()));
     };
-    let stored = bytes.slice(offset..);
-    if stored.len() as u64 != header.stored_bytes {
-        return Err(format!(
-            "{} bytes of payload are there, {} were written",
-            stored.len(),
-            header.stored_bytes
-        ));
-    }
-    if blake3::hash(&stored).to_hex().as_str() != header.stored_blake3 {
-        return Err("the hash of its payload does not match".to_owned());
-    }
-    let log = match header.encoding {
-        Encoding::Raw => stored,
-        Encoding::Zstd => {
-            let length = usize::try_from(header.log_bytes())
-                .map_err(|_| "its log does not fit the memory".to_owned())?;
-            let log = zstd::bulk::decompress(&stored, length).map_err(|error| error.to_string())?;
-            Bytes::from(log)
-        }
+    let stated = Stated {
+        encoding: header.encoding,
+        stored_bytes: header.stored_bytes,
+        stored_blake3: &header.stored_blake3,
+        log_bytes: header.log_bytes(),
+        log_blake3: &header.log_blake3,
     };
-    if log.len() as u64 != header.log_bytes() {
-        return Err(format!(
-            "its log has {} bytes instead of {}",
-            log.len(),
-            header.log_bytes()
-        ));
-    }
-    if blake3::hash(&log).to_hex().as_str() != header.log_blake3 {
-        return Err("the hash of its log does not match".to_owned());
-    }
+    let log = open_payload(bytes.slice(offset..), &stated)?;
     Ok((header, log))
 }

@@ -31,6 +31,16 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// A piece of log is not what was written. A human must look.
+    #[error("{key} in {location} is damaged: {why}")]
+    CorruptPiece {
+        /// Its key.
+        key: String,
+        /// The store.
+        location: String,
+        /// What is wrong.
+        why: String,
+    },
     /// Log that was asked for is not there.
     #[error("the log of {subject} has a hole from {from} to {to} in {location}")]
     Hole {
@@ -88,7 +98,9 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Superseded { .. } => ErrorKind::Superseded,
-            Self::Corrupt { .. } | Self::HistoryDiffers { .. } => ErrorKind::Corrupt,
+            Self::Corrupt { .. } | Self::CorruptPiece { .. } | Self::HistoryDiffers { .. } => {
+                ErrorKind::Corrupt
+            }
             Self::Hole { .. } => ErrorKind::NotFound,
             Self::Away { .. } => ErrorKind::Unavailable,
             Self::Misplaced { .. } => ErrorKind::Invalid,
@@ -111,6 +123,7 @@ impl From<Error> for dr_provider::Error {
             | Error::Corrupt { chain, .. }
             | Error::Away { chain }
             | Error::Misplaced { chain, .. } => chain.to_string(),
+            Error::CorruptPiece { key, .. } => key.clone(),
             Error::Hole { subject, .. }
             | Error::HistoryDiffers { subject, .. }
             | Error::Store { subject, .. } => subject.clone(),

@@ -52,29 +52,31 @@ pub(crate) struct Followed {
     pub(crate) damage: Vec<(Lsn, String)>,
 }
 
-/// Follows `chain`, which begins at `origin`, from a link at or before `from` until `to` is reached or the chain ends.
+/// Follows `chain`, whose links begin at `begin`, from a link at or before `from` until `to` is reached or the chain ends.
 pub(crate) async fn follow(
     store: &dyn ObjectStore,
     chain: &ChainId,
-    origin: Lsn,
+    begin: Lsn,
     from: Lsn,
     to: Lsn,
     patience: Patience,
 ) -> Result<Followed, Error> {
     let failed = |error| Error::store(chain, error);
-    let mut listed = if from <= origin {
+    let mut listed = if from <= begin {
         Vec::new()
     } else {
         newest_links(store, chain, Some(from), NEAR, patience)
             .await
             .map_err(failed)?
     };
+    listed.retain(|lsn| *lsn >= begin);
     let at = nearest(store, chain, &listed, patience).await?;
-    let mut follower = Follower::new(chain, at.unwrap_or(origin).max(origin));
+    let mut follower = Follower::new(chain, at.unwrap_or(begin).max(begin));
     // Where all links before `from` are gone or damaged, the next one that states a position on the chain is waited for.
     follower.ended = at.is_none() && !listed.is_empty();
     listed.retain(|lsn| *lsn >= follower.at);
-    let mut after = (from > origin).then_some(from);
+    let before = begin.0.checked_sub(1).map(Lsn);
+    let mut after = if from > begin { Some(from) } else { before };
     let last = Lsn(to.0.saturating_sub(1));
     loop {
         let headers: Vec<_> = stream::iter(listed.iter().copied())

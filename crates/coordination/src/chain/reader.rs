@@ -10,16 +10,31 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 
-use super::Error;
-use super::coverage::{Object, Source, coverage};
+use super::coverage::{Object, Place, Source, coverage};
 use super::link::{Link, link_with_log};
+use super::piece::{PieceFacts, PieceHeader, Span, decode_piece};
 use super::tail::corrupt;
+use super::{ChainId, Error};
 use crate::operation::{Patience, read};
 
-/// How many chunks are asked for ahead.
+/// How much is asked for ahead: so many chunks, or a quarter as many pieces.
 const AHEAD: usize = 16;
 
-type Fetched = dr_provider::Result<Option<Bytes>>;
+/// What a piece, which may be four times as long as a chunk usually is at most, counts among what is asked for ahead.
+const PIECE: usize = 4;
+
+type Fetched = Result<Option<Part>, Error>;
+
+/// Log as it was stored together.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// Where it starts.
+    pub(crate) start: Lsn,
+    /// Its bytes.
+    pub(crate) log: Bytes,
+    /// What is known of all that was stored together, of which the bytes may be a part.
+    pub(crate) facts: PieceFacts,
+}
 
 /// Reads the log of one timeline from one position to another, in order.
 ///
@@ -92,6 +107,12 @@ impl ChainReader {
     ///
     /// [`Error::Hole`], [`Error::Corrupt`], [`Error::Store`]. After an error the same position is read again.
     pub async fn next(&mut self) -> Result<Option<(Lsn, Bytes)>, Error> {
+        let part = self.next_part().await?;
+        Ok(part.map(|part| (part.start, part.log)))
+    }
+
+    /// Returns the next bytes with what is known of them.
+    pub(crate) async fn next_part(&mut self) -> Result<Option<Part>, Error> {
         while self.position < self.to {
             if self.asked.is_empty() && self.sources.is_empty() {
                 self.look().await?;
@@ -101,9 +122,12 @@ impl ChainReader {
                 continue;
             };
             let fetched = self.fetching.next().await;
-            let log = match fetched {
-                Some(Ok(Some(bytes))) => self.open_object(object, &bytes),
-                Some(Err(error)) => Err(Error::store(object.chain, error)),
+            let mut part = match fetched {
+                Some(Ok(Some(part))) => part,
+                Some(Err(error)) => {
+                    self.forget();
+                    return Err(error);
+                }
                 Some(Ok(None)) | None => {
                     // Somebody merges chunks and removes them: then the log is elsewhere by now.
                     self.forget();
@@ -113,24 +137,17 @@ impl ChainReader {
                     continue;
                 }
             };
-            let log = match log {
-                Ok(log) => log,
-                Err(error) => {
-                    self.forget();
-                    return Err(error);
-                }
-            };
             let begin = object.from;
-            let end = begin.advance(log.len() as u64).min(self.to).min(object.to);
+            let end = object.to.min(self.to);
             if end <= self.position {
                 continue;
             }
             let index = |lsn: Lsn| {
                 usize::try_from(lsn.bytes_since(begin)).expect("an index in a slice in memory")
             };
-            let part = log.slice(index(self.position)..index(end));
-            let position = std::mem::replace(&mut self.position, end);
-            return Ok(Some((position, part)));
+            part.log = part.log.slice(index(self.position)..index(end));
+            part.start = std::mem::replace(&mut self.position, end);
+            return Ok(Some(part));
         }
         Ok(None)
     }
@@ -165,7 +182,12 @@ impl ChainReader {
     }
 
     fn look_ahead(&mut self) {
-        while self.asked.len() < AHEAD {
+        let weight = |object: &Object| match object.place {
+            Place::Link(_) => 1,
+            Place::Piece(_) => PIECE,
+        };
+        let mut ahead: usize = self.asked.iter().map(weight).sum();
+        while ahead < AHEAD {
             let Some(source) = self.sources.front_mut() else {
                 return;
             };
@@ -176,22 +198,15 @@ impl ChainReader {
             if object.to <= self.position {
                 continue;
             }
-            let (store, patience) = (Arc::clone(&self.store), self.patience);
-            let key = object.chain.link_key(object.from);
+            ahead += weight(&object);
             self.asked.push_back(object);
-            self.fetching
-                .push_back(Box::pin(async move { read(&*store, &key, patience).await }));
-        }
-    }
-
-    fn open_object(&self, object: Object, bytes: &Bytes) -> Result<Bytes, Error> {
-        let Object { chain, from, to } = object;
-        let bad = |why: String| corrupt(&*self.store, &chain, from, why);
-        match link_with_log(bytes, &chain, from).map_err(&bad)? {
-            Link::Chunk((_, log)) if from.advance(log.len() as u64) >= to => Ok(log),
-            Link::Chunk(_) => Err(bad("it is shorter than its header said before".to_owned())),
-            // What hangs on it was met, so a seal here was made by nobody who followed the rules.
-            Link::Seal(_) => Err(bad("a seal inside the log".to_owned())),
+            let fetch = Fetch {
+                store: Arc::clone(&self.store),
+                system_identifier: self.system_identifier,
+                timeline: self.timeline,
+                patience: self.patience,
+            };
+            self.fetching.push_back(Box::pin(fetch.object(object)));
         }
     }
 
@@ -206,4 +221,81 @@ impl ChainReader {
             location: self.store.location().to_owned(),
         }
     }
+}
+
+/// What it takes to read one object.
+struct Fetch {
+    store: Arc<dyn ObjectStore>,
+    system_identifier: SystemIdentifier,
+    timeline: TimelineId,
+    patience: Patience,
+}
+
+impl Fetch {
+    async fn object(self, object: Object) -> Fetched {
+        match object.place {
+            Place::Link(chain) => self.link(chain, object).await,
+            Place::Piece(span) => self.piece(span).await,
+        }
+    }
+
+    async fn link(self, chain: ChainId, object: Object) -> Fetched {
+        let Object { from, to, .. } = object;
+        let found = read(&*self.store, &chain.link_key(from), self.patience).await;
+        let Some(bytes) = found.map_err(|error| Error::store(chain, error))? else {
+            return Ok(None);
+        };
+        let bad = |why: String| corrupt(&*self.store, &chain, from, why);
+        match link_with_log(&bytes, &chain, from).map_err(&bad)? {
+            Link::Chunk((header, log)) if header.end >= to => Ok(Some(Part {
+                start: from,
+                log,
+                facts: PieceFacts {
+                    epochs: vec![header.epoch],
+                    commits: header.commits,
+                    last_commit_at: header.last_commit_at,
+                    received_at: header.received_at,
+                },
+            })),
+            Link::Chunk(_) => Err(bad("it is shorter than its header said before".to_owned())),
+            // What hangs on it was met, so a seal here was made by nobody who followed the rules.
+            Link::Seal(_) => Err(bad("a seal inside the log".to_owned())),
+        }
+    }
+
+    async fn piece(self, span: Span) -> Fetched {
+        let (cluster, timeline) = (self.system_identifier, self.timeline);
+        let read = read_piece(&*self.store, cluster, timeline, span, self.patience).await?;
+        Ok(read.map(|(header, log)| Part {
+            start: span.from,
+            log,
+            facts: header.facts(),
+        }))
+    }
+}
+
+/// Reads a piece and verifies every byte; `None` if it is proven not to be there.
+pub(crate) async fn read_piece(
+    store: &dyn ObjectStore,
+    system_identifier: SystemIdentifier,
+    timeline: TimelineId,
+    span: Span,
+    patience: Patience,
+) -> Result<Option<(PieceHeader, Bytes)>, Error> {
+    let key = span.key(system_identifier, timeline);
+    let subject = || format!("cluster {system_identifier}, timeline {timeline}");
+    let found = read(store, &key, patience).await;
+    let Some(bytes) = found.map_err(|error| Error::store(subject(), error))? else {
+        return Ok(None);
+    };
+    // A whole segment takes tens of milliseconds.
+    let opened = tokio::task::spawn_blocking(move || {
+        decode_piece(&bytes, system_identifier, timeline, span)
+    });
+    let opened = opened.await.unwrap_or_else(|error| Err(error.to_string()));
+    opened.map(Some).map_err(|why| Error::CorruptPiece {
+        key: key.to_string(),
+        location: store.location().to_owned(),
+        why,
+    })
 }

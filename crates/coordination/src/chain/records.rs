@@ -96,13 +96,13 @@ impl SealRecord {
     }
 }
 
-fn to_json<T: Serialize>(value: &T) -> Bytes {
+pub(crate) fn to_json<T: Serialize>(value: &T) -> Bytes {
     let mut text = serde_json::to_vec_pretty(value).expect("plain values always have a JSON form");
     text.push(b'\n');
     text.into()
 }
 
-fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+pub(crate) fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     serde_json::from_slice(bytes).map_err(|error| error.to_string())
 }
 

@@ -1,13 +1,16 @@
 //! Seals a chain in a real store.
 
+use std::time::Duration;
+
 use dr_model::{Epoch, ExecutionId, Lsn};
 use dr_provider::{ErrorKind, ObjectStore};
 use jiff::Timestamp;
 
+use super::floor::floor;
 use super::link::{Reply, read_header};
 use super::sealer::{End, Sealer, Task};
-use super::tail::{corrupt, find_tail};
-use super::{ChainId, ChunkHeader, Error, FORMAT_VERSION, Origin, SealRecord};
+use super::tail::{corrupt, find_tail_to_write};
+use super::{ChainId, ChunkHeader, Error, FORMAT_VERSION, Origin, SealRecord, Tail, boot_time};
 use crate::Actor;
 use crate::operation::{Answer, Operation, Patience, back_off, carry_out};
 use crate::publish::publish;
@@ -40,6 +43,9 @@ pub struct Sealed {
     pub last: Option<ChunkHeader>,
 }
 
+/// How old the tail may be at which a seal is created: half of the grace after which links are removed, as for writers.
+const AGE_LIMIT: Duration = Duration::from_secs(1800);
+
 /// Ends a chain: after this no writer of it acknowledges anything beyond [`Sealed::lsn`].
 ///
 /// The tail is found anew here. A position from elsewhere will not do: even what a writer acknowledges may lie inside a
@@ -57,9 +63,34 @@ pub async fn seal(
     request: &SealRequest,
     patience: Patience,
 ) -> Result<Sealed, Error> {
-    let tail = loop {
-        if let Some(tail) = find_tail(store, chain, patience).await? {
-            break tail;
+    let clock = boot_time();
+    loop {
+        let begun = clock();
+        let (tail, from) = open_tail(store, chain, request, patience).await?;
+        let is_fresh = || clock().saturating_sub(begun) <= AGE_LIMIT;
+        let Some(sealed) = seal_at(store, chain, request, patience, tail, &is_fresh).await? else {
+            continue;
+        };
+        // If links from where this began have been removed meanwhile, what was met there need not be the chain.
+        if floor(store, chain, patience)
+            .await?
+            .is_none_or(|floor| floor <= from)
+        {
+            return Ok(sealed);
+        }
+    }
+}
+
+/// Finds the tail of a chain, which is begun if nobody has, and where the walk to it began.
+async fn open_tail(
+    store: &dyn ObjectStore,
+    chain: &ChainId,
+    request: &SealRequest,
+    patience: Patience,
+) -> Result<(Tail, Lsn), Error> {
+    loop {
+        if let Some(found) = find_tail_to_write(store, chain, patience).await? {
+            return Ok(found);
         }
         let origin = Origin {
             version: FORMAT_VERSION,
@@ -74,7 +105,18 @@ pub async fn seal(
         publish(store, chain.origin_key(), origin.to_bytes(), patience)
             .await
             .map_err(|error| Error::store(chain, error))?;
-    };
+    }
+}
+
+/// Seals at a tail, or wherever it has moved to; `None` if it was found too long ago.
+async fn seal_at(
+    store: &dyn ObjectStore,
+    chain: &ChainId,
+    request: &SealRequest,
+    patience: Patience,
+    tail: Tail,
+    is_fresh: &(dyn Fn() -> bool + Sync),
+) -> Result<Option<Sealed>, Error> {
     let seal = SealRecord {
         version: FORMAT_VERSION,
         system_identifier: chain.system_identifier,
@@ -91,17 +133,20 @@ pub async fn seal(
     let mut ambiguous = false;
     loop {
         back_off(attempt).await;
+        if !is_fresh() {
+            return Ok(None);
+        }
         let creating = matches!(sealer.next(), Task::Create(_));
         let (reply, error) = carry_out_task(store, chain, sealer.next(), patience).await;
         let failed = matches!(reply, Reply::Failed);
         match sealer.feed(reply) {
             Some(End::Sealed(seal)) => {
-                return Ok(Sealed {
+                return Ok(Some(Sealed {
                     chain: *chain,
                     lsn: seal.lsn,
                     seal: *seal,
                     last: sealer.last().cloned(),
-                });
+                }));
             }
             Some(End::Superseded(seal)) => {
                 return Err(Error::Superseded {

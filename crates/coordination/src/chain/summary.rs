@@ -45,10 +45,10 @@ pub async fn summarise(
     patience: Patience,
 ) -> Result<Option<ChainSummary>, Error> {
     const AT_ONCE: usize = 8;
-    let Some((tail, mut links)) = find_tail_and_links(store, chain, headers, patience).await?
-    else {
+    let Some(found) = find_tail_and_links(store, chain, headers, patience).await? else {
         return Ok(None);
     };
+    let (tail, mut links) = (found.tail, found.links);
     links.retain(|lsn| *lsn < tail.end);
     let wanted = links.split_off(links.len().saturating_sub(headers));
     let replies: Vec<_> = stream::iter(wanted)

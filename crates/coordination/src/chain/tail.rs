@@ -9,6 +9,7 @@ use dr_model::Lsn;
 use dr_provider::{Error as StoreError, ErrorKind, ObjectStore};
 
 use super::catalogue::newest_links;
+use super::floor::floor;
 use super::link::{Link, Reply, read_header};
 use super::{ChainId, ChunkHeader, Error, Origin, SealRecord};
 use crate::operation::{Patience, back_off, read};
@@ -82,7 +83,37 @@ pub async fn find_tail(
     patience: Patience,
 ) -> Result<Option<Tail>, Error> {
     let found = find_tail_and_links(store, chain, CANDIDATES, patience).await?;
-    Ok(found.map(|(tail, _)| tail))
+    Ok(found.map(|found| found.tail))
+}
+
+/// Finds the tail of a chain for somebody who is going to create something there, and where the walk to it began.
+///
+/// Links are removed below a floor only: as long as that is not above where the walk began, nothing that was met on the way
+/// can have been removed meanwhile, or be something that was created late in the place of what was.
+pub(crate) async fn find_tail_to_write(
+    store: &dyn ObjectStore,
+    chain: &ChainId,
+    patience: Patience,
+) -> Result<Option<(Tail, Lsn)>, Error> {
+    loop {
+        let Some(found) = find_tail_and_links(store, chain, CANDIDATES, patience).await? else {
+            return Ok(None);
+        };
+        let floor = floor(store, chain, patience).await?;
+        if floor.is_none_or(|floor| floor <= found.begun) {
+            return Ok(Some((found.tail, found.begun)));
+        }
+    }
+}
+
+/// What looking for a tail came to.
+pub(crate) struct Found {
+    /// The tail.
+    pub(crate) tail: Tail,
+    /// Where the walk to it began.
+    pub(crate) begun: Lsn,
+    /// Positions of links before it, in order: hints.
+    pub(crate) links: Vec<Lsn>,
 }
 
 /// Finds the tail of a chain, and positions of links before it, in order: hints, at least `wanted` if as many are listed.
@@ -91,14 +122,21 @@ pub(crate) async fn find_tail_and_links(
     chain: &ChainId,
     wanted: usize,
     patience: Patience,
-) -> Result<Option<(Tail, Vec<Lsn>)>, Error> {
-    let Some(origin) = read_origin(store, chain, patience).await? else {
+) -> Result<Option<Found>, Error> {
+    let (origin, floor) = futures::future::try_join(
+        read_origin(store, chain, patience),
+        floor(store, chain, patience),
+    )
+    .await?;
+    let Some(origin) = origin else {
         return Ok(None);
     };
-    let listed = newest_links(store, chain, None, wanted.max(CANDIDATES), patience)
+    let begin = floor.unwrap_or(origin.start_lsn);
+    let mut listed = newest_links(store, chain, None, wanted.max(CANDIDATES), patience)
         .await
         .map_err(|error| Error::store(chain, error))?;
-    let from = start_of_walk(store, chain, &listed, origin.start_lsn, patience).await?;
+    listed.retain(|lsn| *lsn >= begin);
+    let from = start_of_walk(store, chain, &listed, begin, patience).await?;
     let mut walk = Walk::new(from);
     let end = loop {
         let reply = persist(patience, || {
@@ -118,9 +156,7 @@ pub(crate) async fn find_tail_and_links(
         }
     };
     let last = match walk.last {
-        None if walk.at > origin.start_lsn => {
-            chunk_before(store, chain, &listed, walk.at, patience).await?
-        }
+        None if walk.at > begin => chunk_before(store, chain, &listed, walk.at, patience).await?,
         last => last,
     };
     let tail = Tail {
@@ -129,7 +165,11 @@ pub(crate) async fn find_tail_and_links(
         seal,
         last,
     };
-    Ok(Some((tail, listed)))
+    Ok(Some(Found {
+        tail,
+        begun: from,
+        links: listed,
+    }))
 }
 
 /// Reads a chain's origin.

@@ -1,6 +1,8 @@
 //! Tests of the chain on stores in memory.
 
+mod compacting;
 mod damage;
+mod gaps;
 mod listing;
 mod reading;
 mod sealing;
@@ -50,7 +52,7 @@ pub(super) fn chunk(start: Lsn, bytes: u64) -> Chunk {
 }
 
 #[derive(Clone, Default)]
-pub(super) struct Boot(Arc<Mutex<Duration>>);
+pub(super) struct Boot(pub(super) Arc<Mutex<Duration>>);
 
 impl Boot {
     pub(super) fn advance(&self, step: Duration) {

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::link::{Link, Reply, link_with_log};
-use super::tail::find_tail;
+use super::tail::find_tail_to_write;
 use super::writer::{Failure, Order, Task, Writer};
 use super::{ChainId, Chunk, Error, FORMAT_VERSION, MAX_LOG_BYTES, Origin, encode};
 use crate::operation::{Answer, Operation, Patience, back_off, carry_out};
@@ -117,7 +117,8 @@ impl ChainWriter {
     ) -> Result<Self, Error> {
         let asked_at = (options.boot_time)();
         let tail = loop {
-            if let Some(tail) = find_tail(&*store, &chain, options.patience).await? {
+            let found = find_tail_to_write(&*store, &chain, options.patience).await?;
+            if let Some((tail, _)) = found {
                 break tail;
             }
             let origin = Origin {

@@ -14,9 +14,10 @@ use dr_provider::store::IDENTITY_KEY;
 use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result};
 
 use super::file::{Name, cluster_at, file_key, kept};
+use super::size::size_at;
 use crate::driver::PostgresDriver;
 use crate::register::patience;
-use crate::wal::{Expected, SEGMENT_HEADER_BYTES, check_segment, last_valid_end, segment_size};
+use crate::wal::{Expected, check_segment, last_valid_end};
 
 const OPERATION: &str = "fetch";
 
@@ -211,14 +212,8 @@ impl Wanted<'_> {
         })
     }
 
-    /// Reads the segment size from the head of a segment; `None` if the log there is not held, or is no such head.
     async fn size_at(&self, start: Lsn) -> Result<Option<SegmentSize>> {
-        let end = start.advance(SEGMENT_HEADER_BYTES as u64);
-        match self.open(start, end).await {
-            Ok(mut reader) => Ok(segment_size(&reader.read_to_end().await?, self.cluster)),
-            Err(chain::Error::Hole { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        size_at(self.store, self.cluster, self.timeline, start).await
     }
 
     fn check(&self, bytes: &[u8]) -> Result<()> {

@@ -4,6 +4,7 @@
 
 mod archive;
 mod backup;
+mod compact;
 mod fence;
 mod restore;
 mod server;

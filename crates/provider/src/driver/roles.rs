@@ -131,6 +131,23 @@ impl Default for Frontier {
     }
 }
 
+/// What merging the log in a store came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompactReport {
+    /// Pieces written.
+    pub pieces: u64,
+    /// Bytes of log in them.
+    pub log_bytes: u64,
+    /// Bytes that they take in the store.
+    pub stored_bytes: u64,
+    /// Objects removed because pieces hold what they held.
+    pub removed: u64,
+    /// Whether objects that may go stayed because the store refused to remove them.
+    pub removal_denied: bool,
+    /// Log that is missing, one line each: from where to where, on which timeline, in which store.
+    pub missing: Vec<String>,
+}
+
 /// Ships the log into a region's store.
 #[async_trait]
 pub trait LogStream: Send + Sync {
@@ -145,6 +162,16 @@ pub trait LogStream: Send + Sync {
         frontier: watch::Sender<Frontier>,
         stop: watch::Receiver<bool>,
     ) -> Result<()>;
+
+    /// Merges what was shipped into the store of `region` into few objects, and removes what has been merged for long enough.
+    ///
+    /// MUST be idempotent and safe to cut off anywhere, beside any number of receivers. Log that is found to be missing is
+    /// recorded in the store and reported; the rest is merged all the same.
+    async fn compact(&self, region: &RegionName) -> Result<CompactReport>;
+
+    /// Says what is recorded as lost of the log behind `since` in the store of `region`, and has not arrived after all: one line
+    /// each. A recovery point that starts at `since` cannot be brought to the present then.
+    async fn lost_since(&self, region: &RegionName, since: Lsn) -> Result<Vec<String>>;
 
     /// Returns the time between two heartbeats, which is the error of an achieved recovery point.
     fn heartbeat_interval(&self) -> Duration;

@@ -586,6 +586,14 @@ impl LogStream for Seen {
         Ok(())
     }
 
+    async fn compact(&self, _: &RegionName) -> Result<dr_provider::driver::CompactReport> {
+        Ok(dr_provider::driver::CompactReport::default())
+    }
+
+    async fn lost_since(&self, _: &RegionName, _: Lsn) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     fn heartbeat_interval(&self) -> Duration {
         Duration::from_millis(250)
     }

@@ -1,0 +1,199 @@
+//! Writing pieces.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use dr_model::Lsn;
+
+use super::super::catalogue::newest_links;
+use super::super::coverage::gaps;
+use super::super::piece::{PieceFacts, Span, decode_piece, encode_piece};
+use super::super::{ChainId, ChainReader, Error, Tail};
+use super::{KEPT_LINKS, Run};
+use crate::publish::{Published, publish};
+
+/// Pieces of one slot that are merged into one, long before the slot is full: a segment that fills slowly is not a thousand
+/// objects.
+const MANY: usize = 64;
+
+impl Run<'_> {
+    /// Writes pieces of everything on a chain that is not among `held`, to which they are added.
+    pub(super) async fn merge(
+        &mut self,
+        chain: &ChainId,
+        tail: &Tail,
+        held: &mut Vec<Span>,
+    ) -> Result<(), Error> {
+        let mut at = tail.origin.start_lsn;
+        while let Some(gap) = gaps(held, at, tail.end).into_iter().next() {
+            let slot = Span {
+                from: self.slot.start_of(gap.from),
+                to: self.slot.start_of(gap.from).advance(self.slot.bytes()),
+            };
+            let to = gap.to.min(slot.to);
+            let is_open = to == tail.end && to < slot.to && tail.seal.is_none();
+            let to = if is_open {
+                match self.mergeable(chain, gap.from, to).await? {
+                    Some(to) => to,
+                    None => return Ok(()),
+                }
+            } else {
+                to
+            };
+            let from = self.begin(held, slot, gap.from, to);
+            match self.write(Span { from, to }).await {
+                Ok(()) => {
+                    held.push(Span { from, to });
+                    held.sort_unstable();
+                    at = to;
+                }
+                Err(Error::Hole { from, to, .. }) => {
+                    // What is there on both sides is merged all the same; the hole is reported.
+                    let hole = Span { from, to };
+                    if gap.from < hole.from {
+                        let before = Span {
+                            from: gap.from,
+                            to: hole.from,
+                        };
+                        self.write(before).await?;
+                        held.push(before);
+                        held.sort_unstable();
+                    }
+                    at = hole.to.max(hole.from);
+                    if !self.report.holes.contains(&hole) {
+                        self.report.holes.push(hole);
+                    }
+                    if hole.from >= hole.to {
+                        return Ok(());
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns until where the open end of a chain may be merged: all but the newest links, and only if that is worth it.
+    async fn mergeable(&self, chain: &ChainId, from: Lsn, to: Lsn) -> Result<Option<Lsn>, Error> {
+        let links = newest_links(
+            &**self.store,
+            chain,
+            None,
+            2 * KEPT_LINKS,
+            self.options.patience,
+        )
+        .await
+        .map_err(|error| Error::store(chain, error))?;
+        let newer = links
+            .iter()
+            .filter(|lsn| from < **lsn && **lsn < to)
+            .count();
+        if newer < KEPT_LINKS + KEPT_LINKS / 2 {
+            return Ok(None);
+        }
+        let before = links.iter().filter(|lsn| **lsn < to).nth_back(KEPT_LINKS);
+        // Any position between two that are on the chain will do, also inside of a chunk.
+        Ok(before.copied().filter(|lsn| from < *lsn))
+    }
+
+    /// Returns where a piece that ends at `to` had better begin: with its slot, if that is complete then or in too many
+    /// pieces.
+    fn begin(&self, held: &[Span], slot: Span, from: Lsn, to: Lsn) -> Lsn {
+        if !gaps(held, slot.from, from).is_empty() {
+            return from;
+        }
+        if to == slot.to || fewest(held, slot.from, from) >= MANY {
+            slot.from
+        } else {
+            from
+        }
+    }
+
+    /// Writes one piece.
+    async fn write(&mut self, span: Span) -> Result<(), Error> {
+        let patience = self.options.patience;
+        let mut reader = ChainReader::open(
+            Arc::clone(self.store),
+            self.system_identifier,
+            self.timeline,
+            span.from,
+            span.to,
+            patience,
+        )
+        .await?;
+        let length = usize::try_from(span.log_bytes()).expect("a slot fits the memory");
+        let mut log = BytesMut::with_capacity(length);
+        let mut facts: Option<PieceFacts> = None;
+        while let Some(part) = reader.next_part().await? {
+            log.extend_from_slice(&part.log);
+            facts = Some(match facts {
+                None => part.facts,
+                Some(facts) => join(facts, part.facts),
+            });
+        }
+        let Some(facts) = facts else { return Ok(()) };
+        let log = log.freeze();
+        let (cluster, timeline) = (self.system_identifier, self.timeline);
+        let writer = self.options.writer.clone();
+        let ours = log.clone();
+        let encode = move || encode_piece(cluster, timeline, span.from, &ours, &facts, &writer);
+        let failed = |why: String| Error::CorruptPiece {
+            key: span.key(cluster, timeline).to_string(),
+            location: self.store.location().to_owned(),
+            why,
+        };
+        let body = tokio::task::spawn_blocking(encode)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        let stored_bytes = body.len() as u64;
+        let key = span.key(cluster, timeline);
+        let published = publish(&**self.store, key, body, patience).await;
+        match published.map_err(|error| Error::store(self.subject(), error))? {
+            Published::Ours => {
+                self.report.pieces += 1;
+                self.report.log_bytes += span.log_bytes();
+                self.report.stored_bytes += stored_bytes;
+                Ok(())
+            }
+            // Another process made it of the same log, or it was archived as a whole.
+            Published::Theirs(theirs) => self.compare(&theirs, span, &log).map_err(failed),
+        }
+    }
+
+    fn compare(&self, theirs: &Bytes, span: Span, log: &Bytes) -> Result<(), String> {
+        let (_, there) = decode_piece(theirs, self.system_identifier, self.timeline, span)?;
+        if there == *log {
+            Ok(())
+        } else {
+            Err("it holds another log than the chunks of the same timeline".to_owned())
+        }
+    }
+}
+
+/// Returns how many pieces are read to get everything between two positions, all of which they hold.
+fn fewest(held: &[Span], from: Lsn, to: Lsn) -> usize {
+    let (mut reached, mut count) = (from, 0);
+    while reached < to {
+        let holds = held
+            .iter()
+            .filter(|span| span.from <= reached && reached < span.to);
+        let Some(next) = holds.map(|span| span.to).max() else {
+            break;
+        };
+        reached = next;
+        count += 1;
+    }
+    count
+}
+
+fn join(mut facts: PieceFacts, next: PieceFacts) -> PieceFacts {
+    for epoch in next.epochs {
+        if !facts.epochs.contains(&epoch) {
+            facts.epochs.push(epoch);
+        }
+    }
+    facts.commits += next.commits;
+    facts.last_commit_at = facts.last_commit_at.max(next.last_commit_at);
+    facts.received_at = facts.received_at.max(next.received_at);
+    facts
+}

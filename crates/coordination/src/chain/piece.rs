@@ -1,0 +1,249 @@
+//! Pieces: log that was merged, under a name that says where it ends.
+//!
+//! Chunks are many and small; a piece is a segment of the log, or the part of one that there is so far. Because its key
+//! holds its end, a listing shows what is missing. A piece is made of log that hangs together, so what it holds is what the
+//! chain held, whether or not the chunks are still there.
+
+use bytes::Bytes;
+use dr_model::{Epoch, Lsn, SystemIdentifier, TimelineId};
+use dr_provider::{Key, ObjectStore};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::envelope::{Payload, Stated, hash, open_payload, unwrap, wrap};
+use super::{ChainId, Encoding, FORMAT_VERSION};
+use crate::operation::{Patience, key, limited};
+
+/// The first bytes of every piece.
+const MAGIC: &[u8; 8] = b"DRPIECE\n";
+
+/// The longest log that one piece holds: a segment of the usual size. Longer segments are several pieces.
+pub const MAX_PIECE_BYTES: u64 = 16 << 20;
+
+/// How many pieces are listed at once.
+const PAGE: usize = 1000;
+
+/// From where to where a piece reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Span {
+    /// Its first position.
+    pub from: Lsn,
+    /// The position after its last.
+    pub to: Lsn,
+}
+
+impl Span {
+    /// Returns the key of the piece that holds exactly this.
+    #[must_use]
+    pub fn key(&self, system_identifier: SystemIdentifier, timeline: TimelineId) -> Key {
+        key(format!(
+            "{}{}-{}",
+            prefix(system_identifier, timeline),
+            self.from.to_key(),
+            self.to.to_key()
+        ))
+    }
+
+    /// Reads the last part of a key; `None` if it is no piece's.
+    pub(crate) fn from_file_name(name: &str) -> Option<Self> {
+        let (from, to) = name.split_once('-')?;
+        let span = Self {
+            from: Lsn::from_key(from)?,
+            to: Lsn::from_key(to)?,
+        };
+        (span.from < span.to).then_some(span)
+    }
+
+    /// Tells whether all of `other` is in this one too.
+    #[must_use]
+    pub fn contains(&self, other: &Self) -> bool {
+        self.from <= other.from && other.to <= self.to
+    }
+
+    /// Returns how much log it is.
+    #[must_use]
+    pub fn log_bytes(&self) -> u64 {
+        self.to.bytes_since(self.from)
+    }
+}
+
+/// What is known of a piece's log, from the chunks that it was made of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PieceFacts {
+    /// The epochs whose chains it was made of, in order.
+    pub epochs: Vec<Epoch>,
+    /// Commits in it, at most: a chunk that is in two pieces is counted in both.
+    pub commits: u64,
+    /// Time of the last of them, by the primary's clock.
+    pub last_commit_at: Option<Timestamp>,
+    /// When its last byte was received, by the receiver's clock.
+    pub received_at: Timestamp,
+}
+
+/// The header of a stored piece.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PieceHeader {
+    /// [`FORMAT_VERSION`].
+    pub version: u32,
+    /// The cluster.
+    pub system_identifier: SystemIdentifier,
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// Where the log starts; the same as in the key.
+    pub start: Lsn,
+    /// Where it ends; the same as in the key.
+    pub end: Lsn,
+    /// See [`PieceFacts::epochs`].
+    pub epochs: Vec<Epoch>,
+    /// See [`PieceFacts::commits`].
+    pub commits: u64,
+    /// See [`PieceFacts::last_commit_at`].
+    pub last_commit_at: Option<Timestamp>,
+    /// See [`PieceFacts::received_at`].
+    pub received_at: Timestamp,
+    /// Who wrote it, for people.
+    pub writer: String,
+    /// How the log is stored.
+    pub encoding: Encoding,
+    /// Bytes as stored.
+    pub stored_bytes: u64,
+    /// BLAKE3 of the bytes as stored, in hexadecimal digits.
+    pub stored_blake3: String,
+    /// BLAKE3 of the log, in hexadecimal digits.
+    pub log_blake3: String,
+}
+
+impl PieceHeader {
+    /// Returns what is known of its log.
+    #[must_use]
+    pub fn facts(&self) -> PieceFacts {
+        PieceFacts {
+            epochs: self.epochs.clone(),
+            commits: self.commits,
+            last_commit_at: self.last_commit_at,
+            received_at: self.received_at,
+        }
+    }
+}
+
+fn prefix(system_identifier: SystemIdentifier, timeline: TimelineId) -> String {
+    format!(
+        "{}log/",
+        ChainId::timeline_prefix(system_identifier, timeline)
+    )
+}
+
+/// Returns the bytes that are stored for a piece that begins at `start`.
+#[must_use]
+pub fn encode_piece(
+    system_identifier: SystemIdentifier,
+    timeline: TimelineId,
+    start: Lsn,
+    log: &Bytes,
+    facts: &PieceFacts,
+    writer: &str,
+) -> Bytes {
+    let payload = Payload::of(log);
+    let header = PieceHeader {
+        version: FORMAT_VERSION,
+        system_identifier,
+        timeline,
+        start,
+        end: start.advance(log.len() as u64),
+        epochs: facts.epochs.clone(),
+        commits: facts.commits,
+        last_commit_at: facts.last_commit_at,
+        received_at: facts.received_at,
+        writer: writer.to_owned(),
+        encoding: payload.encoding,
+        stored_bytes: payload.stored.len() as u64,
+        stored_blake3: hash(&payload.stored),
+        log_blake3: hash(log),
+    };
+    wrap(MAGIC, &header, &payload.stored)
+}
+
+/// Reads a whole piece and verifies every byte; the error says what is wrong.
+pub fn decode_piece(
+    bytes: &Bytes,
+    system_identifier: SystemIdentifier,
+    timeline: TimelineId,
+    span: Span,
+) -> Result<(PieceHeader, Bytes), String> {
+    let Some((header, offset)) = unwrap::<PieceHeader>(MAGIC, bytes, "a piece of log")? else {
+        return Err(format!("it is cut off after {} bytes", bytes.len()));
+    };
+    if header.version != FORMAT_VERSION {
+        return Err(format!("format version {} is not known", header.version));
+    }
+    if (header.system_identifier, header.timeline) != (system_identifier, timeline) {
+        return Err(format!(
+            "it belongs to cluster {}, timeline {}",
+            header.system_identifier, header.timeline
+        ));
+    }
+    let sound = (header.start, header.end) == (span.from, span.to)
+        && span.log_bytes() <= MAX_PIECE_BYTES
+        && header.stored_bytes <= span.log_bytes();
+    if !sound {
+        return Err(format!(
+            "its header speaks of {} to {} in {} bytes, its key of {} to {}",
+            header.start, header.end, header.stored_bytes, span.from, span.to
+        ));
+    }
+    let stated = Stated {
+        encoding: header.encoding,
+        stored_bytes: header.stored_bytes,
+        stored_blake3: &header.stored_blake3,
+        log_bytes: span.log_bytes(),
+        log_blake3: &header.log_blake3,
+    };
+    let log = open_payload(bytes.slice(offset..), &stated)?;
+    Ok((header, log))
+}
+
+/// Lists the pieces of a timeline that hold anything between two positions, in order of where they begin.
+///
+/// Costs one listing for a thousand pieces.
+pub async fn pieces(
+    store: &dyn ObjectStore,
+    system_identifier: SystemIdentifier,
+    timeline: TimelineId,
+    from: Lsn,
+    to: Lsn,
+    patience: Patience,
+) -> dr_provider::Result<Vec<Span>> {
+    let prefix = prefix(system_identifier, timeline);
+    // No piece that begins before this reaches `from`.
+    let first = Lsn(from.0.saturating_sub(MAX_PIECE_BYTES));
+    let mut after = key(format!("{prefix}{}", first.to_key()));
+    let mut found = Vec::new();
+    loop {
+        let listed = limited(
+            patience.timeout,
+            "list objects",
+            || format!("{}/{prefix}", store.location()),
+            store.list(&prefix, Some(&after), PAGE),
+        )
+        .await?;
+        let Some(last) = listed.last() else {
+            return Ok(found);
+        };
+        after = last.key.clone();
+        let spans = listed
+            .iter()
+            .filter_map(|info| Span::from_file_name(info.key.file_name()));
+        for span in spans {
+            if span.from >= to {
+                return Ok(found);
+            }
+            if span.to > from {
+                found.push(span);
+            }
+        }
+        if listed.len() < PAGE {
+            return Ok(found);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Recording that log is lost.
+
+use dr_coordination::chain::{GapRecord, open_gaps, record_gap};
+use dr_model::{Lsn, RegionName, SystemIdentifier, TimelineId};
+use dr_provider::Result;
+
+use crate::driver::PostgresDriver;
+use crate::register::patience;
+
+/// Log that somebody has proven to be lost.
+#[derive(Clone, Debug)]
+pub(crate) struct Lost {
+    pub(crate) system_identifier: SystemIdentifier,
+    pub(crate) timeline: TimelineId,
+    /// The first position that is lost.
+    pub(crate) from: Lsn,
+    /// Where the log goes on, if that is known.
+    pub(crate) to: Option<Lsn>,
+    /// Who found it: `receiver us-west-2`.
+    pub(crate) by: String,
+    /// How it is known.
+    pub(crate) why: String,
+}
+
+impl PostgresDriver {
+    /// Records in the store of `region` that log is lost, once and for good. It is an alarm from then on, until the log
+    /// arrives after all or a base backup makes it needless.
+    pub(crate) async fn record_lost(&self, region: &RegionName, lost: &Lost) -> Result<()> {
+        let record = GapRecord {
+            version: dr_coordination::chain::FORMAT_VERSION,
+            system_identifier: lost.system_identifier,
+            timeline: lost.timeline,
+            from: lost.from,
+            to: lost.to,
+            found_at: self.clock().now(),
+            by: lost.by.clone(),
+            why: lost.why.clone(),
+        };
+        record_gap(&**self.store(region)?, &record, patience()).await?;
+        tracing::error!(%region, "{}", describe(&record));
+        Ok(())
+    }
+
+    /// Says what is recorded as lost behind `since` in the store of `region` and has not arrived since, one line each.
+    pub(crate) async fn describe_lost(
+        &self,
+        region: &RegionName,
+        cluster: SystemIdentifier,
+        since: Lsn,
+    ) -> Result<Vec<String>> {
+        let open = open_gaps(&**self.store(region)?, cluster, patience()).await?;
+        let needed = open.iter().filter(|gap| gap.to.is_none_or(|to| since < to));
+        Ok(needed.map(describe).collect())
+    }
+}
+
+/// Says what is missing, and since when that is known.
+fn describe(gap: &GapRecord) -> String {
+    let to = match gap.to {
+        Some(to) => format!("to {to}"),
+        None => "on".to_owned(),
+    };
+    format!(
+        "the log of timeline {} is missing from {} {to} ({} found at {:.0}: {})",
+        gap.timeline, gap.from, gap.by, gap.found_at, gap.why
+    )
+}
