@@ -8,6 +8,7 @@
 mod actor;
 mod binaries;
 mod checks;
+mod keys;
 mod kinds;
 mod setup;
 mod site;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use dr_model::document::{Context, FromNode, Node, Resolver};
 use dr_model::{RegionName, RunbookName, WorkloadName};
 
-use crate::{Problems, Region, Runbook, Schedule, Workload};
+use crate::{Encryption, Problems, Region, Runbook, Schedule, Workload};
 
 /// A validated configuration: everything that it names exists.
 #[derive(Clone)]
@@ -17,6 +17,8 @@ pub struct Config {
     pub directory: PathBuf,
     /// The name of the organization, for reports.
     pub organization: Option<String>,
+    /// With which keys backups are encrypted; `None` if they are not.
+    pub encryption: Option<Encryption>,
     /// The regions.
     pub regions: BTreeMap<RegionName, Region>,
     /// The workloads.
@@ -32,6 +34,7 @@ pub struct Config {
 /// What stands in `dr.yaml`.
 pub(crate) struct Contents {
     pub(crate) organization: Option<String>,
+    pub(crate) encryption: Option<Encryption>,
     pub(crate) regions: BTreeMap<RegionName, Region>,
     pub(crate) workloads: BTreeMap<WorkloadName, Workload>,
 }

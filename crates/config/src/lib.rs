@@ -8,6 +8,7 @@
 mod config;
 pub mod cron;
 mod digest;
+mod encryption;
 mod kinds;
 mod load;
 mod overlap;
@@ -23,6 +24,7 @@ mod yaml;
 
 pub use config::Config;
 pub use cron::Cron;
+pub use encryption::Encryption;
 pub use kinds::{Check, Kinds, StepKind};
 pub use load::{Loaded, load};
 pub use problems::Problems;

@@ -69,6 +69,7 @@ pub fn load(path: &Path, kinds: &Kinds, resolver: Arc<dyn Resolver>) -> Result<L
             config: Config {
                 directory,
                 organization: contents.organization,
+                encryption: contents.encryption,
                 regions: contents.regions,
                 workloads: contents.workloads,
                 schedules: all_schedules,
@@ -89,6 +90,7 @@ fn read_root(node: &Node, context: &mut Context, scope: &Scope<'_>) -> Option<Co
     let mut reader = Reader::open(node, context)?;
     version(&mut reader);
     let organization = reader.optional("organization");
+    let encryption = reader.optional("encryption");
     let region = |n: &Node, c: &mut Context| Region::read(n, c, scope);
     let regions = reader.required_with("regions", map(region));
     let workload = |n: &Node, c: &mut Context| Workload::read(n, c, scope);
@@ -96,6 +98,7 @@ fn read_root(node: &Node, context: &mut Context, scope: &Scope<'_>) -> Option<Co
     reader.finish();
     Some(Contents {
         organization,
+        encryption,
         regions: regions?,
         workloads: workloads?,
     })

@@ -25,7 +25,7 @@ fn envelope() {
     dr.yaml:1:10: error: version: found the number `2`
       expected: `1`, the only version of this format
     dr.yaml:2:1: error: unknown key `organisation`
-      expected: `organization`, `regions`, `version` or `workloads`
+      expected: `encryption`, `organization`, `regions`, `version` or `workloads`
       hint: did you mean `organization`?
     dr.yaml:5:23: error: regions.us-west-2.store: `gs://acme-dr` is no store that can be used
       expected: a path, or a location with the scheme `file` or `s3`

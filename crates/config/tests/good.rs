@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use dr_config::{HealthCheck, Keep, Place, StoreLocation, Trigger};
@@ -25,6 +26,15 @@ fn the_least_that_can_be_written() {
     assert!(
         database.node.get("regions").is_some(),
         "the driver reads it later"
+    );
+    let encryption = config.encryption.as_ref().unwrap();
+    assert_eq!(
+        encryption.key_file,
+        config.directory.join("keys/backup.key")
+    );
+    assert_eq!(
+        encryption.old_key_files,
+        ["/etc/dr/old.key"].map(PathBuf::from)
     );
     let store = |region: &str| config.regions[&region.parse().unwrap()].store.clone();
     let directory = config.directory.join("stores/us-east-1");

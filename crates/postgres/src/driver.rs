@@ -13,6 +13,7 @@ use dr_provider::driver::{
     Restore, Verified,
 };
 use dr_provider::{Error, ErrorKind, Host, ObjectStore, Result, SecretSource};
+use dr_repository::Keys;
 
 use crate::archive::Compactors;
 use crate::heartbeat::BeatConnection;
@@ -48,6 +49,8 @@ pub struct Parts {
     pub actor: Actor,
     /// Where passwords come from.
     pub secrets: Arc<dyn SecretSource>,
+    /// What backups are encrypted with.
+    pub keys: Keys,
     /// Where time comes from.
     pub clock: Arc<dyn Clock>,
     /// The start of every `restore_command` that is set up: the program and its `--config`, absolute.

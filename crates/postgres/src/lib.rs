@@ -22,6 +22,7 @@ mod synchronous;
 mod wait;
 pub mod wal;
 
+pub use dr_repository::{EncryptionKey, Keys};
 pub use driver::{Parts, PostgresDriver};
 pub use options::{InstanceOptions, Options, StandbyPolicy, StoreLoss};
 pub use synchronous::{SyncChange, SyncWish};

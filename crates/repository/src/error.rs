@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use dr_provider::ErrorKind;
 
+use dr_encryption::KeyId;
+
 use crate::Label;
 
 /// The result of an operation on backups.
@@ -60,6 +62,19 @@ pub enum Error {
         /// Where it is.
         location: String,
     },
+    /// The backup is encrypted, and its key is not at hand.
+    #[error("`{object}` is encrypted with key {key}; {}", known_keys(.have))]
+    Locked {
+        /// The manifest.
+        object: String,
+        /// The name of the key.
+        key: KeyId,
+        /// The names of the keys that are at hand.
+        have: Vec<KeyId>,
+    },
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes to encrypt with")]
+    Random,
     /// A path would lead out of the directory restored into, or through something that is not a directory.
     #[error("`{path}` is not a usable path: {why}")]
     Path {
@@ -125,6 +140,8 @@ impl Error {
             Self::Unsupported { .. } => ErrorKind::Unsupported,
             Self::Different { .. } => ErrorKind::AlreadyExists,
             Self::GivenUp { .. } => ErrorKind::Conflict,
+            Self::Locked { .. } => ErrorKind::Denied,
+            Self::Random => ErrorKind::Failed,
             Self::Path { .. } | Self::Occupied(_) | Self::Source(_) => ErrorKind::Invalid,
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
@@ -149,9 +166,24 @@ impl From<Error> for dr_provider::Error {
             )
             .because("the directory is not empty")
             .with_hint("restore into a directory that does not exist yet"),
+            Error::Locked { ref key, .. } => {
+                let hint =
+                    format!("name the key file of key {key} under `encryption` in `dr.yaml`");
+                Self::new(error.kind(), "use backup", subject(&error))
+                    .because(error)
+                    .with_hint(hint)
+            }
             other => Self::new(other.kind(), "use backup", subject(&other)).because(other),
         }
     }
+}
+
+fn known_keys(keys: &[KeyId]) -> String {
+    if keys.is_empty() {
+        return "no key is configured".to_owned();
+    }
+    let names: Vec<&str> = keys.iter().map(KeyId::as_str).collect();
+    format!("the keys at hand are {}", names.join(", "))
 }
 
 fn subject(error: &Error) -> String {
@@ -159,6 +191,7 @@ fn subject(error: &Error) -> String {
         Error::Missing { label, .. } | Error::GivenUp { label, .. } => label.to_string(),
         Error::Damaged { object, .. }
         | Error::Unsupported { object, .. }
+        | Error::Locked { object, .. }
         | Error::Different { object } => object.clone(),
         Error::Path { path, .. } => path.clone(),
         Error::Io { path, .. } => path.display().to_string(),

@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::io;
 
+use dr_encryption::{ObjectCipher, SealBroken};
 use zstd::bulk::{Compressor, Decompressor};
 
 use crate::Hash;
@@ -20,6 +21,7 @@ pub const COLLECTED_BYTES: usize = 256 << 10;
 thread_local! {
     // Contexts and buffers are large; each worker thread keeps one.
     static DECODER: RefCell<Option<(Decompressor<'static>, Vec<u8>)>> = const { RefCell::new(None) };
+    static OPENED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Why a frame cannot be used.
@@ -31,6 +33,8 @@ pub(crate) enum FrameError {
     Length,
     #[error("a frame's content does not match its hash")]
     Hash,
+    #[error("a frame cannot be decrypted")]
+    Sealed(#[source] SealBroken),
 }
 
 /// Compresses frames, keeping its context and its buffer.
@@ -74,22 +78,42 @@ pub(crate) fn is_zero(bytes: &[u8]) -> bool {
 pub(crate) fn decode<T>(
     stored: &[u8],
     frame: &Frame,
+    cipher: Option<&ObjectCipher>,
+    use_it: impl FnOnce(&[u8]) -> T,
+) -> Result<T, FrameError> {
+    if stored.len() != frame.stored_bytes as usize || frame.plain_bytes as usize > FRAME_BYTES {
+        return Err(FrameError::Length);
+    }
+    let Some(cipher) = cipher else {
+        return unpack(stored, frame, Hash::of, use_it);
+    };
+    OPENED.with_borrow_mut(|opened| {
+        opened.clear();
+        opened.extend_from_slice(stored);
+        let stored = cipher
+            .open(frame.offset, opened)
+            .map_err(FrameError::Sealed)?;
+        unpack(stored, frame, |plain| cipher.hash(plain).into(), use_it)
+    })
+}
+
+fn unpack<T>(
+    stored: &[u8],
+    frame: &Frame,
+    hash: impl Fn(&[u8]) -> Hash,
     use_it: impl FnOnce(&[u8]) -> T,
 ) -> Result<T, FrameError> {
     let length = frame.plain_bytes as usize;
-    if stored.len() != frame.stored_bytes as usize || length > FRAME_BYTES {
-        return Err(FrameError::Length);
-    }
     let checked = |plain: &[u8]| {
         if plain.len() != length {
             Err(FrameError::Length)
-        } else if Hash::of(plain) != frame.hash {
+        } else if hash(plain) != frame.hash {
             Err(FrameError::Hash)
         } else {
             Ok(())
         }
     };
-    if frame.stored_bytes == frame.plain_bytes {
+    if stored.len() == length {
         checked(stored)?;
         return Ok(use_it(stored));
     }
@@ -149,7 +173,7 @@ mod tests {
             let plain = seed.repeat(times);
             let (stored, frame) = encode(&plain);
             prop_assert!(stored.len() <= plain.len());
-            prop_assert_eq!(decode(&stored, &frame, <[u8]>::to_vec).unwrap(), plain);
+            prop_assert_eq!(decode(&stored, &frame, None, <[u8]>::to_vec).unwrap(), plain);
         }
 
         #[test]
@@ -158,7 +182,7 @@ mod tests {
             let at = at.index(stored.len());
             stored[at] ^= 1 << bit;
             // A bit that decompression does not look at may change; what comes out may not.
-            if let Ok(found) = decode(&stored, &frame, <[u8]>::to_vec) {
+            if let Ok(found) = decode(&stored, &frame, None, <[u8]>::to_vec) {
                 prop_assert_eq!(found, plain.repeat(2));
             }
         }

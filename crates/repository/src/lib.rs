@@ -10,6 +10,7 @@
 //! - memory is bounded whatever the size of a backup.
 
 mod copy;
+mod encryption;
 mod error;
 mod frame;
 mod hash;
@@ -27,13 +28,16 @@ mod tree;
 mod verify;
 mod writer;
 
+pub use dr_encryption::{Key as EncryptionKey, KeyError, KeyId, Keys};
+
 pub use copy::{CopyOptions, CopyStats, copy};
 pub use error::{Error, Result};
 pub use frame::{COLLECTED_BYTES, FRAME_BYTES};
 pub use hash::Hash;
 pub use label::{Label, LabelError};
 pub use manifest::{
-    Entry, Extent, FORMAT, FileEntry, Frame, Header, Metadata, Pack, PackInfo, Stats, StoredFile,
+    Encryption, Entry, Extent, FORMAT, FileEntry, Frame, Header, Metadata, Pack, PackInfo, Stats,
+    StoredFile,
 };
 pub use reader::BackupReader;
 pub use repository::{Listing, Repository};

@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub(crate) use codec::{
-    HEADER_GUESS_BYTES, Tables, decode, decode_header, encode, header_end, unpack,
+    HEADER_GUESS_BYTES, Tables, authenticate, decode, decode_header, encode, header_end, unpack,
 };
 pub use extent::{Extent, Frame};
 
+use crate::encryption::SaltText;
 use crate::{Hash, Label};
 
 /// The format that this version writes; it reads the older ones too.
@@ -41,12 +42,24 @@ pub struct Header {
     /// The older backups in whose packs some of its content lies. Their manifests are not needed.
     #[serde(default)]
     pub references: Vec<Label>,
+    /// How it is encrypted, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
     /// Length of the body as stored.
     pub body_bytes: u64,
     /// Length of the body's JSON lines.
     pub body_plain_bytes: u64,
     /// Hash of the body as stored.
     pub body_hash: Hash,
+}
+
+/// How a backup is encrypted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Encryption {
+    /// The name of the key that everything in it, older packs included, is encrypted with.
+    pub key: String,
+    /// The salt of the manifest's authentication code.
+    pub salt: SaltText,
 }
 
 /// What a backup amounts to.
@@ -83,6 +96,8 @@ pub struct Pack {
     pub number: u32,
     /// What it must be.
     pub info: PackInfo,
+    /// What its keys are derived with, if it is encrypted.
+    pub salt: Option<SaltText>,
 }
 
 /// A part of the tree, an object of its own.
@@ -96,6 +111,9 @@ pub(crate) struct Part {
     pub(crate) plain_bytes: u64,
     /// Number of its entries.
     pub(crate) entries: u64,
+    /// What its keys are derived with, if it is encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) salt: Option<SaltText>,
 }
 
 /// Attributes of a file or directory.
@@ -148,6 +166,8 @@ pub struct StoredFile {
     /// The file.
     pub entry: FileEntry,
     pub(crate) packs: Arc<[Pack]>,
+    /// The name of the key that they are encrypted with.
+    pub(crate) key: Option<String>,
 }
 
 impl Entry {

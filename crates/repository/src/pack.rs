@@ -4,16 +4,16 @@
 //! go by the manifest; the index lets a pack be checked, and salvaged, without one. Packs of format 1 have no salt.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use dr_encryption::{ObjectCipher, SALT_BYTES, TAG_BYTES};
 
 use crate::Hash;
+use crate::encryption::SaltText;
 use crate::manifest::PackInfo;
 
 /// The first bytes of a pack of format 1.
 const MAGIC_1: &[u8; 8] = b"dr-pack1";
 /// The first bytes of every pack written now.
 const MAGIC: &[u8; 8] = b"dr-pack2";
-/// Bytes of the salt behind the magic; all zero if the pack is not encrypted.
-pub(crate) const SALT_BYTES: usize = 32;
 
 /// Bytes of one frame in the index: stored length, plain length, hash.
 const INDEX_ENTRY_BYTES: usize = 4 + 4 + Hash::BYTES;
@@ -31,6 +31,7 @@ pub(crate) struct Placed {
 /// A pack being filled.
 #[derive(Debug)]
 pub(crate) struct Builder {
+    cipher: Option<ObjectCipher>,
     bytes: BytesMut,
     index: Vec<u8>,
     frames: u32,
@@ -38,12 +39,18 @@ pub(crate) struct Builder {
 
 impl Builder {
     /// Begins a pack in `bytes`, whose content is dropped, with room for what is expected.
-    pub(crate) fn new(mut bytes: BytesMut, expected_bytes: usize) -> Self {
+    pub(crate) fn new(
+        mut bytes: BytesMut,
+        expected_bytes: usize,
+        seal: Option<(SaltText, ObjectCipher)>,
+    ) -> Self {
         bytes.clear();
         bytes.reserve(expected_bytes);
         bytes.put_slice(MAGIC);
-        bytes.put_bytes(0, SALT_BYTES);
+        let (salt, cipher) = seal.unzip();
+        bytes.put_slice(&salt.map_or([0; SALT_BYTES], |salt| salt.0));
         Self {
+            cipher,
             bytes,
             index: Vec::new(),
             frames: 0,
@@ -56,15 +63,24 @@ impl Builder {
 
     /// Returns the size that the object would have if it were finished after `more` stored bytes.
     pub(crate) fn size_with(&self, more: usize) -> usize {
-        self.bytes.len() + more + self.index.len() + INDEX_ENTRY_BYTES + FOOTER_BYTES
+        let tag = self.cipher.as_ref().map_or(0, |_| TAG_BYTES);
+        self.bytes.len() + more + tag + self.index.len() + INDEX_ENTRY_BYTES + FOOTER_BYTES
     }
 
     /// Appends a frame: `stored` is what compression made of `plain`.
     pub(crate) fn push(&mut self, plain: &[u8], stored: &[u8]) -> Placed {
         let offset = self.bytes.len() as u64;
-        let hash = Hash::of(plain);
+        let start = self.bytes.len();
         self.bytes.put_slice(stored);
-        let stored_bytes = u32::try_from(stored.len()).expect("a frame is at most 1 MiB");
+        let hash = match &self.cipher {
+            None => Hash::of(plain),
+            Some(cipher) => {
+                let tag = cipher.seal(offset, &mut self.bytes[start..]);
+                self.bytes.put_slice(&tag);
+                cipher.hash(plain).into()
+            }
+        };
+        let stored_bytes = u32::try_from(self.bytes.len() - start).expect("a frame is about 1 MiB");
         let plain_bytes = u32::try_from(plain.len()).expect("a frame is at most 1 MiB");
         self.index.put_u32_le(stored_bytes);
         self.index.put_u32_le(plain_bytes);
@@ -131,7 +147,7 @@ mod tests {
 
     #[test]
     fn packs_check_out_and_no_flipped_bit_passes() {
-        let mut builder = Builder::new(BytesMut::new(), 1000);
+        let mut builder = Builder::new(BytesMut::new(), 1000, None);
         for text in ["first", "second, second, second, second, second", ""] {
             builder.push(text.as_bytes(), text.as_bytes());
         }

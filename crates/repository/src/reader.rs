@@ -6,10 +6,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use dr_encryption::ObjectCipher;
 use dr_provider::ErrorKind;
 use futures::{Stream, StreamExt as _, stream};
 use tokio::task::spawn_blocking;
 
+use crate::encryption::SaltText;
 use crate::manifest::{self, Entry, Header, Pack, Part, StoredFile, Tables};
 use crate::tree::{self, Order};
 use crate::{Error, Label, Repository, Result, store};
@@ -56,6 +58,14 @@ impl BackupReader {
             move || manifest::decode(&object, &bytes)
         };
         let (header, tables) = spawn_blocking(read).await.map_err(Error::Worker)??;
+        // Whoever copies has no key and needs none.
+        if let Some(encryption) = &header.encryption
+            && let Ok(Some(key)) = repository.unlock(&object, &header)
+        {
+            let name = repository.manifest_key(label);
+            let cipher = key.cipher(&encryption.salt, name.as_str());
+            manifest::authenticate(&object, &bytes, &cipher)?;
+        }
         if header.label != *label {
             let what = format!("it is the manifest of `{}`", header.label);
             return Err(Error::damaged(object, what));
@@ -121,6 +131,7 @@ impl BackupReader {
                 Entry::File(entry) => Some(StoredFile {
                     entry: entry.clone(),
                     packs: self.shared_packs(),
+                    key: self.header().encryption.as_ref().map(|by| by.key.clone()),
                 }),
                 _ => None,
             }
@@ -196,9 +207,31 @@ impl BackupReader {
         let (object, bytes) = self.part_bytes(number).await?;
         let part = self.opened.parts[number];
         let packs = self.shared_packs();
-        spawn_blocking(move || tree::decode_part(&object, &bytes, &part, &packs))
+        let name = self.repository.part_key(self.label(), number);
+        let cipher = self.cipher(part.salt.as_ref(), name.as_str())?;
+        spawn_blocking(move || tree::decode_part(&object, &bytes, &part, &packs, cipher.as_ref()))
             .await
             .map_err(Error::Worker)?
+    }
+
+    /// Returns what opens an object of this backup; nothing if it is not encrypted.
+    pub(crate) fn cipher(
+        &self,
+        salt: Option<&SaltText>,
+        name: &str,
+    ) -> Result<Option<ObjectCipher>> {
+        let manifest = self.repository.manifest_key(self.label());
+        let object = store::name(&**self.repository.store(), &manifest);
+        let Some(key) = self.repository.unlock(&object, self.header())? else {
+            return Ok(None);
+        };
+        match salt {
+            Some(salt) => Ok(Some(key.cipher(salt, name))),
+            None => Err(Error::damaged(
+                object,
+                format!("it is encrypted and `{name}` is said not to be"),
+            )),
+        }
     }
 
     /// Reads a part's object; returns it with its name.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use dr_encryption::Keys;
 use dr_provider::{ErrorKind, Key, ObjectStore};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -17,6 +18,7 @@ const HEADERS_IN_FLIGHT: usize = 8;
 pub struct Repository {
     store: Arc<dyn ObjectStore>,
     source: String,
+    keys: Keys,
 }
 
 /// What a listing found.
@@ -36,9 +38,25 @@ impl Repository {
         match Key::new(format!(
             "{source}/backup/20261121T093005Z-7f3a/packs/000000"
         )) {
-            Ok(_) => Ok(Self { store, source }),
+            Ok(_) => Ok(Self {
+                store,
+                source,
+                keys: Keys::default(),
+            }),
             Err(_) => Err(Error::Source(source)),
         }
+    }
+
+    /// Takes the keys that backups are encrypted with; without, they are not, and encrypted ones cannot be read. Listing,
+    /// copying and pruning need none.
+    #[must_use]
+    pub fn with_keys(mut self, keys: Keys) -> Self {
+        self.keys = keys;
+        self
+    }
+
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     /// Returns the store.

@@ -8,15 +8,18 @@
 use std::cmp::Ordering;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use dr_encryption::{ObjectCipher, SALT_BYTES};
 
+use crate::encryption::SaltText;
 use crate::manifest::{self, Pack, Part};
-use crate::pack::SALT_BYTES;
 use crate::{Entry, Error, Hash, Result, path};
 
 const MAGIC: &[u8; 8] = b"dr-tree2";
 /// JSON lines in a part, about.
 pub(crate) const PART_PLAIN_BYTES: usize = 2 << 20;
 const LEVEL: i32 = 3;
+/// Where what is sealed begins.
+const BODY_OFFSET: u64 = (MAGIC.len() + SALT_BYTES) as u64;
 
 /// Returns bytes whose order is that of the tree.
 pub(crate) fn key(path: &str) -> Vec<u8> {
@@ -103,16 +106,25 @@ impl PartBuilder {
     }
 
     /// Returns the object and what the manifest says of it.
-    pub(crate) fn finish(self) -> std::io::Result<(Bytes, Part)> {
+    pub(crate) fn finish(
+        self,
+        seal: Option<(SaltText, ObjectCipher)>,
+    ) -> std::io::Result<(Bytes, Part)> {
+        let (salt, cipher) = seal.unzip();
         let mut bytes = BytesMut::new();
         bytes.put_slice(MAGIC);
-        bytes.put_bytes(0, SALT_BYTES);
+        bytes.put_slice(&salt.map_or([0; SALT_BYTES], |salt: SaltText| salt.0));
         bytes.put_slice(&zstd::bulk::compress(&self.plain, LEVEL)?);
+        if let Some(cipher) = cipher {
+            let tag = cipher.seal(BODY_OFFSET, &mut bytes[MAGIC.len() + SALT_BYTES..]);
+            bytes.put_slice(&tag);
+        }
         let part = Part {
             bytes: bytes.len() as u64,
             hash: Hash::of(&bytes),
             plain_bytes: self.plain.len() as u64,
             entries: self.entries,
+            salt,
         };
         Ok((bytes.freeze(), part))
     }
@@ -124,6 +136,7 @@ pub(crate) fn decode_part(
     bytes: &[u8],
     part: &Part,
     packs: &[Pack],
+    cipher: Option<&ObjectCipher>,
 ) -> Result<Vec<Entry>> {
     let damaged = |what: &str| Error::damaged(object, what);
     if bytes.len() as u64 != part.bytes || Hash::of(bytes) != part.hash {
@@ -133,6 +146,15 @@ pub(crate) fn decode_part(
         .strip_prefix(MAGIC)
         .and_then(|rest| rest.get(SALT_BYTES..))
         .ok_or_else(|| damaged("it does not begin as a part of a tree"))?;
+    let mut opened;
+    let stored = match cipher {
+        None => stored,
+        Some(cipher) => {
+            opened = stored.to_vec();
+            let opened = cipher.open(BODY_OFFSET, &mut opened);
+            opened.map_err(|error| damaged(&format!("it cannot be decrypted: {error}")))?
+        }
+    };
     let plain = manifest::unpack(stored, part.plain_bytes).map_err(|what| damaged(&what))?;
     let entries: Vec<Entry> = plain
         .split(|byte| *byte == b'\n')

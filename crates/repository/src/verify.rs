@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use dr_encryption::ObjectCipher;
 use dr_provider::ErrorKind;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
@@ -95,9 +96,12 @@ impl BackupReader {
         let pack = &self.packs()[number];
         let info = pack.info;
         let file = checks.first().map(|check| check.path.as_str());
+        let key = self.repository.pack_key(&pack.label, pack.number);
+        let cipher = self.cipher(pack.salt.as_ref(), key.as_str())?;
         let (object, bytes) = self.pack(pack, file).await?;
         let check = move || {
-            check_frames(&bytes, &checks).map_err(|what| Error::damaged(object.clone(), what))?;
+            check_frames(&bytes, &checks, cipher.as_ref())
+                .map_err(|what| Error::damaged(object.clone(), what))?;
             let whole = bytes.len() as u64 == info.bytes && Hash::of(&bytes) == info.hash;
             if !whole {
                 return Err(Error::damaged(
@@ -198,13 +202,17 @@ fn group(
     Ok(())
 }
 
-fn check_frames(bytes: &[u8], checks: &[Check]) -> std::result::Result<(), String> {
+fn check_frames(
+    bytes: &[u8],
+    checks: &[Check],
+    cipher: Option<&ObjectCipher>,
+) -> std::result::Result<(), String> {
     for check in checks {
         let stored = usize::try_from(check.offset)
             .ok()
             .and_then(|from| bytes.get(from..from + check.stored_bytes as usize))
             .ok_or_else(|| format!("it ends inside `{}`", check.path))?;
-        frame::decode(stored, &check.frame(), |_| ())
+        frame::decode(stored, &check.frame(), cipher, |_| ())
             .map_err(|error| format!("`{}`: {error}", check.path))?;
     }
     Ok(())

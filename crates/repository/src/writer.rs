@@ -65,7 +65,6 @@ impl Drop for Guard {
 /// future of a call was dropped half-way has lost bytes and refuses everything afterwards.
 #[derive(Debug)]
 pub struct BackupWriter {
-    repository: Repository,
     shared: Arc<Shared>,
     jobs: mpsc::Sender<Job>,
     /// Workers, and the uploader.
@@ -86,7 +85,7 @@ impl BackupWriter {
             give.try_send(memory)
                 .expect("there is room for all of them");
         }
-        let shared = Arc::new(Shared::new(label, options, taken, free));
+        let shared = Arc::new(Shared::new(repository, label, options, taken, free));
         let (full, packed) = mpsc::channel(packs);
         let mut tasks = JoinSet::new();
         for _ in 0..options.workers.max(1) {
@@ -94,14 +93,12 @@ impl BackupWriter {
             tasks.spawn_blocking(move || worker::work(&shared, full));
         }
         tasks.spawn(upload::upload(
-            repository.clone(),
             Arc::clone(&shared),
             packed,
             give,
             options.uploads.max(1),
         ));
         Self {
-            repository,
             guard: Guard(Arc::clone(&shared)),
             shared,
             jobs,
@@ -177,6 +174,13 @@ impl BackupWriter {
         reader: Arc<dyn FrameReader>,
     ) -> Result<()> {
         self.check("add a file", path)?;
+        let key = self.shared.repository.keys().writing();
+        if parent.key.as_deref() != key.map(|key| key.id().as_str()) {
+            return Err(out_of_turn(
+                "refer to an older backup",
+                "it is encrypted with another key, or only one of the two is: a full backup is needed",
+            ));
+        }
         let (kept, read) = divide(parent, changed, size).map_err(|why| Error::Path {
             path: path.to_owned(),
             why,
@@ -269,7 +273,6 @@ impl BackupWriter {
             return Err(out_of_turn("finish a backup", "a file has not been ended"));
         }
         let Self {
-            repository,
             shared,
             jobs,
             mut tasks,
@@ -283,7 +286,7 @@ impl BackupWriter {
         if shared.has_failed() {
             return Err(failure(&shared));
         }
-        let header = finish::finish(&repository, &shared, source).await;
+        let header = finish::finish(&shared, source).await;
         drop(guard);
         header
     }

@@ -15,7 +15,7 @@ use dr_postgres::{Options, Parts, PostgresDriver};
 use dr_provider::{Host, ObjectStore, ResourceDriver, SecretSource};
 
 use super::stores::Stores;
-use super::{actor, binaries, kinds, stores};
+use super::{actor, binaries, keys, kinds, stores};
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 
@@ -184,6 +184,7 @@ impl Setup {
             register: self.register(&id.workload, workload),
             actor: self.actor.clone(),
             secrets: Arc::clone(&self.secrets) as Arc<dyn SecretSource>,
+            keys: keys::keys(&self.config)?,
             clock: Arc::clone(&self.clock),
             program: self.program()?,
             binaries: binaries::binaries(),

@@ -120,10 +120,8 @@ impl PostgresDriver {
         store: &Arc<dyn ObjectStore>,
         cluster: SystemIdentifier,
     ) -> Result<Repository> {
-        Ok(Repository::new(
-            Arc::clone(store),
-            format!("postgres/{cluster}"),
-        )?)
+        let repository = Repository::new(Arc::clone(store), format!("postgres/{cluster}"))?;
+        Ok(repository.with_keys(self.parts().keys.clone()))
     }
 
     /// Lists the base backups of a cluster in a store.

@@ -6,6 +6,7 @@ use dr_coordination::register::Register;
 use dr_model::{Lsn, ManualClock, SystemIdentifier, TimelineId};
 use dr_provider::store::MemoryStore;
 use dr_provider::{ObjectStore, Secret, SecretSource};
+use dr_repository::Keys;
 use jiff::Timestamp;
 use rstest::rstest;
 
@@ -35,6 +36,7 @@ fn driver() -> PostgresDriver {
         register: Register::new("orders".parse().unwrap(), stores, region("us-west-2")),
         actor: Actor::new("test", "here", 1),
         secrets: Arc::new(NoSecrets),
+        keys: Keys::default(),
         clock: Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH)),
         program: vec!["dr".to_owned()],
         binaries: "/usr/bin".into(),

@@ -16,7 +16,9 @@ use dr_coordination::{Actor, Patience};
 use dr_local::{DirectoryStore, LocalHost, LocalSecrets};
 use dr_model::{Epoch, Lsn, RegionName, SystemClock, TimelineId};
 use dr_pgwire::TlsMode;
-use dr_postgres::{InstanceOptions, Options, Parts, PostgresDriver, StandbyPolicy, StoreLoss};
+use dr_postgres::{
+    InstanceOptions, Keys, Options, Parts, PostgresDriver, StandbyPolicy, StoreLoss,
+};
 use dr_provider::driver::{Backup as _, RecoveryPoint};
 use dr_provider::{Host, ObjectStore};
 use jiff::Timestamp;
@@ -345,6 +347,7 @@ pub(crate) fn driver_with(
         stores,
         hosts: BTreeMap::from([(region(EAST), host("state")), (region(WEST), host("state"))]),
         secrets: Arc::new(LocalSecrets::new(directory)),
+        keys: Keys::default(),
         clock: Arc::new(SystemClock::new()),
         actor: Actor::new("test", "localhost", 1),
         program: vec![

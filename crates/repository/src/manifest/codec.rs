@@ -1,6 +1,7 @@
 //! The bytes of a manifest.
 //!
-//! Layout: magic, header length (u32, little-endian), header (JSON), hash of all that, body (zstd of JSON lines).
+//! Layout: magic, header length (u32, little-endian), header (JSON), hash of all that, body (zstd of JSON lines), and, if the
+//! backup is encrypted, an authentication code of all that. Nothing here is secret: copying and pruning need no key.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read as _};
@@ -9,7 +10,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Entry, FORMAT, Header, Pack, PackInfo, Part, Stats, version1};
+use dr_encryption::{KeyId, ObjectCipher};
+
+use super::{Encryption, Entry, FORMAT, Header, Pack, PackInfo, Part, Stats, version1};
+use crate::encryption::{FEATURE, SaltText};
 use crate::{Error, Hash, Label, Result};
 
 const MAGIC: &[u8; 8] = b"dr-base1";
@@ -21,6 +25,8 @@ pub(crate) const HEADER_GUESS_BYTES: u64 = 16 << 10;
 const LONGEST_HEADER_BYTES: usize = 16 << 20;
 /// Manifests are small and read rarely; a better level than that of frames costs nothing that is noticed.
 const LEVEL: i32 = 3;
+/// Bytes of the authentication code at the end of an encrypted manifest.
+const CODE_BYTES: usize = 32;
 
 /// What the body of a manifest says.
 #[derive(Debug)]
@@ -42,6 +48,8 @@ enum Line {
         number: u32,
         bytes: u64,
         hash: Hash,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        salt: Option<SaltText>,
     },
     Part(Part),
 }
@@ -53,6 +61,7 @@ pub(crate) fn encode(
     mut stats: Stats,
     packs: &[Pack],
     parts: &[Part],
+    seal: Option<(&KeyId, SaltText, &ObjectCipher)>,
 ) -> io::Result<(Bytes, Header)> {
     let mut plain = Vec::new();
     let mut references = BTreeSet::new();
@@ -75,6 +84,7 @@ pub(crate) fn encode(
             number: pack.number,
             bytes: pack.info.bytes,
             hash: pack.info.hash,
+            salt: pack.salt,
         })?;
     }
     for part in parts {
@@ -83,11 +93,15 @@ pub(crate) fn encode(
     let stored = zstd::bulk::compress(&plain, LEVEL)?;
     let header = Header {
         format: FORMAT,
-        required_features: Vec::new(),
+        required_features: seal.iter().map(|_| FEATURE.to_owned()).collect(),
         label: label.clone(),
         source,
         stats,
         references: references.into_iter().collect(),
+        encryption: seal.map(|(key, salt, _)| Encryption {
+            key: key.to_string(),
+            salt,
+        }),
         body_bytes: stored.len() as u64,
         body_plain_bytes: plain.len() as u64,
         body_hash: Hash::of(&stored),
@@ -101,6 +115,10 @@ pub(crate) fn encode(
     let hash = Hash::of(&bytes);
     bytes.put_slice(hash.as_bytes());
     bytes.put_slice(&stored);
+    if let Some((_, _, cipher)) = seal {
+        let code = cipher.hash(&bytes);
+        bytes.put_slice(code.as_bytes());
+    }
     Ok((bytes.freeze(), header))
 }
 
@@ -153,7 +171,8 @@ fn refuse_unknown(object: &str, json: &[u8]) -> Result<()> {
     if !(1..=FORMAT).contains(&needs.format) {
         return Err(unsupported(format!("format {}", needs.format)));
     }
-    match needs.required_features.into_iter().next() {
+    let mut features = needs.required_features.into_iter();
+    match features.find(|feature| needs.format == 1 || feature != FEATURE) {
         Some(feature) => Err(unsupported(feature)),
         None => Ok(()),
     }
@@ -176,10 +195,32 @@ pub(crate) fn unpack(stored: &[u8], plain_bytes: u64) -> std::result::Result<Vec
     }
 }
 
-/// Reads and checks a whole manifest.
+/// Checks that who wrote an encrypted manifest had the key.
+pub(crate) fn authenticate(object: &str, bytes: &[u8], cipher: &ObjectCipher) -> Result<()> {
+    let authentic = bytes
+        .split_last_chunk::<CODE_BYTES>()
+        // Compared in constant time.
+        .is_some_and(|(before, code)| cipher.hash(before) == *code);
+    if authentic {
+        Ok(())
+    } else {
+        Err(Error::damaged(
+            object,
+            "its authentication code is wrong: it was changed by somebody without the key",
+        ))
+    }
+}
+
+/// Reads and checks a whole manifest, except whether it is authentic.
 pub(crate) fn decode(object: &str, bytes: &[u8]) -> Result<(Header, Tables)> {
     let header = decode_header(object, bytes)?;
-    let stored = &bytes[header_end(object, bytes)?..];
+    let mut stored = &bytes[header_end(object, bytes)?..];
+    if header.encryption.is_some() {
+        stored = stored
+            .split_last_chunk::<CODE_BYTES>()
+            .ok_or_else(|| Error::damaged(object, "it ends inside its body"))?
+            .0;
+    }
     if stored.len() as u64 != header.body_bytes || Hash::of(stored) != header.body_hash {
         return Err(Error::damaged(object, "its body does not match its hash"));
     }
@@ -211,10 +252,12 @@ pub(crate) fn decode(object: &str, bytes: &[u8]) -> Result<(Header, Tables)> {
                 number,
                 bytes,
                 hash,
+                salt,
             } => tables.packs.push(Pack {
                 label: label.unwrap_or_else(|| header.label.clone()),
                 number,
                 info: PackInfo { bytes, hash },
+                salt,
             }),
             Line::Part(part) => tables.parts.push(part),
         }

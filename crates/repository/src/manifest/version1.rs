@@ -81,6 +81,7 @@ pub(super) fn read(object: &str, header: &Header, plain: &[u8]) -> Result<(Vec<P
                 label: header.label.clone(),
                 number,
                 info,
+                salt: None,
             })
         })
         .collect::<Result<_>>()?;

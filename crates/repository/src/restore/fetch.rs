@@ -102,6 +102,7 @@ pub(super) async fn restore_range(
     let pack = &reader.packs()[range.pack as usize];
     let key = repository.pack_key(&pack.label, pack.number);
     let object = store::name(&**repository.store(), &key);
+    let cipher = reader.cipher(pack.salt.as_ref(), key.as_str())?;
     let bytes = match repository
         .store()
         .get_range(&key, range.offset, range.length)
@@ -132,7 +133,7 @@ pub(super) async fn restore_range(
             let stored = from
                 .and_then(|from| bytes.get(from..from + frame.stored_bytes as usize))
                 .ok_or_else(|| damaged(&"the pack ends inside it"))?;
-            let done = frame::decode(stored, frame, |plain| {
+            let done = frame::decode(stored, frame, cipher.as_ref(), |plain| {
                 pieces
                     .iter()
                     .try_for_each(|piece| write(&root, piece, plain, &mut open))

@@ -12,18 +12,14 @@ use super::shared::{Shared, Tree};
 use crate::manifest::{self, Part};
 use crate::spill::Sorted;
 use crate::tree::{Order, PartBuilder};
-use crate::{Entry, Error, Header, Label, Repository, Result, references, store};
+use crate::{EncryptionKey, Entry, Error, Header, Label, Repository, Result, references, store};
 
 /// Parts of the tree that are being written or wait for it.
 const PARTS_IN_FLIGHT: usize = 4;
 
 /// Writes tree and manifest; all packs are there.
-pub(super) async fn finish(
-    repository: &Repository,
-    shared: &Shared,
-    source: Value,
-) -> Result<Header> {
-    let label = &shared.label;
+pub(super) async fn finish(shared: &Arc<Shared>, source: Value) -> Result<Header> {
+    let (repository, label) = (&shared.repository, &shared.label);
     let packs = std::mem::take(&mut *shared.packs());
     let packs = packs.finish().ok_or(Error::OutOfTurn {
         operation: "finish a backup",
@@ -44,10 +40,13 @@ pub(super) async fn finish(
     })?;
     let failed = move |error| Error::io("keep the list of files in", &directory)(error);
     let (sender, parts) = mpsc::channel(PARTS_IN_FLIGHT);
-    let cut = spawn_blocking(move || {
-        let sorted = sorter.finish().map_err(&failed)?;
-        cut_parts(&sorted, &sender, &failed)
-    });
+    let cut = {
+        let shared = Arc::clone(shared);
+        spawn_blocking(move || {
+            let sorted = sorter.finish().map_err(&failed)?;
+            cut_parts(&shared, &sorted, &sender, &failed)
+        })
+    };
     let written = write_parts(repository, label, parts).await;
     cut.await.map_err(Error::Worker)??;
     let parts = written?;
@@ -55,25 +54,36 @@ pub(super) async fn finish(
     references::check(repository, label, &packs).await?;
     let key = repository.manifest_key(label);
     let encode = {
-        let label = label.clone();
-        move || manifest::encode(&label, source, stats, &packs, &parts)
+        let (shared, key) = (Arc::clone(shared), key.clone());
+        move || {
+            let seal = shared.seal(&key)?;
+            let id = shared.repository.keys().writing().map(EncryptionKey::id);
+            let seal = seal.as_ref().zip(id);
+            let seal = seal.map(|((salt, cipher), id)| (id, *salt, cipher));
+            manifest::encode(&shared.label, source, stats, &packs, &parts, seal)
+                .map_err(Error::io("encode", std::path::Path::new(key.as_str())))
+        }
     };
-    let (bytes, header) = spawn_blocking(encode)
-        .await
-        .map_err(Error::Worker)?
-        .map_err(Error::io("encode", std::path::Path::new(key.as_str())))?;
+    let (bytes, header) = spawn_blocking(encode).await.map_err(Error::Worker)??;
     store::create(&**repository.store(), &key, bytes).await?;
     Ok(header)
 }
 
 /// Makes parts of the sorted entries, checking them once more as a tree.
 fn cut_parts(
+    shared: &Shared,
     sorted: &Sorted,
     sender: &mpsc::Sender<(Bytes, Part)>,
     failed: &impl Fn(std::io::Error) -> Error,
 ) -> Result<()> {
     let mut order = Order::default();
     let mut builder = PartBuilder::default();
+    let mut number = 0;
+    let mut finish = |builder: PartBuilder| {
+        let seal = shared.seal(&shared.repository.part_key(&shared.label, number))?;
+        number += 1;
+        builder.finish(seal).map_err(failed)
+    };
     let mut walk = sorted.walk().map_err(failed)?;
     while let Some((_, line)) = walk.next().map_err(failed)? {
         let entry: Entry =
@@ -81,14 +91,14 @@ fn cut_parts(
         order.check(entry.path(), &entry)?;
         builder.push(line);
         if builder.is_full() {
-            let part = std::mem::take(&mut builder).finish().map_err(failed)?;
+            let part = finish(std::mem::take(&mut builder))?;
             if sender.blocking_send(part).is_err() {
                 return Ok(());
             }
         }
     }
     if !builder.is_empty() {
-        let part = builder.finish().map_err(failed)?;
+        let part = finish(builder)?;
         // Who does not take it has an error of its own to tell.
         drop(sender.blocking_send(part));
     }

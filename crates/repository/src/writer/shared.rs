@@ -6,16 +6,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
+use dr_encryption::ObjectCipher;
+use dr_provider::Key;
 use tokio::sync::mpsc;
 
 use super::worker::Job;
+use crate::encryption::SaltText;
 use crate::manifest::{Extent, Pack, PackInfo, Stats, StoredFile};
 use crate::spill::Sorter;
-use crate::{Error, Label};
+use crate::{Error, Label, Repository, Result};
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Shared {
+    pub(super) repository: Repository,
     pub(super) label: Label,
     pub(super) pack_bytes: usize,
     pub(super) level: i32,
@@ -86,6 +90,7 @@ fn index(number: usize) -> u32 {
 
 impl Shared {
     pub(super) fn new(
+        repository: Repository,
         label: Label,
         options: &super::WriterOptions,
         jobs: mpsc::Receiver<Job>,
@@ -94,6 +99,7 @@ impl Shared {
         let directory = options.spill_directory.clone();
         let directory = directory.unwrap_or_else(std::env::temp_dir);
         Self {
+            repository,
             label,
             pack_bytes: options.pack_bytes,
             level: options.level,
@@ -134,11 +140,27 @@ impl Shared {
         self.packs().begin()
     }
 
-    pub(super) fn complete_pack(&self, slot: u32, number: u32, info: PackInfo) {
+    /// Returns what seals the object of that name in this attempt to write it, unless nothing is encrypted.
+    pub(super) fn seal(&self, name: &Key) -> Result<Option<(SaltText, ObjectCipher)>> {
+        let Some(key) = self.repository.keys().writing() else {
+            return Ok(None);
+        };
+        let salt = SaltText::fresh()?;
+        Ok(Some((salt, key.object(&salt.0, name.as_str()))))
+    }
+
+    pub(super) fn complete_pack(
+        &self,
+        slot: u32,
+        number: u32,
+        info: PackInfo,
+        salt: Option<SaltText>,
+    ) {
         let pack = Pack {
             label: self.label.clone(),
             number,
             info,
+            salt,
         };
         self.packs().complete(slot, pack);
     }

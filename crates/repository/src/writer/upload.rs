@@ -8,11 +8,10 @@ use tokio::task::JoinSet;
 
 use super::shared::Shared;
 use super::worker::Full;
-use crate::{Error, Repository, Result, store};
+use crate::{Error, Result, store};
 
 /// Writes what comes until nothing comes any more.
 pub(super) async fn upload(
-    repository: Repository,
     shared: Arc<Shared>,
     mut full: mpsc::Receiver<Full>,
     free: mpsc::Sender<BytesMut>,
@@ -23,8 +22,8 @@ pub(super) async fn upload(
         tokio::select! {
             pack = full.recv(), if writing.len() < at_a_time => match pack {
                 Some(Full { number, bytes }) if !shared.has_failed() => {
-                    let key = repository.pack_key(&shared.label, number);
-                    let store = Arc::clone(repository.store());
+                    let key = shared.repository.pack_key(&shared.label, number);
+                    let store = Arc::clone(shared.repository.store());
                     writing.spawn(async move {
                         let done = store::create(&*store, &key, bytes.clone()).await;
                         (bytes, done)

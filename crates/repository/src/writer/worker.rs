@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::file::File;
 use super::shared::Shared;
+use crate::encryption::SaltText;
 use crate::frame::{self, COLLECTED_BYTES, Encoder, FRAME_BYTES};
 use crate::manifest::{Extent, Frame};
 use crate::pack::Builder;
@@ -106,6 +107,7 @@ struct Filling {
     builder: Builder,
     slot: u32,
     number: u32,
+    salt: Option<SaltText>,
 }
 
 impl<'a> Worker<'a> {
@@ -284,7 +286,7 @@ impl Output<'_> {
         }
         let filling = match &mut self.filling {
             Some(filling) => filling,
-            none => match begin(self.shared) {
+            none => match begin(self.shared)? {
                 Some(filling) => none.insert(filling),
                 None => return Ok(None),
             },
@@ -305,15 +307,20 @@ impl Output<'_> {
 }
 
 /// Takes memory for a pack, waiting while there is none; there is none any more if the uploader has gone.
-fn begin(shared: &Shared) -> Option<Filling> {
+fn begin(shared: &Shared) -> Result<Option<Filling>> {
     let mut free = shared.free.lock().unwrap_or_else(PoisonError::into_inner);
-    let memory = free.blocking_recv()?;
+    let Some(memory) = free.blocking_recv() else {
+        return Ok(None);
+    };
     let (slot, number) = shared.begin_pack();
-    Some(Filling {
-        builder: Builder::new(memory, shared.pack_bytes),
+    let seal = shared.seal(&shared.repository.pack_key(&shared.label, number))?;
+    let salt = seal.as_ref().map(|(salt, _)| *salt);
+    Ok(Some(Filling {
+        builder: Builder::new(memory, shared.pack_bytes, seal),
         slot,
         number,
-    })
+        salt,
+    }))
 }
 
 /// Hands the pack being filled to the uploader. If that has gone, the backup has failed or been abandoned.
@@ -322,12 +329,13 @@ fn ship(shared: &Shared, filling: &mut Option<Filling>, uploads: &mpsc::Sender<F
         builder,
         slot,
         number,
+        salt,
     }) = filling.take()
     else {
         return;
     };
     let (bytes, info) = builder.finish();
-    shared.complete_pack(slot, number, info);
+    shared.complete_pack(slot, number, info, salt);
     if uploads.blocking_send(Full { number, bytes }).is_err() {
         shared.abandon();
     }
