@@ -29,6 +29,14 @@ impl Label {
         self.0.split_once('-').map_or(&self.0, |(second, _)| second)
     }
 
+    /// Returns that time.
+    #[must_use]
+    pub fn begun_at(&self) -> Option<Timestamp> {
+        let time = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", self.second()).ok()?;
+        let time = time.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
+        Some(time.timestamp())
+    }
+
     /// Returns the label as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -91,6 +99,7 @@ mod tests {
         let label = Label::new(at(1_795_253_405), 0x7f3a);
         assert_eq!(label.as_str(), "20261121T093005Z-7f3a");
         assert_eq!(label.as_str().parse(), Ok(label.clone()));
+        assert_eq!(label.begun_at(), Some(at(1_795_253_405)));
         assert!(label < Label::new(at(1_795_253_406), 0));
     }
 

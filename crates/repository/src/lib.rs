@@ -18,6 +18,7 @@ mod label;
 mod manifest;
 mod pack;
 mod path;
+mod prune;
 mod reader;
 mod references;
 mod repository;
@@ -39,6 +40,7 @@ pub use manifest::{
     Encryption, Entry, Extent, FORMAT, FileEntry, Frame, Header, Metadata, Pack, PackInfo, Stats,
     StoredFile,
 };
+pub use prune::{Hold, Kept, PruneFacts, PruneOptions, PrunePlan, PruneStats, Sweep};
 pub use reader::BackupReader;
 pub use repository::{Listing, Repository};
 pub use restore::{Placement, Progress, RestoreOptions, RestoreStats};

@@ -1,5 +1,6 @@
 //! The backups of one source in one store.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dr_encryption::Keys;
@@ -26,6 +27,8 @@ pub struct Repository {
 pub struct Listing {
     /// The complete backups, newest first.
     pub backups: Vec<Header>,
+    /// Complete backups that are going to be deleted: nothing should begin with them any more.
+    pub given_up: Vec<Label>,
     /// Backups whose manifest stands there but cannot be used, newest first: damaged, or of an unknown format.
     pub unusable: Vec<(Label, Error)>,
 }
@@ -65,7 +68,7 @@ impl Repository {
         &self.store
     }
 
-    fn prefix(&self) -> String {
+    pub(crate) fn prefix(&self) -> String {
         format!("{}/backup/", self.source)
     }
 
@@ -93,7 +96,26 @@ impl Repository {
 
     /// Returns where it is said that a backup is being given up.
     pub(crate) fn tombstone_key(&self, label: &Label) -> Key {
-        let key = Key::new(format!("{}/tomb/{label}", self.source));
+        self.mark_key("tomb", label)
+    }
+
+    /// Returns where it is said that a backup must be kept.
+    pub(crate) fn hold_key(&self, label: &Label) -> Key {
+        self.mark_key("hold", label)
+    }
+
+    /// Returns what the keys of those who read a backup begin with.
+    pub(crate) fn lease_prefix(&self, label: &Label) -> String {
+        format!("{}{label}/", self.mark_prefix("lease"))
+    }
+
+    /// Returns what the keys of small objects about backups begin with.
+    pub(crate) fn mark_prefix(&self, kind: &str) -> String {
+        format!("{}/{kind}/", self.source)
+    }
+
+    fn mark_key(&self, kind: &str, label: &Label) -> Key {
+        let key = Key::new(format!("{}{label}", self.mark_prefix(kind)));
         key.expect("it is shorter than the other keys of a source that was checked")
     }
 
@@ -107,23 +129,34 @@ impl Repository {
     ///
     /// A backup whose manifest cannot be used is listed apart: it must neither be restored from nor hide the others.
     pub async fn list(&self) -> Result<Listing> {
-        let labels = self.labels().await?;
+        let mut labels = self.labels().await?;
+        // After the labels: one that is marked meanwhile is not taken for one that is kept.
+        let marked = self.marks("tomb").await?;
+        let marked: BTreeSet<Label> = marked.into_iter().map(|(label, _)| label).collect();
+        let given_up = labels
+            .extract_if(.., |label| marked.contains(label))
+            .collect();
         let read = |label: Label| async {
             match self.header(&label).await {
-                Ok(header) => Ok((label, Ok(header))),
+                Ok(header) => Ok(Some((label, Ok(header)))),
+                // Deleted since.
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
                 Err(error @ (Error::Damaged { .. } | Error::Unsupported { .. })) => {
-                    Ok((label, Err(error)))
+                    Ok(Some((label, Err(error))))
                 }
                 Err(error) => Err(error),
             }
         };
-        let found: Vec<(Label, Result<Header>)> = stream::iter(labels.into_iter().rev())
+        let found: Vec<Option<(Label, Result<Header>)>> = stream::iter(labels.into_iter().rev())
             .map(read)
             .buffered(HEADERS_IN_FLIGHT)
             .try_collect()
             .await?;
-        let mut listing = Listing::default();
-        for (label, header) in found {
+        let mut listing = Listing {
+            given_up,
+            ..Listing::default()
+        };
+        for (label, header) in found.into_iter().flatten() {
             match header {
                 Ok(header) => listing.backups.push(header),
                 Err(error) => listing.unusable.push((label, error)),
