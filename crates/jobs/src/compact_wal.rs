@@ -56,6 +56,7 @@ impl Job for CompactWal {
         Ok(Outcome {
             summary: summary(&report),
             detail: json!(report),
+            alarm: None,
         })
     }
 }

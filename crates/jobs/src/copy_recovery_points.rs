@@ -41,6 +41,7 @@ impl Job for CopyRecoveryPoints {
                 ),
             },
             detail: json!(report),
+            alarm: None,
         })
     }
 }

@@ -68,6 +68,8 @@ pub struct Outcome {
     pub summary: String,
     /// The same as data.
     pub detail: Value,
+    /// What somebody has to look at although the work was done; it makes the daemon unhealthy until the next run.
+    pub alarm: Option<String>,
 }
 
 /// One kind of periodic, idempotent protection work.

@@ -1,4 +1,4 @@
-//! `take-snapshot`: a full backup of the primary into its own region's store.
+//! `take-snapshot`: a backup of the primary into its own region's store.
 //!
 //! Idempotent because each run makes a recovery point under a label of its own; one that was cut off stays invisible.
 
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{Job, JobContext, Outcome};
 
-/// Takes a full backup.
+/// Takes a backup: full, or what changed since an older one and the rest by reference to it.
 #[derive(Clone, Copy, Debug)]
 pub struct TakeSnapshot;
 
@@ -44,15 +44,33 @@ impl Job for TakeSnapshot {
     async fn run(&self, context: &JobContext) -> Result<Outcome> {
         let report = backup(context)?.take(&context.region).await?;
         let point = &report.recovery_point;
+        let taken = &point.taken;
+        let kind = match &taken.parent {
+            Some(parent) => format!("{} MiB changed since {parent}, ", taken.changed_bytes >> 20),
+            None => String::new(),
+        };
+        let damage = match taken.damaged_pages {
+            0 => String::new(),
+            pages => format!("; it holds {pages} damaged pages"),
+        };
+        let alarm = (taken.damaged_pages > 0).then(|| {
+            format!(
+                "recovery point {} holds {} damaged pages: {}",
+                point.label,
+                taken.damaged_pages,
+                taken.damaged.join("; ")
+            )
+        });
         Ok(Outcome {
             summary: format!(
-                "recovery point {}: {} MiB in {} MiB, {:.1} s",
+                "recovery point {}: {kind}{} MiB in {} MiB, {:.1} s{damage}",
                 point.label,
                 point.database_bytes >> 20,
                 point.stored_bytes >> 20,
                 report.took.as_secs_f64()
             ),
             detail: json!(report),
+            alarm,
         })
     }
 }

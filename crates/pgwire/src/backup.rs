@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::frame::take_text;
 use crate::quote::quote_replication_literal;
 use crate::rows::{Rows, RowsBuilder};
+use crate::sql_state;
 
 /// How a base backup is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +27,8 @@ pub struct BaseBackupOptions {
     /// Waits at the end until the server's `archive_command` has taken the WAL up to the stop
     /// position.
     pub wait_for_archive: bool,
-    /// Lets the server check page checksums while it reads. A mismatch is a warning, and an error
-    /// with [`crate::sql_state::DATA_CORRUPTED`] after all data was sent.
+    /// Lets the server check page checksums while it reads. A mismatch is a warning, and at the end
+    /// the backup is said to be damaged.
     pub verify_checksums: bool,
     /// Asks for a `backup_manifest`.
     pub manifest: bool,
@@ -123,7 +124,12 @@ pub enum BaseBackupEvent {
     Progress(u64),
     /// The backup is complete, and the connection can be taken back. It can be restored with the
     /// WAL up to here.
-    End(BackupPosition),
+    End {
+        /// Where the backup ends.
+        position: BackupPosition,
+        /// Whether pages did not match their checksums; [`BaseBackupStream::notices`] name them.
+        damaged: bool,
+    },
 }
 
 impl Connection {
@@ -207,6 +213,7 @@ enum State {
     Ending {
         rows: RowsBuilder,
         stop: Option<BackupPosition>,
+        damaged: bool,
     },
     Ended,
     Broken,
@@ -284,6 +291,7 @@ impl BaseBackupStream {
                 self.state = State::Ending {
                     rows: RowsBuilder::default(),
                     stop: None,
+                    damaged: false,
                 };
                 self.read_end().await
             }
@@ -296,7 +304,12 @@ impl BaseBackupStream {
 
     async fn read_end(&mut self) -> Result<BaseBackupEvent, Error> {
         let connection = &mut self.connection;
-        let State::Ending { rows, stop } = &mut self.state else {
+        let State::Ending {
+            rows,
+            stop,
+            damaged,
+        } = &mut self.state
+        else {
             return Err(connection.unexpected("no end to read"));
         };
         loop {
@@ -309,13 +322,21 @@ impl BaseBackupStream {
                     *stop = Some(read_stop(rows, &body, connection)?);
                 }
                 Message::CommandComplete(_) => {}
-                Message::ErrorResponse(body) => return Err(connection.server_error(&body)),
+                Message::ErrorResponse(body) => {
+                    let error = connection.server_error(&body);
+                    // Damaged pages are an error for the server only after everything was sent and
+                    // the backup has ended.
+                    if stop.is_none() || error.sql_state() != Some(sql_state::DATA_CORRUPTED) {
+                        return Err(error);
+                    }
+                    *damaged = true;
+                }
                 Message::ReadyForQuery(body) => {
                     connection.session.finish(body.status());
-                    let stop = stop.take();
-                    let stop = stop.ok_or_else(|| connection.unexpected("no stop position"))?;
+                    let (stop, damaged) = (stop.take(), *damaged);
+                    let position = stop.ok_or_else(|| connection.unexpected("no stop position"))?;
                     self.state = State::Ended;
-                    return Ok(BaseBackupEvent::End(stop));
+                    return Ok(BaseBackupEvent::End { position, damaged });
                 }
                 _ => return Err(connection.unexpected("a message out of place after a backup")),
             }

@@ -1,13 +1,19 @@
 //! Base backups: taking, listing and copying them.
 //!
-//! A backup is taken by the server's own `BASE_BACKUP` and goes, as it comes, into the repository of the primary's
-//! region. Its manifest is written only once the same store holds the log that makes it consistent, so that what is
+//! The files are read here, where this is the server's machine, or sent by the server's own `BASE_BACKUP`, and go into the
+//! repository of the primary's region. Its manifest is written only once the same store holds the log that makes it consistent, so that what is
 //! listed can be restored (R2).
 
 mod base;
+mod configuration;
 mod copy;
 mod covered;
+mod damage;
+mod local;
 mod receive;
+mod remote;
+mod server;
+mod summary;
 mod take;
 mod tar;
 

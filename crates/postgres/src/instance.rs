@@ -63,7 +63,17 @@ impl PostgresDriver {
 
     /// Connects to the instance in `region`.
     pub(crate) async fn connect(&self, region: &RegionName) -> Result<Instance> {
-        let config = self.connection_config(region)?;
+        self.open(region, self.connection_config(region)?).await
+    }
+
+    /// Connects to the instance in `region` under a name that its administrators see.
+    pub(crate) async fn connect_as(&self, region: &RegionName, name: &str) -> Result<Instance> {
+        let mut config = self.connection_config(region)?;
+        name.clone_into(&mut config.application_name);
+        self.open(region, config).await
+    }
+
+    async fn open(&self, region: &RegionName, config: Config) -> Result<Instance> {
         let subject = format!("{} in {region} ({})", self.resource(), config.target());
         let connection = Connection::connect(&config)
             .await
@@ -104,6 +114,19 @@ impl Instance {
         let rows = self.query(operation, sql).await?;
         let value = rows.only().and_then(|row| row.get(0));
         value.map_err(|error| translate(operation, &self.subject, error))
+    }
+
+    /// Returns the server's major version.
+    pub(crate) fn major_version(&self) -> Result<u32> {
+        let version = self.connection.server_version();
+        version.map(dr_pgwire::ServerVersion::major).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Unsupported,
+                "find out the version of",
+                &self.subject,
+            )
+            .because("it does not say it".to_owned())
+        })
     }
 
     /// Returns the name of the instance for messages.

@@ -13,6 +13,7 @@ mod instance;
 mod loss;
 mod observe;
 mod options;
+pub mod page;
 mod plan;
 mod query;
 mod receiver;
@@ -24,5 +25,7 @@ pub mod wal;
 
 pub use dr_repository::{EncryptionKey, Keys};
 pub use driver::{Parts, PostgresDriver};
-pub use options::{InstanceOptions, Options, StandbyPolicy, StoreLoss};
+pub use options::{
+    BackupOptions, BackupSource, InstanceOptions, Options, StandbyPolicy, StoreLoss,
+};
 pub use synchronous::{SyncChange, SyncWish};

@@ -31,6 +31,8 @@ pub struct Options {
     pub heartbeat: Duration,
     /// Whether a slot may hold back WAL without a limit (`slot: unlimited`).
     pub slot_unlimited: bool,
+    /// How base backups are taken.
+    pub backup: BackupOptions,
     /// The instances by region.
     pub instances: BTreeMap<RegionName, InstanceOptions>,
 }
@@ -43,6 +45,40 @@ pub enum StoreLoss {
     Block,
     /// After this time they no longer wait, once a record says since when.
     DegradeAfter(Duration),
+}
+
+/// How base backups are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackupOptions {
+    /// Who reads the files.
+    pub source: BackupSource,
+    /// How old the last backup for which everything was read may be; younger ones are incremental where that can be. Zero
+    /// makes each one full.
+    pub full_every: Duration,
+    /// Takes backups of servers that this version was not tested with.
+    pub force_version: bool,
+}
+
+/// Who reads the files of a base backup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BackupSource {
+    /// This program where it runs on the server's machine and may, the server otherwise.
+    #[default]
+    Auto,
+    /// This program, in the data directory. Where it cannot, no backup is taken.
+    Local,
+    /// The server, which sends them.
+    Remote,
+}
+
+impl Default for BackupOptions {
+    fn default() -> Self {
+        Self {
+            source: BackupSource::Auto,
+            full_every: Duration::from_secs(7 * 24 * 60 * 60),
+            force_version: false,
+        }
+    }
 }
 
 /// An instance of the cluster in one region.
@@ -132,6 +168,7 @@ pub(crate) mod tests {
             tls: TlsMode::Disable,
             heartbeat: Duration::from_secs(10),
             slot_unlimited: false,
+            backup: BackupOptions::default(),
             instances: BTreeMap::from([
                 (region("us-east-1"), instance(5501, "/data/east")),
                 (region("us-west-2"), instance(5502, "/data/west")),

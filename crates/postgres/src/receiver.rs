@@ -24,7 +24,6 @@ use tokio::sync::watch;
 
 use crate::driver::PostgresDriver;
 
-pub(crate) use connect::segment_size;
 pub(crate) use cutter::FULL_BYTES;
 use session::{Ended, Part};
 use standing::Standing;

@@ -19,7 +19,8 @@ pub use facts::{
 pub use roles::{
     Backup, BackupReport, CompactReport, CopyReport, Frontier, LogStream, LogStretch,
     OutsidePlaces, Proof, Query, RecoveryPoint, RecoveryPoints, Restore, RestorePlan,
-    RestoreProgress, RestoreReport, RestoreRequest, RestoreTarget, TargetAction, TargetTimeline,
+    RestoreProgress, RestoreReport, RestoreRequest, RestoreTarget, Taken, TargetAction,
+    TargetTimeline,
 };
 
 use crate::Result;

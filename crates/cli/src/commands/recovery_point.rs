@@ -94,12 +94,40 @@ pub(crate) async fn run(command: &Command, config: &Path, output: &Output) -> Re
             .map(move |what| format!("{place}: {what}"))
     });
     let damaged: Vec<String> = damaged.collect();
-    if damaged.is_empty() {
+    if !damaged.is_empty() {
+        let mut error = CommandError::new(Exit::Failed, "recovery points are damaged");
+        error.causes = damaged;
+        return Err(error.hint("restores pass them over; take a new one, and look into the store"));
+    }
+    let holding = listings.iter().flat_map(holding_damage);
+    let holding: Vec<String> = holding.collect();
+    if holding.is_empty() {
         return Ok(Exit::Ok);
     }
-    let mut error = CommandError::new(Exit::Failed, "recovery points are damaged");
-    error.causes = damaged;
-    Err(error.hint("restores pass them over; take a new one, and look into the store"))
+    let mut error = CommandError::new(
+        Exit::Failed,
+        "recovery points hold damaged pages of the database",
+    );
+    error.causes = holding;
+    Err(error.hint("they restore what the database held, damage and all: repair the database, or restore an older one"))
+}
+
+/// Says of each recovery point with damaged pages how many there are, and where.
+fn holding_damage(listing: &Listing) -> impl Iterator<Item = String> + '_ {
+    let points = listing.points.iter().flatten();
+    let damaged = points.filter(|point| point.taken.damaged_pages > 0);
+    damaged.map(|point| {
+        let taken = &point.taken;
+        let place = format!(
+            "{} in {}: {}",
+            listing.resource, listing.region, point.label
+        );
+        format!(
+            "{place}: {} pages: {}",
+            taken.damaged_pages,
+            taken.damaged.join("; ")
+        )
+    })
 }
 
 fn resources(setup: &Setup, args: &ListArgs) -> Result<Vec<ResourceId>> {
@@ -156,6 +184,8 @@ fn show(setup: &Setup, listings: &[Listing], unseen: &[String], output: &Output)
         "AGE",
         "TIMELINE",
         "FROM",
+        "KIND",
+        "CHANGED",
         "DATABASE",
         "STORED",
     ]);
@@ -167,9 +197,32 @@ fn show(setup: &Setup, listings: &[Listing], unseen: &[String], output: &Output)
             seconds(now.duration_since(point.started_at).as_secs_f64().max(0.0)),
             point.timeline.to_string(),
             point.start.to_string(),
+            kind(point),
+            changed(point),
             amount(point.database_bytes),
             amount(point.stored_bytes),
         ]);
     }
     output.data(&table.render(output.stdout))
+}
+
+/// Says what of it was read anew.
+fn kind(point: &RecoveryPoint) -> String {
+    let kind = if point.taken.parent.is_some() {
+        "incremental"
+    } else {
+        "full"
+    };
+    match point.taken.damaged_pages {
+        0 => kind.to_owned(),
+        pages => format!("{kind}, {pages} damaged pages"),
+    }
+}
+
+/// Says how much no older one holds, where that is known.
+fn changed(point: &RecoveryPoint) -> String {
+    match point.taken.changed_bytes {
+        0 => "-".to_owned(),
+        bytes => amount(bytes),
+    }
 }

@@ -76,8 +76,11 @@ impl ScheduledJob {
                 Err(_) => runs.failed += 1,
             });
         if let Ok(outcome) = &outcome {
-            self.board
-                .set(&self.task(), Condition::Good(outcome.summary.clone()));
+            let condition = match &outcome.alarm {
+                None => Condition::Good(outcome.summary.clone()),
+                Some(alarm) => Condition::Bad(alarm.clone()),
+            };
+            self.board.set(&self.task(), condition);
         }
         outcome
     }

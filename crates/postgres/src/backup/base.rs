@@ -3,10 +3,11 @@
 //! `docs/formats/base-backup.md` describes it for other readers.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use dr_model::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
-use dr_provider::driver::RecoveryPoint;
+use dr_provider::driver::{RecoveryPoint, Taken};
 use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result};
 use dr_repository::{Header, Label, Repository, Stats};
 use jiff::Timestamp;
@@ -14,8 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::driver::PostgresDriver;
 
-/// The version of [`Source`] that this code writes, and the only one that it reads.
-pub(super) const VERSION: u32 = 1;
+/// The version of [`Source`] that this code writes.
+pub(super) const VERSION: u32 = 2;
+
+/// The first one. What came later has a meaning for it when it is absent.
+const OLDEST_VERSION: u32 = 1;
 
 /// Where the contents of tablespaces stand in a data directory, and in a backup.
 pub(crate) const TABLESPACES: &str = "pg_tblspc";
@@ -37,10 +41,88 @@ pub(crate) struct Source {
     /// As the server writes it: `15.18 (Debian 15.18-0+deb12u1)`.
     pub(crate) server_version: String,
     pub(crate) segment_bytes: SegmentSize,
-    /// Whether pages carry checksums; then all of them were right.
+    /// Whether pages carry checksums; then all that were read were right but those in `damaged_pages`.
     pub(crate) data_checksums: bool,
     /// Where each tablespace was, by its object identifier.
     pub(crate) tablespaces: BTreeMap<u32, String>,
+    /// Who read the files. Absent in version 1, which knew one way.
+    #[serde(default)]
+    pub(crate) read_by: ReadBy,
+    /// What it shares its content with.
+    #[serde(default)]
+    pub(crate) incremental: Option<Incremental>,
+    /// Bytes of the data directory that were read; zero where this is not known.
+    #[serde(default)]
+    pub(crate) read_bytes: u64,
+    /// Bytes of files that are not referred to in an older backup; zero where this is not known.
+    #[serde(default)]
+    pub(crate) changed_bytes: u64,
+    /// Pages that did not carry their checksum, and that nobody was writing (R7).
+    #[serde(default)]
+    pub(crate) damaged_pages: Vec<DamagedPage>,
+    /// Damaged pages that are not listed.
+    #[serde(default)]
+    pub(crate) more_damaged_pages: u64,
+    /// Configuration files that stood outside the data directory: their names in it, and where they were.
+    #[serde(default)]
+    pub(crate) configuration: BTreeMap<String, String>,
+    /// What an operator should know of how it was taken.
+    #[serde(default)]
+    pub(crate) remarks: Vec<String>,
+}
+
+/// Who read the files of a backup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ReadBy {
+    /// The server, for `BASE_BACKUP`.
+    #[default]
+    Server,
+    /// This program, on the server's machine.
+    Agent,
+}
+
+/// An older backup that holds what did not change since.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Incremental {
+    pub(crate) parent: Label,
+    /// The newest backup among its ancestors that was read whole.
+    pub(crate) full: Label,
+    /// When that was begun.
+    pub(crate) full_at: Timestamp,
+    pub(crate) found_by: FoundBy,
+}
+
+/// How it was known which pages changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum FoundBy {
+    /// By the positions in their headers: every page was read.
+    Pages,
+    /// By the server's summaries of its log.
+    Summaries,
+}
+
+/// A page that does not carry its checksum.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DamagedPage {
+    /// Its file in the backup.
+    pub(crate) file: String,
+    /// Its number in the relation.
+    pub(crate) block: u32,
+    /// The position in its header, where that is known.
+    #[serde(default)]
+    pub(crate) lsn: Option<Lsn>,
+}
+
+impl fmt::Display for DamagedPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "block {} in {}", self.block, self.file)?;
+        match self.lsn {
+            Some(lsn) => write!(f, " (its header says {lsn})"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A complete base backup in a store.
@@ -70,10 +152,14 @@ impl Base {
             .source
             .get("version")
             .and_then(serde_json::Value::as_u64);
-        if version != Some(u64::from(VERSION)) {
+        let known = u64::from(OLDEST_VERSION)..=u64::from(VERSION);
+        if !version.is_some_and(|version| known.contains(&version)) {
+            let version = version.map_or_else(|| "none".to_owned(), |version| version.to_string());
             return Err(refuse(
                 ErrorKind::Unsupported,
-                format!("its description has version {version:?}, this `dr` knows {VERSION}"),
+                format!(
+                    "its description has version {version}, this `dr` knows {OLDEST_VERSION} to {VERSION}"
+                ),
             ));
         }
         let source: Source = serde_json::from_value(header.source.clone())
@@ -104,12 +190,38 @@ impl Base {
             stopped_at: self.source.stopped_at,
             database_bytes: self.stats.file_bytes,
             stored_bytes: self.stats.stored_bytes,
+            taken: self.source.taken(),
         }
     }
 
     /// Returns where the log that it needs begins: a server reads whole segments.
     pub(crate) fn log_start(&self) -> Lsn {
         self.source.segment_bytes.start_of(self.source.start)
+    }
+}
+
+impl Source {
+    /// Returns how it was taken, as everybody may know it.
+    fn taken(&self) -> Taken {
+        let incremental = self.incremental.as_ref();
+        Taken {
+            parent: incremental.map(|incremental| incremental.parent.to_string()),
+            full: incremental.map(|incremental| incremental.full.to_string()),
+            read_by: match self.read_by {
+                ReadBy::Server => "server",
+                ReadBy::Agent => "agent",
+            }
+            .to_owned(),
+            found_by: incremental.map(|incremental| match incremental.found_by {
+                FoundBy::Pages => "pages".to_owned(),
+                FoundBy::Summaries => "summaries".to_owned(),
+            }),
+            read_bytes: self.read_bytes,
+            changed_bytes: self.changed_bytes,
+            damaged: self.damaged_pages.iter().map(ToString::to_string).collect(),
+            damaged_pages: self.damaged_pages.len() as u64 + self.more_damaged_pages,
+            remarks: self.remarks.clone(),
+        }
     }
 }
 
@@ -221,3 +333,6 @@ impl PostgresDriver {
         Ok(found)
     }
 }
+
+#[cfg(test)]
+mod tests;

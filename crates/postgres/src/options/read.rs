@@ -8,7 +8,9 @@ use dr_model::RegionName;
 use dr_model::document::{Context, FromNode, Node, Problem, Reader, Template, Value, choice, map};
 use dr_pgwire::{Host as Address, TlsMode};
 
-use super::{InstanceOptions, Options, StandbyPolicy, StoreLoss, distinct};
+use super::{
+    BackupOptions, BackupSource, InstanceOptions, Options, StandbyPolicy, StoreLoss, distinct,
+};
 
 /// Time between two heartbeats unless told otherwise: the resolution of the achieved recovery point.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -37,6 +39,7 @@ impl FromNode for Options {
             .optional_with("heartbeat", heartbeat)
             .unwrap_or(HEARTBEAT);
         let slot = reader.optional_with("slot", choice(&[("limited", false), ("unlimited", true)]));
+        let backup = reader.optional_with("backup", BackupOptions::from_node);
         let instances =
             reader.required_with("regions", map::<RegionName, _>(InstanceOptions::from_node));
         if !sync.is_empty() && heartbeat > LONGEST_SYNCHRONOUS {
@@ -59,12 +62,34 @@ impl FromNode for Options {
             tls,
             heartbeat,
             slot_unlimited: slot.unwrap_or(false),
+            backup: backup.unwrap_or_default(),
             instances: instances?,
         };
         if let Some(regions) = regions {
             distinct::check(regions, &options, context);
         }
         Some(options)
+    }
+}
+
+impl FromNode for BackupOptions {
+    fn from_node(node: &Node, context: &mut Context) -> Option<Self> {
+        let mut reader = Reader::open(node, context)?;
+        let default = Self::default();
+        let sources = [
+            ("auto", BackupSource::Auto),
+            ("local", BackupSource::Local),
+            ("remote", BackupSource::Remote),
+        ];
+        let source = reader.optional_with("source", choice(&sources));
+        let full_every = reader.or("full_every", default.full_every);
+        let force_version = reader.or("force_version", default.force_version);
+        reader.finish();
+        Some(Self {
+            source: source.unwrap_or(default.source),
+            full_every,
+            force_version,
+        })
     }
 }
 
@@ -254,6 +279,47 @@ mod tests {
             Ok(expected) => assert_eq!((read, problems), (Some(expected), Vec::new())),
             Err(said) => assert!(problems.iter().any(|p| p.contains(said)), "{problems:?}"),
         }
+    }
+
+    fn backup(entries: &[(&str, Node)]) -> (Option<BackupOptions>, Vec<String>) {
+        let key = |name: &str| Spanned::new(Span::new("dr.yaml", 1, 1), name.to_owned());
+        let entries = entries
+            .iter()
+            .map(|(name, value)| (key(name), value.clone()));
+        let node = node(Value::Map(entries.collect()));
+        let mut context = Context::without_references("/etc/dr");
+        let read = BackupOptions::from_node(&node, &mut context);
+        let problems = context.into_problems();
+        (read, problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn backups_are_as_they_are_unless_told_otherwise() {
+        assert_eq!(backup(&[]), (Some(BackupOptions::default()), Vec::new()));
+        let (read, problems) = backup(&[
+            ("source", text("remote")),
+            ("full_every", text("0s")),
+            ("force_version", node(Value::Bool(true))),
+        ]);
+        let expected = BackupOptions {
+            source: BackupSource::Remote,
+            full_every: Duration::ZERO,
+            force_version: true,
+        };
+        assert_eq!((read, problems), (Some(expected), Vec::new()));
+    }
+
+    #[rstest]
+    #[case("source", "agent", "`auto`, `local` or `remote`")]
+    #[case("full_every", "weekly", "duration")]
+    #[case("incremental", "on", "incremental")]
+    fn what_a_backup_cannot_be_is_refused(
+        #[case] name: &str,
+        #[case] value: &str,
+        #[case] expected: &str,
+    ) {
+        let (_, problems) = backup(&[(name, text(value))]);
+        assert!(problems[0].contains(expected), "{problems:?}");
     }
 
     /// Two regions, each as a data directory and a port.

@@ -54,6 +54,7 @@ fn point(label: &str, start: u64, stop: u64, timeline: u32) -> RecoveryPoint {
         stopped_at: Timestamp::UNIX_EPOCH,
         database_bytes: 5 << 20,
         stored_bytes: 1 << 20,
+        taken: Default::default(),
     }
 }
 

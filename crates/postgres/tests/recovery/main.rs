@@ -6,6 +6,8 @@ mod archive;
 mod backup;
 mod compact;
 mod fence;
+mod incremental;
+mod local;
 mod restore;
 mod server;
 mod ship;

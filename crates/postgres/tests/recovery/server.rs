@@ -13,6 +13,49 @@ use dr_model::{Lsn, SystemIdentifier};
 use dr_pgwire::{Config, Connection, TlsMode};
 use jiff::Timestamp;
 
+/// A version of PostgreSQL that is tested: the system's, or one that `scripts/packages test` brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    System,
+    Brought(u32),
+}
+
+impl Version {
+    /// Returns the version of a data directory; the system's of one that is still to be made.
+    pub(crate) fn of(data: &Path) -> Self {
+        let Ok(text) = fs::read_to_string(data.join("PG_VERSION")) else {
+            return Self::System;
+        };
+        let brought = Self::Brought(text.trim().parse().unwrap());
+        if brought.place().join("postgres").exists() {
+            brought
+        } else {
+            Self::System
+        }
+    }
+
+    /// Returns where its programs are; without them the tests of this version fail.
+    pub(crate) fn binaries(self) -> PathBuf {
+        let place = self.place();
+        assert!(
+            place.join("postgres").exists(),
+            "there is no server in {}: run scripts/packages test",
+            place.display()
+        );
+        place
+    }
+
+    fn place(self) -> PathBuf {
+        match self {
+            Self::System => std::env::var_os("DR_PG_BIN")
+                .or_else(|| std::env::var_os("DR_POSTGRES_BIN"))
+                .map_or_else(|| "/usr/lib/postgresql/15/bin".into(), PathBuf::from),
+            Self::Brought(major) => Path::new(env!("CARGO_TARGET_TMPDIR"))
+                .join(format!("../tools/postgresql-{major}/bin")),
+        }
+    }
+}
+
 /// The longest that a condition is waited for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -29,7 +72,12 @@ pub(crate) struct Server {
 impl Server {
     /// Makes a cluster in `directory` with segments of so many MiB.
     pub(crate) fn initialise(directory: &Path, segment_mebibytes: u32) {
-        let mut initdb = as_postgres("initdb");
+        Self::initialise_as(Version::System, directory, segment_mebibytes);
+    }
+
+    /// As [`initialise`](Self::initialise), of a version.
+    pub(crate) fn initialise_as(version: Version, directory: &Path, segment_mebibytes: u32) {
+        let mut initdb = as_postgres(&version.binaries(), "initdb");
         initdb.args([
             "--no-sync",
             "--auth=trust",
@@ -53,7 +101,7 @@ impl Server {
         fs::create_dir_all(&socket).unwrap();
         give_to_postgres(&socket);
         let log = fs::File::create(data.with_extension("log")).unwrap();
-        let mut postgres = as_postgres("postgres");
+        let mut postgres = as_postgres(&Version::of(data).binaries(), "postgres");
         postgres.arg("-D").arg(data).stdin(Stdio::null());
         let own = format!("unix_socket_directories={}", socket.display());
         let port = format!("port={PORT}");
@@ -212,15 +260,13 @@ pub(crate) fn run(command: &mut Command) {
 }
 
 /// Returns a program of PostgreSQL, to be run as the user that servers run as.
-pub(crate) fn as_postgres(program: &str) -> Command {
-    let directory = std::env::var_os("DR_PG_BIN");
-    let directory = directory.unwrap_or_else(|| "/usr/lib/postgresql/15/bin".into());
+pub(crate) fn as_postgres(binaries: &Path, program: &str) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "QUIT"]);
     if is_root() {
         command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
     }
-    command.arg(Path::new(&directory).join(program));
+    command.arg(binaries.join(program));
     command
         .current_dir("/")
         .env_clear()
@@ -231,7 +277,7 @@ pub(crate) fn as_postgres(program: &str) -> Command {
 
 /// Returns the command that stops the server of a data directory: `pg_ctl` refuses to be run as root.
 pub(crate) fn stop_command(data: &Path) -> Vec<String> {
-    let mut command = as_postgres("pg_ctl");
+    let mut command = as_postgres(&Version::of(data).binaries(), "pg_ctl");
     command.args(["stop", "--mode=fast", "--timeout=1", "--pgdata"]);
     command.arg(data);
     let words = std::iter::once(command.get_program()).chain(command.get_args());

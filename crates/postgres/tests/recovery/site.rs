@@ -17,13 +17,13 @@ use dr_local::{DirectoryStore, LocalHost, LocalSecrets};
 use dr_model::{Epoch, Lsn, RegionName, SystemClock, TimelineId};
 use dr_pgwire::TlsMode;
 use dr_postgres::{
-    InstanceOptions, Keys, Options, Parts, PostgresDriver, StandbyPolicy, StoreLoss,
+    BackupOptions, InstanceOptions, Keys, Options, Parts, PostgresDriver, StandbyPolicy, StoreLoss,
 };
 use dr_provider::driver::{Backup as _, RecoveryPoint};
 use dr_provider::{Host, ObjectStore};
 use jiff::Timestamp;
 
-use crate::server::{PATIENCE, PORT, Server, give_to_postgres, stop_command};
+use crate::server::{PATIENCE, PORT, Server, Version, give_to_postgres, stop_command};
 
 pub(crate) const EAST: &str = "us-east-1";
 pub(crate) const WEST: &str = "us-west-2";
@@ -48,6 +48,15 @@ pub(crate) struct Site {
 impl Site {
     /// Starts a primary with segments of so many MiB, a ledger, and epoch 1.
     pub(crate) async fn start(segment_mebibytes: u32) -> Self {
+        Self::start_as(Version::System, segment_mebibytes, &[]).await
+    }
+
+    /// As [`start`](Self::start), of a version and with further settings of the server.
+    pub(crate) async fn start_as(
+        version: Version,
+        segment_mebibytes: u32,
+        further: &[&str],
+    ) -> Self {
         // Short, because the path of a unix socket may not exceed 107 bytes.
         let directory = tempfile::Builder::new()
             .prefix("dr")
@@ -58,8 +67,10 @@ impl Site {
         fs::create_dir(&archive).unwrap();
         give_to_postgres(&archive);
         let data = directory.path().join("primary");
-        Server::initialise(&data, segment_mebibytes);
-        let primary = Server::start(&data, &settings(&archive)).await;
+        Server::initialise_as(version, &data, segment_mebibytes);
+        let further = further.iter().map(|setting| (*setting).to_owned());
+        let settings: Vec<String> = settings(&archive).into_iter().chain(further).collect();
+        let primary = Server::start(&data, &settings).await;
         primary
             .sql("create table ledger (id bigserial primary key, filler text)")
             .await;
@@ -108,11 +119,81 @@ impl Site {
     }
 
     pub(crate) fn register(&self) -> Register {
-        register(
-            [EAST, WEST]
-                .map(|name| (region(name), self.store(name)))
-                .into(),
+        register(self.stores())
+    }
+
+    fn stores(&self) -> BTreeMap<RegionName, Arc<dyn ObjectStore>> {
+        [EAST, WEST]
+            .map(|name| (region(name), self.store(name)))
+            .into()
+    }
+
+    /// Takes backups in another way from now on.
+    pub(crate) fn back_up_by(&mut self, backup: BackupOptions) {
+        self.back_up_of(&self.primary.data.clone(), backup);
+    }
+
+    /// As [`back_up_by`](Self::back_up_by), with another data directory in the configuration.
+    pub(crate) fn back_up_of(&mut self, data: &Path, backup: BackupOptions) {
+        self.driver = driver_that(self.directory.path(), self.stores(), data, backup);
+    }
+
+    /// Returns another driver for the same.
+    pub(crate) fn same_driver(&self, directory: &Path) -> PostgresDriver {
+        driver(directory, self.stores())
+    }
+
+    /// Returns a driver for a site that another process made.
+    pub(crate) fn driver_of(directory: &Path) -> PostgresDriver {
+        let store = |name: &str| -> Arc<dyn ObjectStore> {
+            Arc::new(DirectoryStore::open(directory.join(name)).unwrap())
+        };
+        driver(
+            directory,
+            [EAST, WEST].map(|name| (region(name), store(name))).into(),
         )
+    }
+
+    async fn reader_of(&self, label: &str) -> dr_repository::BackupReader {
+        let cluster = self.primary.system_identifier().await;
+        let repository =
+            dr_repository::Repository::new(self.store(EAST), format!("postgres/{cluster}"));
+        repository
+            .unwrap()
+            .open(&label.parse().unwrap())
+            .await
+            .unwrap()
+    }
+
+    /// Returns what the driver wrote of a backup.
+    pub(crate) async fn source_of(&self, label: &str) -> serde_json::Value {
+        self.reader_of(label).await.header().source.clone()
+    }
+
+    /// Tells which of `paths` a backup holds.
+    pub(crate) async fn holds(&self, label: &str, paths: &[&str]) -> Vec<bool> {
+        let reader = self.reader_of(label).await;
+        let mut held = Vec::new();
+        for path in paths {
+            held.push(reader.file(path).await.unwrap().is_some());
+        }
+        held
+    }
+
+    /// Backs up while nothing is committed.
+    pub(crate) async fn back_up_quietly(&self) -> RecoveryPoint {
+        let east = region(EAST);
+        let push = async {
+            loop {
+                self.primary.sql("select pg_switch_wal()").await;
+                self.push(EAST).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::select! {
+            report = self.driver.take(&east) => report.unwrap().recovery_point,
+            () = push => unreachable!(),
+        }
     }
 
     pub(crate) fn store(&self, name: &str) -> Arc<dyn ObjectStore> {
@@ -316,11 +397,37 @@ pub(crate) fn driver_with(
     stores: BTreeMap<RegionName, Arc<dyn ObjectStore>>,
     on_store_loss: StoreLoss,
 ) -> PostgresDriver {
-    let instance = |name: &str| InstanceOptions {
+    let data = directory.join("primary");
+    make_driver(
+        directory,
+        stores,
+        &data,
+        BackupOptions::default(),
+        on_store_loss,
+    )
+}
+
+fn driver_that(
+    directory: &Path,
+    stores: BTreeMap<RegionName, Arc<dyn ObjectStore>>,
+    data: &Path,
+    backup: BackupOptions,
+) -> PostgresDriver {
+    make_driver(directory, stores, data, backup, StoreLoss::Block)
+}
+
+fn make_driver(
+    directory: &Path,
+    stores: BTreeMap<RegionName, Arc<dyn ObjectStore>>,
+    data: &Path,
+    backup: BackupOptions,
+    on_store_loss: StoreLoss,
+) -> PostgresDriver {
+    let instance = |name: &str, data: PathBuf| InstanceOptions {
         host: "local".to_owned(),
         address: directory.join(name).with_extension("socket").into(),
         port: PORT,
-        data_directory: directory.join(name),
+        data_directory: data,
         standby: StandbyPolicy::None,
         settings: BTreeMap::new(),
         start: None,
@@ -338,9 +445,13 @@ pub(crate) fn driver_with(
             tls: TlsMode::Disable,
             heartbeat: Duration::from_secs(1),
             slot_unlimited: false,
+            backup,
             instances: BTreeMap::from([
-                (region(EAST), instance("primary")),
-                (region(WEST), instance("recovered")),
+                (region(EAST), instance("primary", data.to_owned())),
+                (
+                    region(WEST),
+                    instance("recovered", directory.join("recovered")),
+                ),
             ]),
         },
         register: register(stores.clone()),
@@ -354,7 +465,7 @@ pub(crate) fn driver_with(
             "/bin/sh".to_owned(),
             directory.join(SCRIPT).display().to_string(),
         ],
-        binaries: "/usr/lib/postgresql/15/bin".into(),
+        binaries: Version::of(&directory.join("primary")).binaries(),
     })
 }
 

@@ -34,6 +34,34 @@ pub struct RecoveryPoint {
     pub database_bytes: u64,
     /// Bytes in the store.
     pub stored_bytes: u64,
+    /// How it was taken.
+    #[serde(default)]
+    pub taken: Taken,
+}
+
+/// How a recovery point was taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Taken {
+    /// The older one that it shares its unchanged content with; `None` if everything was read. Either way it holds all,
+    /// and is restored by itself.
+    pub parent: Option<String>,
+    /// The newest of its ancestors for which everything was read; `None` if that is this one.
+    pub full: Option<String>,
+    /// Who read the files, one word: `server` or `agent`.
+    pub read_by: String,
+    /// How it was known what had changed since the parent, one word: `pages` or `summaries`.
+    pub found_by: Option<String>,
+    /// Bytes of the database that were read; zero where this is not known.
+    pub read_bytes: u64,
+    /// Bytes that the parent does not have; zero where this is not known.
+    pub changed_bytes: u64,
+    /// Damaged pages of the database, each with its place; not more than fit a manifest.
+    pub damaged: Vec<String>,
+    /// The number of damaged pages. What is in them is as damaged in the recovery point.
+    pub damaged_pages: u64,
+    /// What an operator should know.
+    pub remarks: Vec<String>,
 }
 
 /// The recovery points that a store holds.
@@ -71,7 +99,8 @@ pub struct CopyReport {
 /// Takes backups and copies them.
 #[async_trait]
 pub trait Backup: Send + Sync {
-    /// Takes a full backup of the primary in `region` into that region's store.
+    /// Takes a backup of the primary in `region` into that region's store. It may refer to what older ones hold there; it
+    /// is restored by itself all the same.
     async fn take(&self, region: &RegionName) -> Result<BackupReport>;
 
     /// Lists the recovery points in a store. Partial ones are invisible (principle 1); a damaged one is named beside the

@@ -339,6 +339,7 @@ impl Seen {
             stopped_at: before_noon(35_990_000),
             database_bytes: 1,
             stored_bytes: 1,
+            taken: Default::default(),
         };
         LogFacts {
             epoch: Epoch(1),

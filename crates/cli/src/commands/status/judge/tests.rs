@@ -56,6 +56,7 @@ fn log() -> LogFacts {
             stopped_at: at(510),
             database_bytes: 0,
             stored_bytes: 0,
+            taken: Default::default(),
         }],
     }
 }

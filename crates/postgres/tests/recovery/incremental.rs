@@ -1,0 +1,260 @@
+//! Chains of incremental backups of every version, judged by a ledger, by balances, and by the bytes of full backups.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use dr_postgres::BackupOptions;
+use dr_provider::driver::{RecoveryPoint, Restore as _, RestoreRequest, RestoreTarget};
+use rstest::rstest;
+
+use crate::server::{Server, Version};
+use crate::site::{EAST, Site, WEST, region};
+
+/// Moves money between accounts, and makes, cuts off, and drops tables, until told to stop. What is in all accounts
+/// together never changes.
+async fn disturb(server: &Server, stop: &AtomicBool) {
+    let mut connection = server.connect().await;
+    let mut round = 0;
+    while !stop.load(Ordering::Relaxed) {
+        round += 1;
+        let (from, to) = (round * 7919 % 20_000, round * 104_729 % 20_000);
+        let sql = format!(
+            "begin; update accounts set balance = balance - 5 where id = {from}; \
+             update accounts set balance = balance + 5 where id = {to}; commit"
+        );
+        connection.query(&sql).await.unwrap();
+        if round % 10 == 0 {
+            let table = format!("passing_{}", round % 30);
+            let sql = format!(
+                "drop table if exists {table}; create table {table} as select n, repeat('x', 500) from \
+                 generate_series(1, 2000) n"
+            );
+            connection.query(&sql).await.unwrap();
+            connection
+                .query("delete from growing where n > 3000")
+                .await
+                .unwrap();
+            connection.query("vacuum (truncate) growing").await.unwrap();
+            let grow =
+                "insert into growing select n, repeat('y', 300) from generate_series(1, 5000) n";
+            connection.query(grow).await.unwrap();
+        }
+    }
+}
+
+/// Backs up while tables change.
+async fn back_up_under_load(site: &Site) -> RecoveryPoint {
+    let stop = AtomicBool::new(false);
+    let (point, ()) = tokio::join!(
+        async {
+            let point = site.back_up().await;
+            stop.store(true, Ordering::Relaxed);
+            point
+        },
+        disturb(&site.primary, &stop)
+    );
+    point
+}
+
+async fn prepare(version: Version, further: &[&str]) -> Site {
+    let site = Site::start_as(version, 1, further).await;
+    let tables = [
+        "create table accounts (id int primary key, balance int not null)",
+        "insert into accounts select n, 100 from generate_series(0, 19999) n",
+        "create table growing (n int, filler text)",
+        "create unlogged table forgotten as select n from generate_series(1, 5000) n",
+    ];
+    for sql in tables {
+        site.primary.sql(sql).await;
+    }
+    site
+}
+
+async fn restore(site: &Site, into: &Path) {
+    let request = RestoreRequest::new(region(EAST), RestoreTarget::Latest, into.to_owned());
+    site.driver.restore(&request).await.unwrap();
+}
+
+/// Restores and starts, and looks at everything that must hold.
+async fn judge(site: &Site, name: &str) {
+    let expected = Site::ledger(&site.primary).await;
+    site.switch().await;
+    site.push(EAST).await;
+    restore(site, &site.place(name)).await;
+    let server = Server::start(&site.place(name), &["track_commit_timestamp=on"]).await;
+    server.wait_until_promoted().await;
+    assert_eq!(Site::ledger(&server).await, expected);
+    assert_eq!(
+        server.sql("select sum(balance) from accounts").await,
+        "2000000"
+    );
+    assert_eq!(server.sql("select count(*) from forgotten").await, "0");
+    for table in ["accounts", "growing", "ledger"] {
+        let sql = format!(
+            "select count(*), md5(string_agg(t::text, '' order by t::text)) from {table} t"
+        );
+        assert_eq!(
+            server.sql(&sql).await,
+            site.primary.sql(&sql).await,
+            "{table}"
+        );
+    }
+}
+
+/// Returns the content of the relations in a directory that was restored and not started.
+fn relations(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut pending = vec![directory.join("base"), directory.join("global")];
+    while let Some(place) = pending.pop() {
+        for entry in fs::read_dir(place).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                pending.push(path);
+            } else if !path.ends_with("pg_control") {
+                let name = path.strip_prefix(directory).unwrap().display().to_string();
+                found.insert(name, fs::read(path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+#[rstest]
+#[case::system(Version::System, &[], "pages")]
+#[case::postgresql_16(Version::Brought(16), &[], "pages")]
+#[case::postgresql_18_by_pages(Version::Brought(18), &[], "pages")]
+#[case::postgresql_18_by_summaries(Version::Brought(18), &["summarize_wal=on"], "summaries")]
+#[tokio::test]
+async fn every_link_of_a_chain_restores_to_what_was_committed(
+    #[case] version: Version,
+    #[case] further: &[&str],
+    #[case] found_by: &str,
+) {
+    let mut site = prepare(version, further).await;
+    let full = back_up_under_load(&site).await;
+    assert_eq!(
+        (full.taken.parent.as_deref(), full.taken.read_by.as_str()),
+        (None, "agent")
+    );
+    let mut parent = full.clone();
+    for name in ["first", "second"] {
+        let point = back_up_under_load(&site).await;
+        let taken = &point.taken;
+        assert_eq!(taken.remarks, Vec::<String>::new());
+        assert_eq!(taken.parent.as_deref(), Some(parent.label.as_str()));
+        assert_eq!(taken.full.as_deref(), Some(full.label.as_str()));
+        assert_eq!(taken.found_by.as_deref(), Some(found_by));
+        assert!(
+            taken.changed_bytes < point.database_bytes * 3 / 4,
+            "{taken:?}"
+        );
+        if found_by == "summaries" {
+            assert!(taken.read_bytes < point.database_bytes * 3 / 4, "{taken:?}");
+        }
+        judge(&site, name).await;
+        parent = point;
+    }
+
+    // With nothing changing, an incremental backup holds what a full one does, to the byte.
+    site.primary.sql("checkpoint").await;
+    let incremental = site.back_up_quietly().await;
+    assert!(incremental.taken.parent.is_some());
+    restore(&site, &site.place("incremental")).await;
+    site.back_up_by(BackupOptions {
+        full_every: Duration::ZERO,
+        ..BackupOptions::default()
+    });
+    let full = site.back_up_quietly().await;
+    assert_eq!(full.taken.parent, None);
+    restore(&site, &site.place("full")).await;
+    let (one, other) = (
+        relations(&site.place("incremental")),
+        relations(&site.place("full")),
+    );
+    let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&one), names(&other));
+    for (name, content) in one {
+        assert!(content == other[&name], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_forbids_an_incremental_backup_makes_it_a_full_one_and_is_said() {
+    let mut site = prepare(Version::System, &[]).await;
+    let full = site.back_up().await;
+    assert_eq!(full.taken.parent, None);
+    site.restart_promoted().await;
+    site.primary.sql("checkpoint").await;
+    site.open_epoch(2, 2).await;
+    for name in [EAST, WEST] {
+        site.push_history(name, 2).await;
+    }
+    let point = site.back_up().await;
+    assert_eq!(point.taken.parent, None);
+    let [remark] = point.taken.remarks.as_slice() else {
+        panic!("{:?}", point.taken)
+    };
+    assert!(
+        remark.contains("it is of timeline 1, the server on timeline 2"),
+        "{remark}"
+    );
+}
+
+#[tokio::test]
+async fn summaries_that_do_not_reach_are_said_and_every_page_is_read() {
+    let site = prepare(Version::Brought(18), &[]).await;
+    let full = site.back_up().await;
+    assert_eq!(full.taken.parent, None);
+    site.commit(10).await;
+    site.primary.sql("checkpoint").await;
+    for sql in [
+        "alter system set summarize_wal = on",
+        "select pg_reload_conf()",
+        "checkpoint",
+    ] {
+        site.primary.sql(sql).await;
+    }
+    // A server that begins to write summaries may begin before the parent, so that what it wrote is taken away.
+    let summaries = site.primary.data.join("pg_wal/summaries");
+    let begun = async {
+        while fs::read_dir(&summaries).unwrap().next().is_none() {
+            site.commit(1).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(crate::server::PATIENCE, begun)
+        .await
+        .unwrap();
+    for entry in fs::read_dir(&summaries).unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    site.commit(5).await;
+    let later = async {
+        while fs::read_dir(&summaries).unwrap().next().is_none() {
+            site.primary.sql("checkpoint").await;
+            site.commit(1).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(crate::server::PATIENCE, later)
+        .await
+        .unwrap();
+    let point = site.back_up().await;
+    assert_eq!(
+        point.taken.found_by.as_deref(),
+        Some("pages"),
+        "{:?}",
+        point.taken
+    );
+    assert!(
+        point
+            .taken
+            .remarks
+            .iter()
+            .any(|remark| remark.contains("summaries cannot be used"))
+    );
+    judge(&site, "judged").await;
+}
