@@ -170,7 +170,7 @@ async fn write_format_2() {
                 let first = repository.open(&label(1)).await.unwrap();
                 let parent = first.file(path).await.unwrap().unwrap();
                 let changed = match path {
-                    "base/1/text" => vec![98_304..106_496],
+                    "base/1/text" => vec![98_304..102_400, 102_400..106_496],
                     "base/1/noise" => vec![0..1000, 1000..3000],
                     _ => Vec::new(),
                 };
