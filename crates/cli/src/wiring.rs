@@ -10,6 +10,8 @@ mod binaries;
 mod checks;
 mod keys;
 mod kinds;
+#[cfg(feature = "s3")]
+mod s3;
 mod setup;
 mod site;
 mod stores;

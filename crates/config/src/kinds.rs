@@ -23,8 +23,9 @@ pub struct StepKind {
 /// Everything that a configuration may name.
 #[derive(Clone, Debug, Default)]
 pub struct Kinds {
-    /// Schemes of store locations, such as `s3`; directories are always known.
-    pub stores: BTreeSet<&'static str>,
+    /// Schemes of store locations, such as `s3`; directories are always known. The check reads the whole entry, which is a
+    /// location or a map with one as `url`.
+    pub stores: BTreeMap<&'static str, Check>,
     /// Kinds of resource; the check reads the whole resource, `kind` included.
     pub resources: BTreeMap<&'static str, Check>,
     /// Kinds of traffic; the check reads the whole record, `kind` included.

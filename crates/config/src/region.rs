@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use dr_model::document::{Context, FromNode, Node, Problem, Reader, one_of, socket_address};
+use dr_model::document::{Context, FromNode, Node, Problem, Reader, Value, one_of, socket_address};
 
 use crate::scope::Scope;
 
 /// A place that can be lost.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Region {
     /// Where everything that `dr` keeps in this region is kept.
     pub store: StoreLocation,
@@ -17,16 +17,16 @@ pub struct Region {
 }
 
 /// Where a store is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum StoreLocation {
     /// A directory, absolute.
     Directory(PathBuf),
     /// A location with one of the schemes that the binary knows.
-    Url {
+    Other {
         /// The scheme, such as `s3`.
         scheme: String,
-        /// The whole location.
-        url: String,
+        /// The location, or a map with it as `url` and how it is spoken to: its owner reads it.
+        node: Node,
     },
 }
 
@@ -65,9 +65,40 @@ impl Region {
     }
 }
 
+/// Reads a path, a location, or a map whose `url` is a location.
 fn store(node: &Node, context: &mut Context, scope: &Scope<'_>) -> Option<StoreLocation> {
-    let text = String::from_node(node, context)?;
-    let Some((scheme, rest)) = text.split_once("://") else {
+    let location = match &node.value {
+        Value::Map(_) => match node.get("url") {
+            Some(url) => url,
+            None => {
+                let problem = Problem::error(&node.span, "`url` is missing")
+                    .expected("where the store is, such as `s3://acme-dr-use1`");
+                context.report(problem);
+                return None;
+            }
+        },
+        _ => node,
+    };
+    let text = String::from_node(location, context)?;
+    let with_scheme = text.split_once("://");
+    if let Some((scheme, _)) = with_scheme
+        && let Some(check) = scope.kinds.stores.get(scheme)
+    {
+        let before = context.errors();
+        check(node, context);
+        let scheme = scheme.to_owned();
+        let node = node.clone();
+        return (context.errors() == before).then_some(StoreLocation::Other { scheme, node });
+    }
+    if let Value::Map(_) = node.value
+        && with_scheme.is_none_or(|(scheme, _)| scheme == "file")
+    {
+        let problem = Problem::error(&location.span, "a directory takes no settings")
+            .hint("write the path as `store` itself");
+        context.report(problem);
+        return None;
+    }
+    let Some((scheme, rest)) = with_scheme else {
         return PathBuf::from_node(node, context).map(StoreLocation::Directory);
     };
     if scheme == "file" {
@@ -79,17 +110,11 @@ fn store(node: &Node, context: &mut Context, scope: &Scope<'_>) -> Option<StoreL
         context.report(problem);
         return None;
     }
-    if scope.kinds.stores.contains(scheme) {
-        return Some(StoreLocation::Url {
-            scheme: scheme.to_owned(),
-            url: text,
-        });
-    }
     let mut known = vec!["file"];
-    known.extend(&scope.kinds.stores);
-    let written = node.as_text().unwrap_or_default();
+    known.extend(scope.kinds.stores.keys());
+    let written = location.as_text().unwrap_or_default();
     let what = format!("`{written}` is no store that can be used");
-    let problem = Problem::error(&node.span, what).expected(format!(
+    let problem = Problem::error(&location.span, what).expected(format!(
         "a path, or a location with the scheme {}",
         one_of(&known)
     ));

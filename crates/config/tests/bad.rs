@@ -272,6 +272,24 @@ fn not_a_configuration() {
 }
 
 #[test]
+fn stores() {
+    insta::assert_snapshot!(problems("bad/stores"), @r###"
+    dr.yaml:3:35: error: regions.a.store: unknown key `regin`
+      expected: `region`, `secret` or `url`
+      hint: did you mean `region`?
+    dr.yaml:4:15: error: regions.b.store: `url` is missing
+      expected: where the store is, such as `s3://acme-dr-use1`
+    dr.yaml:5:22: error: regions.c.store: a directory takes no settings
+      hint: write the path as `store` itself
+    dr.yaml:6:22: error: regions.d.store: `gs://acme` is no store that can be used
+      expected: a path, or a location with the scheme `file` or `s3`
+    dr.yaml:7:22: error: regions.e.store: found the number `5`
+      expected: text
+    5 errors in the configuration
+    "###);
+}
+
+#[test]
 fn files_that_cannot_be_read() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(directory.path().join("schedules/folder.yaml")).unwrap();

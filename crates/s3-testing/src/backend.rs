@@ -43,8 +43,7 @@ impl Backend {
         let mut state = self.lock();
         let bucket = state.bucket(bucket)?;
         bucket.check(key, only_new && conditions == Conditions::Atomic)?;
-        bucket.put(key, Some(object));
-        Ok(())
+        bucket.put(key, Some(object))
     }
 }
 
@@ -66,7 +65,7 @@ impl State {
     }
 }
 
-fn now() -> SystemTime {
+pub(crate) fn now() -> SystemTime {
     SystemTime::from(SystemClock::new().now())
 }
 
@@ -202,7 +201,7 @@ impl S3 for Backend {
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
         let input = request.input;
         let mut state = self.lock();
-        state.bucket(&input.bucket)?.put(&input.key, None);
+        state.bucket(&input.bucket)?.put(&input.key, None)?;
         Ok(S3Response::new(DeleteObjectOutput::default()))
     }
 

@@ -1,14 +1,18 @@
 //! The objects of a bucket, in memory, with their versions.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use s3s::{S3Result, s3_error};
+use s3s::{S3Error, S3Result, s3_error};
 
-use crate::multipart::Upload;
+use crate::backend::now;
+use crate::disk::Disk;
+use crate::multipart::{Upload, etag};
 
 /// What a server makes of `If-None-Match: *`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,10 +58,32 @@ pub(crate) struct Bucket {
     pub(crate) uploads: BTreeMap<String, Upload>,
     /// Listings show nothing that is newer than this.
     pub(crate) listed_until: Option<u64>,
+    /// Where the objects are files as well.
+    pub(crate) disk: Option<Disk>,
     sequence: u64,
 }
 
 impl Bucket {
+    /// Takes up the objects that are files in a directory.
+    pub(crate) fn on_disk(directory: PathBuf) -> io::Result<Self> {
+        let (disk, found) = Disk::open(directory)?;
+        let mut bucket = Self::default();
+        for (key, body) in found {
+            let object = Stored {
+                etag: etag(&body),
+                crc32c: Some(crc32c(&body)),
+                body,
+                storage_class: None,
+                encryption: None,
+                encryption_key: None,
+                modified: now(),
+            };
+            bucket.put(&key, Some(object)).map_err(io::Error::other)?;
+        }
+        bucket.disk = Some(disk);
+        Ok(bucket)
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
         self.sequence += 1;
         self.sequence
@@ -82,7 +108,14 @@ impl Bucket {
         Ok(())
     }
 
-    pub(crate) fn put(&mut self, key: &str, object: Option<Stored>) {
+    pub(crate) fn put(&mut self, key: &str, object: Option<Stored>) -> S3Result<()> {
+        if let Some(disk) = &self.disk {
+            let written = match &object {
+                Some(object) => disk.write(key, &object.body),
+                None => disk.remove(key),
+            };
+            written.map_err(S3Error::internal_error)?;
+        }
         let sequence = self.next();
         let version = Version { sequence, object };
         let versions = self.keys.entry(key.to_owned()).or_default();
@@ -93,6 +126,7 @@ impl Bucket {
         } else {
             self.keys.remove(key);
         }
+        Ok(())
     }
 
     /// Returns the keys and objects that a listing shows, in byte order.

@@ -12,6 +12,7 @@
 mod access;
 mod backend;
 mod bucket;
+mod disk;
 mod fault;
 mod faulty;
 mod multipart;

@@ -1,13 +1,14 @@
 //! `dr-s3-server`: the server as a process of its own, for benchmarks and the demo.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 use dr_s3_testing::{Account, Options, Server};
 
-/// An S3 server in memory, with a latency of its own. Everything in it is gone when it ends.
+/// An S3 server in memory, with a latency of its own. Without `--directory` everything in it is gone when it ends.
 #[derive(Debug, Parser)]
 #[command(name = "dr-s3-server")]
 struct Args {
@@ -17,6 +18,9 @@ struct Args {
     /// A bucket that is there at once; may be repeated.
     #[arg(long = "bucket", required = true)]
     buckets: Vec<String>,
+    /// Keeps objects as files in this directory too, and takes up those that are there.
+    #[arg(long)]
+    directory: Option<PathBuf>,
     /// The id of the one pair of keys.
     #[arg(long, env = "DR_S3_SERVER_KEY_ID", default_value = "test")]
     access_key_id: String,
@@ -43,6 +47,7 @@ async fn main() -> ExitCode {
         listen: args.listen,
         accounts: vec![Account::new(args.access_key_id, args.secret_access_key)],
         buckets: args.buckets,
+        directory: args.directory,
         latency: args.latency,
         jitter: args.jitter,
     };

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::access::Accounts;
 use crate::backend::Backend;
+use crate::bucket::Bucket;
 use crate::fault::Faults;
 use crate::faulty::{self, Latency};
 use crate::{Account, Conditions, Rule, Stored};
@@ -27,6 +29,9 @@ pub struct Options {
     pub accounts: Vec<Account>,
     /// The buckets that are there at once.
     pub buckets: Vec<String>,
+    /// Where objects are kept as files too, in a directory for each bucket; in memory alone unless
+    /// it is set.
+    pub directory: Option<PathBuf>,
     /// How long each request is under way on average.
     pub latency: Duration,
     /// By how much that differs at most, up or down, evenly.
@@ -40,6 +45,7 @@ impl Default for Options {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             accounts: vec![Account::new("test", "secret")],
             buckets: vec!["store".to_owned()],
+            directory: None,
             latency: Duration::ZERO,
             jitter: Duration::ZERO,
         }
@@ -64,7 +70,11 @@ impl Server {
     pub async fn start(options: Options) -> io::Result<Self> {
         let backend = Backend::default();
         for bucket in options.buckets {
-            backend.lock().buckets.entry(bucket).or_default();
+            let made = match &options.directory {
+                None => Bucket::default(),
+                Some(directory) => Bucket::on_disk(directory.join(&bucket))?,
+            };
+            backend.lock().buckets.insert(bucket, made);
         }
         let listener = TcpListener::bind(options.listen).await?;
         let address = listener.local_addr()?;

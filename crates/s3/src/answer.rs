@@ -69,6 +69,9 @@ impl Answer {
         let text = match (error.code(), error.message()) {
             (Some(code), Some(message)) => format!("{code}: {message}"),
             (Some(code), None) => code.to_owned(),
+            _ if let Some(response) = error.raw_response() => {
+                format!("the server answered {}", response.status().as_u16())
+            }
             _ => DisplayErrorContext(error).to_string(),
         };
         // The SDK ends its chain with a dump of the whole value.
@@ -84,6 +87,12 @@ impl Answer {
     pub(crate) fn is_missing(&self) -> bool {
         matches!(&self.what, What::Refused(refused)
             if refused.status == 404 && matches!(refused.code.as_str(), "NoSuchKey" | "NotFound" | ""))
+    }
+
+    /// Tells whether it was refused for a reason that has not come along: answers to HEAD have no body.
+    pub(crate) fn is_unexplained(&self) -> bool {
+        matches!(&self.what, What::Refused(refused)
+            if matches!(refused.status, 400 | 401 | 403) && refused.code.is_empty())
     }
 
     /// Tells whether another write was in the way, so that this one has to be repeated.

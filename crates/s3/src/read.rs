@@ -100,7 +100,8 @@ impl S3Store {
 
     /// Judges an answer to a read: missing only while the store is proven to be there.
     async fn absent(&self, call: &Call<'_>, answer: Answer, action: Action) -> Error {
-        if answer.is_missing()
+        // Reading the identity also brings the reason that an answer to HEAD cannot hold.
+        if (answer.is_missing() || answer.is_unexplained())
             && let Err(error) = self.prove(call).await
         {
             return error;

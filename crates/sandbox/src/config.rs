@@ -8,8 +8,8 @@ use rand::distr::Alphanumeric;
 
 use crate::Result;
 use crate::layout::{
-    APP_ROLE, DR_ROLE, KEY_NAME, Layout, NAME, Place, STANDBY_ROLE, SUPERUSER, TTL_SECONDS,
-    WORKLOAD,
+    APP_ROLE, DR_ROLE, KEY_NAME, Layout, NAME, Place, STANDBY_ROLE, STORE_BUCKET, STORE_KEY,
+    SUPERUSER, TTL_SECONDS, WORKLOAD,
 };
 use crate::process::Launcher;
 
@@ -35,11 +35,14 @@ pub struct Options {
 /// Makes passwords and the key of DNS updates, anew for every sandbox.
 pub fn write_secrets(layout: &Layout, launcher: &Launcher) -> Result<()> {
     launcher.make_directory(&layout.secrets())?;
-    for role in [SUPERUSER, DR_ROLE, APP_ROLE, STANDBY_ROLE] {
+    let password = || -> String {
         let letters = rand::rng().sample_iter(Alphanumeric).take(24);
-        let password: String = letters.map(char::from).collect();
-        launcher.write_file(&layout.password_file(role), &password)?;
+        letters.map(char::from).collect()
+    };
+    for role in [SUPERUSER, DR_ROLE, APP_ROLE, STANDBY_ROLE] {
+        launcher.write_file(&layout.password_file(role), &password())?;
     }
+    launcher.write_file(&layout.store_secret_file(), &password())?;
     let key: [u8; 32] = rand::rng().random();
     launcher.write_file(&layout.key_file(), &STANDARD.encode(key))
 }
@@ -86,7 +89,7 @@ fn main_file(layout: &Layout, options: &Options) -> String {
         } else {
             "none"
         };
-        stores.push_str(&format!("  {region}:\n{}\n", store(place)));
+        stores.push_str(&format!("  {region}:\n{}\n", store(layout, place)));
         instances.push_str(&format!(
             "          {region}:\n{}\n",
             instance(layout, place, kept)
@@ -143,10 +146,22 @@ regions:
     )
 }
 
-fn store(place: &Place) -> String {
+fn store(layout: &Layout, place: &Place) -> String {
+    let store = match place.store_listen() {
+        None => quoted(place.store().display()),
+        Some(listen) => {
+            let secret = format!("${{file:{}}}", layout.store_secret_file().display());
+            let keys = format!(
+                "{{ access_key_id: {STORE_KEY}, secret_access_key: {} }}",
+                quoted(secret)
+            );
+            format!(
+                "{{ url: \"s3://{STORE_BUCKET}\", endpoint: \"http://{listen}\", credentials: {keys} }}"
+            )
+        }
+    };
     format!(
         "    store: {store}\n    daemon: {{ listen: \"{listen}\", state_directory: {state} }}",
-        store = quoted(place.store().display()),
         listen = place.daemon_listen(),
         state = quoted(place.daemon().display()),
     )
@@ -248,7 +263,7 @@ mod tests {
             rest.split([',', ' ', '}']).next()
         });
         Kinds {
-            stores: BTreeSet::new(),
+            stores: BTreeMap::from([("s3", any)]),
             resources: BTreeMap::from([("postgres", any)]),
             traffic: BTreeMap::from([("rfc2136", any)]),
             jobs: BTreeSet::from([
@@ -272,6 +287,7 @@ mod tests {
                 postgres_port: 6001,
                 app_port: 6002,
                 daemon_port: 6003,
+                store_port: (last == 2).then_some(6005),
             };
             (name.parse::<RegionName>().unwrap(), place)
         });
@@ -281,6 +297,7 @@ mod tests {
             postgres_programs: "/usr/lib/postgresql/15/bin".into(),
             dr: "/usr/bin/dr".into(),
             demo: "/usr/bin/dr-demo".into(),
+            s3_server: None,
             regions: BTreeMap::from(regions.clone()),
         };
         let launcher = Launcher::new(root.path(), None);

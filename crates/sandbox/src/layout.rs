@@ -25,6 +25,10 @@ pub const DR_ROLE: &str = "dr";
 pub const APP_ROLE: &str = "ledger";
 /// The role that the standby replicates as.
 pub const STANDBY_ROLE: &str = "standby";
+/// The bucket of each region's S3 server.
+pub const STORE_BUCKET: &str = "store";
+/// The id of the keys for it.
+pub const STORE_KEY: &str = "dr";
 /// The role that owns the clusters.
 pub const SUPERUSER: &str = "postgres";
 
@@ -43,6 +47,8 @@ pub struct Layout {
     pub dr: PathBuf,
     /// The program `dr-demo`.
     pub demo: PathBuf,
+    /// The program `dr-s3-server`, where stores are on S3.
+    pub s3_server: Option<PathBuf>,
     /// The regions.
     pub regions: BTreeMap<RegionName, Place>,
 }
@@ -60,6 +66,18 @@ pub struct Place {
     pub app_port: u16,
     /// The port of the daemon.
     pub daemon_port: u16,
+    /// The port of the store's S3 server; the store is a directory without one.
+    pub store_port: Option<u16>,
+}
+
+/// What the regions' stores are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum StoreKind {
+    /// Directories.
+    #[default]
+    Directory,
+    /// Buckets of an S3 server in each region.
+    S3,
 }
 
 impl Layout {
@@ -80,6 +98,18 @@ impl Layout {
     #[must_use]
     pub fn password_file(&self, role: &str) -> PathBuf {
         self.secrets().join(format!("{role}.password"))
+    }
+
+    /// Returns the file that holds the secret of the keys for the stores' S3 servers.
+    #[must_use]
+    pub fn store_secret_file(&self) -> PathBuf {
+        self.secrets().join("store.secret")
+    }
+
+    /// Reads the secret of the keys for the stores' S3 servers.
+    pub fn store_secret(&self) -> Result<String> {
+        let path = self.store_secret_file();
+        std::fs::read_to_string(&path).map_err(Error::file("read", path))
     }
 
     /// Reads a role's password.
@@ -113,10 +143,17 @@ impl Layout {
 }
 
 impl Place {
-    /// Returns the region's store.
+    /// Returns the files of the region's store: that is the store, or what its S3 server keeps.
     #[must_use]
     pub fn store(&self) -> PathBuf {
         self.directory.join("store")
+    }
+
+    /// Returns where the store's S3 server listens, if it has one.
+    #[must_use]
+    pub fn store_listen(&self) -> Option<SocketAddr> {
+        let port = self.store_port?;
+        Some(SocketAddr::new(self.address, port))
     }
 
     /// Returns where the store is moved to when the region is lost.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dr_model::{Clock, RegionName};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::layout::{DR_ROLE, Place};
+use crate::layout::{DR_ROLE, Place, STORE_BUCKET, STORE_KEY};
 use crate::postgres::Cluster;
 use crate::process::{Process, Table, end, is_alive, members};
 use crate::sandbox::Sandbox;
@@ -91,6 +91,31 @@ impl<'a> Region<'a> {
             });
         }
         Ok(u64::try_from(at.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// Starts the S3 server of the region's store, if it has one, and waits until it listens. What was in it is there
+    /// again.
+    pub async fn start_store(&self) -> Result<()> {
+        let layout = self.sandbox.layout();
+        let (Some(listen), Some(program)) = (self.place.store_listen(), &layout.s3_server) else {
+            return Ok(());
+        };
+        let launcher = self.sandbox.launcher();
+        let mut command = launcher.command(program, &self.place.directory);
+        command
+            .args(["--bucket", STORE_BUCKET, "--access-key-id", STORE_KEY])
+            .arg("--listen")
+            .arg(listen.to_string())
+            .arg("--directory")
+            .arg(&self.place.directory)
+            .env("DR_S3_SERVER_SECRET", layout.store_secret()?);
+        launcher.start(command, &self.place.log("store"))?;
+        let what = format!("the S3 server of `{}` on {listen}", self.name);
+        wait::until(&what, START_LIMIT, async || {
+            let connected = tokio::net::TcpStream::connect(listen).await;
+            connected.map(drop).map_err(|error| error.to_string())
+        })
+        .await
     }
 
     /// Starts the daemon, which must not run already, and waits until it answers.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dr_model::{RegionName, SystemClock};
 
-use crate::layout::{Layout, NAME, Place};
+use crate::layout::{Layout, NAME, Place, StoreKind};
 use crate::ledger::{Load, Options as LoadOptions};
 use crate::place::{claim, default_directory, program, reachable};
 use crate::postgres::find_programs;
@@ -27,6 +27,7 @@ pub struct Builder {
     standby: bool,
     sync: bool,
     daemons: bool,
+    store: StoreKind,
 }
 
 /// A running sandbox. Dropping it ends every process of it.
@@ -60,6 +61,13 @@ impl Builder {
         self
     }
 
+    /// Chooses what the stores are; directories unless told otherwise.
+    #[must_use]
+    pub fn store(mut self, store: StoreKind) -> Self {
+        self.store = store;
+        self
+    }
+
     /// Chooses whether the daemons run; they do unless told otherwise.
     #[must_use]
     pub fn daemons(mut self, daemons: bool) -> Self {
@@ -75,6 +83,7 @@ impl Builder {
         let sandbox = self.prepare()?;
         let (home, recovery) = (sandbox.region(HOME)?, sandbox.region(RECOVERY)?);
         sandbox.start_dns().await?;
+        tokio::try_join!(home.start_store(), recovery.start_store())?;
         let primary = home.postgres()?;
         let replica = recovery.postgres()?;
         primary.write_settings()?;
@@ -127,6 +136,10 @@ impl Builder {
         } else {
             dr
         };
+        let s3_server = match self.store {
+            StoreKind::Directory => None,
+            StoreKind::S3 => Some(reachable(program("dr-s3-server")?, &directory, &launcher)?),
+        };
         let home: RegionName = name(HOME);
         let recovery: RegionName = name(RECOVERY);
         let layout = Layout {
@@ -137,7 +150,8 @@ impl Builder {
             postgres_programs,
             dr,
             demo,
-            regions: places(&directory, &[home.clone(), recovery.clone()])?,
+            s3_server,
+            regions: places(&directory, &[home.clone(), recovery.clone()], self.store)?,
             directory,
         };
         launcher.make_directory(&layout.directory.join("log"))?;
@@ -185,6 +199,7 @@ impl Sandbox {
             standby: true,
             sync: false,
             daemons: true,
+            store: StoreKind::Directory,
         }
     }
 
@@ -292,7 +307,11 @@ fn name(text: &str) -> RegionName {
         .expect("the two names are written in the source and valid")
 }
 
-fn places(directory: &Path, regions: &[RegionName]) -> Result<BTreeMap<RegionName, Place>> {
+fn places(
+    directory: &Path,
+    regions: &[RegionName],
+    store: StoreKind,
+) -> Result<BTreeMap<RegionName, Place>> {
     let addresses = network::addresses(2);
     let app_port = network::free_port(&addresses)?;
     regions
@@ -305,6 +324,10 @@ fn places(directory: &Path, regions: &[RegionName]) -> Result<BTreeMap<RegionNam
                 postgres_port: network::free_port(&[address])?,
                 app_port,
                 daemon_port: network::free_port(&[address])?,
+                store_port: match store {
+                    StoreKind::Directory => None,
+                    StoreKind::S3 => Some(network::free_port(&[address])?),
+                },
             };
             Ok((region.clone(), place))
         })

@@ -8,7 +8,7 @@ use dr_model::document::{Context, FromNode, Node};
 /// Returns the names of every implementation, with the functions that check their subtrees.
 pub(crate) fn kinds() -> Kinds {
     Kinds {
-        stores: BTreeSet::new(),
+        stores: super::stores::kinds(),
         resources: BTreeMap::from([("postgres", checked::<dr_postgres::Options> as Check)]),
         traffic: BTreeMap::from([(
             "rfc2136",
@@ -21,6 +21,6 @@ pub(crate) fn kinds() -> Kinds {
 }
 
 /// Reads a subtree for its problems alone.
-fn checked<T: FromNode>(node: &Node, context: &mut Context) {
+pub(super) fn checked<T: FromNode>(node: &Node, context: &mut Context) {
     T::from_node(node, context);
 }

@@ -42,13 +42,14 @@ impl Setup {
                 .map(|value| value.expose().to_owned())
                 .map_err(|error| dr_provider::error::chain(&error))
         });
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let loaded = dr_config::load(path, &kinds::kinds(), resolver)
             .map_err(|problems| CommandError::from_problems(&problems, path))?;
         Ok(Self {
-            stores: stores::stores(&loaded.config)?,
+            stores: stores::stores(&loaded.config, &secrets, &clock)?,
             config: loaded.config,
             warnings: loaded.warnings,
-            clock: Arc::new(SystemClock::new()),
+            clock,
             actor: actor::actor(),
             secrets,
         })

@@ -124,6 +124,7 @@ impl Setup {
                 .and_then(|node| node.as_text());
             templates.extend(secret.map(str::to_owned));
         }
+        templates.extend(super::stores::secrets(&self.config));
         let resolved = templates
             .iter()
             .filter_map(|template| self.secrets().resolve(template).ok());

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dr_config::{Config, StoreLocation};
-use dr_local::DirectoryStore;
-use dr_model::RegionName;
-use dr_provider::ObjectStore;
+use bytes::Bytes;
+use dr_config::{Check, Config, StoreLocation};
+use dr_local::{DirectoryStore, LocalSecrets};
+use dr_model::{Clock, RegionName};
 use dr_provider::decorate::{Retry, RetryOptions, Timeout};
+use dr_provider::{ObjectStore, SecretSource};
 
-use crate::error::{CommandError, Result};
-use crate::exit::Exit;
+use super::Setup;
+use crate::error::Result;
 
 /// The stores by region.
 pub(crate) type Stores = BTreeMap<RegionName, Arc<dyn ObjectStore>>;
@@ -28,24 +29,97 @@ const DIRECTORY_RETRY: RetryOptions = RetryOptions {
     longest_wait: Duration::from_millis(50),
 };
 
+/// Returns the schemes of locations that this binary knows besides directories.
+pub(super) fn kinds() -> BTreeMap<&'static str, Check> {
+    #[cfg(feature = "s3")]
+    return super::s3::kinds();
+    #[cfg(not(feature = "s3"))]
+    BTreeMap::new()
+}
+
 /// Opens the stores of all regions; looks at none of them.
-pub(super) fn stores(config: &Config) -> Result<Stores> {
+pub(super) fn stores(
+    config: &Config,
+    secrets: &Arc<LocalSecrets>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Stores> {
+    let secrets = Arc::clone(secrets) as Arc<dyn SecretSource>;
     let open = |(name, region): (&RegionName, &dr_config::Region)| {
-        let store = open(&region.store)?;
+        let (store, retry): (Arc<dyn ObjectStore>, _) = match &region.store {
+            StoreLocation::Directory(path) => {
+                (Arc::new(DirectoryStore::open(path)?), DIRECTORY_RETRY)
+            }
+            #[cfg(feature = "s3")]
+            StoreLocation::Other { node, .. } => {
+                let store = super::s3::open(config, node, &secrets, clock)?;
+                (Arc::new(store), RetryOptions::default())
+            }
+            #[cfg(not(feature = "s3"))]
+            StoreLocation::Other { scheme, .. } => return Err(not_built_in(scheme)),
+        };
         let limited = Arc::new(Timeout::new(store, CALL_LIMIT));
-        let store: Arc<dyn ObjectStore> = Arc::new(Retry::new(limited, DIRECTORY_RETRY));
+        let store: Arc<dyn ObjectStore> = Arc::new(Retry::new(limited, retry));
         Ok((name.clone(), store))
     };
+    #[cfg(not(feature = "s3"))]
+    let _unused = (&secrets, clock);
     config.regions.iter().map(open).collect()
 }
 
-fn open(location: &StoreLocation) -> Result<Arc<dyn ObjectStore>> {
-    match location {
-        StoreLocation::Directory(path) => Ok(Arc::new(DirectoryStore::open(path)?)),
-        // The configuration accepts the schemes of `kinds` only.
-        StoreLocation::Url { url, .. } => Err(CommandError::new(
-            Exit::Configuration,
-            format!("no store of this kind is built in: `{url}`"),
-        )),
+/// The configuration accepts the schemes of [`kinds`] only; this is for the compiler.
+#[cfg(not(feature = "s3"))]
+fn not_built_in(scheme: &str) -> crate::error::CommandError {
+    crate::error::CommandError::new(
+        crate::exit::Exit::Configuration,
+        format!("stores on `{scheme}` are not built in"),
+    )
+}
+
+/// Returns the texts of the secrets that stores are opened with, for nothing that holds one to be
+/// written down.
+pub(super) fn secrets(config: &Config) -> Vec<String> {
+    let mut texts = Vec::new();
+    for region in config.regions.values() {
+        let StoreLocation::Other { node, .. } = &region.store else {
+            continue;
+        };
+        for keys in ["credentials", "prune_credentials"] {
+            for secret in ["secret_access_key", "session_token"] {
+                let node = node.get(keys).and_then(|keys| keys.get(secret));
+                texts.extend(node.and_then(|node| node.as_text()).map(str::to_owned));
+            }
+        }
+    }
+    texts
+}
+
+impl Setup {
+    /// Makes the place of a region's store into one; fails with `AlreadyExists` if it is one, and with
+    /// `Invalid` if it holds anything else.
+    pub(crate) async fn initialise_store(
+        &self,
+        region: &RegionName,
+        identity: Bytes,
+    ) -> Result<dr_provider::Result<()>> {
+        let made = match &self.region(region)?.store {
+            StoreLocation::Directory(path) => DirectoryStore::initialise(path, identity).await,
+            #[cfg(feature = "s3")]
+            StoreLocation::Other { node, .. } => {
+                let secrets: Arc<dyn SecretSource> = Arc::new(self.secrets().clone());
+                let store = super::s3::open(&self.config, node, &secrets, &self.clock)?;
+                let made = tokio::time::timeout(CALL_LIMIT, store.initialise(identity)).await;
+                made.unwrap_or_else(|_| {
+                    Err(dr_provider::Error::new(
+                        dr_provider::ErrorKind::Unknown,
+                        "initialise store",
+                        store.location(),
+                    )
+                    .because(format!("no answer within {CALL_LIMIT:?}")))
+                })
+            }
+            #[cfg(not(feature = "s3"))]
+            StoreLocation::Other { scheme, .. } => return Err(not_built_in(scheme)),
+        };
+        Ok(made)
     }
 }

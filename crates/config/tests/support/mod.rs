@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dr_config::{Kinds, Loaded, Problems, StepKind, load};
 use dr_model::RegionName;
-use dr_model::document::{Context, Node, Reader, Template, choice, map};
+use dr_model::document::{Context, Node, Reader, Template, Value, choice, map};
 
 fn postgres(node: &Node, context: &mut Context) {
     let Some(mut reader) = Reader::open(node, context) else {
@@ -42,6 +42,19 @@ fn dns(node: &Node, context: &mut Context) {
     reader.finish();
 }
 
+fn bucket(node: &Node, context: &mut Context) {
+    let Value::Map(_) = node.value else {
+        return;
+    };
+    let Some(mut reader) = Reader::open(node, context) else {
+        return;
+    };
+    reader.node("url");
+    reader.optional::<String>("region");
+    reader.optional::<Template>("secret");
+    reader.finish();
+}
+
 fn nothing(node: &Node, context: &mut Context) {
     if let Some(reader) = Reader::open(node, context) {
         reader.finish();
@@ -55,7 +68,7 @@ pub(crate) fn kinds() -> Kinds {
     };
     let after_seal: &[&str] = &["open-epoch", "fence-primary", "seal-wal"];
     Kinds {
-        stores: ["s3"].into(),
+        stores: [("s3", bucket as fn(&Node, &mut Context))].into(),
         resources: [("postgres", postgres as fn(&Node, &mut Context))].into(),
         traffic: [("rfc2136", dns as fn(&Node, &mut Context))].into(),
         jobs: [

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::screen::Screen;
 use super::story;
-use crate::layout::{APP_ROLE, KEY_NAME, Layout, NAME, TTL_SECONDS, WORKLOAD, ZONE};
+use crate::layout::{APP_ROLE, KEY_NAME, Layout, NAME, StoreKind, TTL_SECONDS, WORKLOAD, ZONE};
 use crate::postgres::describe;
 use crate::process::{end_all, keep};
 use crate::sandbox::HOME;
@@ -45,6 +45,9 @@ pub struct Options {
     /// How the database comes back; `restore` keeps no standby and rebuilds it from the store.
     #[arg(long, value_enum, default_value_t)]
     pub rung: Rung,
+    /// What the regions' stores are; `s3` is a bucket of an S3 server in each region.
+    #[arg(long, value_enum, env = "DR_DEMO_STORE", default_value_t)]
+    pub store: StoreKind,
     /// Leave everything running in the end, and print how to explore it.
     #[arg(long)]
     pub keep: bool,

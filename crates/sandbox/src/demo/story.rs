@@ -85,6 +85,7 @@ async fn tell(options: &Options, screen: Screen) -> Result<ExitCode> {
     );
     let mut builder = Sandbox::builder()
         .standby(options.rung == Rung::Promote)
+        .store(options.store)
         .sync(options.sync);
     if let Some(directory) = &options.directory {
         builder = builder.directory(directory);
@@ -182,6 +183,9 @@ async fn protect(sandbox: &Sandbox, options: &Options, screen: Screen) -> Result
             place.service(),
             place.daemon_listen()
         ));
+        if let Some(listen) = place.store_listen() {
+            screen.tell(&format!("{region}: its store is an S3 server on {listen}"));
+        }
     }
     let load = sandbox.load(LoadOptions::default())?;
     let began = clock.elapsed();

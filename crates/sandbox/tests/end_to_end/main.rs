@@ -16,4 +16,5 @@ mod promise;
 mod promotion;
 mod restore;
 mod rivals;
+mod s3;
 mod support;

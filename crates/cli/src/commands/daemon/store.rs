@@ -1,9 +1,9 @@
 //! The daemon's own store: initialised once, recognised ever after, probed before anything relies
 //! on it (PROTOCOL 4).
 //!
-//! A directory is made into a store only if this daemon has never had one. Afterwards an empty
-//! directory in its place is a disk that is not mounted, and is refused: an unmounted directory is
-//! not an empty one.
+//! A directory, or a prefix of a bucket, is made into a store only if this daemon has never had one.
+//! Afterwards an empty one in its place is a disk that is not mounted, or another bucket, and is
+//! refused: an unmounted directory is not an empty one.
 
 use std::io::ErrorKind as IoErrorKind;
 use std::path::Path;
@@ -11,7 +11,6 @@ use std::path::Path;
 use dr_config::StoreLocation;
 use dr_coordination::identity::{Identity, read_identity};
 use dr_coordination::probe::{newest_probe, probe_store, require_atomic_create};
-use dr_local::DirectoryStore;
 use dr_model::RegionName;
 use dr_provider::ErrorKind;
 
@@ -36,10 +35,11 @@ pub(super) async fn prepare(
     if remembered.is_none() {
         initialise(setup, region, output).await?;
     }
+    let is_directory = matches!(setup.region(region)?.store, StoreLocation::Directory(_));
     let identity = read_identity(&*store, region).await.map_err(|error| {
         let error = CommandError::from(error);
         match error.exit {
-            Exit::Unavailable => error.hint("is its disk mounted?"),
+            Exit::Unavailable if is_directory => error.hint("is its disk mounted?"),
             _ => error,
         }
     })?;
@@ -73,15 +73,15 @@ pub(super) async fn prepare(
 }
 
 async fn initialise(setup: &Setup, region: &RegionName, output: &Output) -> Result<()> {
-    // Other kinds of store are initialised by whoever owns the account.
-    let StoreLocation::Directory(path) = &setup.region(region)?.store else {
-        return Ok(());
-    };
     let identity = Identity::new(region.clone(), rand::random(), setup.clock.now());
-    match DirectoryStore::initialise(path, identity.to_bytes()).await {
+    let made = setup.initialise_store(region, identity.to_bytes()).await?;
+    match made {
         Ok(()) => output.say(&format!(
             "Initialised the store of {region} in {}.",
-            path.display()
+            match &setup.region(region)?.store {
+                StoreLocation::Directory(path) => path.display().to_string(),
+                StoreLocation::Other { .. } => setup.store(region)?.location().to_owned(),
+            }
         )),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error.into()),
