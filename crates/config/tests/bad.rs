@@ -285,6 +285,7 @@ fn stores() {
       expected: a path, or a location with the scheme `file` or `s3`
     dr.yaml:7:22: error: regions.e.store: found the number `5`
       expected: text
+      hint: put it in quotes
     5 errors in the configuration
     "###);
 }
