@@ -45,6 +45,6 @@ async fn a_region_with_its_bucket_is_lost(
     let verdict = judged(&sandbox, RECOVERY, &record).await;
     let lost = lost_before(&verdict, if sync { lost_at } else { safe });
     assert_eq!(lost, 0, "{verdict:?}");
-    assert_eq!(verdict.holes, 0, "{verdict:?}");
+    assert_eq!(verdict.holes, [], "{verdict:?}");
     end(sandbox);
 }
