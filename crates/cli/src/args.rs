@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     check, completions, daemon, execution, failover, init, job, recovery_point, reference, restore,
-    runbook, status, sync, wal,
+    runbook, slot, status, sync, wal,
 };
 use crate::exit::Exit;
 use crate::output::Color;
@@ -70,6 +70,8 @@ pub(crate) enum Command {
     #[command(subcommand)]
     RecoveryPoint(recovery_point::Command),
     Restore(restore::Args),
+    #[command(subcommand)]
+    Slot(slot::Command),
     #[command(subcommand)]
     Sync(sync::Command),
     #[command(subcommand)]

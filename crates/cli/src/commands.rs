@@ -11,6 +11,7 @@ pub(crate) mod recovery_point;
 pub(crate) mod reference;
 pub(crate) mod restore;
 pub(crate) mod runbook;
+pub(crate) mod slot;
 pub(crate) mod status;
 pub(crate) mod sync;
 pub(crate) mod wal;
@@ -37,6 +38,7 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<Exit> {
         Command::Job(command) => job::run(&command, config, output).await,
         Command::RecoveryPoint(command) => recovery_point::run(&command, config, output).await,
         Command::Restore(args) => restore::run(&args, config, output).await,
+        Command::Slot(command) => slot::run(&command, config, output).await,
         Command::Sync(command) => sync::run(&command, config, output).await,
         Command::Wal(command) => wal::run(&command, config, output).await,
         Command::Completions(args) => completions::run(&args, output),

@@ -19,6 +19,7 @@ mod query;
 mod receiver;
 mod register;
 mod restore;
+mod slots;
 mod synchronous;
 mod wait;
 pub mod wal;
@@ -28,4 +29,5 @@ pub use driver::{Parts, PostgresDriver};
 pub use options::{
     BackupOptions, BackupSource, InstanceOptions, Options, StandbyPolicy, StoreLoss,
 };
+pub use slots::Slot;
 pub use synchronous::{SyncChange, SyncWish};

@@ -45,7 +45,7 @@ impl LogStream for PostgresDriver {
         let (streams, streaming) = watch::channel(None);
         let (found, standing) = watch::channel(Standing::default());
         let part = Part { streams, standing };
-        let looking = self.watch_standing(region, streaming, found);
+        let looking = self.watch_standing(region, streaming, found, &frontier);
         tokio::select! {
             ended = self.keep_streaming(region, &frontier, &mut stop, &part) => ended,
             () = looking => Ok(()),

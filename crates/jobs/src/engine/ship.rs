@@ -59,9 +59,15 @@ fn log_of(resource: &ResourceId, view: &View) -> Option<(RegionName, Option<Chai
 
 /// The line without positions, so that it changes only when something happens.
 fn condition(frontier: &Frontier) -> Condition {
+    if frontier.problem.is_none() && !frontier.alarms.is_empty() {
+        return Condition::Bad(frontier.alarms.join("; "));
+    }
     match (&frontier.problem, frontier.state.as_str(), frontier.epoch) {
         (Some(problem), _, _) => Condition::Bad(problem.clone()),
         (None, "streaming", Some(epoch)) => Condition::Good(format!("streaming epoch {epoch}")),
         (None, state, _) => Condition::Unknown(state.to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests;

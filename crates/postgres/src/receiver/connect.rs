@@ -267,7 +267,7 @@ async fn ensure_slot(connection: &mut Connection, name: &str, subject: &str) -> 
         Error::new(ErrorKind::Failed, operation, subject)
             .because(format!("slot `{name}` keeps no WAL: it was invalidated"))
             .with_hint(format!(
-                "drop it with `select pg_drop_replication_slot('{name}')`; the receiver creates it again and the hole is shown"
+                "log that this region's store lacks may be gone: drop it with `dr slot drop RESOURCE {name}`, and take a new backup"
             ))
     })
 }

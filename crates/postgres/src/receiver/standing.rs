@@ -9,6 +9,7 @@ use dr_coordination::chain::ChainId;
 use dr_coordination::register::EpochRecord;
 use dr_model::{Epoch, Lsn, RegionName};
 use dr_provider::Result;
+use dr_provider::driver::Frontier;
 use dr_provider::error::chain;
 use tokio::sync::watch;
 
@@ -16,6 +17,7 @@ use super::degrade::StorePatience;
 use super::promise::Found;
 use crate::driver::PostgresDriver;
 use crate::options::StoreLoss;
+use crate::slots::Slot;
 
 /// How often it is looked at; the conditions are written into chunks at least every 10 s.
 const INTERVAL: Duration = Duration::from_secs(4);
@@ -54,6 +56,7 @@ impl PostgresDriver {
         region: &RegionName,
         mut streams: watch::Receiver<Option<Stream>>,
         standing: watch::Sender<Standing>,
+        frontier: &watch::Sender<Frontier>,
     ) {
         let mut streak = None;
         let mut patience = StorePatience::default();
@@ -67,6 +70,12 @@ impl PostgresDriver {
                         .await;
                     standing.send_replace(found);
                     self.mind_stores(region, &record, &mut patience).await;
+                    let alarms = self.alarms(region, &record).await;
+                    frontier.send_if_modified(|frontier| {
+                        let changed = frontier.alarms != alarms;
+                        frontier.alarms = alarms;
+                        changed
+                    });
                 }
                 // Not seen is not held: nothing is recorded, and the last finding grows old.
                 Err(error) => tracing::warn!("{}", chain(&error)),
@@ -78,6 +87,26 @@ impl PostgresDriver {
                 },
             }
         }
+    }
+
+    /// Returns what a person has to see to: of our own slot, and beside the primary of all of them.
+    async fn alarms(&self, region: &RegionName, record: &EpochRecord) -> Vec<String> {
+        let lost = record.sync_lost.get(&self.resource().resource);
+        let mut alarms: Vec<String> = lost
+            .map(|lost| format!("synchronous mode is lost since {}", lost.since))
+            .into_iter()
+            .collect();
+        match self.slots_of(&record.primary).await {
+            Ok(slots) => {
+                let ours = |slot: &&Slot| {
+                    slot.region.as_ref() == Some(region) || record.primary == *region
+                };
+                alarms.extend(slots.iter().filter(ours).filter_map(Slot::alarm));
+            }
+            // A primary that cannot be asked is what the stream itself complains of.
+            Err(error) => tracing::debug!("{}", chain(&error)),
+        }
+        alarms
     }
 
     fn standing_interval(&self) -> Duration {

@@ -1,17 +1,21 @@
 //! The receiver, where its chain ends.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use dr_coordination::chain::{ChainId, SealRequest, seal};
+use dr_coordination::chain::{ChainId, ChainReader, SealRequest, find_tail, seal};
 use dr_coordination::{Actor, Patience};
 use dr_model::{Epoch, Lsn, TimelineId};
-use dr_provider::ErrorKind;
+use dr_postgres::StoreLoss;
+use dr_provider::decorate::{Fault, Faulty, Operation, Rule};
 use dr_provider::driver::{Frontier, LogStream as _};
+use dr_provider::{ErrorKind, ObjectStore};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::server::PATIENCE;
-use crate::site::{Site, WEST, region};
+use crate::site::{EAST, Site, WEST, driver_with, region};
 
 #[tokio::test]
 async fn a_receiver_that_meets_a_seal_is_superseded() {
@@ -55,4 +59,147 @@ async fn a_receiver_that_meets_a_seal_is_superseded() {
         () = meanwhile => unreachable!(),
     };
     assert_eq!(ended.unwrap_err().kind(), ErrorKind::Superseded);
+}
+
+/// A slot that keeps more than it may is an alarm before and after it is lost, and only an idle one can be dropped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_is_lost_is_an_alarm() {
+    let site = Site::start(1).await;
+    let (sender, mut frontier) = watch::channel(Frontier::default());
+    let (_keep, stop) = watch::channel(false);
+    let (driver, west) = (site.driver.clone(), region(WEST));
+    let shipping = tokio::spawn(async move { driver.ship(&west, sender, stop).await });
+    site.commit(3).await;
+    let end = site.primary.lsn().await;
+    let there = frontier.wait_for(|frontier| frontier.durable >= end);
+    tokio::time::timeout(PATIENCE, there)
+        .await
+        .unwrap()
+        .unwrap();
+    let slots = site.driver.slots().await.unwrap();
+    let [slot] = slots.as_slice() else {
+        panic!("{slots:?}");
+    };
+    assert_eq!(slot.region, Some(region(WEST)));
+    assert!(slot.active && slot.free_bytes.is_some(), "{slot:?}");
+    assert_eq!(slot.alarm(), None);
+    let busy = site.driver.drop_slot("dr_us_west_2").await.unwrap_err();
+    assert_eq!(busy.kind(), ErrorKind::Conflict);
+
+    shipping.abort();
+    site.primary
+        .sql("alter system set max_slot_wal_keep_size = '2MB'")
+        .await;
+    site.primary.sql("select pg_reload_conf()").await;
+    let lost = async {
+        loop {
+            site.commit(1).await;
+            site.primary.sql("select pg_switch_wal()").await;
+            site.primary.sql("checkpoint").await;
+            let slots = site.driver.slots().await.unwrap();
+            let alarm = slots[0].alarm();
+            if alarm.is_some_and(|alarm| alarm.contains("was invalidated")) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, lost).await.unwrap();
+
+    // Where everybody can see it: in what the daemon shows of the stream.
+    let (sender, mut frontier) = watch::channel(Frontier::default());
+    let (stop, stopped) = watch::channel(false);
+    let (driver, west) = (site.driver.clone(), region(WEST));
+    let shipping = tokio::spawn(async move { driver.ship(&west, sender, stopped).await });
+    let shown = frontier.wait_for(|frontier| {
+        let said = |line: &String| line.contains("was invalidated");
+        frontier.alarms.iter().any(said) && frontier.problem.iter().any(said)
+    });
+    tokio::time::timeout(PATIENCE, shown)
+        .await
+        .unwrap()
+        .unwrap();
+    stop.send_replace(true);
+    shipping.await.unwrap().unwrap();
+    site.driver.drop_slot("dr_us_west_2").await.unwrap();
+    assert_eq!(site.driver.slots().await.unwrap(), vec![]);
+    let missing = site.driver.drop_slot("dr_us_west_2").await.unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+}
+
+/// Slow answers, and a connection that is cut in the middle of each segment: what is stored is what was archived.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_store_and_lost_connections_leave_no_hole() {
+    const SEGMENT: u64 = 1 << 20;
+    let site = Site::start(1).await;
+    let slow = Rule::on(
+        Operation::Create,
+        "postgres/*",
+        Fault::Delay(Duration::from_millis(150)),
+    );
+    let slow: Arc<dyn ObjectStore> = Arc::new(Faulty::scripted(site.store(WEST), vec![slow]));
+    let stores = BTreeMap::from([(region(EAST), site.store(EAST)), (region(WEST), slow)]);
+    let driver = driver_with(site.directory.path(), stores, StoreLoss::Block);
+    let (sender, mut frontier) = watch::channel(Frontier::default());
+    let (stop, stopped) = watch::channel(false);
+    let shipping = tokio::spawn(async move { driver.ship(&region(WEST), sender, stopped).await });
+    for _ in 0..5 {
+        let before = frontier.borrow().durable;
+        site.commit(20).await;
+        let moved = frontier.wait_for(|frontier| frontier.durable > before);
+        tokio::time::timeout(PATIENCE, moved)
+            .await
+            .unwrap()
+            .unwrap();
+        site.commit(20).await;
+        site.primary
+            .sql("select count(pg_terminate_backend(pid)) from pg_stat_replication")
+            .await;
+        site.switch().await;
+    }
+    site.commit(1).await;
+    let end = site.primary.lsn().await;
+    let there = frontier.wait_for(|frontier| frontier.durable >= end);
+    tokio::time::timeout(PATIENCE, there)
+        .await
+        .unwrap()
+        .unwrap();
+    stop.send_replace(true);
+    shipping.await.unwrap().unwrap();
+
+    let store = site.store(WEST);
+    let system_identifier = site.primary.system_identifier().await;
+    let chain = ChainId {
+        system_identifier,
+        timeline: TimelineId(1),
+        epoch: Epoch(1),
+    };
+    let tail = find_tail(&*store, &chain, Patience::default()).await;
+    let origin = tail.unwrap().unwrap().origin.start_lsn;
+    let mut compared = 0;
+    for name in site.segments() {
+        let number =
+            |digits: std::ops::Range<usize>| u64::from_str_radix(&name[digits], 16).unwrap();
+        let start = Lsn((number(8..16) * 4096 + number(16..24)) * SEGMENT);
+        if start < origin {
+            continue;
+        }
+        let to = start.advance(SEGMENT);
+        let open = ChainReader::open(
+            Arc::clone(&store),
+            system_identifier,
+            TimelineId(1),
+            start,
+            to,
+            Patience::default(),
+        );
+        let mut reader = open.await.unwrap();
+        let mut stored = Vec::new();
+        while let Some((_, log)) = reader.next().await.unwrap() {
+            stored.extend_from_slice(&log);
+        }
+        let archived = std::fs::read(site.archive().join(&name)).unwrap();
+        assert!(stored == archived, "{name} differs");
+        compared += 1;
+    }
+    assert!(compared >= 5, "{compared}");
 }

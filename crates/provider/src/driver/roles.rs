@@ -139,6 +139,10 @@ pub struct Frontier {
     pub stored_bytes: u64,
     /// Why the receiver is not streaming, if it is not.
     pub problem: Option<String>,
+    /// What a person has to see to although the log arrives, one line each: a slot about to be lost or to fill the
+    /// primary's disk, synchronous mode that was lost.
+    #[serde(default)]
+    pub alarms: Vec<String>,
 }
 
 impl Default for Frontier {
@@ -156,6 +160,7 @@ impl Default for Frontier {
             log_bytes: 0,
             stored_bytes: 0,
             problem: None,
+            alarms: Vec::new(),
         }
     }
 }

@@ -111,7 +111,7 @@ async fn proven(sandbox: &Sandbox) {
     .await;
 }
 
-/// Waits until the receiver has found `reason` and a plan says that a seal proves nothing.
+/// Waits until the receiver has found `reason` and a plan says that a seal proves nothing, and why.
 async fn conditional(sandbox: &Sandbox, reason: &str) {
     let log = sandbox.region(RECOVERY).unwrap().place().log("daemon");
     until(&format!("the reason {reason:?} in a plan"), async || {
@@ -119,7 +119,8 @@ async fn conditional(sandbox: &Sandbox, reason: &str) {
         let found = said.lines().rfind(|line| line.contains("do not hold"));
         let loss = planned(sandbox).await;
         let because = loss["because"].to_string();
-        let stated = because.contains("conditional") && loss["sealing_proves_zero"] == false;
+        let stated = because.contains("conditional") && because.contains(reason);
+        let stated = stated && loss["sealing_proves_zero"] == false;
         if stated && found.is_some_and(|line| line.contains(reason)) {
             Ok(())
         } else {

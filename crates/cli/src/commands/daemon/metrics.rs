@@ -114,6 +114,12 @@ fn logs(snapshot: &Snapshot<'_>) -> Vec<Family> {
             each(&|frontier| age(frontier.covered_at)),
         ),
         gauge(
+            "dr_log_alarms",
+            None,
+            "Things that a person has to see to although the log arrives; /health says which.",
+            each(&|frontier| Some(frontier.alarms.len() as f64)),
+        ),
+        gauge(
             "dr_log_heard_age_seconds",
             Some("seconds"),
             "Time since the primary last said anything.",

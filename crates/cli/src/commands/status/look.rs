@@ -8,7 +8,7 @@ use std::time::Duration;
 use dr_config::Workload;
 use dr_coordination::register::{EpochRecord, Register};
 use dr_model::{RegionName, ResourceName, WorkloadName};
-use dr_provider::driver::{Facts, Instance, LogFacts, RegionFacts};
+use dr_provider::driver::{Facts, Instance, LogFacts, PromiseFacts, RegionFacts};
 use dr_provider::error::chain;
 use dr_provider::{ResourceDriver, Traffic};
 use dr_runbook::executions;
@@ -211,7 +211,7 @@ fn resource(name: &ResourceName, facts: &Facts, record: Option<&EpochRecord>) ->
             },
             instance: seen.instance.clone(),
             exposure_seconds: log.and_then(|log| exposure(log, facts.observed_at)),
-            log: log.map(self::log),
+            log: log.map(|log| self::log(log, record)),
             log_problem: seen.log.as_ref().err().cloned(),
             recovery_points: log.map_or(0, |log| log.recovery_points.len()),
             newest_recovery_point: newest.map(|point| PointView {
@@ -236,7 +236,10 @@ fn resource(name: &ResourceName, facts: &Facts, record: Option<&EpochRecord>) ->
     }
 }
 
-fn log(log: &LogFacts) -> LogView {
+fn log(log: &LogFacts, record: Option<&EpochRecord>) -> LogView {
+    // What was found under an epoch with another sync set says nothing of this one.
+    let of_now = |promise: &&PromiseFacts| record.is_none_or(|now| now.epoch == promise.epoch);
+    let promise = log.promise.as_ref().filter(of_now);
     LogView {
         epoch: log.epoch,
         timeline: log.timeline,
@@ -246,11 +249,8 @@ fn log(log: &LogFacts) -> LogView {
         sealed: log.sealed,
         received_at: log.received_at,
         covered_at: log.covered_at,
-        promise_held: log.promise.as_ref().map(|promise| promise.held),
-        promise_checked_at: log.promise.as_ref().map(|promise| promise.checked_at),
-        promise_reasons: log
-            .promise
-            .as_ref()
-            .map_or_else(Vec::new, |promise| promise.reasons.clone()),
+        promise_held: promise.map(|promise| promise.held),
+        promise_checked_at: promise.map(|promise| promise.checked_at),
+        promise_reasons: promise.map_or_else(Vec::new, |promise| promise.reasons.clone()),
     }
 }
