@@ -8,8 +8,8 @@
 //! Everything may be arbitrarily late: an operation lands at any time after it was asked for, its answer arrives at any
 //! time after that, so a pause of any process at any place is included. A bounded number of faults is added: an answer is
 //! lost while the operation lands, lands later or never; an operation lands twice and the second answer is reported; a
-//! receiver dies with operations under way and starts again. There is no time in the model: the rule that old knowledge
-//! of the tail is not used guards against compaction, which the model does not have either.
+//! receiver dies with operations under way and starts again. Time passes in halves of the grace time, and once a store's chain
+//! is held by pieces for longer than that, its links below a floor are removed: keys become free again under whoever sleeps.
 //!
 //! Small worlds are checked completely, breadth first, by `stateright`; a large one by random walks with fixed seeds. A
 //! model that notices nothing would pass as well, so each of a set of wrong rules is put in and must be noticed.

@@ -15,6 +15,8 @@ pub(crate) enum Mutation {
     AdoptWithoutCutting,
     /// A sealer takes a 412 for success.
     SealTrustsTakenKey,
+    /// A writer goes by what it knew of the tail however long ago.
+    UseOldKnowledge,
 }
 
 /// The wrong rule that is in force; never any in what ships.

@@ -190,7 +190,7 @@ impl Writer {
         if self.failure.is_some() || !self.items.iter().any(wanted) {
             return Vec::new();
         }
-        if self.is_too_old(self.confirmed_at, now) {
+        if self.too_old(now)(self.confirmed_at) {
             self.failure = Some(Failure::Away);
             return Vec::new();
         }
@@ -230,6 +230,7 @@ impl Writer {
             State::Creating { id: of, .. } | State::Reading { id: of, .. } => of == id,
             _ => false,
         };
+        let too_old = self.too_old(now);
         // An order whose chunk was adopted or cut meanwhile has no item any more: its answer means nothing.
         let Some(item) = self.items.iter_mut().find(of_order) else {
             return;
@@ -239,7 +240,7 @@ impl Writer {
             State::Reading { given_at, .. } => (true, given_at),
             _ => return,
         };
-        if now.saturating_sub(given_at) > self.away_limit {
+        if too_old(given_at) {
             self.failure = Some(Failure::Away);
             return;
         }
@@ -367,7 +368,9 @@ impl Writer {
         }
     }
 
-    fn is_too_old(&self, since: Duration, now: Duration) -> bool {
-        now.saturating_sub(since) > self.away_limit
+    /// Returns what tells whether something is known from too long before `now`.
+    fn too_old(&self, now: Duration) -> impl Fn(Duration) -> bool + use<> {
+        let (limit, rules) = (self.away_limit, self.rules);
+        move |since| now.saturating_sub(since) > limit && !rules.break_by(Mutation::UseOldKnowledge)
     }
 }

@@ -49,6 +49,13 @@ pub(super) enum Stop {
     Broken,
 }
 
+/// Where the walk to a tail began, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Begun {
+    floor: Lsn,
+    at: Duration,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     Idle,
@@ -57,9 +64,9 @@ enum Phase {
     ReadRegister(register::Walk, Option<register::Ask>),
     Open(Publish, Box<EpochRecord>),
     Journal(Publish),
-    FindTail(Walk),
-    Surplus(Writer),
-    Seal(Sealer),
+    FindTail(Walk, Begun),
+    Surplus(Writer, Begun),
+    Seal(Sealer, Begun),
     Promote(Lsn),
     Fence(usize),
     ReadName,
@@ -253,7 +260,11 @@ impl Executor {
         }
         self.promoted = true;
         if scenario.is_wrong(Wrong::PromoteBeforeSeal) {
-            self.seal(world, scenario, index, base);
+            let begun = Begun {
+                floor: base,
+                at: world.now(),
+            };
+            self.seal(world, scenario, index, base, begun);
         } else if scenario.commits {
             // What follows is checked where nothing is committed.
             self.phase = Phase::Done;
@@ -325,32 +336,41 @@ impl Executor {
                 Some(Published::Theirs(_)) => self.phase = Phase::Stopped(Stop::TakenOver),
                 Some(Published::Ours) => {
                     self.sequence += 1;
-                    self.after_journal(world, index);
+                    self.after_journal(world, scenario, index);
                 }
             },
-            Phase::FindTail(mut walk) => {
+            Phase::FindTail(mut walk, begun) => {
                 match walk.feed(to_reply(answer, at, |(header, _)| header)) {
                     None => {
                         let next = Operation::Get(chain().link_key(walk.at));
                         self.ask(world, index, self.to(), next);
-                        self.phase = Phase::FindTail(walk);
+                        self.phase = Phase::FindTail(walk, begun);
+                    }
+                    Some(_) if world.floor(scenario, self.to()) > begun.floor => {
+                        self.find_tail(world, scenario, index);
                     }
                     Some(WalkEnd::Damaged(_)) => self.phase = Phase::Stopped(Stop::Broken),
-                    Some(WalkEnd::Sealed(_)) => self.seal(world, scenario, index, walk.at),
-                    Some(WalkEnd::Open) => self.at_tail(world, scenario, index, walk.at),
+                    Some(WalkEnd::Sealed(_)) => self.seal(world, scenario, index, walk.at, begun),
+                    Some(WalkEnd::Open) => self.at_tail(world, scenario, index, walk.at, begun),
                 }
             }
-            Phase::Surplus(mut writer) => {
+            Phase::Surplus(mut writer, begun) => {
                 if id.1 == 1 {
-                    writer.feed(id.2, Duration::ZERO, to_reply(answer, at, |(_, log)| log));
+                    writer.feed(id.2, world.now(), to_reply(answer, at, |(_, log)| log));
                 }
-                self.write_surplus(world, scenario, index, writer);
+                self.write_surplus(world, scenario, index, writer, begun);
             }
-            Phase::Seal(mut sealer) => {
+            Phase::Seal(mut sealer, begun) => {
                 match sealer.feed(to_reply(answer, at, |(header, _)| header)) {
-                    None => self.ask_seal(world, index, sealer),
+                    None => self.ask_seal(world, scenario, index, sealer, begun),
                     Some(SealEnd::Damaged { .. }) => self.phase = Phase::Stopped(Stop::Broken),
                     Some(SealEnd::Superseded(_)) => self.phase = Phase::Stopped(Stop::Superseded),
+                    Some(SealEnd::Sealed(_))
+                        if world.floor(scenario, self.to()) > begun.floor
+                            && !scenario.is_wrong(Wrong::SealOldTail) =>
+                    {
+                        self.find_tail(world, scenario, index);
+                    }
                     Some(SealEnd::Sealed(_)) if self.promoted => self.phase = Phase::ReadName,
                     Some(SealEnd::Sealed(seal)) => {
                         self.proven =
@@ -371,7 +391,7 @@ impl Executor {
     /// Looks at the promise that the newest link before the seal tells of.
     fn is_promise_kept(&self, world: &World, scenario: &Scenario, seal: Lsn) -> bool {
         let mut promise = None;
-        let mut at = ORIGIN;
+        let mut at = world.floor(scenario, self.to());
         while let Some(bytes) = world.store_get(self.to(), &chain().link_key(at)) {
             match link_with_log(bytes, &chain(), at) {
                 Ok(Link::Chunk((header, _))) => {
@@ -439,19 +459,23 @@ impl Executor {
         self.phase = Phase::Journal(publish);
     }
 
-    fn after_journal(&mut self, world: &mut World, index: usize) {
+    fn after_journal(&mut self, world: &mut World, scenario: &Scenario, index: usize) {
         if let Some(base) = self.base {
             self.phase = Phase::Promote(base);
             return;
         }
-        self.find_tail(world, index);
+        self.find_tail(world, scenario, index);
     }
 
-    fn find_tail(&mut self, world: &mut World, index: usize) {
-        let walk = Walk::new(ORIGIN);
-        let first = Operation::Get(chain().link_key(ORIGIN));
+    fn find_tail(&mut self, world: &mut World, scenario: &Scenario, index: usize) {
+        let begun = Begun {
+            floor: world.floor(scenario, self.to()),
+            at: world.now(),
+        };
+        let walk = Walk::new(begun.floor);
+        let first = Operation::Get(chain().link_key(begun.floor));
         self.ask(world, index, self.to(), first);
-        self.phase = Phase::FindTail(walk);
+        self.phase = Phase::FindTail(walk, begun);
     }
 
     fn read_register(&mut self, world: &mut World, index: usize) {
@@ -586,19 +610,26 @@ impl Executor {
         }
     }
 
-    fn at_tail(&mut self, world: &mut World, scenario: &Scenario, index: usize, tail: Lsn) {
+    fn at_tail(
+        &mut self,
+        world: &mut World,
+        scenario: &Scenario,
+        index: usize,
+        tail: Lsn,
+        begun: Begun,
+    ) {
         if scenario.is_wrong(Wrong::PromoteBeforeSeal) {
             self.phase = Phase::Promote(tail);
             return;
         }
         let received = ORIGIN.advance(scenario.standby_bytes);
         if received <= tail || self.surplus_written {
-            self.seal(world, scenario, index, tail);
+            self.seal(world, scenario, index, tail, begun);
             return;
         }
-        let mut writer = Writer::new(tail, Duration::ZERO, Duration::from_secs(1));
+        let mut writer = Writer::new(tail, begun.at, Duration::from_secs(1));
         writer.submit(chunk(tail, received.bytes_since(tail)));
-        self.write_surplus(world, scenario, index, writer);
+        self.write_surplus(world, scenario, index, writer, begun);
     }
 
     /// Appends what the standby has and the chain lacks; seals once it is there.
@@ -608,6 +639,7 @@ impl Executor {
         scenario: &Scenario,
         index: usize,
         mut writer: Writer,
+        begun: Begun,
     ) {
         let asker = Asker::Executor(index);
         carry_out_orders(world, asker, 1, self.to(), &mut writer);
@@ -616,23 +648,34 @@ impl Executor {
             Some(Failure::Superseded(seal)) => {
                 let lsn = seal.lsn;
                 world.abandon(asker);
-                self.seal(world, scenario, index, lsn);
+                self.seal(world, scenario, index, lsn, begun);
+            }
+            Some(Failure::Away) => {
+                world.abandon(asker);
+                self.find_tail(world, scenario, index);
             }
             Some(_) => self.phase = Phase::Stopped(Stop::Broken),
             None if writer.acknowledged() == writer.submitted() => {
                 world.abandon(asker);
                 self.surplus_written = true;
                 if scenario.is_wrong(Wrong::SealOffChain) {
-                    self.seal(world, scenario, index, writer.acknowledged());
+                    self.seal(world, scenario, index, writer.acknowledged(), begun);
                 } else {
-                    self.find_tail(world, index);
+                    self.find_tail(world, scenario, index);
                 }
             }
-            None => self.phase = Phase::Surplus(writer),
+            None => self.phase = Phase::Surplus(writer, begun),
         }
     }
 
-    fn seal(&mut self, world: &mut World, scenario: &Scenario, index: usize, from: Lsn) {
+    fn seal(
+        &mut self,
+        world: &mut World,
+        scenario: &Scenario,
+        index: usize,
+        from: Lsn,
+        begun: Begun,
+    ) {
         let seal = SealRecord {
             version: FORMAT_VERSION,
             system_identifier: CLUSTER,
@@ -645,10 +688,22 @@ impl Executor {
             sealed_at: time(0),
         };
         let sealer = Sealer::new(seal, None).with_rules(scenario.rules());
-        self.ask_seal(world, index, sealer);
+        self.ask_seal(world, scenario, index, sealer, begun);
     }
 
-    fn ask_seal(&mut self, world: &mut World, index: usize, sealer: Sealer) {
+    fn ask_seal(
+        &mut self,
+        world: &mut World,
+        scenario: &Scenario,
+        index: usize,
+        sealer: Sealer,
+        begun: Begun,
+    ) {
+        let is_old = world.now().saturating_sub(begun.at) > Duration::from_secs(1);
+        if is_old && !scenario.is_wrong(Wrong::SealOldTail) {
+            self.find_tail(world, scenario, index);
+            return;
+        }
         let operation = match sealer.next() {
             SealTask::Create(seal) => {
                 Operation::Create(chain().link_key(seal.lsn), SealRecord::to_bytes(&seal))
@@ -656,6 +711,6 @@ impl Executor {
             SealTask::Read(at) => Operation::Get(chain().link_key(at)),
         };
         self.ask(world, index, self.to(), operation);
-        self.phase = Phase::Seal(sealer);
+        self.phase = Phase::Seal(sealer, begun);
     }
 }

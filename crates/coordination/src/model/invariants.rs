@@ -13,6 +13,7 @@ use crate::chain::internals::{Link, link_with_log};
 /// The names of the invariants.
 pub(super) const ACKNOWLEDGED_IS_STORED: &str = "what is acknowledged hangs together in the store";
 pub(super) const NOTHING_AFTER_SEAL: &str = "nothing is acknowledged beyond a seal";
+pub(super) const TRUTH_IS_VISIBLE: &str = "who follows a chain from its floor gets to its end";
 pub(super) const PROMOTED_HOLDS_ALL: &str = "what was acknowledged is in the promoted timeline";
 pub(super) const ONE_TIMELINE: &str = "no two promotions claim one timeline";
 pub(super) const ONE_WINNER: &str = "an epoch is opened by one execution";
@@ -21,10 +22,21 @@ pub(super) const PROVEN_LOSES_NOTHING: &str =
     "what is said to lose nothing holds all that was acknowledged to clients";
 pub(super) const NEVER_CORRUPT: &str = "nobody sees a contradiction";
 
-/// Where a store's chain ends, as the truth is, and whether by a seal.
+/// Where a store's chain ends, as the truth is, and whether by a seal. What was removed counts, what was created late in its
+/// place does not.
 fn end_of_chain(world: &World, region: usize) -> (Lsn, bool) {
-    let mut at = ORIGIN;
-    while let Some(bytes) = world.store_get(region, &chain().link_key(at)) {
+    follow(ORIGIN, |at| world.ever[region].get(&chain().link_key(at)))
+}
+
+/// Where it ends for who follows it now.
+fn visible_end(world: &World, region: usize) -> (Lsn, bool) {
+    let link = |at| world.store_get(region, &chain().link_key(at));
+    follow(world.floors[region], link)
+}
+
+fn follow<'a>(from: Lsn, link: impl Fn(Lsn) -> Option<&'a bytes::Bytes>) -> (Lsn, bool) {
+    let mut at = from;
+    while let Some(bytes) = link(at) {
         match link_with_log(bytes, &chain(), at) {
             Ok(Link::Chunk((header, _))) => at = header.end,
             _ => return (at, true),
@@ -39,6 +51,10 @@ fn acknowledged_is_stored(_: &Scenario, world: &World) -> bool {
         .receivers
         .iter()
         .all(|receiver| receiver.acknowledged <= stored(receiver.region))
+}
+
+fn truth_is_visible(_: &Scenario, world: &World) -> bool {
+    (0..world.stores.len()).all(|region| visible_end(world, region) == end_of_chain(world, region))
 }
 
 fn nothing_after_seal(_: &Scenario, world: &World) -> bool {
@@ -106,6 +122,7 @@ pub(super) fn all() -> Vec<Property<Scenario>> {
     vec![
         Property::always(ACKNOWLEDGED_IS_STORED, acknowledged_is_stored),
         Property::always(NOTHING_AFTER_SEAL, nothing_after_seal),
+        Property::always(TRUTH_IS_VISIBLE, truth_is_visible),
         Property::always(PROMOTED_HOLDS_ALL, promoted_holds_all),
         Property::always(ONE_TIMELINE, one_timeline),
         Property::always(ONE_WINNER, one_winner),
@@ -167,6 +184,9 @@ pub(super) fn all() -> Vec<Property<Scenario>> {
                 .executors
                 .iter()
                 .any(|executor| executor.stopped() == Some(Stop::Superseded))
+        }),
+        Property::sometimes("a link is removed", |_, world: &World| {
+            world.floors.iter().any(|floor| *floor > ORIGIN)
         }),
         Property::sometimes("two databases are promoted", |_, world: &World| {
             world.promotions.len() > 1

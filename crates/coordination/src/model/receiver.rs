@@ -7,14 +7,15 @@ use dr_model::{Epoch, Lsn};
 
 use super::actors::{ORIGIN, chain, chunk, region, resource};
 use super::world::{Asker, Scenario, World};
-use crate::chain::internals::{Link, Reply, Walk, WalkEnd, Writer, WriterTask, link_with_log};
+use crate::chain::internals::{
+    Failure, Link, Reply, Walk, WalkEnd, Writer, WriterTask, link_with_log,
+};
 use crate::chain::{ChunkHeader, Promise, encode};
 use crate::operation::{Answer, Operation};
 use crate::register::EpochRecord;
 use crate::testing::at;
 
 const IN_FLIGHT: usize = 2;
-const NOW: Duration = Duration::ZERO;
 const AWAY_LIMIT: Duration = Duration::from_secs(1);
 
 /// Turns a store's answer into a link's, with as much of a chunk as is wanted.
@@ -44,7 +45,7 @@ pub(super) fn carry_out_orders(
     region: usize,
     writer: &mut Writer,
 ) {
-    for order in writer.orders(NOW) {
+    for order in writer.orders(world.now()) {
         let operation = match order.task {
             WriterTask::Create(chunk) => Operation::Create(
                 chain().link_key(chunk.start),
@@ -58,7 +59,8 @@ pub(super) fn carry_out_orders(
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
-    Opening(Walk),
+    /// Follows the chain, from the floor, since a moment.
+    Opening(Walk, Lsn, Duration),
     Writing(Writer),
     /// Met a seal, or something worse.
     Stopped {
@@ -100,12 +102,13 @@ impl Receiver {
         self.life > 0 && self.phase == Phase::Stopped { superseded: false }
     }
 
-    pub(super) fn start(&mut self, world: &mut World, index: usize) {
+    pub(super) fn start(&mut self, world: &mut World, scenario: &Scenario, index: usize) {
         self.life += 1;
         self.view = None;
         self.promise = None;
-        self.phase = Phase::Opening(Walk::new(ORIGIN));
-        self.read(world, index, 0, ORIGIN);
+        let floor = world.floor(scenario, self.region);
+        self.phase = Phase::Opening(Walk::new(floor), floor, world.now());
+        self.read(world, index, 0, floor);
     }
 
     fn read(&self, world: &mut World, index: usize, number: u64, at: Lsn) {
@@ -170,13 +173,13 @@ impl Receiver {
             .collect()
     }
 
-    pub(super) fn cut(&mut self, world: &mut World, index: usize, bytes: u64) {
+    pub(super) fn cut(&mut self, world: &mut World, scenario: &Scenario, index: usize, bytes: u64) {
         if let Phase::Writing(writer) = &mut self.phase {
             let mut chunk = chunk(writer.submitted(), bytes);
             chunk.facts.promise = self.promise.clone();
             writer.submit(chunk);
         }
-        self.go_on(world, index);
+        self.go_on(world, scenario, index);
     }
 
     pub(super) fn hear(
@@ -189,15 +192,19 @@ impl Receiver {
         answer: Answer,
     ) {
         match &mut self.phase {
-            Phase::Opening(walk) => {
+            Phase::Opening(walk, floor, since) => {
                 let reply = to_reply(answer, at, |(header, _)| header);
                 match walk.feed(reply) {
                     None => {
                         let at = walk.at;
                         self.read(world, index, number + 1, at);
                     }
+                    // Something was removed from where the walk began.
+                    Some(_) if world.floor(scenario, self.region) > *floor => {
+                        self.start(world, scenario, index);
+                    }
                     Some(WalkEnd::Open) => {
-                        let writer = Writer::new(walk.at, NOW, AWAY_LIMIT);
+                        let writer = Writer::new(walk.at, *since, AWAY_LIMIT);
                         self.phase = Phase::Writing(writer.with_rules(scenario.rules()));
                     }
                     Some(WalkEnd::Sealed(_)) => self.phase = Phase::Stopped { superseded: true },
@@ -205,22 +212,25 @@ impl Receiver {
                 }
             }
             Phase::Writing(writer) => {
-                writer.feed(number, NOW, to_reply(answer, at, |(_, log)| log));
-                self.go_on(world, index);
+                writer.feed(number, world.now(), to_reply(answer, at, |(_, log)| log));
+                self.go_on(world, scenario, index);
             }
             Phase::Stopped { .. } => {}
         }
     }
 
-    fn go_on(&mut self, world: &mut World, index: usize) {
+    fn go_on(&mut self, world: &mut World, scenario: &Scenario, index: usize) {
         let Phase::Writing(writer) = &mut self.phase else {
             return;
         };
         let asker = Asker::Receiver(index);
         carry_out_orders(world, asker, self.life, self.region, writer);
         self.acknowledged = self.acknowledged.max(writer.acknowledged());
-        if let Some(failure) = writer.failure() {
-            let superseded = matches!(failure, crate::chain::internals::Failure::Superseded(_));
+        if writer.failure() == Some(&Failure::Away) {
+            world.abandon(asker);
+            self.start(world, scenario, index);
+        } else if let Some(failure) = writer.failure() {
+            let superseded = matches!(failure, Failure::Superseded(_));
             world.abandon(asker);
             self.phase = Phase::Stopped { superseded };
         }

@@ -31,6 +31,7 @@ const PROMOTED: &str = "a database is promoted";
 const LOSES: &str = "an executor loses the epoch";
 const TAKEN_OVER: &str = "an executor is taken over";
 const SUPERSEDED: &str = "an executor is superseded";
+const REMOVED: &str = "a link is removed";
 const TWO_PROMOTED: &str = "two databases are promoted";
 
 fn is_long() -> bool {
@@ -68,6 +69,26 @@ fn synchronous(executors: Vec<Goal>) -> Scenario {
     }
 }
 
+/// One receiver, a failover, and a store in which links are removed once they are old.
+fn compaction() -> Scenario {
+    Scenario {
+        receivers: vec![(WEST, vec![1])],
+        log_bytes: 2,
+        moments: 3,
+        compacted: vec![WEST],
+        ..failover()
+    }
+}
+
+/// The same beside an old receiver with cuts of its own, which may sleep as long as it likes.
+fn old_receiver() -> Scenario {
+    Scenario {
+        receivers: vec![(WEST, vec![1]), (WEST, vec![3])],
+        log_bytes: 3,
+        ..compaction()
+    }
+}
+
 /// Two opposite failovers; the loser of the epoch tries again with the next.
 fn opposite() -> Scenario {
     Scenario {
@@ -100,6 +121,8 @@ fn crowd() -> Scenario {
         deaths: 3,
         old_reads: true,
         standby_bytes: 3,
+        moments: 6,
+        compacted: vec![WEST, SOUTH],
         ..Scenario::default()
     }
 }
@@ -141,6 +164,7 @@ fn judge(checker: &impl Checker<Scenario>, expected: &[&'static str]) {
     Scenario { standby_bytes: 2, log_bytes: 3, ..failover() },
     &[ALL_ACKNOWLEDGED, RECEIVER_SUPERSEDED, PROMOTED]
 )]
+#[case::compaction(compaction(), &[ALL_ACKNOWLEDGED, RECEIVER_SUPERSEDED, PROMOTED, REMOVED])]
 #[case::opposite(opposite(), &[LOSES, SUPERSEDED, TWO_PROMOTED, RECEIVER_SUPERSEDED])]
 #[case::takeover(takeover(), &[TAKEN_OVER, SUPERSEDED, ENDS_WELL, PROMOTED])]
 #[case::synchronous(synchronous(vec![TO_WEST]), &[PROVEN, RECEIVER_SUPERSEDED])]
@@ -158,6 +182,10 @@ fn small_worlds_are_sound(#[case] scenario: Scenario, #[case] expected: &[&'stat
 #[case::race(Scenario { faults: 1, ..race() })]
 #[case::race_and_death(Scenario { deaths: 1, faults: 1, log_bytes: 2, ..race() })]
 #[case::race_and_old_reads(Scenario { old_reads: true, standby_bytes: 2, ..race() })]
+#[case::old_receiver(old_receiver())]
+#[case::compaction_and_faults(
+    Scenario { faults: 1, old_reads: true, log_bytes: 3, ..compaction() }
+)]
 #[case::everything_with_one_receiver(
     Scenario { faults: 1, deaths: 1, standby_bytes: 2, log_bytes: 3, ..failover() }
 )]
@@ -240,6 +268,10 @@ fn names_what_is_broken(checker: &impl Checker<Scenario>, by: &[&'static str]) {
 #[case::adopt_without_cutting(
     Mutation::AdoptWithoutCutting, race(), &[invariants::ACKNOWLEDGED_IS_STORED]
 )]
+#[case::use_old_knowledge(
+    Mutation::UseOldKnowledge, old_receiver(),
+    &[invariants::NOTHING_AFTER_SEAL, invariants::ACKNOWLEDGED_IS_STORED]
+)]
 #[case::seal_trusts_taken_key(
     Mutation::SealTrustsTakenKey, failover(), &[invariants::PROMOTED_HOLDS_ALL]
 )]
@@ -272,6 +304,18 @@ fn a_wrong_rule_in_the_shipped_code_is_noticed(
 #[case::names_unconditional(Wrong::NamesUnconditional, opposite(), &[invariants::FENCED])]
 #[case::seal_off_chain(
     Wrong::SealOffChain, Scenario { standby_bytes: 1, ..failover() },
+    &[invariants::PROMOTED_HOLDS_ALL]
+)]
+#[case::remove_early(
+    Wrong::RemoveEarly, old_receiver(),
+    &[invariants::NOTHING_AFTER_SEAL, invariants::ACKNOWLEDGED_IS_STORED]
+)]
+#[case::ignore_floor(
+    Wrong::IgnoreFloor, compaction(),
+    &[invariants::PROMOTED_HOLDS_ALL, invariants::ACKNOWLEDGED_IS_STORED]
+)]
+#[case::seal_old_tail(
+    Wrong::SealOldTail, Scenario { log_bytes: 3, ..compaction() },
     &[invariants::PROMOTED_HOLDS_ALL]
 )]
 #[case::promote_unobserved(Wrong::PromoteUnobserved, takeover(), &[invariants::ONE_TIMELINE])]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dr_model::{Epoch, Lsn, TimelineId};
@@ -14,9 +15,13 @@ use super::actors::{
 use super::executor::{Executor, Goal};
 use super::invariants;
 use super::receiver::Receiver;
+use crate::chain::internals::{Link, link_with_log};
 use crate::mutation::{Mutation, Rules};
 use crate::operation::{Answer, Operation};
 use crate::register::EpochRecord;
+
+/// The grace time, in moments: twice what the shipped state machines take for too old.
+const GRACE: u8 = 2;
 
 /// A wrong rule outside the shipped state machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,6 +42,12 @@ pub(super) enum Wrong {
     SealOffChain,
     /// Whoever takes an execution over repeats its promotion without looking.
     PromoteUnobserved,
+    /// Links are removed without waiting.
+    RemoveEarly,
+    /// Whoever follows a chain begins at its origin, whatever the floor.
+    IgnoreFloor,
+    /// A seal is created at a tail however old, and the floor is not looked at again.
+    SealOldTail,
     /// Commits stop waiting before a record says so.
     NamesBeforeRecord,
     /// Whom commits wait for is changed without a lock on the primary.
@@ -64,6 +75,10 @@ pub(super) struct Scenario {
     pub(super) old_reads: bool,
     /// Bytes that the standbys have received.
     pub(super) standby_bytes: u64,
+    /// Moments after the first that there may be: half of the grace time lies between two.
+    pub(super) moments: u8,
+    /// Stores whose links may be removed, once.
+    pub(super) compacted: Vec<usize>,
     /// Whether clients commit on the old primary, which waits for the west at first, and receivers look at the conditions.
     pub(super) commits: bool,
     /// Whether an executor starts only when those before it have ended.
@@ -147,6 +162,14 @@ pub(super) struct World {
     pub(super) committed: Lsn,
     /// An effect of an epoch was applied where a higher one had been.
     pub(super) superseded_effect: bool,
+    /// The time.
+    pub(super) moment: u8,
+    /// What was ever created in each store first, whether or not it is still there.
+    pub(super) ever: [Arc<BTreeMap<Key, Bytes>>; 3],
+    /// Where pieces were seen to hold a chain, by store: the floor to be, and since when.
+    pub(super) marks: [Option<(u8, Lsn)>; 3],
+    /// The floor of the chain in each store.
+    pub(super) floors: [Lsn; 3],
 }
 
 /// What happens next.
@@ -170,9 +193,58 @@ pub(super) enum Event {
     Commit(Lsn),
     /// An executor does what needs no store: starts, or has an effect.
     Act(usize),
+    /// Half of the grace time passes.
+    Pass,
+    /// Pieces hold the chain of a store; all but its newest chunk may go after the grace time.
+    Mark(usize),
+    /// What was marked goes, after a floor was written.
+    Remove(usize),
 }
 
 impl World {
+    /// Returns the time as the shipped state machines take it: what is older than a second is too old for them.
+    pub(super) fn now(&self) -> Duration {
+        Duration::from_secs(u64::from(self.moment))
+    }
+
+    /// Returns where the chain of a store is followed from.
+    pub(super) fn floor(&self, scenario: &Scenario, region: usize) -> Lsn {
+        if scenario.is_wrong(Wrong::IgnoreFloor) {
+            ORIGIN
+        } else {
+            self.floors[region]
+        }
+    }
+
+    /// Returns the newest chunk on the chain of a store, behind the floor.
+    fn newest_chunk(&self, region: usize) -> Option<Lsn> {
+        let mut at = self.floors[region];
+        let mut newest = None;
+        while let Some(bytes) = self.ever[region].get(&chain().link_key(at)) {
+            match link_with_log(bytes, &chain(), at) {
+                Ok(Link::Chunk((header, _))) => {
+                    newest = Some(at);
+                    at = header.end;
+                }
+                _ => break,
+            }
+        }
+        newest.filter(|newest| *newest > self.floors[region])
+    }
+
+    fn remove(&mut self, region: usize) {
+        let Some((_, floor)) = self.marks[region] else {
+            return;
+        };
+        self.floors[region] = floor;
+        let origin = chain().origin_key();
+        let prefix = chain().prefix();
+        Arc::make_mut(&mut self.stores[region]).retain(|key, _| {
+            let is_link = key.as_str().starts_with(&prefix) && *key != origin;
+            !is_link || Lsn::from_key(key.file_name()).is_none_or(|lsn| lsn >= floor)
+        });
+    }
+
     pub(super) fn store_get(&self, region: usize, key: &Key) -> Option<&Bytes> {
         self.stores[region].get(key)
     }
@@ -234,7 +306,12 @@ impl World {
                 if store.contains_key(key) && !overwrites {
                     Answer::Exists
                 } else {
-                    store.insert(key.clone(), body.clone());
+                    let first = Arc::make_mut(&mut self.ever[flight.region]);
+                    if store.insert(key.clone(), body.clone()).is_some() {
+                        first.insert(key.clone(), body.clone());
+                    } else {
+                        first.entry(key.clone()).or_insert_with(|| body.clone());
+                    }
                     Answer::Created
                 }
             }
@@ -273,6 +350,26 @@ impl World {
     }
 }
 
+impl Scenario {
+    /// Adds what the passing of time brings.
+    fn removals(&self, world: &World, events: &mut Vec<Event>) {
+        if world.moment < self.moments {
+            events.push(Event::Pass);
+        }
+        for region in self.compacted.iter().copied() {
+            match world.marks[region] {
+                None if world.newest_chunk(region).is_some() => events.push(Event::Mark(region)),
+                Some((since, floor)) if world.floors[region] < floor => {
+                    if world.moment - since > GRACE || self.is_wrong(Wrong::RemoveEarly) {
+                        events.push(Event::Remove(region));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
 fn overwrites(scenario: &Scenario, asker: Asker, key: &Key) -> bool {
     let by_executor = matches!(asker, Asker::Executor(_));
     let is_register = key.as_str().starts_with("register/");
@@ -303,8 +400,13 @@ impl Model for Scenario {
         let mut hosts = REGIONS.map(|_| Host::default());
         hosts[EAST].highest = 1;
         let receiver = |(region, cuts): &(usize, Vec<u64>)| Receiver::new(*region, cuts.clone());
+        let stores = stores.map(Arc::new);
         let mut world = World {
-            stores: stores.map(Arc::new),
+            ever: stores.clone(),
+            stores,
+            moment: 0,
+            marks: [None; 3],
+            floors: [ORIGIN; 3],
             flights: BTreeMap::new(),
             receivers: self.receivers.iter().map(receiver).map(Arc::new).collect(),
             executors: (self.executors.iter())
@@ -322,7 +424,7 @@ impl Model for Scenario {
         };
         for index in 0..world.receivers.len() {
             let mut receiver = Arc::unwrap_or_clone(world.receivers[index].clone());
-            receiver.start(&mut world, index);
+            receiver.start(&mut world, self, index);
             world.receivers[index] = Arc::new(receiver);
         }
         vec![world]
@@ -375,6 +477,7 @@ impl Model for Scenario {
                 events.push(Event::Act(index));
             }
         }
+        self.removals(world, events);
     }
 
     fn next_state(&self, last: &World, event: Event) -> Option<World> {
@@ -406,14 +509,14 @@ impl Model for Scenario {
             }
             Event::Cut(index, bytes) => {
                 let mut receiver = Arc::unwrap_or_clone(world.receivers[index].clone());
-                receiver.cut(&mut world, index, bytes);
+                receiver.cut(&mut world, self, index, bytes);
                 world.receivers[index] = Arc::new(receiver);
             }
             Event::Die(index) => {
                 world.deaths -= 1;
                 world.abandon(Asker::Receiver(index));
                 let mut receiver = Arc::unwrap_or_clone(world.receivers[index].clone());
-                receiver.start(&mut world, index);
+                receiver.start(&mut world, self, index);
                 world.receivers[index] = Arc::new(receiver);
             }
             Event::Check(index) => {
@@ -422,6 +525,12 @@ impl Model for Scenario {
                 world.receivers[index] = Arc::new(receiver);
             }
             Event::Commit(to) => world.committed = to,
+            Event::Pass => world.moment += 1,
+            Event::Mark(region) => {
+                let floor = world.newest_chunk(region)?;
+                world.marks[region] = Some((world.moment, floor));
+            }
+            Event::Remove(region) => world.remove(region),
             Event::Act(index) => {
                 let mut executor = Arc::unwrap_or_clone(world.executors[index].clone());
                 executor.act(&mut world, self, index);
