@@ -4,6 +4,7 @@ mod crash;
 mod plans;
 mod races;
 mod refusals;
+mod register_moves;
 mod runs;
 mod shipped;
 mod steps;

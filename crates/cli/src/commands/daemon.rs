@@ -3,6 +3,7 @@
 mod control;
 mod lock;
 mod metrics;
+mod registers;
 mod source;
 mod store;
 
@@ -23,6 +24,7 @@ use crate::output::Output;
 use crate::wiring::Setup;
 use control::DaemonControl;
 pub(crate) use lock::Lock;
+use registers::Registers;
 use source::DaemonSource;
 
 /// Run the daemon of a region
@@ -54,6 +56,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     store::prepare(&setup, region, &place.state_directory, output).await?;
 
     let daemon = daemon(&setup, region)?;
+    let registers = Registers::new(&setup, region, daemon.board())?;
     let (stop, stopped) = watch::channel(false);
     let source = Arc::new(DaemonSource::new(&setup, region.clone(), daemon.board()));
     let (address, serving) = dr_server::serve(place.listen, source, stopped.clone())
@@ -69,7 +72,9 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     tracing::info!(%region, %address, process = std::process::id(), "the daemon runs");
 
     let mut work = std::pin::pin!(async {
-        let (_ended, served, controlled) = tokio::join!(daemon.run(stopped), serving, controlling);
+        let moving = registers.keep(stopped.clone());
+        let (_ended, (), served, controlled) =
+            tokio::join!(daemon.run(stopped), moving, serving, controlling);
         served
             .map_err(|error| CommandError::from_error(Exit::Failed, &error))
             .and(controlled.map_err(|error| CommandError::from_error(Exit::Failed, &error)))

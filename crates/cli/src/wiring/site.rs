@@ -56,6 +56,27 @@ impl Setup {
         })
     }
 
+    /// Returns what moving a workload's register takes, without anything that leads or tells clients.
+    pub(crate) fn register_site(&self, name: &WorkloadName, workload: &Workload) -> Result<Site> {
+        Ok(Site {
+            workload: name.clone(),
+            home: workload.home.clone(),
+            recovery: workload.recovery.clone(),
+            rpo: workload.objectives.rpo,
+            quorum: workload.approval.quorum,
+            stores: self.stores.clone(),
+            register: Arc::new(self.register(name, workload)),
+            resources: self.drivers(name, workload)?,
+            services: BTreeMap::new(),
+            probes: BTreeMap::new(),
+            traffic: Vec::new(),
+            notifiers: Vec::new(),
+            clock: Arc::clone(&self.clock),
+            actor: self.actor.clone(),
+            secrets: Vec::new(),
+        })
+    }
+
     /// Returns a workload as the daemon serves it.
     pub(crate) fn workload_site(
         &self,

@@ -30,6 +30,8 @@ pub(super) enum Goal {
     Wait(bool),
     /// Gives the newest epoch's place back to the old primary, and fences the host that it named.
     Undo,
+    /// Moves the register away from the primary: to a region's store.
+    MoveRegister { to: usize },
 }
 
 /// Why an executor stopped before its end.
@@ -62,7 +64,8 @@ enum Phase {
     ReadJournal(u64),
     TakeOver(Publish, u64),
     ReadRegister(register::Walk, Option<register::Ask>),
-    Open(Publish, Box<EpochRecord>),
+    /// Creates a record in the store of a region.
+    Open(Publish, Box<EpochRecord>, usize),
     Journal(Publish),
     FindTail(Walk, Begun),
     Surplus(Writer, Begun),
@@ -102,7 +105,7 @@ impl Executor {
     pub(super) fn new(goal: Goal) -> Self {
         let again = match goal {
             Goal::Move { again, .. } => again,
-            Goal::TakeOver { .. } | Goal::Undo | Goal::Wait(_) => 0,
+            Goal::TakeOver { .. } | Goal::Undo | Goal::Wait(_) | Goal::MoveRegister { .. } => 0,
         };
         Self {
             goal,
@@ -137,7 +140,7 @@ impl Executor {
 
     fn to(&self) -> usize {
         match self.goal {
-            Goal::Move { to, .. } | Goal::TakeOver { to, .. } => to,
+            Goal::Move { to, .. } | Goal::TakeOver { to, .. } | Goal::MoveRegister { to } => to,
             Goal::Undo | Goal::Wait(_) => EAST,
         }
     }
@@ -147,7 +150,7 @@ impl Executor {
         match self.goal {
             Goal::TakeOver { of, .. } => format!("x{of}-0"),
             Goal::Move { again, .. } => format!("x{index}-{}", again - self.again),
-            Goal::Undo | Goal::Wait(_) => format!("x{index}-0"),
+            Goal::Undo | Goal::Wait(_) | Goal::MoveRegister { .. } => format!("x{index}-0"),
         }
     }
 
@@ -158,7 +161,9 @@ impl Executor {
                 Goal::Wait(_) => world.lock.is_none() || unlocked,
                 // There is something to take over, or to undo, only after an epoch was opened.
                 Goal::TakeOver { of, .. } => world.executors[of].opened.is_some(),
-                Goal::Undo => world.executors.iter().any(|other| other.opened.is_some()),
+                Goal::Undo | Goal::MoveRegister { .. } => {
+                    world.executors.iter().any(|other| other.opened.is_some())
+                }
                 Goal::Move { .. } => true,
             },
             Phase::Promote(_)
@@ -178,7 +183,9 @@ impl Executor {
                     self.phase = Phase::ReadJournal(1);
                     self.ask_journal(world, index, 1);
                 }
-                Goal::Move { .. } | Goal::Undo => self.read_register(world, index),
+                Goal::Move { .. } | Goal::Undo | Goal::MoveRegister { .. } => {
+                    self.read_register(world, index);
+                }
                 Goal::Wait(on) => {
                     if !scenario.is_wrong(Wrong::SyncUnlocked) {
                         world.lock = Some(index);
@@ -316,10 +323,10 @@ impl Executor {
             Phase::ReadRegister(walk, ask) => {
                 self.hear_register(world, scenario, index, (walk, ask), answer)
             }
-            Phase::Open(mut publish, record) => match publish.feed(answer) {
+            Phase::Open(mut publish, record, place) => match publish.feed(answer) {
                 None => {
-                    self.ask(world, index, super::actors::WEST, publish.next());
-                    self.phase = Phase::Open(publish, record);
+                    self.ask(world, index, place, publish.next());
+                    self.phase = Phase::Open(publish, record, place);
                 }
                 Some(Published::Ours) => self.opened(world, index, &record),
                 Some(Published::Theirs(bytes)) => {
@@ -526,8 +533,11 @@ impl Executor {
             return;
         }
         let newest = records.last().unwrap();
+        let claimed = newest.clusters.values().next().unwrap().timeline;
         let timeline = match self.goal {
-            Goal::TakeOver { .. } => {
+            // It leaves the primary where it is.
+            Goal::MoveRegister { .. } if newest.register == newest.primary => claimed,
+            Goal::TakeOver { .. } | Goal::MoveRegister { .. } => {
                 self.phase = Phase::Stopped(Stop::Nothing);
                 return;
             }
@@ -541,15 +551,35 @@ impl Executor {
         };
         let id = Some(self.execution(index));
         let process = Self::process(index);
-        let wanted = record(newest.epoch.next(), self.to(), timeline, id, process);
+        let moves = matches!(self.goal, Goal::MoveRegister { .. });
+        let primary = match self.goal {
+            Goal::MoveRegister { .. } => region_index(&newest.primary),
+            _ => self.to(),
+        };
+        let wanted = match self.goal {
+            Goal::MoveRegister { to } => EpochRecord {
+                created_by: actor(process),
+                execution: id.map(|id| id.parse().unwrap()),
+                ..newest.with_register(region(to))
+            },
+            _ => EpochRecord {
+                register: newest.register.clone(),
+                ..record(newest.epoch.next(), primary, timeline, id, process)
+            },
+        };
         if !scenario.is_wrong(Wrong::TimelineReused) {
             register::check_claims(records, &wanted).unwrap();
         }
         let key = EpochRecord::key(&workload(), wanted.epoch);
         let publish = Publish::new(key, wanted.to_bytes());
         self.fence = Some(region_index(&newest.primary));
-        self.ask(world, index, super::actors::WEST, publish.next());
-        self.phase = Phase::Open(publish, Box::new(wanted));
+        let place = if moves && scenario.is_wrong(Wrong::RegisterMovedAside) {
+            self.to()
+        } else {
+            region_index(&newest.register)
+        };
+        self.ask(world, index, place, publish.next());
+        self.phase = Phase::Open(publish, Box::new(wanted), place);
     }
 
     /// Writes a record that changes nothing but whom commits wait for, if the primary is still in the east.
@@ -571,8 +601,9 @@ impl Executor {
         register::check_claims(records, &wanted).unwrap();
         let key = EpochRecord::key(&workload(), wanted.epoch);
         let publish = Publish::new(key, wanted.to_bytes());
-        self.ask(world, index, super::actors::WEST, publish.next());
-        self.phase = Phase::Open(publish, Box::new(wanted));
+        let place = region_index(&newest.register);
+        self.ask(world, index, place, publish.next());
+        self.phase = Phase::Open(publish, Box::new(wanted), place);
     }
 
     fn met(&mut self, world: &mut World, index: usize, wanted: &EpochRecord, winner: &EpochRecord) {
@@ -606,6 +637,7 @@ impl Executor {
         match (self.goal, self.fence) {
             (Goal::Wait(_), _) => self.phase = Phase::SetWait,
             (Goal::Undo, Some(host)) => self.phase = Phase::Fence(host),
+            (Goal::MoveRegister { .. }, _) => self.phase = Phase::Done,
             _ => self.write_journal(world, index, Body::Record("seal".to_owned()), None),
         }
     }

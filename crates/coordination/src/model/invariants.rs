@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use dr_model::Lsn;
+use dr_model::{Epoch, Lsn};
 use stateright::Property;
 
-use super::actors::{ORIGIN, chain};
+use super::actors::{ORIGIN, SOUTH, chain, workload};
 use super::executor::Stop;
 use super::world::{Scenario, World};
 use crate::chain::internals::{Link, link_with_log};
+use crate::register::EpochRecord;
 
 /// The names of the invariants.
 pub(super) const ACKNOWLEDGED_IS_STORED: &str = "what is acknowledged hangs together in the store";
@@ -188,6 +189,14 @@ pub(super) fn all() -> Vec<Property<Scenario>> {
         Property::sometimes("a link is removed", |_, world: &World| {
             world.floors.iter().any(|floor| *floor > ORIGIN)
         }),
+        Property::sometimes(
+            "an epoch is opened where the register has moved to",
+            |_, world: &World| {
+                world
+                    .store_get(SOUTH, &EpochRecord::key(&workload(), Epoch(4)))
+                    .is_some()
+            },
+        ),
         Property::sometimes("two databases are promoted", |_, world: &World| {
             world.promotions.len() > 1
         }),

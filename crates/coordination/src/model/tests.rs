@@ -24,6 +24,8 @@ const WAIT_NO_MORE: Goal = Goal::Wait(false);
 const PROVEN: &str = "a promotion is proven";
 const PROVEN_LATER: &str = "a promotion is proven after a change";
 const STOPS_WAITING: &str = "commits stop waiting";
+const MOVE_REGISTER: Goal = Goal::MoveRegister { to: SOUTH };
+
 const ALL_ACKNOWLEDGED: &str = "a receiver acknowledges all";
 const RECEIVER_SUPERSEDED: &str = "a receiver is superseded";
 const ENDS_WELL: &str = "an executor ends well";
@@ -33,6 +35,7 @@ const TAKEN_OVER: &str = "an executor is taken over";
 const SUPERSEDED: &str = "an executor is superseded";
 const REMOVED: &str = "a link is removed";
 const TWO_PROMOTED: &str = "two databases are promoted";
+const REGISTER_MOVED: &str = "an epoch is opened where the register has moved to";
 
 fn is_long() -> bool {
     std::env::var("DR_MODEL").is_ok_and(|value| value == "long")
@@ -107,6 +110,14 @@ fn takeover() -> Scenario {
     }
 }
 
+/// A failover that leaves the register with the new primary, its move away, and a failover that wants the same epoch.
+fn register_moves() -> Scenario {
+    Scenario {
+        executors: vec![TO_WEST, MOVE_REGISTER, TO_SOUTH],
+        ..Scenario::default()
+    }
+}
+
 /// Everybody at once, too large to be checked completely.
 fn crowd() -> Scenario {
     Scenario {
@@ -115,7 +126,7 @@ fn crowd() -> Scenario {
             (WEST, vec![1, 2]),
             (SOUTH, vec![1, 2]),
         ],
-        executors: vec![TO_WEST, TO_SOUTH, TAKE_OVER, Goal::Undo],
+        executors: vec![TO_WEST, TO_SOUTH, TAKE_OVER, Goal::Undo, MOVE_REGISTER],
         log_bytes: 6,
         faults: 6,
         deaths: 3,
@@ -173,6 +184,7 @@ fn judge(checker: &impl Checker<Scenario>, expected: &[&'static str]) {
     Scenario { log_bytes: 1, ..synchronous(vec![TO_WEST, WAIT_NO_MORE, WAIT]) },
     &[PROVEN, PROVEN_LATER, STOPS_WAITING, LOSES]
 )]
+#[case::register_moves(register_moves(), &[LOSES, ENDS_WELL, TWO_PROMOTED, REGISTER_MOVED])]
 fn small_worlds_are_sound(#[case] scenario: Scenario, #[case] expected: &[&'static str]) {
     let checker = scenario.checker().spawn_bfs().join();
     judge(&checker, expected);
@@ -198,6 +210,7 @@ fn small_worlds_are_sound(#[case] scenario: Scenario, #[case] expected: &[&'stat
 #[case::wait_again_and_fault(
     Scenario { faults: 1, deaths: 1, ..synchronous(vec![TO_WEST, WAIT_NO_MORE, WAIT]) }
 )]
+#[case::register_moves(Scenario { faults: 1, old_reads: true, ..register_moves() })]
 fn larger_worlds_are_sound(#[case] scenario: Scenario) {
     if is_long() {
         let checker = scenario.checker().threads(2).spawn_bfs().join();
@@ -317,6 +330,9 @@ fn a_wrong_rule_in_the_shipped_code_is_noticed(
 #[case::seal_old_tail(
     Wrong::SealOldTail, Scenario { log_bytes: 3, ..compaction() },
     &[invariants::PROMOTED_HOLDS_ALL]
+)]
+#[case::register_moved_aside(
+    Wrong::RegisterMovedAside, register_moves(), &[invariants::ONE_WINNER]
 )]
 #[case::promote_unobserved(Wrong::PromoteUnobserved, takeover(), &[invariants::ONE_TIMELINE])]
 #[case::names_before_record(

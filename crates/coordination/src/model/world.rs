@@ -40,6 +40,8 @@ pub(super) enum Wrong {
     NamesUnconditional,
     /// A seal is tried first where a writer's own log ends, which need not be the end of a chunk.
     SealOffChain,
+    /// A move of the register creates its record where the register moves to.
+    RegisterMovedAside,
     /// Whoever takes an execution over repeats its promotion without looking.
     PromoteUnobserved,
     /// Links are removed without waiting.

@@ -120,6 +120,22 @@ impl EpochRecord {
         next
     }
 
+    /// Returns the record that follows this one and changes nothing but where the record after it will be.
+    ///
+    /// As with [`with_synchronous`](Self::with_synchronous), the primary and the chains stay.
+    #[must_use]
+    pub fn with_register(&self, region: RegionName) -> Self {
+        let mut next = self.clone();
+        for claim in next.clusters.values_mut() {
+            claim.log_epoch.get_or_insert(self.epoch);
+        }
+        next.epoch = self.epoch.next();
+        next.register = region;
+        next.execution = None;
+        next.override_reason = None;
+        next
+    }
+
     /// Returns the key of record `epoch` in the register.
     #[must_use]
     pub fn key(workload: &WorkloadName, epoch: Epoch) -> Key {

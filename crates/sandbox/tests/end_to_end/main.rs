@@ -17,4 +17,5 @@ mod promotion;
 mod restore;
 mod rivals;
 mod s3;
+mod second_loss;
 mod support;

@@ -1,0 +1,74 @@
+//! Moving registers away from primaries in this region once another region protects them again (PROTOCOL 2).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dr_jobs::engine::{Board, Condition};
+use dr_model::RegionName;
+use dr_provider::error::chain;
+use dr_runbook::{Placed, Site, move_register};
+use futures::future::join_all;
+use tokio::sync::watch;
+
+use crate::error::Result;
+use crate::wiring::Setup;
+
+/// How often it is looked whether a register can move.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// The registers of the workloads that have a place in a region.
+pub(super) struct Registers {
+    region: RegionName,
+    sites: Vec<Site>,
+    board: Arc<Board>,
+}
+
+impl Registers {
+    pub(super) fn new(setup: &Setup, region: &RegionName, board: Arc<Board>) -> Result<Self> {
+        let mut sites = Vec::new();
+        for (name, workload) in &setup.config.workloads {
+            if workload.home == *region || workload.recovery.contains(region) {
+                sites.push(setup.register_site(name, workload)?);
+            }
+        }
+        Ok(Self {
+            region: region.clone(),
+            sites,
+            board,
+        })
+    }
+
+    /// Looks after all of them until `stop` turns true.
+    pub(super) async fn keep(&self, stop: watch::Receiver<bool>) {
+        join_all(
+            self.sites
+                .iter()
+                .map(|site| self.keep_one(site, stop.clone())),
+        )
+        .await;
+    }
+
+    async fn keep_one(&self, site: &Site, mut stop: watch::Receiver<bool>) {
+        let task = format!("place of register {}", site.workload);
+        while !*stop.borrow() {
+            let condition = match move_register(site, &self.region).await {
+                Ok(Placed::Well) => Condition::Good("not here with the primary".to_owned()),
+                Ok(Placed::Moved(record)) => Condition::Good(format!(
+                    "moved to {} with epoch {}",
+                    record.register, record.epoch
+                )),
+                Ok(Placed::Stays(why)) => {
+                    Condition::Good(format!("stays with the primary for now: {why}"))
+                }
+                // What the register itself does not answer is said in the line of the register.
+                Err(error) if !error.is_permanent() => Condition::Unknown(chain(&error)),
+                Err(error) => Condition::Bad(chain(&error)),
+            };
+            self.board.set(&task, condition);
+            tokio::select! {
+                () = tokio::time::sleep(INTERVAL) => {}
+                _stopped = stop.wait_for(|stop| *stop) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The register moves away from the primary once another region can take it, and not before.
+
+use dr_model::Epoch;
+
+use super::crash::die;
+use super::world::{Everything, east, west};
+use crate::move_register::{Placed, move_register};
+use crate::request::Request;
+use crate::site::Site;
+
+/// A workload without resources, whose register came to stand with its primary in the west.
+async fn moved_west() -> (Everything, Site) {
+    let world = Everything::new().await;
+    let site = Site {
+        resources: [].into(),
+        ..world.site("a")
+    };
+    let head = site.register.read().await.unwrap().unwrap();
+    let second = dr_coordination::register::EpochRecord {
+        epoch: Epoch(2),
+        primary: west(),
+        clusters: [].into(),
+        ..head
+    };
+    site.register.create(&second).await.unwrap();
+    (world, site)
+}
+
+fn stays(placed: &Placed, expected: &str) {
+    match placed {
+        Placed::Stays(why) => assert!(why.contains(expected), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_moves_to_a_region_that_has_the_records_and_stays_there() {
+    let (_world, site) = moved_west().await;
+    stays(
+        &move_register(&site, &west()).await.unwrap(),
+        "has no copy of epoch 2",
+    );
+    site.register.copy_to(&east()).await.unwrap();
+    // The daemon of the other region has no say in it.
+    assert_eq!(move_register(&site, &east()).await.unwrap(), Placed::Well);
+    let Placed::Moved(record) = move_register(&site, &west()).await.unwrap() else {
+        panic!("it does not move")
+    };
+    assert_eq!((record.epoch, &record.primary), (Epoch(3), &west()));
+    assert_eq!(record.register, east());
+    assert_eq!(move_register(&site, &west()).await.unwrap(), Placed::Well);
+    assert_eq!(site.register.read().await.unwrap(), Some(*record));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_stays_while_the_primary_is_not_seen() {
+    let (world, _) = moved_west().await;
+    let site = world.site("a");
+    site.register.copy_to(&east()).await.unwrap();
+    stays(
+        &move_register(&site, &west()).await.unwrap(),
+        "is not seen to be a running primary",
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_stays_while_an_execution_could_go_on() {
+    let world = Everything::new().await;
+    assert!(die(&world, &Request::new(west()), 5, true).await);
+    let site = Site {
+        resources: [].into(),
+        ..world.site("a")
+    };
+    let head = site.register.read().await.unwrap().unwrap();
+    assert_eq!((head.epoch, &head.register), (Epoch(2), &west()));
+    site.register.copy_to(&east()).await.unwrap();
+    stays(
+        &move_register(&site, &west()).await.unwrap(),
+        "has not ended",
+    );
+}
