@@ -98,7 +98,7 @@ fn hint_of(error: &(dyn StdError + 'static)) -> Option<String> {
 fn exit_of(kind: ErrorKind) -> Exit {
     match kind {
         ErrorKind::Unavailable | ErrorKind::Unknown => Exit::Unavailable,
-        ErrorKind::Superseded => Exit::Refused,
+        ErrorKind::Superseded => Exit::Busy,
         _ => Exit::Failed,
     }
 }
@@ -138,10 +138,7 @@ impl From<dr_runbook::Error> for CommandError {
             Error::Over { .. } | Error::HasEffects { .. } => Exit::Refused,
             Error::NoStore { .. } => Exit::Configuration,
             Error::SecretInPlan => Exit::Failed,
-            Error::Journal { source, .. } => match source.kind() {
-                ErrorKind::Superseded => Exit::Busy,
-                kind => exit_of(kind),
-            },
+            Error::Journal { source, .. } => exit_of(source.kind()),
         };
         let mut made = Self::from_error(exit, &error);
         made.hints.extend(error.hint());

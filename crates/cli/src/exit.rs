@@ -15,7 +15,8 @@ pub(crate) enum Exit {
     /// A safety rule forbids it: no proof of a fence, a loss beyond the budget, a target that is
     /// the primary.
     Refused = 12,
-    /// Another execution is under way or has taken over, or another daemon of the region runs.
+    /// Another execution is under way, has won the epoch or has taken over, or another daemon of the
+    /// region runs.
     Busy = 13,
     /// An execution needs a person before it can go on.
     Stuck = 14,

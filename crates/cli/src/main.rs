@@ -15,7 +15,7 @@ use clap::Parser;
 use crate::args::Arguments;
 use crate::error::CommandError;
 use crate::exit::Exit;
-use crate::output::Output;
+use crate::output::{Color, Output};
 
 /// How a process that panicked ends, by Rust's convention.
 const PANICKED: u8 = 101;
@@ -39,8 +39,9 @@ fn run() -> ExitCode {
     let output = Output::new(arguments.color, arguments.json);
     let command = arguments.command.clone();
     let failed = |error: &CommandError| {
-        output.error(error);
-        command.failure(error.exit).into()
+        let exit = command.failure(error.exit);
+        output.error(error, exit);
+        exit.into()
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -61,12 +62,19 @@ fn run() -> ExitCode {
 /// Help and version are answers; anything else is a usage error, which `dr wal fetch` must not
 /// mistake for "no such file".
 fn usage(error: &clap::Error) -> ExitCode {
-    let _gone = error.print();
-    match (error.use_stderr(), is_fetching()) {
-        (false, _) => Exit::Ok.into(),
-        (true, true) => Exit::FetchAborted.into(),
-        (true, false) => Exit::Usage.into(),
+    let exit = match (error.use_stderr(), is_fetching()) {
+        (false, _) => Exit::Ok,
+        (true, true) => Exit::FetchAborted,
+        (true, false) => Exit::Usage,
+    };
+    if error.use_stderr() && std::env::args_os().any(|word| word == "--json") {
+        let text = error.render().to_string();
+        let message = text.trim().trim_start_matches("error: ");
+        Output::new(Color::Never, true).error(&CommandError::new(exit, message), exit);
+    } else {
+        let _gone = error.print();
     }
+    exit.into()
 }
 
 /// Tells whether this may be `dr wal fetch`, by the bare words: the command line may be beyond

@@ -5,15 +5,21 @@ mod table;
 mod units;
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::ValueEnum;
 use serde::Serialize;
+use serde_json::json;
 
 use crate::error::CommandError;
+use crate::exit::Exit;
 
 pub(crate) use style::{Style, Tone};
 pub(crate) use table::Table;
-pub(crate) use units::{amount, seconds, took};
+pub(crate) use units::{amount, counted, seconds, took};
+
+/// Whether the one JSON object of this process is on stdout already.
+static ANSWERED: AtomicBool = AtomicBool::new(false);
 
 /// When to use colours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -64,6 +70,7 @@ impl Output {
     pub(crate) fn json<T: Serialize>(&self, value: &T) -> Result<(), CommandError> {
         let mut text = serde_json::to_string_pretty(value).map_err(io::Error::other)?;
         text.push('\n');
+        ANSWERED.store(true, Ordering::Relaxed);
         write_all(io::stdout().lock(), &text)
     }
 
@@ -83,8 +90,20 @@ impl Output {
         let _gone = write!(stderr, "{text}").and_then(|()| stderr.flush());
     }
 
-    /// Writes a failure: what, why, and what to do.
-    pub(crate) fn error(&self, error: &CommandError) {
+    /// Writes a failure: what, why, and what to do. With `--json` it is the answer on stdout as well, unless a command has
+    /// answered before it failed: there is one object, never two.
+    pub(crate) fn error(&self, error: &CommandError, exit: Exit) {
+        if self.json && !ANSWERED.load(Ordering::Relaxed) {
+            let hint = (!error.hints.is_empty()).then(|| error.hints.join("; "));
+            // Who reads nothing is told on stderr.
+            let _gone = self.json(&json!({
+                "error": error.message,
+                "details": error.details,
+                "because": error.causes,
+                "hint": hint,
+                "exit_code": exit as u8,
+            }));
+        }
         let style = self.stderr;
         for detail in &error.details {
             self.say(detail);

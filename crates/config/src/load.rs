@@ -38,6 +38,10 @@ pub fn load(path: &Path, kinds: &Kinds, resolver: Arc<dyn Resolver>) -> Result<L
             .chain(runbooks.values()),
     );
 
+    if root.is_none() {
+        // Without it every name in the other files would be unknown, which says nothing about them.
+        return Err(Problems(context.into_problems()));
+    }
     let scope = Scope::new(root.as_ref(), kinds);
     let contents = root
         .as_ref()

@@ -17,6 +17,7 @@ pub(crate) fn loss(options: &Options, target: &RegionName, facts: &Facts) -> Los
         return LossFacts {
             estimate: None,
             bound: Bound::Growing { since: None },
+            commits_per_second: None,
             sealing_proves_zero: false,
             because,
         };
@@ -71,6 +72,7 @@ pub(crate) fn loss(options: &Options, target: &RegionName, facts: &Facts) -> Los
     LossFacts {
         estimate,
         bound: Bound::Growing { since: covered },
+        commits_per_second: log.commits_per_second,
         sealing_proves_zero: promise(options, target, facts, log, &mut because),
         because,
     }

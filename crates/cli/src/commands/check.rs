@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, counted};
 use crate::wiring::Setup;
 use findings::{Finding, Level};
 
@@ -101,12 +101,12 @@ fn summary(setup: &Setup, online: bool, findings: &[Finding], output: &Output) -
     let style = output.stdout;
     if !online {
         let text = format!(
-            "The configuration in {} is valid: {} regions, {} workloads, {} schedules, {} runbooks.",
+            "The configuration in {} is valid: {}, {}, {}, {}.",
             config.directory.display(),
-            config.regions.len(),
-            config.workloads.len(),
-            config.schedules.len(),
-            config.runbooks.len()
+            counted(config.regions.len(), "region"),
+            counted(config.workloads.len(), "workload"),
+            counted(config.schedules.len(), "schedule"),
+            counted(config.runbooks.len(), "runbook")
         );
         return output.data(&style.paint(Tone::Good, &text));
     }
@@ -127,8 +127,9 @@ fn summary(setup: &Setup, online: bool, findings: &[Finding], output: &Output) -
         Tone::Good
     };
     let text = format!(
-        "{} checks: {failed} failed, {unknown} unknown, {warnings} warnings.",
-        findings.len()
+        "{}: {failed} failed, {unknown} unknown, {}.",
+        counted(findings.len(), "check"),
+        counted(warnings, "warning")
     );
     output.data(&style.paint(tone, &text))
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use dr_model::{RegionName, ResourceId};
-use dr_provider::driver::{RecoveryPoint, RecoveryPoints};
+use dr_provider::driver::{LogFacts, RecoveryPoint, RecoveryPoints};
 use dr_provider::error::chain;
 use futures::future::join_all;
 use serde_json::json;
@@ -37,6 +37,18 @@ struct Listing {
     points: std::result::Result<Vec<RecoveryPoint>, String>,
     /// Those that cannot be read any more.
     damaged: Vec<String>,
+    /// What the store holds of the log behind them, if that could be seen.
+    log: Option<LogFacts>,
+}
+
+impl Listing {
+    /// Returns the log that a restore from this point can replay: there is none behind a point of another timeline, or one
+    /// that does not join it.
+    fn window(&self, point: &RecoveryPoint) -> Option<&LogFacts> {
+        self.log.as_ref().filter(|log| {
+            point.timeline == log.timeline && log.start <= point.start && point.stop <= log.end
+        })
+    }
 }
 
 pub(crate) async fn run(command: &Command, config: &Path, output: &Output) -> Result<Exit> {
@@ -55,6 +67,8 @@ pub(crate) async fn run(command: &Command, config: &Path, output: &Output) -> Re
                         Some(backup) => backup.list(store).await.map_err(|error| chain(&error)),
                         None => Ok(RecoveryPoints::default()),
                     };
+                    let facts = driver.observe(std::slice::from_ref(region)).await;
+                    let seen = facts.regions.get(region).map(|seen| seen.log.clone());
                     let (points, damaged) = match points {
                         Ok(points) => (Ok(points.complete), points.damaged),
                         Err(why) => (Err(why), Vec::new()),
@@ -64,6 +78,7 @@ pub(crate) async fn run(command: &Command, config: &Path, output: &Output) -> Re
                         region: region.clone(),
                         points,
                         damaged,
+                        log: seen.and_then(|log| log.ok().flatten()),
                     }
                 });
             }
@@ -168,7 +183,13 @@ fn show(setup: &Setup, listings: &[Listing], unseen: &[String], output: &Output)
         let mut points = Vec::new();
         for (listing, point) in &rows {
             let (resource, region) = (&listing.resource, &listing.region);
-            points.push(json!({ "resource": resource, "region": region, "recovery_point": point }));
+            let window = listing.window(point);
+            points.push(json!({
+                "resource": resource,
+                "region": region,
+                "recovery_point": point,
+                "window_end": window.map(|log| json!({ "lsn": log.end, "at": log.received_at })),
+            }));
         }
         return output.json(&json!({ "recovery_points": points, "unseen": unseen }));
     }
@@ -186,10 +207,13 @@ fn show(setup: &Setup, listings: &[Listing], unseen: &[String], output: &Output)
         "FROM",
         "KIND",
         "CHANGED",
+        "TO",
+        "UNTIL",
         "DATABASE",
         "STORED",
     ]);
     for (listing, point) in rows {
+        let window = listing.window(point);
         table.row([
             point.label.clone(),
             listing.resource.to_string(),
@@ -199,6 +223,10 @@ fn show(setup: &Setup, listings: &[Listing], unseen: &[String], output: &Output)
             point.start.to_string(),
             kind(point),
             changed(point),
+            window.map_or_else(|| "unknown".to_owned(), |log| log.end.to_string()),
+            window
+                .and_then(|log| log.received_at)
+                .map_or_else(|| "unknown".to_owned(), |at| format!("{at:.0}")),
             amount(point.database_bytes),
             amount(point.stored_bytes),
         ]);

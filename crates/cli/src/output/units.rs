@@ -37,6 +37,12 @@ pub(crate) fn took(duration: Duration) -> String {
     seconds(duration.as_secs_f64())
 }
 
+/// Writes a number of things: `1 workload`, `2 workloads`.
+pub(crate) fn counted(number: usize, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -26,7 +26,7 @@ fn what_init_writes_is_valid() {
     let checked = run(["--config", path, "check"]);
     assert_eq!(checked.code, 0, "{checked:?}");
     assert!(
-        checked.stdout.contains("2 regions, 1 workloads"),
+        checked.stdout.contains("2 regions, 1 workload"),
         "{checked:?}"
     );
 

@@ -144,3 +144,29 @@ async fn a_check_of_servers_that_are_nowhere_names_each() {
         );
     }
 }
+
+#[test]
+fn with_json_a_failure_is_one_object() {
+    let directory = Place::new();
+    let answer = |arguments: &[&str]| -> serde_json::Value {
+        let ran = directory.run(arguments);
+        let value: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(value["exit_code"], ran.code, "{ran:?}");
+        assert!(!ran.stderr.is_empty());
+        value
+    };
+    let found = answer(&["--json", "daemon", "--region", "nowhere"]);
+    assert!(
+        found["error"].as_str().unwrap().contains("nowhere"),
+        "{found}"
+    );
+    assert!(found.get("hint").is_some(), "{found}");
+    let found = answer(&["--json", "failover"]);
+    assert_eq!(found["exit_code"], 64);
+
+    // A `dr.yaml` that is no YAML is the only thing said.
+    directory.write("dr.yaml", "version: 1\nregions: [\n");
+    let found = answer(&["--json", "status"]);
+    assert_eq!(found["exit_code"], 65);
+    assert_eq!(found["details"].as_array().unwrap().len(), 1, "{found}");
+}

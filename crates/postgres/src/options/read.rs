@@ -98,7 +98,7 @@ impl FromNode for InstanceOptions {
         let mut reader = Reader::open(node, context)?;
         let host = reader.required_with("host", host);
         let address = reader.optional::<String>("address");
-        let port = reader.or("port", 5432);
+        let port = reader.optional_with("port", port).unwrap_or(5432);
         let data_directory = reader.required::<PathBuf>("data_directory");
         let standby = reader.optional_with(
             "standby",
@@ -119,6 +119,16 @@ impl FromNode for InstanceOptions {
             stop,
         })
     }
+}
+
+/// Reads a port. At none a server can be reached at port 0.
+fn port(node: &Node, context: &mut Context) -> Option<u16> {
+    let number = u16::from_node(node, context)?;
+    if number == 0 {
+        context.report(Problem::error(&node.span, "`0` is not a port").expected("1 to 65535"));
+        return None;
+    }
+    Some(number)
 }
 
 /// Reads a host. Hosts over ssh are not there yet: refused here, not on the day.

@@ -146,6 +146,10 @@ pub struct LossFacts {
     pub estimate: Option<Estimate>,
     /// The bound as it stands before any fence.
     pub bound: Bound,
+    /// Commits a second when the region last heard from the primary; `None` if unknown. What was committed after that is
+    /// in no estimate, only in the bound.
+    #[serde(default)]
+    pub commits_per_second: Option<f64>,
     /// Whether sealing would prove that nothing acknowledged is lost: synchronous mode, and its conditions held within
     /// the last 10 s before `observed_at`.
     pub sealing_proves_zero: bool,

@@ -109,6 +109,7 @@ pub(crate) fn shown(estimate: Option<&Estimate>) -> String {
         None => "unknown loss".to_owned(),
         Some(estimate) => {
             let commits = match estimate.commits {
+                Some(0) => ", no commit".to_owned(),
                 Some(commits) => format!(", about {commits} commits"),
                 None => String::new(),
             };

@@ -566,6 +566,7 @@ impl ResourceDriver for Seen {
             bound: Bound::Growing {
                 since: Some(before_noon(1400)),
             },
+            commits_per_second: None,
             sealing_proves_zero: state.synchronous,
             because: vec!["as scripted".to_owned()],
         }

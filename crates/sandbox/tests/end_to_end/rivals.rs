@@ -97,7 +97,7 @@ async fn one_that_stands_still_is_named_and_taken_over_for_good() {
     let first = first.end().await;
     says(
         &first,
-        12,
+        13,
         &["Somebody else has the say", "was taken over by", "@"],
     );
     assert_eq!(entries(&sandbox), written, "{}", first.stderr);

@@ -8,11 +8,16 @@ use dr_coordination::probe::{newest_probe, probe_store, require_atomic_create};
 use dr_model::{RegionName, WorkloadName};
 use dr_provider::{ObjectStore, Result};
 use futures::future::join_all;
+use jiff::SignedDuration;
 
 use super::findings::{Finding, Level};
+use crate::output::seconds;
 use crate::wiring::Setup;
 
-/// Looks at every store: whose it is, and what it can do. One that was never probed is probed.
+/// A probe that is older says little about the store of today: a mount, a bucket's rules or its software may have changed.
+const PROBE_AGE: SignedDuration = SignedDuration::from_hours(24);
+
+/// Looks at every store: whose it is, and what it can do. One that was not probed within a day is probed.
 pub(super) async fn check(setup: &Setup) -> Vec<Finding> {
     let looks = setup.stores.iter().map(|(region, store)| async move {
         let subject = format!("store of {region}");
@@ -34,16 +39,17 @@ pub(super) async fn check(setup: &Setup) -> Vec<Finding> {
 
 async fn look(setup: &Setup, region: &RegionName, store: &Arc<dyn ObjectStore>) -> Result<String> {
     let identity = read_identity(&**store, region).await?;
+    let now = setup.clock.now();
     let report = match newest_probe(&**store).await? {
-        Some(report) => report,
-        None => probe_store(store, setup.clock.now(), rand::random()).await?,
+        Some(report) if now.duration_since(report.at) < PROBE_AGE => report,
+        _ => probe_store(store, now, rand::random()).await?,
     };
     require_atomic_create(&**store, &report)?;
     Ok(format!(
-        "{} at {}, probed {:.0}",
+        "{} at {}, probed {} ago",
         &identity.store[..identity.store.len().min(8)],
         store.location(),
-        report.at
+        seconds(now.duration_since(report.at).as_secs_f64().max(0.0))
     ))
 }
 

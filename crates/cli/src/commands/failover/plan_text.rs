@@ -1,10 +1,10 @@
 //! A plan as a person reads it at 3 a.m.: what is lost first, then each step, with the point of no
 //! return.
 
-use dr_model::loss::{Estimate, Verdict};
+use dr_model::loss::{Bound, Estimate, Verdict};
 use dr_provider::driver::{Action, Undo};
 use dr_runbook::Plan;
-use dr_runbook::plan::{Branch, Lane, PlannedStep, Target};
+use dr_runbook::plan::{Branch, Lane, LossPlan, PlannedStep, Target};
 
 use crate::output::{Style, Tone, amount, seconds};
 
@@ -91,7 +91,8 @@ fn loss(plan: &Plan, style: Style, lines: &mut Vec<String>) {
         ),
     );
     lines.push(format!("  loss      estimate: {estimate}; {verdict}"));
-    lines.push(format!("            bound:    {}", plan.loss.bound));
+    let rate = rate(&plan.loss);
+    lines.push(format!("            bound:    {}{rate}", plan.loss.bound));
     for (resource, facts) in &plan.loss.resources {
         for because in &facts.because {
             lines.push(style.paint(Tone::Faint, &format!("            {resource}: {because}")));
@@ -99,16 +100,44 @@ fn loss(plan: &Plan, style: Style, lines: &mut Vec<String>) {
     }
 }
 
+/// Says how many commits a bound is: nobody counted what was committed after the last contact.
+fn rate(loss: &LossPlan) -> String {
+    let rates = loss
+        .resources
+        .values()
+        .map(|facts| facts.commits_per_second);
+    let Some(rate) = rates
+        .collect::<Option<Vec<f64>>>()
+        .map(|rates| rates.iter().sum::<f64>())
+    else {
+        return String::new();
+    };
+    match &loss.bound {
+        Bound::Seconds { seconds, .. } if rate > 0.0 => {
+            format!(
+                ", about {:.0} commits at the rate before it",
+                (seconds * rate).ceil()
+            )
+        }
+        Bound::Growing { since: Some(_) } if rate > 0.0 => {
+            format!(", by about {rate:.0} commits a second as before it")
+        }
+        _ => String::new(),
+    }
+}
+
 /// Writes an estimate with what it rests on.
 pub(super) fn estimated(estimate: &Estimate) -> String {
     let mut text = seconds(estimate.delay_seconds);
-    if let Some(commits) = estimate.commits {
-        text.push_str(&format!(", about {commits} commits"));
+    match estimate.commits {
+        Some(0) => text.push_str(", no commit"),
+        Some(commits) => text.push_str(&format!(", about {commits} commits")),
+        None => {}
     }
     if estimate.missing_bytes > 0 {
         text.push_str(&format!(", {} of log", amount(estimate.missing_bytes)));
     }
-    text.push_str(&format!(" (last contact {:.3})", estimate.last_contact));
+    text.push_str(&format!(" at last contact, {:.3}", estimate.last_contact));
     text
 }
 

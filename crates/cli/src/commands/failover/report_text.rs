@@ -22,7 +22,7 @@ pub(crate) fn exit(report: &Report, objectives: Objectives) -> Exit {
         }
         State::CompletedWithExceptions => Exit::Breach,
         State::Stuck => Exit::Stuck,
-        State::Superseded => Exit::Refused,
+        State::Superseded => Exit::Busy,
         State::Running => Exit::Busy,
         State::Failed | State::Aborted => Exit::Failed,
     }

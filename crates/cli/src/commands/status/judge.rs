@@ -1,6 +1,6 @@
 //! Whether a workload would survive the loss of its primary's region within its objective. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dr_coordination::register::EpochRecord;
@@ -24,6 +24,9 @@ pub(super) struct Judgements {
     pub(super) protection: Judgement,
     pub(super) rest: Judgement,
 }
+
+/// The regions of each resource that a standby is kept running in (`standby: warm`).
+pub(super) type Warm = BTreeMap<ResourceName, BTreeSet<RegionName>>;
 
 /// Nothing to object to.
 fn fine() -> Judgement {
@@ -116,8 +119,14 @@ fn in_region(
     }
 }
 
-/// Judges the instances: one primary, and that where the newest epoch says.
-fn instances(name: &ResourceName, record: &EpochRecord, facts: &Facts) -> Judgement {
+/// Judges the instances: one primary, and that where the newest epoch says, and a standby wherever one is configured.
+fn instances(
+    name: &ResourceName,
+    record: &EpochRecord,
+    facts: &Facts,
+    warm: &BTreeSet<RegionName>,
+) -> Judgement {
+    let claimed = record.clusters.get(name).map(|claim| claim.timeline);
     let mut all = fine();
     for (region, seen) in &facts.regions {
         let found = match (&seen.instance, *region == record.primary) {
@@ -142,7 +151,26 @@ fn instances(name: &ResourceName, record: &EpochRecord, facts: &Facts) -> Judgem
                 unknown(format!("the primary of {name} in {region} cannot be seen"))
             }
             (_, true) => breach(format!("{name} in {region} is not running as the primary")),
-            (_, false) => continue,
+            (_, false) if !warm.contains(region) => continue,
+            (
+                Instance::Running {
+                    role: Role::Standby,
+                    timeline,
+                    ..
+                },
+                false,
+            ) => match claimed.filter(|claimed| claimed != timeline) {
+                None => continue,
+                Some(claimed) => breach(format!(
+                    "the standby of {name} in {region} is on timeline {timeline}, the primary on {claimed}: it cannot be promoted"
+                )),
+            },
+            (Instance::Unreachable { .. }, false) => {
+                unknown(format!("the standby of {name} in {region} cannot be seen"))
+            }
+            (_, false) => breach(format!(
+                "no standby of {name} runs in {region}: a failover has to rebuild it from the store"
+            )),
         };
         all = both(all, found);
     }
@@ -156,6 +184,7 @@ pub(super) fn workload(
     register: &RegisterView,
     facts: &BTreeMap<ResourceName, Facts>,
     traffic: &[TrafficView],
+    warm: &Warm,
     rpo: Duration,
 ) -> Judgements {
     let Some(record) = record else {
@@ -182,9 +211,20 @@ pub(super) fn workload(
         .filter(|region| **region != record.primary)
         .cloned()
         .collect();
+    if record.register == record.primary && !recovery.is_empty() {
+        rest = both(
+            rest,
+            breach(format!(
+                "the register is with the primary in {}: if that region is lost now, moving takes an override",
+                record.primary
+            )),
+        );
+    }
+    let none = BTreeSet::new();
     let mut resources = Vec::new();
     for (name, facts) in facts {
-        rest = both(rest, instances(name, record, facts));
+        let warm = warm.get(name).unwrap_or(&none);
+        rest = both(rest, instances(name, record, facts, warm));
         resources.push(protection(name, record, &recovery, facts, rpo));
     }
     for seen in traffic {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use dr_config::Workload;
 use dr_coordination::register::{EpochRecord, Register};
-use dr_model::{RegionName, ResourceName, WorkloadName};
+use dr_model::{RegionName, ResourceId, ResourceName, WorkloadName};
+use dr_postgres::StandbyPolicy;
 use dr_provider::driver::{Facts, Instance, LogFacts, PromiseFacts, RegionFacts};
 use dr_provider::error::chain;
 use dr_provider::{ResourceDriver, Traffic};
@@ -51,7 +52,16 @@ pub(super) async fn look(
     );
     let facts: BTreeMap<ResourceName, Facts> = facts.into_iter().collect();
     let rpo = workload.objectives.rpo;
-    let judged = judge::workload(&regions, record.as_ref(), &register, &facts, &traffic, rpo);
+    let warm = warm(setup, &name, workload)?;
+    let judged = judge::workload(
+        &regions,
+        record.as_ref(),
+        &register,
+        &facts,
+        &traffic,
+        &warm,
+        rpo,
+    );
     let goes_on = |summary: &executions::Summary| {
         summary.workload == name
             && record
@@ -87,6 +97,24 @@ pub(super) async fn look(
         executions: found.into_iter().filter(goes_on).collect(),
         workload: name,
     })
+}
+
+/// Returns where a standby is kept running.
+fn warm(setup: &Setup, name: &WorkloadName, workload: &Workload) -> Result<judge::Warm> {
+    let mut warm = judge::Warm::new();
+    for resource in workload.resources.keys() {
+        let options = setup.postgres_options(&ResourceId {
+            workload: name.clone(),
+            resource: resource.clone(),
+        })?;
+        let regions = options.instances.into_iter();
+        let regions = regions.filter(|(_, instance)| instance.standby == StandbyPolicy::Warm);
+        warm.insert(
+            resource.clone(),
+            regions.map(|(region, _)| region).collect(),
+        );
+    }
+    Ok(warm)
 }
 
 /// Reads the newest record where it counts, or else the newest copy.

@@ -154,8 +154,75 @@ fn two_primaries_are_a_breach() {
             claim: None,
             regions,
         };
-        instances(&"database".parse().unwrap(), &record(), &facts).verdict
+        let none = BTreeSet::new();
+        instances(&"database".parse().unwrap(), &record(), &facts, &none).verdict
     };
     assert_eq!(judged(running(Role::Standby)), Verdict::Ok);
     assert_eq!(judged(running(Role::Primary)), Verdict::Breach);
+}
+
+#[test]
+fn a_standby_that_is_configured_has_to_be_usable() {
+    let standby = |timeline| Instance::Running {
+        role: Role::Standby,
+        timeline: TimelineId(timeline),
+        position: Lsn(1),
+        replayed: None,
+    };
+    let judged = |instance, warm: &[&str]| {
+        let west = RegionFacts {
+            instance,
+            log: Ok(None),
+            detail: Value::Null,
+        };
+        let facts = Facts {
+            observed_at: at(0),
+            system_identifier: None,
+            claim: None,
+            regions: BTreeMap::from([("west".parse().unwrap(), west)]),
+        };
+        let claim = dr_coordination::register::ClusterClaim {
+            system_identifier: SystemIdentifier(7),
+            timeline: TimelineId(2),
+            start_lsn: None,
+            log_epoch: None,
+        };
+        let name = "database".parse().unwrap();
+        let record = EpochRecord {
+            clusters: BTreeMap::from([("database".parse().unwrap(), claim)]),
+            ..record()
+        };
+        let warm = warm.iter().map(|region| region.parse().unwrap()).collect();
+        instances(&name, &record, &facts, &warm).verdict
+    };
+    let unseen = Instance::Unreachable {
+        why: "gone".to_owned(),
+    };
+    assert_eq!(judged(standby(2), &["west"]), Verdict::Ok);
+    assert_eq!(judged(standby(1), &["west"]), Verdict::Breach);
+    assert_eq!(judged(Instance::Stopped, &["west"]), Verdict::Breach);
+    assert_eq!(judged(Instance::Absent, &["west"]), Verdict::Breach);
+    assert_eq!(judged(unseen, &["west"]), Verdict::Unknown);
+    assert_eq!(judged(Instance::Stopped, &[]), Verdict::Ok);
+}
+
+#[test]
+fn a_register_beside_its_primary_is_objected_to() {
+    let judged = |register: &str| {
+        let record = EpochRecord {
+            register: register.parse().unwrap(),
+            ..record()
+        };
+        let view = RegisterView {
+            region: Some(record.register.clone()),
+            proven: true,
+            problem: None,
+        };
+        let regions = ["east", "west"].map(|name| name.parse().unwrap());
+        let (facts, warm, rpo) = (BTreeMap::new(), Warm::new(), Duration::ZERO);
+        let judged = workload(&regions, Some(&record), &view, &facts, &[], &warm, rpo);
+        judged.rest.verdict
+    };
+    assert_eq!(judged("west"), Verdict::Ok);
+    assert_eq!(judged("east"), Verdict::Breach);
 }
