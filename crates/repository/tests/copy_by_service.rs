@@ -1,5 +1,7 @@
 //! Copies that the service of both stores makes by itself: no pack goes through us, and none is believed unread (R38).
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -34,7 +36,7 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn new(name: &str, stores: &Stores, service: Service) -> Arc<Recording> {
+    fn recorded(name: &str, stores: &Stores, service: Service) -> Arc<Recording> {
         let inner = Arc::new(MemoryStore::new(name));
         let mut all = stores.lock().unwrap();
         all.insert(name.to_owned(), Arc::clone(&inner));
@@ -120,8 +122,8 @@ fn packs_read(store: &Recording) -> usize {
 #[tokio::test]
 async fn the_service_moves_the_packs() {
     let stores = Stores::default();
-    let here = Bucket::new("here", &stores, Service::Copies);
-    let there = Bucket::new("there", &stores, Service::Copies);
+    let here = Bucket::recorded("here", &stores, Service::Copies);
+    let there = Bucket::recorded("there", &stores, Service::Copies);
     let (from, to) = (
         on(&(Arc::clone(&here) as Arc<dyn ObjectStore>)),
         on(&(Arc::clone(&there) as Arc<dyn ObjectStore>)),
@@ -141,8 +143,8 @@ async fn the_service_moves_the_packs() {
 #[tokio::test]
 async fn what_the_service_says_is_not_believed_unread() {
     let stores = Stores::default();
-    let here = Bucket::new("here", &stores, Service::Copies);
-    let there = Bucket::new("there", &stores, Service::CopiesWrong);
+    let here = Bucket::recorded("here", &stores, Service::Copies);
+    let there = Bucket::recorded("there", &stores, Service::CopiesWrong);
     let (from, to) = (
         on(&(here as Arc<dyn ObjectStore>)),
         on(&(there as Arc<dyn ObjectStore>)),
@@ -157,8 +159,8 @@ async fn what_the_service_says_is_not_believed_unread() {
 async fn where_the_service_may_not_the_bytes_are_moved() {
     for service in [Service::Refuses, Service::LosesTheAnswer] {
         let stores = Stores::default();
-        let here = Bucket::new("here", &stores, Service::Copies);
-        let there = Bucket::new("there", &stores, service);
+        let here = Bucket::recorded("here", &stores, Service::Copies);
+        let there = Bucket::recorded("there", &stores, service);
         let (from, to) = (
             on(&(here as Arc<dyn ObjectStore>)),
             on(&(there as Arc<dyn ObjectStore>)),

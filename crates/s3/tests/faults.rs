@@ -3,6 +3,8 @@
 //! The expected kind follows from one question: can the change have been made? A refusal says no, a
 //! connection that ends after the request was sent says nothing.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod support;
 
 use std::sync::Arc;

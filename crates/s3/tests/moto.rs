@@ -3,6 +3,9 @@
 //! Moto stands in $DR_MOTO_SERVER, on PATH, or where `scripts/packages test` puts it. Without it the
 //! tests say that they were skipped.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![allow(clippy::print_stderr, reason = "what is not tested is said aloud")]
+
 mod support;
 
 use std::io::{Read as _, Write as _};

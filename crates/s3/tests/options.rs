@@ -67,7 +67,7 @@ fn everything_that_can_be_said() {
 
 #[test]
 fn all_problems_are_told_at_once() {
-    let problems = read(&map(&[
+    let mut sorted = read(&map(&[
         ("url", text("s3://Acme")),
         ("endpoint", text("s3.acme.example")),
         ("storage_class", text("GLACIER")),
@@ -76,7 +76,6 @@ fn all_problems_are_told_at_once() {
         ("prune", keys("a", "b")),
     ]))
     .unwrap_err();
-    let mut sorted = problems.clone();
     sorted.sort();
     assert_eq!(
         sorted,

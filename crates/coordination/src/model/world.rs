@@ -361,10 +361,11 @@ impl Scenario {
         for region in self.compacted.iter().copied() {
             match world.marks[region] {
                 None if world.newest_chunk(region).is_some() => events.push(Event::Mark(region)),
-                Some((since, floor)) if world.floors[region] < floor => {
-                    if world.moment - since > GRACE || self.is_wrong(Wrong::RemoveEarly) {
-                        events.push(Event::Remove(region));
-                    }
+                Some((since, floor))
+                    if world.floors[region] < floor
+                        && (world.moment - since > GRACE || self.is_wrong(Wrong::RemoveEarly)) =>
+                {
+                    events.push(Event::Remove(region));
                 }
                 _ => {}
             }

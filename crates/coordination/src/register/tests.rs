@@ -253,7 +253,7 @@ fn a_chain_is_gone_on_with_only_by_the_same_primary() {
     reject(&moved, &history);
     // After a failover and the way back, the old chain is sealed.
     let away = record(3, "west", 2, Some("x"));
-    let mut back = third.clone();
+    let mut back = third;
     back.epoch = Epoch(4);
     reject(&back, &[first, second, away]);
 }
