@@ -8,7 +8,7 @@
 //! - when that has been so for longer than the grace time, by the clock of this process alone: what a receiver knew of the
 //!   tail before is then too old for it to act on,
 //! - when at least [`KEPT_LINKS`] links that pieces hold too follow it, so that the tail is found without pieces,
-//! - and when a [`Floor`] says that the chain begins behind it, so that nothing that is created there late counts.
+//! - and when a [`Floor`](super::Floor) says that the chain begins behind it, so that nothing that is created there late counts.
 //!
 //! A seal and an origin are never removed. After a restart the time begins anew.
 

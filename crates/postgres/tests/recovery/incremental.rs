@@ -14,7 +14,7 @@ use crate::server::{Server, Version};
 use crate::site::{EAST, Site, WEST, region};
 
 /// Moves money between accounts, and makes, cuts off, and drops tables, until told to stop. What is in all accounts
-/// together never changes.
+/// together never changes, and no table grows without end: how much changes must not depend on how slow the backup is.
 async fn disturb(server: &Server, stop: &AtomicBool) {
     let mut connection = server.connect().await;
     let mut round = 0;
@@ -39,7 +39,7 @@ async fn disturb(server: &Server, stop: &AtomicBool) {
                 .unwrap();
             connection.query("vacuum (truncate) growing").await.unwrap();
             let grow =
-                "insert into growing select n, repeat('y', 300) from generate_series(1, 5000) n";
+                "insert into growing select n, repeat('y', 300) from generate_series(3001, 8000) n";
             connection.query(grow).await.unwrap();
         }
     }
@@ -64,7 +64,7 @@ async fn prepare(version: Version, further: &[&str]) -> Site {
     let tables = [
         "create table accounts (id int primary key, balance int not null)",
         "insert into accounts select n, 100 from generate_series(0, 19999) n",
-        "create table growing (n int, filler text)",
+        "create table growing as select n, repeat('y', 300) as filler from generate_series(1, 3000) n",
         "create unlogged table forgotten as select n from generate_series(1, 5000) n",
     ];
     for sql in tables {
