@@ -183,6 +183,20 @@ async fn a_job_runs_when_it_is_asked_for() {
     let recovery = sandbox.region(RECOVERY).unwrap();
     recovery.signal_daemon(Signal::KILL);
     until("the end of the daemon", async || ended(&sandbox, RECOVERY)).await;
+    // Its threads may outlive its number for a moment, and with them the socket.
+    let socket = sandbox
+        .layout()
+        .directory
+        .join(RECOVERY)
+        .join("daemon/control.sock");
+    until(
+        "the end of the socket",
+        async || match std::os::unix::net::UnixStream::connect(&socket) {
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Ok(()),
+            other => Err(format!("{other:?}")),
+        },
+    )
+    .await;
     let copy = dr_json(
         &sandbox,
         &["job", "run", "copy", "--region", RECOVERY, "--json"],
