@@ -4,6 +4,7 @@ mod confirm;
 mod plan_text;
 mod progress;
 pub(crate) mod report_text;
+mod stated;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use dr_config::{Runbook, Workload};
 use dr_model::{RegionName, RunbookName, WorkloadName};
-use dr_runbook::{Plan, Refusal, Report, Request, Rung, Site, Statement};
+use dr_runbook::{Plan, Refusal, Report, Request, Rung, Site};
 use jiff::Timestamp;
 
 use crate::error::{CommandError, Result};
@@ -20,6 +21,7 @@ use crate::output::Output;
 use crate::wiring::{Setup, unknown};
 
 pub(crate) use progress::{Progress, watched};
+pub(crate) use stated::Stated;
 
 /// Move workloads to another region
 ///
@@ -50,13 +52,8 @@ pub(crate) struct Args {
     #[arg(long, value_enum)]
     rung: Option<RungName>,
 
-    /// State that you know that the old primary has stopped: who saw what. Recorded word for word
-    #[arg(long, value_name = "NAME: WHAT WAS SEEN", value_parser = statement)]
-    witness: Option<String>,
-
-    /// Set the safety rules aside, and say why. Recorded, and reported as unproven for ever
-    #[arg(long = "override", value_name = "REASON", value_parser = reason)]
-    override_reason: Option<String>,
+    #[command(flatten)]
+    stated: Stated,
 
     /// When the disruption began, such as 2026-11-21T09:30:05Z, if it is known
     #[arg(long, value_name = "TIME")]
@@ -78,25 +75,6 @@ enum RungName {
     Promote,
     /// Rebuild from the region's store
     Restore,
-}
-
-pub(crate) fn statement(text: &str) -> std::result::Result<String, String> {
-    let named = text
-        .split_once(':')
-        .is_some_and(|(who, what)| !who.trim().is_empty() && !what.trim().is_empty());
-    if named {
-        Ok(text.to_owned())
-    } else {
-        Err("expected who saw what, as in `Ada: the rack is without power`".to_owned())
-    }
-}
-
-pub(crate) fn reason(text: &str) -> std::result::Result<String, String> {
-    if text.trim().is_empty() {
-        Err("expected a reason".to_owned())
-    } else {
-        Ok(text.to_owned())
-    }
 }
 
 pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<Exit> {
@@ -206,25 +184,13 @@ async fn plan(
     site: &Site,
 ) -> std::result::Result<Plan, Refusal> {
     let world = dr_runbook::observe(site, &args.to).await;
-    let mut statements: Vec<Statement> = args
-        .witness
-        .iter()
-        .cloned()
-        .map(Statement::Witness)
-        .collect();
-    statements.extend(
-        args.override_reason
-            .iter()
-            .cloned()
-            .map(Statement::Override),
-    );
     let request = Request {
         max_loss: Some(args.max_loss.unwrap_or(workload.max_loss)),
         rung: args.rung.map(|rung| match rung {
             RungName::Promote => Rung::Promote,
             RungName::Restore => Rung::Restore,
         }),
-        statements,
+        statements: args.stated.statements(),
         disrupted_at: args.disrupted_at,
         ..Request::new(args.to.clone())
     };

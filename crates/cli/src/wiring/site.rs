@@ -36,23 +36,14 @@ impl Setup {
         let traffic = self.traffic(workload)?;
         let services = workload.services.iter();
         Ok(Site {
-            workload: name.clone(),
-            home: workload.home.clone(),
-            recovery: workload.recovery.clone(),
-            rpo: workload.objectives.rpo,
-            quorum: workload.approval.quorum,
-            stores: self.stores.clone(),
-            register: Arc::new(self.register(name, workload)),
-            resources: self.drivers(name, workload)?,
             services: services
                 .map(|(name, service)| Ok((name.clone(), self.service(service)?)))
                 .collect::<Result<_>>()?,
             probes: self.probes(name, workload, &traffic)?,
             traffic,
             notifiers: self.notifiers(workload),
-            clock: Arc::clone(&self.clock),
-            actor: self.actor.clone(),
             secrets: self.secret_values(name, workload)?,
+            ..self.register_site(name, workload)?
         })
     }
 

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use dr_model::ExecutionId;
-use dr_runbook::Statement;
 
-use crate::commands::failover::{Progress, reason, report_text, statement, watched};
+use crate::commands::failover::{Progress, Stated, report_text, watched};
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::output::Output;
@@ -22,29 +21,14 @@ pub(crate) struct Args {
     /// Why it is taken over; recorded
     #[arg(long, default_value = "resumed by hand")]
     reason: String,
-    /// State that you know that the old primary has stopped: who saw what. Recorded word for word
-    #[arg(long, value_name = "NAME: WHAT WAS SEEN", value_parser = statement)]
-    witness: Option<String>,
-    /// Set the safety rules aside, and say why. Recorded, and reported as unproven for ever
-    #[arg(long = "override", value_name = "REASON", value_parser = reason)]
-    override_reason: Option<String>,
+    #[command(flatten)]
+    stated: Stated,
 }
 
 pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<Exit> {
     let found = super::find(setup, &args.execution).await?;
     let (site, objectives) = super::site(setup, &found)?;
-    let mut statements: Vec<Statement> = args
-        .witness
-        .iter()
-        .cloned()
-        .map(Statement::Witness)
-        .collect();
-    statements.extend(
-        args.override_reason
-            .iter()
-            .cloned()
-            .map(Statement::Override),
-    );
+    let statements = args.stated.statements();
     let progress = Progress::new(output, Arc::clone(&setup.clock));
     let work = dr_runbook::resume(site, &args.execution, &args.reason, statements, &progress);
     let report = watched(work, &progress, output).await?;

@@ -3,10 +3,7 @@
 //! Moto stands in $DR_MOTO_SERVER, on PATH, or where `scripts/packages test` puts it. Without it the
 //! tests say that they were skipped.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 #![allow(clippy::print_stderr, reason = "what is not tested is said aloud")]
-
-mod support;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -15,11 +12,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::{assert_holds, body, key, store_at};
 use bytes::Bytes;
 use dr_provider::conformance::object_store::{self, Subject};
 use dr_provider::error::chain;
 use dr_provider::{ErrorKind, ObjectStore as _};
-use support::{assert_holds, body, key, store_at};
 
 /// A running moto, killed when it is dropped.
 struct Moto {

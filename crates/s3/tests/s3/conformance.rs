@@ -1,10 +1,10 @@
 //! The conformance suite of stores, against a server of our own.
 
-mod support;
-
 use std::sync::Arc;
 
 use dr_provider::conformance::object_store::Subject;
+
+use crate::support;
 
 async fn subject() -> Subject {
     let (server, store) = support::started().await;

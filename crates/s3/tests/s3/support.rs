@@ -1,17 +1,19 @@
 //! Stores on a server of our own.
 
-// Each test program uses some of it.
-#![allow(dead_code, clippy::unwrap_used)]
-
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dr_model::SystemClock;
 use dr_model::document::{Context, FromNode as _, Node, Span, Spanned, Value};
+use dr_provider::decorate::{Retry, RetryOptions, Timeout};
 use dr_provider::store::IDENTITY_KEY;
-use dr_provider::{Key, ObjectStore, Result, Secret, SecretSource};
+use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result, Secret, SecretSource};
 use dr_s3::{S3Options, S3Store};
 use dr_s3_testing::{Options, Server};
+
+/// More than one part.
+pub(crate) const LONG: usize = (17 << 20) + 123;
 
 /// Takes every text for the secret itself.
 #[derive(Debug)]
@@ -97,4 +99,40 @@ pub(crate) fn body(length: usize) -> Bytes {
 /// Compares without printing megabytes.
 pub(crate) async fn assert_holds(store: &dyn ObjectStore, key: &Key, body: &Bytes) {
     assert!(store.get(key).await.unwrap() == *body, "{key}");
+}
+
+/// The same, with an object of 1,000 bytes at `there`.
+pub(crate) async fn filled() -> (Server, Arc<S3Store>) {
+    let (server, store) = started().await;
+    store.create(&key("there"), body(1000)).await.unwrap();
+    (server, store)
+}
+
+/// A store as the binary uses it, with other limits.
+pub(crate) fn patient(store: Arc<S3Store>, limit: Duration) -> Retry {
+    let options = RetryOptions {
+        attempts: 4,
+        first_wait: Duration::from_millis(5),
+        longest_wait: Duration::from_millis(20),
+    };
+    let limited = Timeout::new(store, limit);
+    Retry::new(Arc::new(limited), options)
+}
+
+/// Waits until what was given up has been taken away.
+pub(crate) async fn no_parts(server: &Server) {
+    let gone = async {
+        while server.open_uploads("store") > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone)
+        .await
+        .unwrap();
+}
+
+/// The kind of the error that there has to be.
+#[track_caller]
+pub(crate) fn kind<T: std::fmt::Debug>(result: Result<T>) -> ErrorKind {
+    Error::kind(&result.unwrap_err())
 }

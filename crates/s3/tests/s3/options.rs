@@ -1,10 +1,8 @@
 //! What may stand in the configuration, and what is said of the rest.
 
-mod support;
-
+use crate::support::{keys, map, text};
 use dr_model::document::{Context, FromNode as _, Node};
 use dr_s3::{Encryption, S3Options, StorageClass};
-use support::{keys, map, text};
 
 fn read(node: &Node) -> Result<S3Options, Vec<String>> {
     let mut context = Context::without_references("/etc/dr");

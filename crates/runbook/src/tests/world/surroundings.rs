@@ -1,0 +1,174 @@
+//! What surrounds the database: the record that leads clients, checks, messages, hosts.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dr_model::{Epoch, RegionName, WorkloadName};
+use dr_provider::host::{Command, Output, PathKind};
+use dr_provider::notifier::Message;
+use dr_provider::probe::Health;
+use dr_provider::traffic::{TrafficState, View};
+use dr_provider::{Error, ErrorKind, Host, Notifier, Probe, Result, Traffic};
+
+use super::database::Seen;
+use super::{State, east, noon};
+
+#[async_trait]
+impl Traffic for Seen {
+    fn describe(&self) -> String {
+        "rfc2136 orders.acme.example".to_owned()
+    }
+
+    fn answer(&self, region: &RegionName) -> Option<String> {
+        Some(
+            if *region == east() {
+                "10.0.2.20"
+            } else {
+                "10.8.2.20"
+            }
+            .to_owned(),
+        )
+    }
+
+    async fn observe(&self) -> Result<TrafficState> {
+        Ok(self.0.state().traffic.clone())
+    }
+
+    async fn switch(
+        &self,
+        region: &RegionName,
+        epoch: Epoch,
+        previous: &TrafficState,
+    ) -> Result<TrafficState> {
+        let standing = self.0.state().traffic.clone();
+        let subject = Traffic::describe(self);
+        if standing.epoch.is_some_and(|there| there > epoch) {
+            return Err(Error::new(ErrorKind::Superseded, "switch", subject));
+        }
+        if (standing.epoch, &standing.answer) != (previous.epoch, &previous.answer) {
+            return Err(Error::new(ErrorKind::Conflict, "switch", subject));
+        }
+        let answer = self.answer(region).unwrap();
+        let region = region.clone();
+        let change = |state: &mut State| {
+            state.traffic.region = Some(region);
+            state.traffic.answer = answer;
+            state.traffic.epoch = Some(epoch);
+            true
+        };
+        self.have("switch-traffic", epoch, change).await?;
+        Ok(self.0.state().traffic.clone())
+    }
+
+    async fn views(&self) -> Vec<View> {
+        let (state, silent) = {
+            let state = self.0.state();
+            (state.traffic.clone(), state.silent_view)
+        };
+        let view = |observer: &str, state| View {
+            observer: observer.to_owned(),
+            state,
+            seen_at: noon(),
+        };
+        let mut views = vec![view("10.8.0.53", Ok(state))];
+        if silent {
+            views.push(view("10.0.0.53", Err("no answer".to_owned())));
+        }
+        views
+    }
+}
+
+#[async_trait]
+impl Probe for Seen {
+    fn describe(&self) -> String {
+        "GET http://10.8.2.20:8080/health".to_owned()
+    }
+
+    async fn probe(&self) -> Health {
+        let state = self.0.state();
+        match (state.healthy, state.serving && state.primary_here.is_some()) {
+            (true, true) => Health::Healthy("200".to_owned()),
+            (true, false) => Health::Unknown("connection refused".to_owned()),
+            (false, _) => Health::Unhealthy("503".to_owned()),
+        }
+    }
+}
+
+#[async_trait]
+impl Notifier for Seen {
+    fn describe(&self) -> String {
+        "https://hooks.acme.example".to_owned()
+    }
+
+    async fn notify(&self, message: &Message) -> Result<()> {
+        let send = |state: &mut State| {
+            state.messages.push(message.clone());
+            true
+        };
+        let epoch = self.0.state().highest_epoch;
+        self.have("notify", epoch, send).await
+    }
+}
+
+#[async_trait]
+impl Host for Seen {
+    fn name(&self) -> &str {
+        "west-host"
+    }
+
+    fn is_local(&self) -> bool {
+        false
+    }
+
+    async fn run(&self, command: &Command, _: Duration) -> Result<Output> {
+        let output = |status, stderr: &str| Output {
+            status: Some(status),
+            stdout: Bytes::new(),
+            stderr: Bytes::copy_from_slice(stderr.as_bytes()),
+        };
+        if command.argv[0] == "check" {
+            return Ok(output(i32::from(!self.0.state().serving), ""));
+        }
+        let epoch = self.0.state().highest_epoch;
+        let start = |state: &mut State| !std::mem::replace(&mut state.serving, true);
+        match self.have("start-service", epoch, start).await {
+            Err(error) if error.kind() == ErrorKind::Failed => {
+                let said = format!("cannot log in with {}", command.argv[2]);
+                Ok(output(1, &said))
+            }
+            Err(error) => Err(error),
+            Ok(()) => Ok(output(0, "")),
+        }
+    }
+
+    async fn read(&self, _: &Path, _: u64, _: u64) -> Result<Bytes> {
+        Ok(Bytes::new())
+    }
+
+    async fn write(&self, _: &Path, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    async fn remove(&self, _: &Path) -> Result<()> {
+        Ok(())
+    }
+
+    async fn kind(&self, _: &Path) -> Result<PathKind> {
+        Ok(PathKind::Missing)
+    }
+
+    async fn list(&self, _: &Path) -> Result<Vec<PathBuf>> {
+        Ok(Vec::new())
+    }
+
+    async fn admit(&self, _: &WorkloadName, epoch: Epoch) -> Result<()> {
+        let mut state = self.0.state();
+        if epoch < state.highest_epoch {
+            return Err(Error::new(ErrorKind::Superseded, "use", "west-host"));
+        }
+        state.highest_epoch = epoch;
+        Ok(())
+    }
+}
