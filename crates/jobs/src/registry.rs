@@ -2,25 +2,32 @@
 
 use std::sync::Arc;
 
-use crate::{CompactWal, CopyRecoveryPoints, Job, ShipWal, TakeSnapshot};
+use crate::{
+    BootRecoveryPoint, CompactWal, CopyRecoveryPoints, Job, ShipWal, TakeSnapshot,
+    VerifyRecoveryPoint,
+};
 
 /// Returns the job of that name; `None` if there is none, or if it is a stream.
 #[must_use]
 pub fn job(name: &str) -> Option<Arc<dyn Job>> {
-    let all: [Arc<dyn Job>; 3] = [
+    let all: [Arc<dyn Job>; 5] = [
         Arc::new(TakeSnapshot),
         Arc::new(CopyRecoveryPoints),
         Arc::new(CompactWal::default()),
+        Arc::new(VerifyRecoveryPoint::default()),
+        Arc::new(BootRecoveryPoint),
     ];
     all.into_iter().find(|job| job.name() == name)
 }
 
 /// The names of all jobs and streams, sorted: what a schedule may name.
-pub const NAMES: [&str; 4] = [
+pub const NAMES: [&str; 6] = [
+    "boot-recovery-point",
     "compact-wal",
     "copy-recovery-points",
     ShipWal::NAME,
     "take-snapshot",
+    "verify-recovery-point",
 ];
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use dr_coordination::register::Register;
 use dr_model::{Clock, RegionName, ResourceId};
 use dr_provider::driver::{
     Action, Applied, Backup, Facts, Fence, Goal, LogStream, LossFacts, Query, ResourceDriver,
-    Restore, Verified,
+    Restore, Verified, Verify,
 };
 use dr_provider::{Error, ErrorKind, Host, ObjectStore, Result, SecretSource};
 use dr_repository::Keys;
@@ -173,6 +173,10 @@ impl ResourceDriver for PostgresDriver {
     }
 
     fn restore(&self) -> Option<&dyn Restore> {
+        Some(self)
+    }
+
+    fn verify_role(&self) -> Option<&dyn Verify> {
         Some(self)
     }
 

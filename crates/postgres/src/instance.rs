@@ -86,6 +86,16 @@ impl PostgresDriver {
 }
 
 impl Instance {
+    /// Connects to a server that is of no region.
+    pub(crate) async fn connect(config: &Config, subject: String) -> Result<Self> {
+        let connection = Connection::connect(config).await;
+        let connection = connection.map_err(|error| translate("connect to", &subject, error))?;
+        Ok(Self {
+            connection,
+            subject,
+        })
+    }
+
     /// Runs statements within the usual limit.
     pub(crate) async fn query(&mut self, operation: &str, sql: &str) -> Result<Rows> {
         self.query_within(operation, sql, STATEMENT_LIMIT).await

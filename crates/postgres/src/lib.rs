@@ -21,13 +21,14 @@ mod register;
 mod restore;
 mod slots;
 mod synchronous;
+mod verify;
 mod wait;
 pub mod wal;
 
 pub use dr_repository::{EncryptionKey, Keys};
 pub use driver::{Parts, PostgresDriver};
 pub use options::{
-    BackupOptions, BackupSource, InstanceOptions, Options, StandbyPolicy, StoreLoss,
+    BackupOptions, BackupSource, InstanceOptions, Options, StandbyPolicy, StoreLoss, VerifyOptions,
 };
 pub use slots::Slot;
 pub use synchronous::{SyncChange, SyncWish};

@@ -33,6 +33,8 @@ pub struct Options {
     pub slot_unlimited: bool,
     /// How base backups are taken.
     pub backup: BackupOptions,
+    /// How recovery points are proven.
+    pub verify: VerifyOptions,
     /// The instances by region.
     pub instances: BTreeMap<RegionName, InstanceOptions>,
 }
@@ -77,6 +79,27 @@ impl Default for BackupOptions {
             source: BackupSource::Auto,
             full_every: Duration::from_secs(7 * 24 * 60 * 60),
             force_version: false,
+        }
+    }
+}
+
+/// How recovery points are proven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifyOptions {
+    /// How long what was read back need not be read again.
+    pub again: Duration,
+    /// The directory that recovery points are booted in, on the daemon's machine; everything in it is removed.
+    pub scratch: Option<PathBuf>,
+    /// Queries that a booted server must answer with true, in the first column of the first row.
+    pub checks: Vec<String>,
+}
+
+impl Default for VerifyOptions {
+    fn default() -> Self {
+        Self {
+            again: Duration::from_secs(30 * 24 * 60 * 60),
+            scratch: None,
+            checks: Vec::new(),
         }
     }
 }
@@ -169,6 +192,7 @@ pub(crate) mod tests {
             heartbeat: Duration::from_secs(10),
             slot_unlimited: false,
             backup: BackupOptions::default(),
+            verify: VerifyOptions::default(),
             instances: BTreeMap::from([
                 (region("us-east-1"), instance(5501, "/data/east")),
                 (region("us-west-2"), instance(5502, "/data/west")),

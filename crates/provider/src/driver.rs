@@ -7,6 +7,7 @@ mod action;
 mod evidence;
 mod facts;
 mod roles;
+mod verify;
 
 use async_trait::async_trait;
 use dr_model::{Epoch, ExecutionId, RegionName, WorkloadName};
@@ -18,9 +19,11 @@ pub use facts::{
 };
 pub use roles::{
     Backup, BackupReport, CompactReport, CopyReport, Frontier, LogStream, LogStretch,
-    OutsidePlaces, Proof, Query, RecoveryPoint, RecoveryPoints, Restore, RestorePlan,
-    RestoreProgress, RestoreReport, RestoreRequest, RestoreTarget, Taken, TargetAction,
-    TargetTimeline,
+    OutsidePlaces, Query, RecoveryPoint, RecoveryPoints, Restore, RestorePlan, RestoreProgress,
+    RestoreReport, RestoreRequest, RestoreTarget, Taken, TargetAction, TargetTimeline,
+};
+pub use verify::{
+    Proof, Proofs, Verify, VerifyHow, VerifyMark, VerifyMeans, VerifyRecord, VerifyRequest,
 };
 
 use crate::Result;
@@ -113,6 +116,11 @@ pub trait ResourceDriver: Send + Sync + std::fmt::Debug {
 
     /// Returns the role of restoring into a directory, if the kind has it.
     fn restore(&self) -> Option<&dyn Restore> {
+        None
+    }
+
+    /// Returns the role of proving recovery points, if the kind has it.
+    fn verify_role(&self) -> Option<&dyn Verify> {
         None
     }
 

@@ -44,5 +44,5 @@ pub use prune::{Hold, Kept, PruneFacts, PruneOptions, PrunePlan, PruneStats, Swe
 pub use reader::BackupReader;
 pub use repository::{Listing, Repository};
 pub use restore::{Placement, Progress, RestoreOptions, RestoreStats};
-pub use verify::VerifyStats;
+pub use verify::{Sample, VerifyOptions, VerifyStats};
 pub use writer::{BackupWriter, FrameReader, WriterOptions};

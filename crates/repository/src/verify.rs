@@ -1,5 +1,6 @@
 //! Reading a whole backup to see whether it could be restored.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -12,10 +13,61 @@ use tokio::task::spawn_blocking;
 
 use crate::manifest::{Entry, Extent, Frame, Pack};
 use crate::spill::{Sorted, Sorter};
-use crate::{BackupReader, Error, Hash, Result, frame, pack, store};
+use crate::{BackupReader, Error, Hash, Label, Result, frame, pack, store};
 
 /// Packs read at a time.
 const PACKS_IN_FLIGHT: usize = 3;
+
+/// Which packs of a backup are read back; the manifest and the tree always are.
+#[derive(Clone, Debug, Default)]
+pub struct VerifyOptions {
+    /// Left out, by label and number: somebody has read them lately.
+    pub known: BTreeSet<(Label, u32)>,
+    /// Reads only a part of the others.
+    pub sample: Option<Sample>,
+}
+
+/// A part of the packs, chosen by chance.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// How much of them, from 0 to 1; at least one pack is read.
+    pub share: f64,
+    /// What the choice is made from: the same seed chooses the same packs.
+    pub seed: u64,
+}
+
+impl Sample {
+    /// Returns a number from 0 to 1 for a pack.
+    fn lot(&self, pack: &Pack) -> f64 {
+        let text = format!("{}/{}/{}", self.seed, pack.label, pack.number);
+        let hash = Hash::of(text.as_bytes());
+        let (first, _) = hash
+            .as_bytes()
+            .split_first_chunk::<4>()
+            .expect("a hash has 32 bytes");
+        f64::from(u32::from_le_bytes(*first)) / f64::from(u32::MAX)
+    }
+}
+
+impl VerifyOptions {
+    /// Decides of each of a backup's packs whether it is read.
+    #[must_use]
+    pub fn choose(&self, packs: &[Pack]) -> Vec<bool> {
+        let unknown = |pack: &Pack| !self.known.contains(&(pack.label.clone(), pack.number));
+        let mut chosen: Vec<bool> = packs.iter().map(unknown).collect();
+        let Some(sample) = self.sample else {
+            return chosen;
+        };
+        let lots = packs.iter().map(|pack| sample.lot(pack));
+        let lots: Vec<f64> = lots.collect();
+        let candidates = (0..packs.len()).filter(|number| chosen[*number]);
+        let least = candidates.min_by(|a, b| lots[*a].total_cmp(&lots[*b]));
+        for (number, chosen) in chosen.iter_mut().enumerate() {
+            *chosen = *chosen && (lots[number] < sample.share || least == Some(number));
+        }
+        chosen
+    }
+}
 
 /// What was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,8 +76,10 @@ pub struct VerifyStats {
     pub packs: u64,
     /// Frames whose content has the right hash.
     pub frames: u64,
-    /// Bytes read from the store.
+    /// Bytes read from the store, manifest and tree aside.
     pub read_bytes: u64,
+    /// Packs that were left out.
+    pub passed_over: u64,
 }
 
 /// A frame and one of the files that have content in it.
@@ -52,9 +106,9 @@ impl Check {
 }
 
 impl BackupReader {
-    /// Reads every pack and checks every frame. Fails with the first object that is missing or damaged, by number of the
+    /// Reads packs and checks every frame in them. Fails with the first object that is missing or damaged, by number of the
     /// pack, naming a file that it spoils.
-    pub async fn verify(&self) -> Result<VerifyStats> {
+    pub async fn verify(&self, options: &VerifyOptions) -> Result<VerifyStats> {
         let scratch = std::env::temp_dir();
         let mut sorter = Sorter::new(scratch.clone());
         let mut parts = std::pin::pin!(self.tree());
@@ -69,12 +123,13 @@ impl BackupReader {
             .await
             .map_err(Error::Worker)??;
         }
-        let packs = self.packs().len();
+        let chosen = options.choose(self.packs());
+        let passed_over = chosen.iter().filter(|chosen| !**chosen).count() as u64;
         let (sender, mut checks) = mpsc::channel(1);
         let grouping = spawn_blocking(move || {
             let failed = |error| Error::io("keep a list in", &scratch)(error);
             let sorted = sorter.finish().map_err(failed)?;
-            group(&sorted, packs, &sender, &scratch)
+            group(&sorted, &chosen, &sender, &scratch)
         });
         let checks = stream::poll_fn(move |context| checks.poll_recv(context));
         let stats = checks
@@ -85,11 +140,15 @@ impl BackupReader {
                     packs: sum.packs + one.packs,
                     frames: sum.frames + one.frames,
                     read_bytes: sum.read_bytes + one.read_bytes,
+                    passed_over: 0,
                 })
             })
             .await?;
         grouping.await.map_err(Error::Worker)??;
-        Ok(stats)
+        Ok(VerifyStats {
+            passed_over,
+            ..stats
+        })
     }
 
     async fn verify_pack(&self, number: usize, checks: Vec<Check>) -> Result<VerifyStats> {
@@ -114,6 +173,7 @@ impl BackupReader {
                 packs: 1,
                 frames: checks.len() as u64,
                 read_bytes: info.bytes,
+                passed_over: 0,
             })
         };
         spawn_blocking(check).await.map_err(Error::Worker)?
@@ -165,10 +225,10 @@ fn list(entry: &Entry, sorter: &mut Sorter) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Sends each pack with its frames, each once; packs without any as well.
+/// Sends each chosen pack with its frames, each once; packs without any as well.
 fn group(
     sorted: &Sorted,
-    packs: usize,
+    chosen: &[bool],
     sender: &mpsc::Sender<(usize, Vec<Check>)>,
     scratch: &Path,
 ) -> Result<()> {
@@ -184,7 +244,7 @@ fn group(
         ))
     };
     let mut ahead = next()?;
-    for number in 0..packs {
+    for (number, chosen) in chosen.iter().enumerate() {
         let mut checks: Vec<Check> = Vec::new();
         while let Some(check) = ahead.take_if(|check| check.pack as usize == number) {
             if checks
@@ -195,7 +255,7 @@ fn group(
             }
             ahead = next()?;
         }
-        if sender.blocking_send((number, checks)).is_err() {
+        if *chosen && sender.blocking_send((number, checks)).is_err() {
             break;
         }
     }

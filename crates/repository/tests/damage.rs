@@ -99,7 +99,13 @@ async fn a_flipped_bit_in_a_pack_is_named(#[case] at: i64, #[case] file: Option<
     })
     .await;
     let backup = repository.open(&label(1)).await.unwrap();
-    let text = damage(backup.verify().await.unwrap_err(), "packs/000001");
+    let text = damage(
+        backup
+            .verify(&dr_repository::VerifyOptions::default())
+            .await
+            .unwrap_err(),
+        "packs/000001",
+    );
     assert!(file.is_none_or(|file| text.contains(file)), "{text}");
     let there: Arc<dyn ObjectStore> = Arc::new(MemoryStore::new("b"));
     let copied = copy(&repository, &on(&there), &label(1), CopyOptions::default()).await;
@@ -136,7 +142,13 @@ async fn a_pack_that_is_gone_or_short_is_named() {
                 Some(length) => change(&store, &key(&name), |bytes| bytes.truncate(length)).await,
             }
             let backup = repository.open(&label(1)).await.unwrap();
-            let text = damage(backup.verify().await.unwrap_err(), &name);
+            let text = damage(
+                backup
+                    .verify(&dr_repository::VerifyOptions::default())
+                    .await
+                    .unwrap_err(),
+                &name,
+            );
             assert!(
                 text.contains("`base/") || text.contains("`PG_VERSION`") || number + 1 == count,
                 "{text}"
@@ -153,7 +165,7 @@ async fn a_pack_that_is_gone_or_short_is_named() {
         .open(&label(1))
         .await
         .unwrap()
-        .verify()
+        .verify(&dr_repository::VerifyOptions::default())
         .await
         .unwrap();
 }

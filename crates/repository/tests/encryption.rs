@@ -46,7 +46,10 @@ async fn refusal(backup: &BackupReader) -> String {
     let restored = backup
         .restore_into(directory.path(), restore_options())
         .await;
-    let verified = backup.verify().await.unwrap_err();
+    let verified = backup
+        .verify(&dr_repository::VerifyOptions::default())
+        .await
+        .unwrap_err();
     let error = restored.unwrap_err();
     assert_eq!(error.kind(), verified.kind(), "{verified}");
     assert!(!directory.path().join(support::LAST).exists());
@@ -182,7 +185,7 @@ async fn changed_swapped_and_truncated_frames_are_named() {
     change(&store, &pack, |bytes| bytes[9] ^= 1).await;
     assert!(
         backup
-            .verify()
+            .verify(&dr_repository::VerifyOptions::default())
             .await
             .unwrap_err()
             .to_string()

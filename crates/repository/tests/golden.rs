@@ -63,7 +63,10 @@ async fn load(format: &str) -> Arc<dyn ObjectStore> {
 
 async fn assert_holds(repository: &Repository, number: u16, files: &[(&'static str, Vec<u8>)]) {
     let backup = repository.open(&label(number)).await.unwrap();
-    backup.verify().await.unwrap();
+    backup
+        .verify(&dr_repository::VerifyOptions::default())
+        .await
+        .unwrap();
     let target = tempfile::tempdir().unwrap();
     let stats = backup
         .restore_into(target.path(), RestoreOptions::default())

@@ -56,7 +56,10 @@ fn options() -> WriterOptions {
 
 /// Restores and compares with what is expected to be there.
 async fn assert_holds(backup: &BackupReader, files: &[(String, Vec<u8>)]) -> u64 {
-    backup.verify().await.unwrap();
+    backup
+        .verify(&dr_repository::VerifyOptions::default())
+        .await
+        .unwrap();
     let directory = tempfile::tempdir().unwrap();
     let stats = backup
         .restore_into(directory.path(), RestoreOptions::default())
@@ -146,7 +149,11 @@ async fn zeros_cost_nothing_and_small_files_share_frames() {
     assert_eq!(zeros.extents, [Extent::Zeros { bytes: 3 << 20 }]);
     let sparse = backup.file("base/2/sparse").await.unwrap().unwrap().entry;
     assert_eq!(sparse.extents[1], Extent::Zeros { bytes: 2 << 20 });
-    let frames = backup.verify().await.unwrap().frames;
+    let frames = backup
+        .verify(&dr_repository::VerifyOptions::default())
+        .await
+        .unwrap()
+        .frames;
     assert!(frames < 20, "{frames}");
     assert!(backup.file("base/2").await.unwrap().is_none());
     assert!(backup.file("zzz").await.unwrap().is_none());

@@ -357,7 +357,10 @@ impl World {
             for label in &listed {
                 assert!(self.meant.contains_key(label));
                 let backup = self.places[place].repository.open(label).await.unwrap();
-                backup.verify().await.unwrap();
+                backup
+                    .verify(&dr_repository::VerifyOptions::default())
+                    .await
+                    .unwrap();
             }
             if self.dice.below(6) == 0
                 && let Some(label) = self.dice.one_of(&listed)

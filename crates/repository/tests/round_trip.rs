@@ -338,7 +338,7 @@ async fn a_slow_store_neither_blocks_for_good_nor_fills_memory() {
         .open(&label(1))
         .await
         .unwrap()
-        .verify()
+        .verify(&dr_repository::VerifyOptions::default())
         .await
         .unwrap();
 }
@@ -371,7 +371,7 @@ proptest! {
             }
             writer.finish(serde_json::Value::Null).await.unwrap();
             let backup = repository.open(&label(1)).await.unwrap();
-            backup.verify().await.unwrap();
+            backup.verify(&dr_repository::VerifyOptions::default()).await.unwrap();
             let directory = tempfile::tempdir().unwrap();
             backup.restore_into(directory.path(), RestoreOptions::default()).await.unwrap();
             for index in 0..sizes.len() {

@@ -9,7 +9,8 @@ use dr_model::document::{Context, FromNode, Node, Problem, Reader, Template, Val
 use dr_pgwire::{Host as Address, TlsMode};
 
 use super::{
-    BackupOptions, BackupSource, InstanceOptions, Options, StandbyPolicy, StoreLoss, distinct,
+    BackupOptions, BackupSource, InstanceOptions, Options, StandbyPolicy, StoreLoss, VerifyOptions,
+    distinct,
 };
 
 /// Time between two heartbeats unless told otherwise: the resolution of the achieved recovery point.
@@ -40,6 +41,7 @@ impl FromNode for Options {
             .unwrap_or(HEARTBEAT);
         let slot = reader.optional_with("slot", choice(&[("limited", false), ("unlimited", true)]));
         let backup = reader.optional_with("backup", BackupOptions::from_node);
+        let verify = reader.optional_with("verify", VerifyOptions::from_node);
         let instances =
             reader.required_with("regions", map::<RegionName, _>(InstanceOptions::from_node));
         if !sync.is_empty() && heartbeat > LONGEST_SYNCHRONOUS {
@@ -63,6 +65,7 @@ impl FromNode for Options {
             heartbeat,
             slot_unlimited: slot.unwrap_or(false),
             backup: backup.unwrap_or_default(),
+            verify: verify.unwrap_or_default(),
             instances: instances?,
         };
         if let Some(regions) = regions {
@@ -89,6 +92,21 @@ impl FromNode for BackupOptions {
             source: source.unwrap_or(default.source),
             full_every,
             force_version,
+        })
+    }
+}
+
+impl FromNode for VerifyOptions {
+    fn from_node(node: &Node, context: &mut Context) -> Option<Self> {
+        let mut reader = Reader::open(node, context)?;
+        let again = reader.or("again", Self::default().again);
+        let scratch = reader.optional::<PathBuf>("scratch");
+        let checks = reader.or_default::<Vec<String>>("checks");
+        reader.finish();
+        Some(Self {
+            again,
+            scratch,
+            checks,
         })
     }
 }
@@ -330,6 +348,19 @@ mod tests {
     ) {
         let (_, problems) = backup(&[(name, text(value))]);
         assert!(problems[0].contains(expected), "{problems:?}");
+    }
+
+    #[test]
+    fn how_recovery_points_are_proven() {
+        let mut context = Context::without_references("/etc/dr");
+        let node = map([("scratch", text("scratch")), ("again", text("7d"))]);
+        let read = VerifyOptions::from_node(&node, &mut context);
+        let expected = VerifyOptions {
+            again: Duration::from_secs(7 * 24 * 3600),
+            scratch: Some("/etc/dr/scratch".into()),
+            checks: Vec::new(),
+        };
+        assert_eq!((read, context.into_problems().len()), (Some(expected), 0));
     }
 
     /// Two regions, each as a data directory and a port.

@@ -13,6 +13,7 @@ mod server;
 mod ship;
 mod site;
 mod synchronous;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -18,6 +18,7 @@ use dr_model::{Epoch, Lsn, RegionName, SystemClock, TimelineId};
 use dr_pgwire::TlsMode;
 use dr_postgres::{
     BackupOptions, InstanceOptions, Keys, Options, Parts, PostgresDriver, StandbyPolicy, StoreLoss,
+    VerifyOptions,
 };
 use dr_provider::driver::{Backup as _, RecoveryPoint};
 use dr_provider::{Host, ObjectStore};
@@ -136,6 +137,24 @@ impl Site {
     /// As [`back_up_by`](Self::back_up_by), with another data directory in the configuration.
     pub(crate) fn back_up_of(&mut self, data: &Path, backup: BackupOptions) {
         self.driver = driver_that(self.directory.path(), self.stores(), data, backup);
+    }
+
+    /// Proves recovery points in another way from now on.
+    pub(crate) fn verify_by(&mut self, verify: VerifyOptions) {
+        self.driver = driver_that_verifies(self.directory.path(), self.stores(), verify);
+    }
+
+    /// Returns the timelines of which a store holds any log.
+    pub(crate) async fn timelines(&self, name: &str) -> Vec<u32> {
+        let cluster = self.primary.system_identifier().await;
+        let chains = dr_coordination::chain::chains(&*self.store(name), cluster).await;
+        let mut timelines: Vec<u32> = chains
+            .unwrap()
+            .iter()
+            .map(|chain| chain.timeline.0)
+            .collect();
+        timelines.dedup();
+        timelines
     }
 
     /// Returns another driver for the same.
@@ -398,13 +417,17 @@ pub(crate) fn driver_with(
     on_store_loss: StoreLoss,
 ) -> PostgresDriver {
     let data = directory.join("primary");
-    make_driver(
-        directory,
-        stores,
-        &data,
-        BackupOptions::default(),
-        on_store_loss,
-    )
+    let (backup, verify) = (BackupOptions::default(), VerifyOptions::default());
+    make_driver(directory, stores, &data, backup, verify, on_store_loss)
+}
+
+fn driver_that_verifies(
+    directory: &Path,
+    stores: BTreeMap<RegionName, Arc<dyn ObjectStore>>,
+    verify: VerifyOptions,
+) -> PostgresDriver {
+    let (data, backup) = (directory.join("primary"), BackupOptions::default());
+    make_driver(directory, stores, &data, backup, verify, StoreLoss::Block)
 }
 
 fn driver_that(
@@ -413,7 +436,8 @@ fn driver_that(
     data: &Path,
     backup: BackupOptions,
 ) -> PostgresDriver {
-    make_driver(directory, stores, data, backup, StoreLoss::Block)
+    let verify = VerifyOptions::default();
+    make_driver(directory, stores, data, backup, verify, StoreLoss::Block)
 }
 
 fn make_driver(
@@ -421,6 +445,7 @@ fn make_driver(
     stores: BTreeMap<RegionName, Arc<dyn ObjectStore>>,
     data: &Path,
     backup: BackupOptions,
+    verify: VerifyOptions,
     on_store_loss: StoreLoss,
 ) -> PostgresDriver {
     let instance = |name: &str, data: PathBuf| InstanceOptions {
@@ -446,6 +471,7 @@ fn make_driver(
             heartbeat: Duration::from_secs(1),
             slot_unlimited: false,
             backup,
+            verify,
             instances: BTreeMap::from([
                 (region(EAST), instance("primary", data.to_owned())),
                 (

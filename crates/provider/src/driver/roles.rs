@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::Proof;
 use crate::{ObjectStore, Result};
 
 /// A base backup in a store, with what is needed to choose it.
@@ -327,18 +328,6 @@ impl RestoreRequest {
             progress: None,
         }
     }
-}
-
-/// How sure it is that a recovery point can be brought back (PROTOCOL 10), weakest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Proof {
-    /// Its manifest stands in the store.
-    Committed,
-    /// Every byte of it was read back and compared with its hash.
-    Hashed,
-    /// A server was started from it.
-    Booted,
 }
 
 /// Log of one timeline that is replayed.

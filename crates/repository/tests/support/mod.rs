@@ -122,7 +122,10 @@ pub(crate) fn on(store: &Arc<dyn ObjectStore>) -> Repository {
 pub(crate) async fn assert_usable(repository: &Repository, label: &Label) {
     let backup = repository.open(label).await.unwrap();
     assert_eq!(backup.header().source, source());
-    backup.verify().await.unwrap();
+    backup
+        .verify(&dr_repository::VerifyOptions::default())
+        .await
+        .unwrap();
     let directory = tempfile::tempdir().unwrap();
     let target = directory.path().join("data");
     backup

@@ -1,0 +1,271 @@
+//! `dr recovery-point list`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use dr_model::{RegionName, ResourceId};
+use dr_provider::driver::{LogFacts, Proofs, RecoveryPoint, RecoveryPoints};
+use dr_provider::error::chain;
+use futures::future::join_all;
+use serde_json::json;
+
+use super::word;
+use crate::error::{CommandError, Result};
+use crate::exit::Exit;
+use crate::output::{Output, Table, Tone, amount, seconds};
+use crate::wiring::Setup;
+
+/// List the recovery points in the stores, newest first
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only those of this resource, as WORKLOAD/RESOURCE
+    #[arg(value_name = "RESOURCE")]
+    resource: Option<ResourceId>,
+    /// Only those in the store of this region
+    #[arg(long)]
+    region: Option<RegionName>,
+}
+
+/// A resource's recovery points in one region's store.
+struct Listing {
+    /// What is known of each, by label; or why that cannot be seen.
+    proofs: std::result::Result<BTreeMap<String, Proofs>, String>,
+    resource: ResourceId,
+    region: RegionName,
+    points: std::result::Result<Vec<RecoveryPoint>, String>,
+    /// Those that cannot be read any more.
+    damaged: Vec<String>,
+    /// What the store holds of the log behind them, if that could be seen.
+    log: Option<LogFacts>,
+}
+
+impl Listing {
+    /// Returns the log that a restore from this point can replay: there is none behind a point of another timeline, or one
+    /// that does not join it.
+    fn window(&self, point: &RecoveryPoint) -> Option<&LogFacts> {
+        self.log.as_ref().filter(|log| {
+            point.timeline == log.timeline && log.start <= point.start && point.stop <= log.end
+        })
+    }
+}
+
+impl Listing {
+    /// Returns the word for what is known of a recovery point.
+    fn proof(&self, point: &RecoveryPoint) -> &'static str {
+        match &self.proofs {
+            Ok(proofs) => word(proofs.get(&point.label)),
+            Err(_) => "unknown",
+        }
+    }
+}
+
+pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<Exit> {
+    let setup = Setup::load(config)?;
+    if let Some(region) = &args.region {
+        setup.region(region)?;
+    }
+    let mut looks = Vec::new();
+    for id in resources(&setup, args)? {
+        for (region, store) in &setup.stores {
+            if args.region.as_ref().is_none_or(|wanted| wanted == region) {
+                let (id, driver) = (id.clone(), setup.driver(&id)?);
+                looks.push(async move {
+                    let points = match driver.backup() {
+                        Some(backup) => backup.list(store).await.map_err(|error| chain(&error)),
+                        None => Ok(RecoveryPoints::default()),
+                    };
+                    let facts = driver.observe(std::slice::from_ref(region)).await;
+                    let seen = facts.regions.get(region).map(|seen| seen.log.clone());
+                    let (points, damaged) = match points {
+                        Ok(points) => (Ok(points.complete), points.damaged),
+                        Err(why) => (Err(why), Vec::new()),
+                    };
+                    let proofs = match driver.verify_role() {
+                        Some(verify) => verify.proofs(store).await.map_err(|error| chain(&error)),
+                        None => Ok(BTreeMap::new()),
+                    };
+                    Listing {
+                        proofs,
+                        resource: id,
+                        region: region.clone(),
+                        points,
+                        damaged,
+                        log: seen.and_then(|log| log.ok().flatten()),
+                    }
+                });
+            }
+        }
+    }
+    let listings = join_all(looks).await;
+    let unseen: Vec<_> = listings
+        .iter()
+        .filter_map(|listing| {
+            let why = listing
+                .points
+                .as_ref()
+                .err()
+                .or(listing.proofs.as_ref().err())?;
+            Some(format!("{} in {}: {why}", listing.resource, listing.region))
+        })
+        .collect();
+    show(&setup, &listings, &unseen, output)?;
+    if unseen.len() == listings.len() && !listings.is_empty() {
+        return Err(CommandError::new(Exit::Unavailable, "no store can be read")
+            .hint("see why with `dr check --online`"));
+    }
+    let damaged = listings.iter().flat_map(|listing| {
+        let place = format!("{} in {}", listing.resource, listing.region);
+        listing
+            .damaged
+            .iter()
+            .map(move |what| format!("{place}: {what}"))
+    });
+    let damaged: Vec<String> = damaged.collect();
+    if !damaged.is_empty() {
+        let mut error = CommandError::new(Exit::Failed, "recovery points are damaged");
+        error.causes = damaged;
+        return Err(error.hint("restores pass them over; take a new one, and look into the store"));
+    }
+    let holding = listings.iter().flat_map(holding_damage);
+    let holding: Vec<String> = holding.collect();
+    if holding.is_empty() {
+        return Ok(Exit::Ok);
+    }
+    let mut error = CommandError::new(
+        Exit::Failed,
+        "recovery points hold damaged pages of the database",
+    );
+    error.causes = holding;
+    Err(error.hint("they restore what the database held, damage and all: repair the database, or restore an older one"))
+}
+
+/// Says of each recovery point with damaged pages how many there are, and where.
+fn holding_damage(listing: &Listing) -> impl Iterator<Item = String> + '_ {
+    let points = listing.points.iter().flatten();
+    let damaged = points.filter(|point| point.taken.damaged_pages > 0);
+    damaged.map(|point| {
+        let taken = &point.taken;
+        let place = format!(
+            "{} in {}: {}",
+            listing.resource, listing.region, point.label
+        );
+        format!(
+            "{place}: {} pages: {}",
+            taken.damaged_pages,
+            taken.damaged.join("; ")
+        )
+    })
+}
+
+fn resources(setup: &Setup, args: &Args) -> Result<Vec<ResourceId>> {
+    if let Some(id) = &args.resource {
+        // Says so if there is no such resource.
+        setup.postgres_options(id)?;
+        return Ok(vec![id.clone()]);
+    }
+    let workloads = setup.config.workloads.iter();
+    let all = workloads.flat_map(|(name, workload)| {
+        workload.resources.keys().map(|resource| ResourceId {
+            workload: name.clone(),
+            resource: resource.clone(),
+        })
+    });
+    Ok(all.collect())
+}
+
+fn show(setup: &Setup, listings: &[Listing], unseen: &[String], output: &Output) -> Result<()> {
+    for why in unseen {
+        output.say(&format!(
+            "{} {why}",
+            output.stderr.paint(Tone::Warning, "warning:")
+        ));
+    }
+    let mut rows: Vec<(&Listing, &RecoveryPoint)> = Vec::new();
+    for listing in listings {
+        rows.extend(
+            listing
+                .points
+                .iter()
+                .flatten()
+                .map(|point| (listing, point)),
+        );
+    }
+    rows.sort_by(|a, b| b.1.label.cmp(&a.1.label));
+    if output.json {
+        let mut points = Vec::new();
+        for (listing, point) in &rows {
+            let (resource, region) = (&listing.resource, &listing.region);
+            let window = listing.window(point);
+            points.push(json!({
+                "resource": resource,
+                "region": region,
+                "recovery_point": point,
+                "window_end": window.map(|log| json!({ "lsn": log.end, "at": log.received_at })),
+                "proof": listing.proof(point),
+            }));
+        }
+        return output.json(&json!({ "recovery_points": points, "unseen": unseen }));
+    }
+    if rows.is_empty() {
+        output.say("There are no recovery points.");
+        return Ok(());
+    }
+    let now = setup.clock.now();
+    let mut table = Table::new(&[
+        "RECOVERY POINT",
+        "RESOURCE",
+        "REGION",
+        "AGE",
+        "TIMELINE",
+        "FROM",
+        "KIND",
+        "CHANGED",
+        "TO",
+        "UNTIL",
+        "DATABASE",
+        "STORED",
+        "PROOF",
+    ]);
+    for (listing, point) in rows {
+        let window = listing.window(point);
+        table.row([
+            point.label.clone(),
+            listing.resource.to_string(),
+            listing.region.to_string(),
+            seconds(now.duration_since(point.started_at).as_secs_f64().max(0.0)),
+            point.timeline.to_string(),
+            point.start.to_string(),
+            kind(point),
+            changed(point),
+            window.map_or_else(|| "unknown".to_owned(), |log| log.end.to_string()),
+            window
+                .and_then(|log| log.received_at)
+                .map_or_else(|| "unknown".to_owned(), |at| format!("{at:.0}")),
+            amount(point.database_bytes),
+            amount(point.stored_bytes),
+            listing.proof(point).to_owned(),
+        ]);
+    }
+    output.data(&table.render(output.stdout))
+}
+
+/// Says what of it was read anew.
+fn kind(point: &RecoveryPoint) -> String {
+    let kind = if point.taken.parent.is_some() {
+        "incremental"
+    } else {
+        "full"
+    };
+    match point.taken.damaged_pages {
+        0 => kind.to_owned(),
+        pages => format!("{kind}, {pages} damaged pages"),
+    }
+}
+
+/// Says how much no older one holds, where that is known.
+fn changed(point: &RecoveryPoint) -> String {
+    match point.taken.changed_bytes {
+        0 => "-".to_owned(),
+        bytes => amount(bytes),
+    }
+}

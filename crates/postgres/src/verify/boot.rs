@@ -1,0 +1,106 @@
+//! Booting a recovery point: restore, start, wait for the end of the log, look, stop, remove.
+//!
+//! The server answers queries and stays in recovery: nothing in it runs that writes, calls or mails, as what its
+//! extensions start would on a primary.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use dr_model::RegionName;
+use dr_provider::driver::{
+    OutsidePlaces, Restore as _, RestoreRequest, RestoreTarget, TargetAction,
+};
+use dr_provider::{Error, ErrorKind, Result};
+
+use super::scratch::Scratch;
+use super::server::Server;
+use super::{OPERATION, Seen};
+use crate::driver::PostgresDriver;
+
+/// Room left beside the files: a server writes too.
+const SPARE_BYTES: u64 = 512 << 20;
+
+impl PostgresDriver {
+    /// Boots a recovery point in a scratch directory; nothing is left of it whatever comes of it. The outer error is about
+    /// the place or the store, the inner one about the recovery point.
+    pub(super) async fn boot(
+        &self,
+        region: &RegionName,
+        label: &str,
+        place: &Path,
+    ) -> Result<Result<Seen>> {
+        let place = place.to_owned();
+        let scratch = blocking(move || Scratch::open(&place)).await?;
+        let scratch = Arc::new(scratch?);
+        let outcome = self.boot_in(&scratch, region, label).await;
+        let subject = scratch.path().display().to_string();
+        let cleared = blocking(move || scratch.clear()).await?;
+        cleared.map_err(|error| {
+            Error::new(ErrorKind::Unavailable, "empty scratch directory", subject).because(error)
+        })?;
+        outcome
+    }
+
+    async fn boot_in(
+        &self,
+        scratch: &Arc<Scratch>,
+        region: &RegionName,
+        label: &str,
+    ) -> Result<Result<Seen>> {
+        let wanted = RestoreRequest {
+            action: TargetAction::Pause,
+            recovery_point: Some(label.to_owned()),
+            outside: OutsidePlaces {
+                root: Some(scratch.path().join("tablespaces")),
+                ..OutsidePlaces::default()
+            },
+            ..RestoreRequest::new(region.clone(), RestoreTarget::Latest, scratch.data())
+        };
+        let plan = match self.plan(&wanted).await {
+            Ok(plan) => plan,
+            Err(error) => return Ok(Err(error)),
+        };
+        let needed = plan.recovery_point.database_bytes + SPARE_BYTES;
+        let free = scratch.free_bytes()?;
+        if free < needed {
+            let place = scratch.path().display().to_string();
+            let why = format!(
+                "{} MiB are free, {} MiB are needed",
+                free >> 20,
+                needed >> 20
+            );
+            return Err(
+                Error::new(ErrorKind::Full, "boot a recovery point in", place).because(why),
+            );
+        }
+        let report = match self.restore(&wanted).await {
+            Ok(report) => report,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut server = Server::start(self, scratch)?;
+        let checked = match server.replayed().await {
+            Ok(mut instance) => self.check_booted(scratch, &server, &mut instance).await,
+            Err(error) => Err(error),
+        };
+        let stopping = Arc::clone(scratch);
+        let stopped = blocking(move || stopping.stop()).await?;
+        stopped.map_err(|error| {
+            let place = scratch.path().display().to_string();
+            Error::new(ErrorKind::Unavailable, "stop the server in", place).because(error)
+        })?;
+        drop(server);
+        Ok(checked.map(|checked| Seen {
+            read_bytes: report.plan.recovery_point.stored_bytes,
+            timeline: report.plan.log.last().map(|log| log.timeline),
+            reached: Some(checked.reached),
+            heartbeat_at: checked.heartbeat_at,
+            checks: checked.said,
+            ..Seen::default()
+        }))
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Error::new(ErrorKind::Failed, OPERATION, "a directory").because(error))
+}

@@ -1,0 +1,210 @@
+//! What is not restored, and what a restore does not touch.
+
+use std::fs;
+
+use dr_model::Lsn;
+use dr_provider::ErrorKind;
+use dr_provider::driver::{Backup as _, RestoreTarget};
+use dr_provider::error::chain;
+use jiff::SignedDuration;
+
+use super::{protected, recover, restore, walk};
+use crate::server::Server;
+use crate::site::{EAST, Site, WEST};
+
+#[tokio::test]
+async fn a_target_outside_the_log_is_refused_before_anything_is_written() {
+    let (site, point) = protected(1).await;
+    let place = site.place("recovered");
+    let after = site.primary.now().await + SignedDuration::from_hours(1);
+    let cases = [
+        (RestoreTarget::Time(after), "is later"),
+        (
+            RestoreTarget::Time(point.started_at),
+            "it was complete only at",
+        ),
+        (
+            RestoreTarget::Lsn(point.stop.advance(1 << 30)),
+            "the log ends at",
+        ),
+        (
+            RestoreTarget::Lsn(point.start),
+            "it is consistent only from",
+        ),
+        (
+            RestoreTarget::Transaction(4_000_000_000),
+            "transaction 4000000000 is not in the log from",
+        ),
+        (
+            RestoreTarget::Name("never".to_owned()),
+            "restore point `never` is not in the log from",
+        ),
+    ];
+    let earliest = [
+        format!(
+            "the earliest moment that can be restored is {}",
+            point.stopped_at
+        ),
+        format!(
+            "the earliest position that can be restored is {}",
+            point.stop
+        ),
+        "the newest moment is".to_owned(),
+        "the newest position is".to_owned(),
+    ];
+    let mut hints = Vec::new();
+    for (target, expected) in cases {
+        let error = restore(&site, WEST, target, &place).await.unwrap_err();
+        assert!(chain(&error).contains(expected), "{}", chain(&error));
+        hints.extend(error.hint().map(str::to_owned));
+        assert!(!place.exists());
+    }
+    for expected in earliest {
+        assert!(
+            hints.iter().any(|hint| hint.contains(&expected)),
+            "{hints:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_hole_is_named_before_anything_is_written() {
+    let (site, point) = protected(1).await;
+    // What follows says that all before it was there once.
+    for _ in 0..2 {
+        site.commit(10).await;
+        site.switch().await;
+        site.primary
+            .sql("select pg_create_restore_point('behind it')")
+            .await;
+    }
+    site.switch().await;
+    site.push(WEST).await;
+    site.push(EAST).await;
+    let size = 1 << 20;
+    // Not the segment behind the recovery point, but the next.
+    let first = point.stop.0.next_multiple_of(size) + size;
+    let links: Vec<_> = walk(&site.place(WEST))
+        .into_iter()
+        .filter(|path| path.ends_with(&format!("/{first:016X}")))
+        .collect();
+    let [link] = links.as_slice() else {
+        panic!("{links:?}")
+    };
+    fs::remove_file(link).unwrap();
+    let place = site.place("recovered");
+    let now = site.primary.now().await;
+    let later = Lsn(first + size + 1);
+    for target in [
+        RestoreTarget::Latest,
+        RestoreTarget::Time(now),
+        RestoreTarget::Lsn(Lsn(first + 1)),
+        RestoreTarget::Lsn(later),
+        RestoreTarget::Name("behind it".to_owned()),
+    ] {
+        let error = restore(&site, WEST, target, &place).await.unwrap_err();
+        let named = format!("is missing from {} to ", Lsn(first));
+        assert!(chain(&error).contains(&named), "{}", chain(&error));
+        assert!(!place.exists(), "{}", chain(&error));
+    }
+    // Everything before the hole can be had.
+    let ledger = Site::ledger(&site.primary).await;
+    let before = RestoreTarget::Lsn(Lsn(first - 1));
+    let server = recover(&site, WEST, before, "before").await;
+    let found = Site::ledger(&server).await;
+    assert!(found.len() > 300 && found.len() < ledger.len());
+    assert_eq!(found, ledger[..found.len()]);
+    let (_, last) = found[found.len() - 2];
+    let server = recover(&site, WEST, RestoreTarget::Time(last), "time").await;
+    assert_eq!(Site::ledger(&server).await, found[..found.len() - 1]);
+    // The other region's store is whole.
+    recover(&site, EAST, RestoreTarget::Latest, "whole").await;
+}
+
+#[tokio::test]
+async fn a_directory_with_anything_in_it_is_left_alone() {
+    let (site, _) = protected(1).await;
+    let place = site.place("recovered");
+    fs::create_dir(&place).unwrap();
+    fs::write(place.join("mine"), "mine").unwrap();
+    let error = restore(&site, WEST, RestoreTarget::Latest, &place)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert_eq!(fs::read_dir(&place).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn a_flipped_byte_in_a_pack_is_named_and_leaves_nothing_that_starts() {
+    let (site, _) = protected(1).await;
+    let packs: Vec<String> = walk(&site.place(WEST))
+        .into_iter()
+        .filter(|path| path.contains("/packs/"))
+        .collect();
+    let pack = &packs[0];
+    let mut content = fs::read(pack).unwrap();
+    let middle = content.len() / 2;
+    content[middle] ^= 1;
+    fs::write(pack, content).unwrap();
+    let place = site.place("recovered");
+    let error = restore(&site, WEST, RestoreTarget::Latest, &place)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    let name = pack.split("/packs/").nth(1).unwrap();
+    assert!(
+        chain(&error).contains(&format!("packs/{name}")),
+        "{}",
+        chain(&error)
+    );
+    assert!(!place.join("global/pg_control").exists());
+}
+
+#[tokio::test]
+async fn an_older_point_is_taken_where_the_newest_is_damaged() {
+    let (site, older) = protected(1).await;
+    let newer = site.back_up().await;
+    let manifests: Vec<String> = walk(&site.place(EAST))
+        .into_iter()
+        .filter(|path| path.ends_with(&format!("{}/manifest", newer.label)))
+        .collect();
+    let mut content = fs::read(&manifests[0]).unwrap();
+    content[40] ^= 1;
+    fs::write(&manifests[0], content).unwrap();
+    let listed = site.driver.list(&site.store(EAST)).await.unwrap();
+    assert_eq!(listed.complete, std::slice::from_ref(&older));
+    assert!(
+        listed.damaged[0].starts_with(&newer.label),
+        "{:?}",
+        listed.damaged
+    );
+    let place = site.place("recovered");
+    let report = restore(&site, EAST, RestoreTarget::Latest, &place)
+        .await
+        .unwrap();
+    assert_eq!(report.plan.recovery_point, older);
+    let [passed_over] = report.plan.passed_over.as_slice() else {
+        panic!("{report:?}")
+    };
+    assert!(passed_over.starts_with(&newer.label));
+}
+
+#[tokio::test]
+async fn a_store_that_goes_away_stops_a_recovery_and_does_not_end_it() {
+    let (site, _) = protected(1).await;
+    let place = site.place("recovered");
+    restore(&site, WEST, RestoreTarget::Latest, &place)
+        .await
+        .unwrap();
+    fs::rename(site.place(WEST), site.place("away")).unwrap();
+    let log = Server::spawn(&place, &[""; 0]).ended().await;
+    assert!(!log.contains("archive recovery complete"), "{log}");
+    // Back again, nothing is lost.
+    fs::rename(site.place("away"), site.place(WEST)).unwrap();
+    let server = Server::start(&place, &["track_commit_timestamp=on"]).await;
+    server.wait_until_promoted().await;
+    assert_eq!(
+        Site::ledger(&server).await,
+        Site::ledger(&site.primary).await
+    );
+}
