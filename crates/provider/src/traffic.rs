@@ -56,6 +56,12 @@ pub trait Traffic: Send + Sync + std::fmt::Debug {
         previous: &TrafficState,
     ) -> Result<TrafficState>;
 
+    /// Asks the authority for a change of nothing, with the rights that a switch takes.
+    ///
+    /// Fails as a switch would whose rights are missing; `Ok` means that the authority would have taken it. Nothing is
+    /// different afterwards, the serial number included.
+    async fn rehearse(&self) -> Result<()>;
+
     /// Asks everybody who answers clients: each authoritative server, and resolvers where configured.
     async fn views(&self) -> Vec<View>;
 }

@@ -166,10 +166,39 @@ async fn without_the_right_key_it_is_denied(#[case] key: Option<(&str, &str)>, #
     }
     let record = named.record(options);
     let before = record.observe().await.unwrap();
-    let error = switch(&record, "us-west-2", 2, &before).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Denied);
-    assert!(error.hint().unwrap().contains(hint), "{:?}", error.hint());
+    let rehearsed = record.rehearse().await.unwrap_err();
+    let switched = switch(&record, "us-west-2", 2, &before).await.unwrap_err();
+    for error in [rehearsed, switched] {
+        assert_eq!(error.kind(), ErrorKind::Denied);
+        assert!(error.hint().unwrap().contains(hint), "{:?}", error.hint());
+    }
     assert_eq!(record.observe().await.unwrap(), before);
+}
+
+/// It is taken, with a record and without one, and changes nothing, the serial number included.
+#[rstest]
+#[case(EAST)]
+#[case("")]
+#[tokio::test]
+async fn a_rehearsal_is_judged_and_changes_nothing(#[case] records: &str) {
+    let named = named!(records);
+    let record = named.record(named.options());
+    let before = record.observe().await.unwrap();
+    record.rehearse().await.unwrap();
+    assert_eq!(record.observe().await.unwrap(), before);
+    let after = switch(&record, "us-west-2", 2, &before).await.unwrap();
+    record.rehearse().await.unwrap();
+    assert_eq!(record.observe().await.unwrap(), after);
+}
+
+#[tokio::test]
+async fn a_rehearsal_that_nobody_answers_is_no_success() {
+    let named = named!(EAST);
+    let proxy = Proxy::start(named.address, &[Loss::Answer]).await;
+    let mut options = named.options();
+    options.server = proxy.address;
+    let error = named.record(options).rehearse().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unknown);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use dr_model::{Clock, Epoch, RegionName};
 use dr_provider::traffic::{TrafficState, View};
 use dr_provider::{Error, ErrorKind, Result, SecretSource, Traffic};
+use hickory_proto::op::Message;
 use hickory_proto::rr::{Name, RData};
 use tokio::sync::OnceCell;
 
@@ -112,18 +113,23 @@ impl Rfc2136 {
         seen: &Content,
         wanted: (&RData, &Marker),
     ) -> Result<Verdict> {
-        let update = async {
-            // Known since the look that `seen` is from.
-            let zone = self.zone.get().unwrap_or(&self.names.owner);
-            let (answer, marker) = wanted;
-            let message = update::switch(zone, &self.names, seen, answer, marker, self.ttl_seconds);
-            self.signer.send(self.server, message, &self.name).await
-        };
+        let (answer, marker) = wanted;
+        let zone = self.known_zone();
+        let message = update::switch(zone, &self.names, seen, answer, marker, self.ttl_seconds);
+        self.send(message).await
+    }
+
+    /// Known since the look before any update.
+    fn known_zone(&self) -> &Name {
+        self.zone.get().unwrap_or(&self.names.owner)
+    }
+
+    async fn send(&self, message: Message) -> Result<Verdict> {
         let late = || {
             self.error(ErrorKind::Unknown, "update")
                 .because(too_late(self.server))
         };
-        limited(update, late).await
+        limited(self.signer.send(self.server, message, &self.name), late).await
     }
 
     fn error(&self, kind: ErrorKind, operation: &str) -> Error {
@@ -222,6 +228,20 @@ impl Traffic for Rfc2136 {
                 .because("the server says that the records are not what it answers")
                 .with_hint("see whether a wildcard record answers for this name"),
         ))
+    }
+
+    async fn rehearse(&self) -> Result<()> {
+        let seen = self.content().await?;
+        let answers = self.answers.values();
+        let message = update::rehearsal(self.known_zone(), &self.names, &seen, answers);
+        match self.send(message).await? {
+            Verdict::Made => Ok(()),
+            Verdict::Changed => Err(self
+                .error(ErrorKind::Conflict, "update")
+                .because("the records are not what the server answers")
+                .with_hint("somebody changes them, or a wildcard record answers for this name")),
+            Verdict::Refused(error) => Err(error),
+        }
     }
 
     async fn views(&self) -> Vec<View> {

@@ -1,10 +1,13 @@
-//! The update that switches, and what the answer to it means: no I/O.
+//! The update that switches, the one that only tries whether it would, and what the answer means: no I/O.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use dr_model::Epoch;
 use dr_provider::{Error, ErrorKind};
 use hickory_proto::op::{Message, OpCode, Query, ResponseCode, UpdateMessage};
-use hickory_proto::rr::rdata::TXT;
 use hickory_proto::rr::rdata::tsig::TsigError;
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, TXT};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
 use super::content::{ANSWER_TYPES, Content};
@@ -29,31 +32,12 @@ pub(super) fn switch(
     marker: &Marker,
     ttl_seconds: u32,
 ) -> Message {
-    let mut message = Message::query();
-    message.metadata.op_code = OpCode::Update;
-    message.metadata.recursion_desired = false;
-    message.add_zone(Query::query(zone.clone(), RecordType::SOA));
-
-    let sets = ANSWER_TYPES
-        .iter()
-        .map(|record_type| (&names.owner, *record_type, &seen.answers))
-        .chain([(&names.marker, RecordType::TXT, &seen.markers)]);
-    for (owner, record_type, records) in sets {
-        let mut there = records
-            .iter()
-            .filter(|data| data.record_type() == record_type)
-            .peekable();
-        if there.peek().is_none() {
-            // RFC 2136, 2.4.3: the set does not exist.
-            message.add_pre_requisite(empty(owner, record_type, DNSClass::NONE));
-            continue;
-        }
-        // RFC 2136, 2.4.2: the set exists with exactly these records.
-        message.add_pre_requisites(
-            there.map(|data| Record::from_rdata(owner.clone(), 0, data.clone())),
-        );
+    let mut message = unchanged(zone, names, seen);
+    for (owner, record_type) in sets(names) {
         // RFC 2136, 2.5.2: delete the set.
-        message.add_update(empty(owner, record_type, DNSClass::ANY));
+        if records(seen, record_type).next().is_some() {
+            message.add_update(empty(owner, record_type, DNSClass::ANY));
+        }
     }
     let text = RData::TXT(TXT::new(vec![marker.to_string()]));
     message.add_update(Record::from_rdata(
@@ -63,6 +47,75 @@ pub(super) fn switch(
     ));
     message.add_update(Record::from_rdata(names.marker.clone(), ttl_seconds, text));
     message
+}
+
+/// Makes an update that changes nothing, of the records that a switch between `answers` would change: it deletes records
+/// that are not there, which a server passes over after it has judged the key (RFC 2136, 3.4.2.4).
+pub(super) fn rehearsal<'a>(
+    zone: &Name,
+    names: &Names,
+    seen: &'a Content,
+    answers: impl Iterator<Item = &'a RData>,
+) -> Message {
+    let mut message = unchanged(zone, names, seen);
+    let types: BTreeSet<RecordType> = answers
+        .chain(&seen.answers)
+        .map(RData::record_type)
+        .collect();
+    // Nobody can be led by any of these.
+    let nothing = types
+        .into_iter()
+        .filter_map(|record_type| match record_type {
+            RecordType::A => Some(RData::A(A(Ipv4Addr::UNSPECIFIED))),
+            RecordType::AAAA => Some(RData::AAAA(AAAA(Ipv6Addr::UNSPECIFIED))),
+            RecordType::CNAME => Some(RData::CNAME(CNAME(Name::root()))),
+            _ => None,
+        });
+    let text = RData::TXT(TXT::new(vec!["rehearsal".to_owned()]));
+    let all = nothing
+        .map(|data| (&names.owner, data))
+        .chain([(&names.marker, text)]);
+    for (owner, data) in all {
+        let mut record = Record::from_rdata(owner.clone(), 0, data);
+        record.dns_class = DNSClass::NONE;
+        message.add_update(record);
+    }
+    message
+}
+
+/// Begins an update, on condition that everything still is as seen.
+fn unchanged(zone: &Name, names: &Names, seen: &Content) -> Message {
+    let mut message = Message::query();
+    message.metadata.op_code = OpCode::Update;
+    message.metadata.recursion_desired = false;
+    message.add_zone(Query::query(zone.clone(), RecordType::SOA));
+    for (owner, record_type) in sets(names) {
+        let mut there = records(seen, record_type).peekable();
+        if there.peek().is_none() {
+            // RFC 2136, 2.4.3: the set does not exist.
+            message.add_pre_requisite(empty(owner, record_type, DNSClass::NONE));
+            continue;
+        }
+        // RFC 2136, 2.4.2: the set exists with exactly these records.
+        message.add_pre_requisites(
+            there.map(|data| Record::from_rdata(owner.clone(), 0, data.clone())),
+        );
+    }
+    message
+}
+
+/// The sets that a switch replaces.
+fn sets(names: &Names) -> impl Iterator<Item = (&Name, RecordType)> {
+    let answers = ANSWER_TYPES
+        .into_iter()
+        .map(|record_type| (&names.owner, record_type));
+    answers.chain([(&names.marker, RecordType::TXT)])
+}
+
+/// The records of one of those sets.
+fn records(seen: &Content, record_type: RecordType) -> impl Iterator<Item = &RData> {
+    let all = seen.answers.iter().chain(&seen.markers);
+    all.filter(move |data| data.record_type() == record_type)
 }
 
 fn empty(owner: &Name, record_type: RecordType, class: DNSClass) -> Record {

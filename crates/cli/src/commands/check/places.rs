@@ -70,10 +70,18 @@ async fn traffic(setup: &Setup, workload: &Workload) -> Result<Vec<Finding>> {
         let options: std::result::Result<Rfc2136Options, _> = setup.config.read(&entry.node);
         if let Some(key) = options.ok().and_then(|options| options.tsig) {
             findings.push(match setup.secrets().resolve(key.secret.expose()) {
-                Ok(_) => Finding::ok(subject, format!("the key `{}` can be read", key.name)),
+                Ok(_) => Finding::ok(&subject, format!("the key `{}` can be read", key.name)),
                 Err(error) => Finding::error(format!("{subject}: key `{}`", key.name), &error),
             });
         }
+        findings.push(match tokio::time::timeout(LIMIT, record.rehearse()).await {
+            Ok(Ok(())) => Finding::ok(subject, "the server takes an update (a change of nothing)"),
+            Ok(Err(error)) => Finding::error(subject, &error),
+            Err(_) => {
+                let what = format!("no answer to an update within {LIMIT:?}");
+                Finding::new(Level::Unknown, subject, what)
+            }
+        });
     }
     Ok(findings)
 }

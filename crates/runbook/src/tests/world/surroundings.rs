@@ -62,6 +62,10 @@ impl Traffic for Seen {
         Ok(self.0.state().traffic.clone())
     }
 
+    async fn rehearse(&self) -> Result<()> {
+        Ok(())
+    }
+
     async fn views(&self) -> Vec<View> {
         let (state, silent) = {
             let state = self.0.state();
