@@ -1,7 +1,7 @@
 //! The conformance suite of stores, against moto: an S3 that shares no line with ours.
 //!
-//! Moto stands in $DR_MOTO_SERVER, on PATH, or where `scripts/packages test` puts it. Without it the
-//! tests say that they were skipped.
+//! Moto stands in $DR_MOTO_SERVER, or where `scripts/packages test` puts it. Without it the tests say
+//! that they were skipped.
 
 #![allow(clippy::print_stderr, reason = "what is not tested is said aloud")]
 
@@ -12,7 +12,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{assert_holds, body, key, store_at};
+use crate::support::{assert_holds, body, key, patient, store_at};
+
+/// How long a call may take: nothing here is meant to be slow.
+const LIMIT: Duration = Duration::from_secs(120);
 use bytes::Bytes;
 use dr_provider::conformance::object_store::{self, Subject};
 use dr_provider::error::chain;
@@ -35,12 +38,9 @@ fn program() -> Option<PathBuf> {
     if let Some(program) = std::env::var_os("DR_MOTO_SERVER") {
         return Some(program.into());
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let brought = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/moto/bin");
-    std::env::split_paths(&path)
-        .chain([brought])
-        .map(|directory| directory.join("moto_server"))
-        .find(|program| program.is_file())
+    let brought =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/moto/bin/moto_server");
+    brought.is_file().then_some(brought)
 }
 
 impl Moto {
@@ -126,22 +126,25 @@ conformance! {
 }
 
 /// Objects in parts, and copies: created once, whole.
+///
+/// Through the retries that every store has in the binary: moto calls the root of its answer to
+/// CompleteMultipartUpload `CompleteMultipartUploadResponse`, S3 `CompleteMultipartUploadResult`, so the SDK cannot read
+/// it and the store says, rightly, that the outcome is unknown. Repeating finds the object there, the same.
 #[tokio::test]
-#[ignore = "moto's answer to CompleteMultipartUpload, status 200, is not read by the SDK yet: the outcome is `Unknown`; \
-            parts are tested against our own server"]
 async fn parts_and_copies() {
     let Some(moto) = Moto::start().await else {
         return;
     };
-    let store = store_at(&moto.endpoint(), "s3://store/a");
-    store.initialise(Bytes::from("identity")).await.unwrap();
+    let at = |url: &str| Arc::new(store_at(&moto.endpoint(), url));
+    let (plain, store) = (at("s3://store/a"), patient(at("s3://store/a"), LIMIT));
+    plain.initialise(Bytes::from("identity")).await.unwrap();
     let long = body((33 << 20) + 123);
     store.create(&key("long"), long.clone()).await.unwrap();
     let again = store.create(&key("long"), long.clone()).await.unwrap_err();
     assert_eq!(again.kind(), ErrorKind::AlreadyExists, "{}", chain(&again));
     let source = store.copy_source(&key("long")).unwrap();
-    let other = store_at(&moto.endpoint(), "s3://store/b");
-    other.initialise(Bytes::from("identity")).await.unwrap();
+    let (plain, other) = (at("s3://store/b"), patient(at("s3://store/b"), LIMIT));
+    plain.initialise(Bytes::from("identity")).await.unwrap();
     other.copy_from(&source, &key("copy")).await.unwrap();
     assert_holds(&other, &key("copy"), &long).await;
     let again = other.copy_from(&source, &key("copy")).await.unwrap_err();
