@@ -52,7 +52,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
             .hint(format!("add `daemon: {{ listen: \"127.0.0.1:8421\", state_directory: /var/lib/dr }}` to `regions.{region}`"))
     })?;
     let mut signals = Signals::new()?;
-    let _lock = Lock::take(&place.state_directory, region)?;
+    let _lock = Lock::take(&place.state_directory, region).await?;
     store::prepare(&setup, region, &place.state_directory, output).await?;
 
     let daemon = daemon(&setup, region)?;

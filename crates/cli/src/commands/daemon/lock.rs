@@ -4,6 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use dr_model::RegionName;
 use rustix::fs::{FlockOperation, flock};
@@ -11,6 +12,11 @@ use rustix::io::Errno;
 
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
+
+/// How long a holder may take to be gone. The kernel lets go of the lock of a process that was killed
+/// once the last of its threads has ended, which may be after its number has gone.
+const PATIENCE: Duration = Duration::from_secs(3);
+const INTERVAL: Duration = Duration::from_millis(50);
 
 /// The lock, held as long as this value lives.
 #[derive(Debug)]
@@ -20,7 +26,7 @@ pub(crate) struct Lock {
 
 impl Lock {
     /// Creates the state directory if need be and takes its lock, or says who holds it.
-    pub(crate) fn take(directory: &Path, region: &RegionName) -> Result<Self> {
+    pub(crate) async fn take(directory: &Path, region: &RegionName) -> Result<Self> {
         let path = directory.join("daemon.lock");
         let failed = |error: &std::io::Error| {
             let what = format!("cannot use the state directory `{}`", directory.display());
@@ -40,24 +46,31 @@ impl Lock {
             .truncate(false)
             .open(&path)
             .map_err(|error| failed(&error))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                let mut holder = String::new();
-                // Without its number the holder is still there.
-                let read = file.read_to_string(&mut holder);
-                let process = match holder.trim() {
-                    "" => "another process".to_owned(),
-                    number => format!("process {number}"),
-                };
-                read.map_err(|error| failed(&error))?;
-                return Err(CommandError::new(
-                    Exit::Busy,
-                    format!("the daemon of `{region}` runs already: {process}"),
-                )
-                .hint("there is one daemon a region; stop that one first"));
+        let mut waited = Duration::ZERO;
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::WOULDBLOCK) if waited < PATIENCE => {
+                    tokio::time::sleep(INTERVAL).await;
+                    waited += INTERVAL;
+                }
+                Err(Errno::WOULDBLOCK) => {
+                    let mut holder = String::new();
+                    // Without its number the holder is still there.
+                    let read = file.read_to_string(&mut holder);
+                    let process = match holder.trim() {
+                        "" => "another process".to_owned(),
+                        number => format!("process {number}"),
+                    };
+                    read.map_err(|error| failed(&error))?;
+                    return Err(CommandError::new(
+                        Exit::Busy,
+                        format!("the daemon of `{region}` runs already: {process}"),
+                    )
+                    .hint("there is one daemon a region; stop that one first"));
+                }
+                Err(error) => return Err(failed(&error.into())),
             }
-            Err(error) => return Err(failed(&error.into())),
         }
         let written = file
             .set_len(0)
@@ -72,19 +85,25 @@ impl Lock {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_second_is_told_who_is_first() {
+    #[tokio::test(start_paused = true)]
+    async fn the_second_is_told_who_is_first() {
         let directory = tempfile::tempdir().unwrap();
         let region: RegionName = "us-east-1".parse().unwrap();
         let state = directory.path().join("state");
-        let first = Lock::take(&state, &region).unwrap();
-        let error = Lock::take(&state, &region).unwrap_err();
+        let first = Lock::take(&state, &region).await.unwrap();
+        let error = Lock::take(&state, &region).await.unwrap_err();
         assert_eq!(error.exit, Exit::Busy);
         assert!(
             error.message.contains(&std::process::id().to_string()),
             "{error:?}"
         );
-        drop(first);
-        Lock::take(&state, &region).unwrap();
+        // Whoever comes while the first is about to go waits for that.
+        let go = async {
+            tokio::time::sleep(PATIENCE / 2).await;
+            drop(first);
+        };
+        let (second, ()) = tokio::join!(Lock::take(&state, &region), go);
+        drop(second.unwrap());
+        Lock::take(&state, &region).await.unwrap();
     }
 }

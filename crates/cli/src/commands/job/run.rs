@@ -54,7 +54,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     let answer = match run_job(&state, &request).await {
         Ok(answer) => answer,
         Err(ClientError::Absent { .. }) => {
-            let _lock = Lock::take(&state, &region)?;
+            let _lock = Lock::take(&state, &region).await?;
             run_here(&setup, schedule, region).await?
         }
         Err(ClientError::Refused(refusal)) => {
