@@ -40,12 +40,14 @@ impl PostgresDriver {
         instance.lock_synchronous(OPERATION).await?;
         let claimed = self.claim(fence).await?;
         let mut position = instance.position().await?;
+        let mut unslotted = None;
         if position.in_recovery {
             instance
                 .query(OPERATION, "alter system set synchronous_standby_names = ''")
                 .await?;
             instance.query(OPERATION, "select pg_reload_conf()").await?;
-            self.create_slots(&mut instance).await?;
+            // Without them the log may go before a receiver has it: worth saying, and no reason to serve nobody.
+            unslotted = self.create_slots(&mut instance).await.err();
             self.pass_over_timelines(region, position.timeline, claimed)
                 .await?;
             let seconds = PROMOTION_LIMIT.as_secs();
@@ -80,14 +82,16 @@ impl PostgresDriver {
         let recovered = self
             .recovered(&mut instance, region, fence, claimed)
             .await?;
-        Ok(self.applied(
-            format!(
-                "{} in {region} is primary on timeline {claimed} from {}",
-                self.resource(),
-                recovered.start
-            ),
-            recovered.to_evidence(),
-        ))
+        let mut summary = format!(
+            "{} in {region} is primary on timeline {claimed} from {}",
+            self.resource(),
+            recovered.start
+        );
+        if let Some(error) = unslotted {
+            let why = dr_provider::error::chain(&error);
+            summary.push_str(&format!("; its log is kept for nobody: {why}"));
+        }
+        Ok(self.applied(summary, recovered.to_evidence()))
     }
 
     pub(super) async fn is_standby_promoted(

@@ -8,6 +8,7 @@ mod compact;
 mod fence;
 mod incremental;
 mod local;
+mod promote;
 mod restore;
 mod server;
 mod ship;

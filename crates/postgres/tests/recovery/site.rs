@@ -317,12 +317,17 @@ impl Site {
 
     /// Starts the primary again as a standby without a primary, and promotes it.
     pub(crate) async fn restart_promoted(&mut self) {
+        self.restart_as_standby().await;
+        self.primary.sql("select pg_promote()").await;
+    }
+
+    /// Starts the primary again as a standby without a primary.
+    pub(crate) async fn restart_as_standby(&mut self) {
         let data = self.primary.data.clone();
         self.primary.stop();
         fs::write(data.join("standby.signal"), "").unwrap();
         give_to_postgres(&data.join("standby.signal"));
         self.primary = Server::start(&data, &settings(&self.archive())).await;
-        self.primary.sql("select pg_promote()").await;
     }
 
     /// Starts the primary again with one more setting, which is in no file.

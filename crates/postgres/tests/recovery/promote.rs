@@ -1,0 +1,101 @@
+//! A promotion ends on the timeline that its epoch claims, whatever earlier epochs claimed and never wrote.
+
+use dr_model::Epoch;
+use dr_provider::ResourceDriver as _;
+use dr_provider::driver::{Action, Fence, Undo};
+use serde_json::json;
+
+use crate::server::Server;
+use crate::site::{EAST, Site};
+
+#[tokio::test]
+async fn timelines_that_were_claimed_and_never_written_are_passed_over() {
+    let mut site = site().await;
+    site.commit(20).await;
+    let before = Site::ledger(&site.primary).await;
+    site.restart_as_standby().await;
+    // Two epochs claimed timelines 2 and 3, and ended before they promoted anything.
+    for (epoch, timeline) in [(2, 2), (3, 3), (4, 4)] {
+        site.open_epoch(epoch, timeline).await;
+    }
+    let action = promotion(&site).await;
+    // Who was overtaken promotes nothing.
+    site.driver.apply(&action, &fence(3)).await.unwrap_err();
+    assert_eq!(site.primary.sql("select pg_is_in_recovery()").await, "t");
+
+    site.driver.apply(&action, &fence(4)).await.unwrap();
+    assert_eq!(timeline(&site.primary).await, "00000004");
+    assert_eq!(Site::ledger(&site.primary).await, before);
+    let history = site.primary.data.join("pg_wal/00000004.history");
+    let history = std::fs::read_to_string(history).unwrap();
+    let parents: Vec<&str> = history
+        .lines()
+        .filter_map(|line| line.split('\t').next())
+        .collect();
+    assert_eq!(parents, ["1"], "{history}");
+    // The same again finds it done.
+    site.driver.apply(&action, &fence(4)).await.unwrap();
+    assert_eq!(timeline(&site.primary).await, "00000004");
+}
+
+/// A primary that has what a heartbeat is written to.
+async fn site() -> Site {
+    let site = Site::start(1).await;
+    site.primary.sql("create schema dr").await;
+    let table = "create table dr.heartbeat (id int primary key, at timestamptz not null, \
+                 sequence bigint not null, epoch bigint not null, writer text not null)";
+    site.primary.sql(table).await;
+    site
+}
+
+async fn promotion(site: &Site) -> Action {
+    let log = json!({
+        "system_identifier": site.primary.system_identifier().await,
+        "timeline": 1,
+        "epoch": 1,
+    });
+    Action {
+        name: "promote-standby".to_owned(),
+        summary: "test".to_owned(),
+        current: None,
+        intended: None,
+        dependencies: Vec::new(),
+        undo: Undo::Irreversible("test".to_owned()),
+        parameters: json!({ "kind": "promote-standby", "region": EAST, "log": log }),
+    }
+}
+
+fn fence(epoch: u64) -> Fence {
+    Fence {
+        workload: "orders".parse().unwrap(),
+        epoch: Epoch(epoch),
+        execution: "test".parse().unwrap(),
+    }
+}
+
+async fn timeline(server: &Server) -> String {
+    server
+        .sql("select substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)")
+        .await
+}
+
+/// The slots of the receivers are made before the promotion; that there is no room for them must not keep it from serving.
+#[tokio::test]
+async fn a_server_without_room_for_slots_is_promoted_and_it_is_said() {
+    let mut site = site().await;
+    site.primary
+        .sql("alter system set max_replication_slots = 1")
+        .await;
+    site.restart_as_standby().await;
+    let taken = "select pg_create_physical_replication_slot('taken')";
+    site.primary.sql(taken).await;
+    site.open_epoch(2, 2).await;
+    let action = promotion(&site).await;
+    let applied = site.driver.apply(&action, &fence(2)).await.unwrap();
+    assert_eq!(timeline(&site.primary).await, "00000002");
+    assert!(
+        applied.summary.contains("all replication slots are in use"),
+        "{}",
+        applied.summary
+    );
+}
