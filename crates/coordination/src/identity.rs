@@ -75,10 +75,14 @@ pub async fn read_identity(store: &dyn ObjectStore, region: &RegionName) -> Resu
     let identity: Identity =
         serde_json::from_slice(&bytes).map_err(|cause| error(ErrorKind::Corrupt).because(cause))?;
     if &identity.region != region {
-        return Err(error(ErrorKind::Invalid).because(format!(
+        let why = format!(
             "it is the store of region `{}`, not of `{region}`",
             identity.region
-        )));
+        );
+        let hint = format!(
+            "see what is mounted there, and whether `regions.{region}.store` names the right place"
+        );
+        return Err(error(ErrorKind::Invalid).because(why).with_hint(hint));
     }
     Ok(identity)
 }

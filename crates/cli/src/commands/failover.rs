@@ -91,8 +91,16 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         )
         .hint("look at it with `--plan`, then add `--yes`"));
     }
+    // Another store in this one's place makes whatever a plan says of it wrong. One that does not answer is no reason to
+    // hide that there is nothing to do.
+    let unanswered = match setup.identified(&args.to).await {
+        Err(error) if error.exit == Exit::Unavailable => Some(error),
+        identified => identified.map(|_| None)?,
+    };
     let found = plans(&setup, args, runbook, output).await?;
-    setup.identified(&args.to).await?;
+    if let Some(error) = unanswered {
+        return Err(error);
+    }
     let several = found.len() > 1;
     if several && !args.plan {
         let names: Vec<_> = found

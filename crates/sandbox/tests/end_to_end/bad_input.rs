@@ -2,11 +2,13 @@
 
 use std::process::{Command, Stdio};
 
-use dr_sandbox::{HOME, RECOVERY, Sandbox};
+use dr_sandbox::{HOME, LostStore, RECOVERY, Sandbox};
 use rustix::process::Signal;
 
 use crate::executions::{epochs, executions};
-use crate::support::{acknowledge, dr, end, judged, refused, says, start, until};
+use crate::support::{
+    acknowledge, dr, end, fail_over, is_primary, judged, refused, says, start, until,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_work_is_refused() {
@@ -81,6 +83,38 @@ async fn what_cannot_work_is_refused() {
     assert_eq!(executions(&sandbox), Vec::<String>::new());
     let verdict = judged(&sandbox, HOME, &load.stop().await.unwrap()).await;
     assert_eq!(verdict.lost, vec![]);
+    end(sandbox);
+}
+
+/// A disk that is mounted in the wrong place holds somebody's store, only not this region's.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_of_another_region_is_not_failed_over_to() {
+    let sandbox = start(Sandbox::builder()).await;
+    let [home, recovery] = [HOME, RECOVERY].map(|region| sandbox.region(region).unwrap());
+    let load = sandbox.load(Default::default()).unwrap();
+    acknowledge(&load, 100).await;
+    recovery.signal_daemon(Signal::KILL);
+    home.lose(LostStore::Renamed).unwrap();
+    let (store, aside) = (recovery.place().store(), recovery.place().lost_store());
+    std::fs::rename(&store, &aside).unwrap();
+    std::fs::rename(home.place().lost_store(), &store).unwrap();
+    let failover = ["failover", "--to", RECOVERY, "--yes"];
+    refused(
+        &sandbox,
+        &failover,
+        1,
+        &[HOME, RECOVERY, "it is the store of region", "hint:"],
+    )
+    .await;
+    assert!(!is_primary(&sandbox, RECOVERY).await);
+
+    // In its place again, it is.
+    std::fs::rename(&store, home.place().lost_store()).unwrap();
+    std::fs::rename(&aside, &store).unwrap();
+    recovery.start_daemon().await.unwrap();
+    fail_over(&sandbox, &[]).await;
+    let record = load.stop().await.unwrap();
+    judged(&sandbox, RECOVERY, &record).await;
     end(sandbox);
 }
 

@@ -15,6 +15,8 @@ use crate::support::{
 
 /// How long a daemon may take to stop in an orderly way.
 const STOP: Duration = Duration::from_secs(10);
+/// The finest that a cron pattern tells apart.
+const MINUTE: Duration = Duration::from_secs(60);
 /// Enough incompressible bytes for several packs.
 const NOISE_BYTES: usize = 300 << 20;
 
@@ -204,5 +206,54 @@ async fn a_job_runs_when_it_is_asked_for() {
     .await;
     assert!(copy["summary"].is_string(), "{copy}");
     assert_eq!(recovery.backups().len(), 2);
+    end(sandbox);
+}
+
+/// A daemon that was away when a snapshot was due takes it once it is back, and takes one, not one for each.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_was_missed_is_made_up_for_once() {
+    let sandbox = start(Sandbox::builder().standby(false)).await;
+    let home = sandbox.region(HOME).unwrap();
+    let before = backup(&sandbox, HOME).await;
+    home.signal_daemon(Signal::TERM);
+    until("the end of the daemon", async || ended(&sandbox, HOME)).await;
+
+    // Due in the next minute, and then not for a day: what comes after that minute can only be the one that was missed.
+    let due = sandbox.clock().now() + jiff::SignedDuration::from_secs(60);
+    let cron = due.strftime("%M %H * * *").to_string();
+    let file = sandbox.layout().directory.join("schedules/ledger.yaml");
+    let schedules = std::fs::read_to_string(&file).unwrap();
+    let usual = "0 2 * * *";
+    assert!(schedules.contains(usual), "{schedules}");
+    let changed = schedules.replace(usual, &cron);
+    sandbox.launcher().write_file(&file, &changed).unwrap();
+    let passed = due.strftime("%H:%M").to_string();
+    dr_sandbox::wait::until("the minute it is due", MINUTE * 2, async || {
+        let now = sandbox.clock().now().strftime("%H:%M").to_string();
+        if now == passed { Ok(()) } else { Err(now) }
+    })
+    .await
+    .unwrap();
+    assert_eq!(home.backups(), before);
+
+    home.start_daemon().await.unwrap();
+    until("the snapshot that was missed", async || {
+        let backups = home.backups();
+        if backups.len() > before.len() {
+            Ok(())
+        } else {
+            Err(format!("{backups:?}"))
+        }
+    })
+    .await;
+    // It is started once more, and finds nothing that it missed: the next is due tomorrow.
+    home.signal_daemon(Signal::TERM);
+    until("the end of the daemon", async || ended(&sandbox, HOME)).await;
+    home.start_daemon().await.unwrap();
+    let written = ask_lsn(&sandbox, HOME, "select pg_current_wal_flush_lsn()")
+        .await
+        .unwrap();
+    stored(&sandbox, HOME, written).await;
+    assert_eq!(home.backups().len(), before.len() + 1);
     end(sandbox);
 }

@@ -19,3 +19,4 @@ mod rivals;
 mod s3;
 mod second_loss;
 mod support;
+mod unprotected;

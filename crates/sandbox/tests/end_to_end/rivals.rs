@@ -109,3 +109,40 @@ async fn one_that_stands_still_is_named_and_taken_over_for_good() {
     judged(&sandbox, RECOVERY, &record).await;
     end(sandbox);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_that_want_opposite_things_the_one_under_way_goes_on() {
+    let sandbox = start(Sandbox::builder()).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    acknowledge(&load, 200).await;
+    let lost_at = sandbox
+        .region(HOME)
+        .unwrap()
+        .lose(LostStore::Renamed)
+        .unwrap();
+    let back = ["failover", "--to", HOME, "--yes"];
+
+    // At the same instant: one has nothing to do, whichever comes first.
+    let first = Running::start(&sandbox, &FAIL_OVER);
+    let mut told = vec![dr(&sandbox, &back).await];
+    // And at every moment of the other's way.
+    let mut boundary = 1;
+    while reaches(&sandbox, &first, boundary).await {
+        told.push(dr(&sandbox, &back).await);
+        boundary = entries(&sandbox) + 1;
+    }
+    let first = first.end().await;
+    assert_eq!(first.status.code(), Some(0), "{}", first.stderr);
+    assert!(told.len() > 1, "the other was never met under way");
+    for output in told {
+        let code = output.status.code().unwrap();
+        // The store of the region that is gone is needed to go back there.
+        assert!(matches!(code, 12 | 13 | 20), "{output:?}");
+        says(&output, code, &[HOME, "hint:"]);
+    }
+    moved_once(&sandbox).await;
+    acknowledge_after(&load, lost_at).await;
+    let record = load.stop().await.unwrap();
+    judged(&sandbox, RECOVERY, &record).await;
+    end(sandbox);
+}
