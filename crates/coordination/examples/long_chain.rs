@@ -198,7 +198,7 @@ fn add(path: &Path, at: Lsn, bytes: u64) -> Lsn {
         },
     };
     let aside = path.join(".tmp/bench");
-    std::fs::write(&aside, encode(&CHAIN, &chunk, at, "bench")).unwrap();
+    std::fs::write(&aside, encode(&CHAIN, &chunk, at, "bench", None)).unwrap();
     std::fs::rename(aside, path.join(CHAIN.link_key(at).as_str())).unwrap();
     chunk.end()
 }

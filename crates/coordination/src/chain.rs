@@ -11,7 +11,7 @@
 //!   reads.
 //! - Reading back: [`ChainReader`].
 //! - Merging: [`Compactor`] makes pieces of chunks, and removes chunks behind a [`Floor`].
-//! - Loss: [`GapRecord`].
+//! - Loss: [`GapRecord`], and [`pass_over`] for a chain to go on behind it.
 //!
 //! Format: `docs/formats/wal.md`.
 
@@ -20,6 +20,7 @@ mod catalogue;
 mod chunk;
 mod compact;
 mod coverage;
+mod encryption;
 mod envelope;
 mod error;
 mod floor;
@@ -28,6 +29,7 @@ mod gap;
 mod history;
 mod id;
 mod link;
+mod lost;
 mod piece;
 mod reader;
 mod records;
@@ -45,12 +47,14 @@ pub use available::{Available, available, bounds, prove};
 pub use catalogue::{chains, newest_chain};
 pub use chunk::{Chunk, ChunkHeader, Encoding, Facts, MAX_LOG_BYTES, Promise};
 pub use compact::{CompactOptions, Compacted, Compactor, KEPT_LINKS};
+pub use encryption::{Cipher, Encryption, NoRandomness, SaltText};
 pub use envelope::{decode, decode_header, encode};
 pub use error::Error;
 pub use floor::Floor;
 pub use gap::{GapRecord, open_gaps, record_gap};
 pub use history::{read_history, write_history};
 pub use id::ChainId;
+pub use lost::pass_over;
 pub use piece::{
     MAX_PIECE_BYTES, PieceFacts, PieceHeader, Span, decode_piece, encode_piece, pieces,
 };

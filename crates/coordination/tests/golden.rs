@@ -10,14 +10,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dr_coordination::Actor;
 use dr_coordination::chain::{
-    ChainId, Chunk, Encoding, Facts, Floor, GapRecord, Origin, PieceFacts, Promise, SealRecord,
-    Span, decode, decode_piece, encode, encode_piece,
+    ChainId, ChainWriter, Chunk, Cipher, Encoding, Facts, Floor, GapRecord, Options, Origin,
+    PieceFacts, Promise, SealRecord, Span, decode, decode_header, decode_piece, encode,
+    encode_piece, pass_over,
 };
 use dr_coordination::identity::Identity;
 use dr_coordination::journal::{Body, Entry, Journal};
 use dr_coordination::register::{ClusterClaim, EpochRecord, SyncLost};
+use dr_coordination::{Actor, Patience};
+use dr_encryption::{Key, Keys};
 use dr_model::{Epoch, ExecutionId, Lsn, ManualClock, SystemIdentifier, TimelineId};
 use dr_provider::ObjectStore;
 use dr_provider::store::MemoryStore;
@@ -79,10 +81,10 @@ fn chunk(log: impl Into<Bytes>) -> Chunk {
 #[test]
 fn a_raw_chunk() {
     let chunk = chunk(b"no repetition".to_vec());
-    let current = encode(&chain(), &chunk, Lsn(0x1_6B37_0000), "us-west-2");
+    let current = encode(&chain(), &chunk, Lsn(0x1_6B37_0000), "us-west-2", None);
     let stored = golden("chunk-raw", &current);
     assert_eq!(stored, current);
-    let (header, log) = decode(&stored, &chain(), chunk.start).unwrap();
+    let (header, log) = decode(&stored, &chain(), chunk.start, &Keys::default()).unwrap();
     assert_eq!((header.encoding, log), (Encoding::Raw, chunk.log));
     assert_eq!(header.promise, chunk.facts.promise);
 }
@@ -90,10 +92,10 @@ fn a_raw_chunk() {
 #[test]
 fn a_compressed_chunk() {
     let chunk = chunk(b"WAL ".repeat(200));
-    let current = encode(&chain(), &chunk, Lsn(0x1_6B37_0000), "us-west-2");
+    let current = encode(&chain(), &chunk, Lsn(0x1_6B37_0000), "us-west-2", None);
     // Another version of zstd may write other bytes; it has to read these.
     let stored = golden("chunk-zstd", &current);
-    let (header, log) = decode(&stored, &chain(), chunk.start).unwrap();
+    let (header, log) = decode(&stored, &chain(), chunk.start, &Keys::default()).unwrap();
     assert_eq!((header.encoding, log), (Encoding::Zstd, chunk.log));
     assert_eq!(header.durable_through, Lsn(0x1_6B37_0000));
 }
@@ -108,15 +110,93 @@ fn a_chunk_whose_promise_is_of_a_later_epoch() {
         epoch: Some(Epoch(3)),
         from: Some(Lsn(0x1_6B37_0000)),
     });
-    let current = encode(&chain(), &chunk, Lsn(0x1_6B37_0000), "us-west-2");
+    let current = encode(&chain(), &chunk, Lsn(0x1_6B37_0000), "us-west-2", None);
     let stored = golden("chunk-promise", &current);
     assert_eq!(stored, current);
-    let (header, _) = decode(&stored, &chain(), chunk.start).unwrap();
+    let (header, _) = decode(&stored, &chain(), chunk.start, &Keys::default()).unwrap();
     assert_eq!(header.promise, chunk.facts.promise);
     let promise = header.promise.unwrap();
     assert!(promise.covers(chain().epoch, Epoch(3), header.end));
     assert!(!promise.covers(chain().epoch, chain().epoch, header.end));
     assert!(!promise.covers(chain().epoch, Epoch(3), Lsn(0x1_6B36_FFFF)));
+}
+
+fn cipher() -> (Keys, Cipher) {
+    let key = Key::parse(&format!("dr-key1 {}", "5a".repeat(32))).unwrap();
+    (
+        Keys::new(vec![key.clone()]),
+        Cipher::with_salt(key, [7; 32]),
+    )
+}
+
+#[test]
+fn an_encrypted_chunk() {
+    let (keys, cipher) = cipher();
+    let chunk = chunk(b"no repetition".to_vec());
+    let through = Lsn(0x1_6B37_0000);
+    let current = encode(&chain(), &chunk, through, "us-west-2", Some(&cipher));
+    let stored = golden("chunk-encrypted", &current);
+    assert_eq!(stored, current);
+    let (header, log) = decode(&stored, &chain(), chunk.start, &keys).unwrap();
+    assert_eq!((header.encoding, log), (Encoding::Raw, chunk.log));
+    assert!(decode(&stored, &chain(), chunk.start, &Keys::default()).is_err());
+}
+
+#[test]
+fn an_encrypted_piece() {
+    let (keys, cipher) = cipher();
+    let (cluster, timeline) = (chain().system_identifier, chain().timeline);
+    let start = Lsn(0x1_6B00_0000);
+    let log = Bytes::from_static(b"no repetition");
+    let facts = PieceFacts {
+        epochs: vec![Epoch::FIRST],
+        commits: 1,
+        last_commit_at: Some(at(0)),
+        received_at: at(1),
+    };
+    let writer = "compact-wal us-west-2";
+    let current = encode_piece(
+        cluster,
+        timeline,
+        start,
+        &log,
+        &facts,
+        writer,
+        Some(&cipher),
+    );
+    let stored = golden("piece-encrypted", &current);
+    assert_eq!(stored, current);
+    let span = Span {
+        from: start,
+        to: start.advance(log.len() as u64),
+    };
+    let (_, read) = decode_piece(&stored, cluster, timeline, span, &keys).unwrap();
+    assert_eq!(read, log);
+}
+
+#[tokio::test]
+async fn a_chunk_whose_log_is_lost() {
+    let (from, to) = (Lsn(0x1_6B00_0000), Lsn(0x1_7700_0000));
+    let store = Arc::new(MemoryStore::new("us-west-2"));
+    let options = Options {
+        writer: "us-west-2".to_owned(),
+        ..Options::new("", Arc::new(ManualClock::new(at(0))))
+    };
+    drop(
+        ChainWriter::open(store.clone(), chain(), from, options)
+            .await
+            .unwrap(),
+    );
+    let writer = (at(1), "us-west-2");
+    pass_over(&*store, &chain(), from, to, writer, Patience::default())
+        .await
+        .unwrap();
+    let current = store.get(&chain().link_key(from)).await.unwrap();
+    let stored = golden("chunk-lost", &current);
+    assert_eq!(stored, current);
+    let (header, _) = decode_header(&stored, &chain(), from).unwrap().unwrap();
+    assert_eq!((header.encoding, header.end), (Encoding::Lost, to));
+    assert!(decode(&stored, &chain(), from, &Keys::default()).is_err());
 }
 
 #[test]
@@ -185,10 +265,10 @@ fn a_piece_a_floor_and_a_gap() {
         last_commit_at: Some(at(0)),
         received_at: at(1),
     };
-    let current = encode_piece(cluster, timeline, start, &log, &facts, "us-west-2");
+    let current = encode_piece(cluster, timeline, start, &log, &facts, "us-west-2", None);
     // Another version of zstd may write other bytes; it has to read these.
     let stored = golden("piece", &current);
-    let (header, read) = decode_piece(&stored, cluster, timeline, span).unwrap();
+    let (header, read) = decode_piece(&stored, cluster, timeline, span, &Keys::default()).unwrap();
     assert_eq!((header.facts(), read), (facts, log));
     assert_eq!(
         span.key(cluster, timeline).as_str(),

@@ -14,4 +14,5 @@ mod size;
 mod superseded;
 
 pub(crate) use compact::Compactors;
+pub(crate) use gap::Lost;
 pub(crate) use held::{Held, Reach};

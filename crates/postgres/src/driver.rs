@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dr_coordination::Actor;
 use dr_coordination::register::Register;
+use dr_coordination::{Actor, chain};
 use dr_model::{Clock, RegionName, ResourceId};
 use dr_provider::driver::{
     Action, Applied, Backup, Facts, Fence, Goal, LogStream, LossFacts, Query, ResourceDriver,
@@ -98,6 +98,18 @@ impl PostgresDriver {
 
     pub(crate) fn clock(&self) -> &dyn Clock {
         &*self.inner.parts.clock
+    }
+
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.inner.parts.keys
+    }
+
+    /// Returns how this driver writes a chain, as whom.
+    pub(crate) fn chain_options(&self, writer: impl Into<String>) -> chain::Options {
+        chain::Options {
+            keys: self.keys().clone(),
+            ..chain::Options::new(writer, Arc::clone(&self.parts().clock))
+        }
     }
 
     pub(crate) fn instance_options(&self, region: &RegionName) -> Result<&InstanceOptions> {

@@ -8,8 +8,10 @@ mod connect;
 mod coverage;
 mod cutter;
 mod degrade;
+mod pace;
 mod promise;
 mod session;
+mod slot;
 mod standing;
 
 use std::time::Duration;
@@ -60,7 +62,16 @@ impl LogStream for PostgresDriver {
         let cluster = self
             .cluster_in(self.store(region)?, "look for holes in the log of")
             .await?;
-        self.describe_lost(region, cluster, since).await
+        let mut lost = self.describe_lost(region, cluster, since).await?;
+        // Recovery points are taken here for the other regions too, whose receivers have holes of their own.
+        for other in self.parts().stores.keys().filter(|other| *other != region) {
+            match self.describe_lost(other, cluster, since).await {
+                Ok(lines) => lost.extend(lines.iter().map(|line| format!("in {other}, {line}"))),
+                // What cannot be seen is no reason for a recovery point that the other region could not get.
+                Err(error) => tracing::warn!(region = %other, "{}", chain(&error)),
+            }
+        }
+        Ok(lost)
     }
 
     fn heartbeat_interval(&self) -> Duration {

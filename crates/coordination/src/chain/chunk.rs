@@ -5,7 +5,7 @@ use dr_model::{Epoch, Lsn, SystemIdentifier, TimelineId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::ChainId;
+use super::{ChainId, Encryption};
 
 /// The longest log that one chunk may hold; readers refuse more, so that a damaged length cannot exhaust memory.
 pub const MAX_LOG_BYTES: u64 = 64 << 20;
@@ -84,6 +84,8 @@ pub enum Encoding {
     Zstd,
     /// As it is, because compression would not have made it smaller.
     Raw,
+    /// Not at all: it was lost before it could be stored, and the chain goes on behind it.
+    Lost,
 }
 
 /// The header of a stored chunk.
@@ -122,8 +124,11 @@ pub struct ChunkHeader {
     pub stored_bytes: u64,
     /// BLAKE3 of the bytes as stored, in hexadecimal digits: damage is noticed without decompressing.
     pub stored_blake3: String,
-    /// BLAKE3 of the log, in hexadecimal digits.
+    /// BLAKE3 of the log, in hexadecimal digits; keyed if it is encrypted.
     pub log_blake3: String,
+    /// How the payload is encrypted; absent if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
 }
 
 impl ChunkHeader {
@@ -141,5 +146,11 @@ impl ChunkHeader {
     #[must_use]
     pub fn log_bytes(&self) -> u64 {
         self.end.bytes_since(self.start)
+    }
+
+    /// Tells whether the chunk holds no log, but says that it is lost.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.encoding == Encoding::Lost
     }
 }

@@ -10,7 +10,7 @@
 //! - when at least [`KEPT_LINKS`] links that pieces hold too follow it, so that the tail is found without pieces,
 //! - and when a [`Floor`](super::Floor) says that the chain begins behind it, so that nothing that is created there late counts.
 //!
-//! A seal and an origin are never removed. After a restart the time begins anew.
+//! A seal, an origin and a link that says that log is lost are never removed. After a restart the time begins anew.
 
 mod merge;
 mod remove;
@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dr_encryption::Keys;
 use dr_model::{Clock, Lsn, SegmentSize, SystemIdentifier, TimelineId};
 use dr_provider::{Key, ObjectStore};
 
@@ -40,6 +41,8 @@ pub struct CompactOptions {
     pub grace: Duration,
     /// How long a store is waited for.
     pub patience: Patience,
+    /// What chunks are read with and pieces encrypted.
+    pub keys: Keys,
     /// Who does it, for people.
     pub writer: String,
     /// The clock for what is written down.
@@ -49,12 +52,13 @@ pub struct CompactOptions {
 }
 
 impl CompactOptions {
-    /// Returns a grace of an hour and the machine's boot time.
+    /// Returns a grace of an hour, no keys, and the machine's boot time.
     #[must_use]
     pub fn new(writer: impl Into<String>, clock: Arc<dyn Clock>) -> Self {
         Self {
             grace: Duration::from_secs(3600),
             patience: Patience::default(),
+            keys: Keys::default(),
             writer: writer.into(),
             clock,
             boot_time: boot_time(),
@@ -105,6 +109,8 @@ struct Run<'a> {
     /// How long a piece may become; none crosses a multiple of it.
     slot: SegmentSize,
     options: &'a CompactOptions,
+    /// Log that chains say is lost.
+    lost: Vec<Span>,
     report: Compacted,
 }
 
@@ -133,6 +139,7 @@ impl Compactor {
                 SegmentSize::DEFAULT
             },
             options,
+            lost: Vec::new(),
             report: Compacted::default(),
         };
         let chains = chains_of_timeline(&**store, system_identifier, timeline)
@@ -148,9 +155,13 @@ impl Compactor {
             tails.push((chain, tail));
         }
         let now = (options.boot_time)();
+        // What is lost needs no piece for what is before it to go.
+        let mut settled = held.clone();
+        settled.extend(&run.lost);
+        settled.sort_unstable();
         for (chain, tail) in &tails {
             let begin = tail.origin.start_lsn;
-            let missing = gaps(&held, begin, tail.end);
+            let missing = gaps(&settled, begin, tail.end);
             let through = missing.first().map_or(tail.end, |gap| gap.from);
             let ripe = self.ripe(chain, through, now, options.grace);
             if let Some(ripe) = ripe.filter(|ripe| *ripe <= through) {

@@ -1,17 +1,22 @@
 //! The bytes of a chunk or piece: header, its hash, payload. `docs/formats/wal.md` describes them for other readers.
 //!
 //! The hash after the header covers everything before it, and the header holds the hashes of payload and log, so one flipped bit
-//! anywhere is noticed: in the header by a reader of headers, in the payload by a reader of logs.
+//! anywhere is noticed: in the header by a reader of headers, in the payload by a reader of logs. Encryption is in
+//! [`encryption`](super::encryption).
 
 use std::cell::RefCell;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use dr_encryption::{Keys, ObjectCipher, TAG_BYTES};
 use dr_model::Lsn;
+use dr_provider::Key;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::records::check;
-use super::{ChainId, Chunk, ChunkHeader, Encoding, FORMAT_VERSION, MAX_LOG_BYTES};
+use super::{
+    ChainId, Chunk, ChunkHeader, Cipher, Encoding, Encryption, FORMAT_VERSION, MAX_LOG_BYTES,
+};
 
 /// The first bytes of every chunk.
 pub(crate) const MAGIC: &[u8; 8] = b"DRCHUNK\n";
@@ -21,6 +26,9 @@ const HASH_BYTES: usize = 32;
 const MAX_HEADER_BYTES: usize = 64 << 10;
 const ZSTD_LEVEL: i32 = 1;
 
+/// The offset under which a payload is sealed: an object has one.
+const PAYLOAD_OFFSET: u64 = 0;
+
 thread_local! {
     /// A context costs as much as compressing a small chunk, so each thread keeps one.
     static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
@@ -28,10 +36,18 @@ thread_local! {
 
 /// Returns the bytes that are stored for a chunk of `chain`.
 ///
-/// `durable_through` is a position up to which the chain is known to hang together.
+/// `durable_through` is a position up to which the chain is known to hang together. Without a cipher nothing is encrypted; one
+/// that was drawn for another attempt must not be used again.
 #[must_use]
-pub fn encode(chain: &ChainId, chunk: &Chunk, durable_through: Lsn, writer: &str) -> Bytes {
-    let payload = Payload::of(&chunk.log);
+pub fn encode(
+    chain: &ChainId,
+    chunk: &Chunk,
+    durable_through: Lsn,
+    writer: &str,
+    cipher: Option<&Cipher>,
+) -> Bytes {
+    let sealing = Sealing::new(cipher, &chain.link_key(chunk.start));
+    let payload = Payload::of(&chunk.log, &sealing);
     let header = ChunkHeader {
         version: FORMAT_VERSION,
         system_identifier: chain.system_identifier,
@@ -49,29 +65,77 @@ pub fn encode(chain: &ChainId, chunk: &Chunk, durable_through: Lsn, writer: &str
         encoding: payload.encoding,
         stored_bytes: payload.stored.len() as u64,
         stored_blake3: hash(&payload.stored),
-        log_blake3: hash(&chunk.log),
+        log_blake3: payload.log_blake3,
+        encryption: sealing.stated(),
     };
-    wrap(MAGIC, &header, &payload.stored)
+    wrap(MAGIC, &header, &payload.stored, &sealing)
+}
+
+/// How one object is encrypted, if it is.
+pub(super) struct Sealing(Option<(Encryption, ObjectCipher)>);
+
+impl Sealing {
+    /// Nothing is encrypted.
+    pub(super) const NONE: Self = Self(None);
+
+    /// Takes what an object is encrypted with, and its key in the store.
+    pub(super) fn new(cipher: Option<&Cipher>, key: &Key) -> Self {
+        Self(cipher.map(|cipher| (cipher.stated(), cipher.object(key.as_str()))))
+    }
+
+    /// Takes what a header says.
+    pub(super) fn stated_by(
+        encryption: Option<&Encryption>,
+        keys: &Keys,
+        key: &Key,
+    ) -> Result<Self, String> {
+        let open = |encryption: &Encryption| {
+            let cipher = encryption.open(keys, key.as_str())?;
+            Ok::<_, String>((encryption.clone(), cipher))
+        };
+        Ok(Self(encryption.map(open).transpose()?))
+    }
+
+    pub(super) fn stated(&self) -> Option<Encryption> {
+        self.0.as_ref().map(|(encryption, _)| encryption.clone())
+    }
+
+    fn hash(&self, plain: &[u8]) -> String {
+        match &self.0 {
+            Some((_, cipher)) => cipher.hash(plain).to_hex().to_string(),
+            None => hash(plain),
+        }
+    }
 }
 
 /// A log in the form in which it is stored.
 pub(super) struct Payload {
     pub(super) encoding: Encoding,
     pub(super) stored: Bytes,
+    pub(super) log_blake3: String,
 }
 
 impl Payload {
-    /// Compresses a log, unless that does not make it smaller.
-    pub(super) fn of(log: &Bytes) -> Self {
-        match compress(log).filter(|stored| stored.len() < log.len()) {
-            Some(stored) => Self {
-                encoding: Encoding::Zstd,
-                stored: stored.into(),
-            },
-            None => Self {
-                encoding: Encoding::Raw,
-                stored: log.clone(),
-            },
+    /// Compresses a log, unless that does not make it smaller, and seals it.
+    pub(super) fn of(log: &Bytes, sealing: &Sealing) -> Self {
+        let log_blake3 = sealing.hash(log);
+        let (encoding, stored) = match compress(log).filter(|stored| stored.len() < log.len()) {
+            Some(stored) => (Encoding::Zstd, stored.into()),
+            None => (Encoding::Raw, log.clone()),
+        };
+        let stored = match &sealing.0 {
+            None => stored,
+            Some((_, cipher)) => {
+                let mut bytes = BytesMut::from(stored);
+                let tag = cipher.seal(PAYLOAD_OFFSET, &mut bytes);
+                bytes.put_slice(&tag);
+                bytes.freeze()
+            }
+        };
+        Self {
+            encoding,
+            stored,
+            log_blake3,
         }
     }
 }
@@ -81,16 +145,25 @@ pub(super) fn hash(bytes: &[u8]) -> String {
 }
 
 /// Puts a header, its hash and a payload together.
-pub(super) fn wrap(magic: &[u8; 8], header: &impl Serialize, stored: &[u8]) -> Bytes {
+pub(super) fn wrap(
+    magic: &[u8; 8],
+    header: &impl Serialize,
+    stored: &[u8],
+    sealing: &Sealing,
+) -> Bytes {
     let header = serde_json::to_vec(header).expect("plain values always have a JSON form");
     let length = u32::try_from(header.len()).expect("a header is a few hundred bytes");
     let before_hash = magic.len() + LENGTH_BYTES + header.len();
-    let mut bytes = BytesMut::with_capacity(before_hash + HASH_BYTES + stored.len());
+    let mut bytes = BytesMut::with_capacity(before_hash + 2 * HASH_BYTES + stored.len());
     bytes.put_slice(magic);
     bytes.put_u32_le(length);
     bytes.put_slice(&header);
     let hash = blake3::hash(&bytes);
     bytes.put_slice(hash.as_bytes());
+    if let Some((_, cipher)) = &sealing.0 {
+        let code = cipher.hash(&bytes);
+        bytes.put_slice(code.as_bytes());
+    }
     bytes.put_slice(stored);
     bytes.freeze()
 }
@@ -107,8 +180,8 @@ fn compress(log: &[u8]) -> Option<Vec<u8>> {
 
 /// Reads the header of the chunk at `start` of `chain` from the first bytes of its object.
 ///
-/// Returns `None` if more bytes are needed, at most 65,580; otherwise the header and where the payload begins. The error
-/// says what is wrong.
+/// Returns `None` if more bytes are needed, at most 65,580; otherwise the header and where it ends. The error says what is
+/// wrong.
 pub fn decode_header(
     bytes: &[u8],
     chain: &ChainId,
@@ -118,10 +191,13 @@ pub fn decode_header(
         return Ok(None);
     };
     check(header.version, &header.chain(), chain)?;
-    let sound = header.start == start
-        && header.end > header.start
-        && header.log_bytes() <= MAX_LOG_BYTES
-        && header.stored_bytes <= header.log_bytes();
+    let length = if header.is_lost() {
+        header.stored_bytes == 0
+    } else {
+        header.log_bytes() <= MAX_LOG_BYTES
+            && header.stored_bytes <= longest(header.log_bytes(), header.encryption.as_ref())
+    };
+    let sound = header.start == start && header.end > header.start && length;
     if !sound {
         return Err(format!(
             "its header speaks of {} to {} in {} bytes at key {start}",
@@ -131,7 +207,13 @@ pub fn decode_header(
     Ok(Some((header, offset)))
 }
 
-/// Reads a header and checks its hash; with it comes where the payload begins. `None` if more bytes are needed.
+/// Returns how long a payload may be.
+pub(super) fn longest(log_bytes: u64, encryption: Option<&Encryption>) -> u64 {
+    let tag = encryption.map_or(0, |_| TAG_BYTES as u64);
+    log_bytes + tag
+}
+
+/// Reads a header and checks its hash; with it comes where it ends. `None` if more bytes are needed.
 pub(super) fn unwrap<H: DeserializeOwned>(
     magic: &[u8; 8],
     bytes: &[u8],
@@ -172,8 +254,24 @@ pub(super) struct Stated<'a> {
     pub(super) log_blake3: &'a str,
 }
 
-/// Returns the log in a payload, every byte verified.
-pub(super) fn open_payload(stored: Bytes, stated: &Stated<'_>) -> Result<Bytes, String> {
+/// Returns the log of an object whose header ends at `offset`, every byte verified.
+pub(super) fn open_payload(
+    bytes: &Bytes,
+    offset: usize,
+    stated: &Stated<'_>,
+    sealing: &Sealing,
+) -> Result<Bytes, String> {
+    let mut begin = offset;
+    if let Some((_, cipher)) = &sealing.0 {
+        begin += HASH_BYTES;
+        let code = bytes.get(offset..begin).unwrap_or_default();
+        // Compared in constant time, as hashes are.
+        let code = <[u8; HASH_BYTES]>::try_from(code).map(blake3::Hash::from_bytes);
+        if code.ok() != Some(cipher.hash(&bytes[..offset])) {
+            return Err("the authentication code of its header does not match".to_owned());
+        }
+    }
+    let stored = bytes.slice(begin..);
     if stored.len() as u64 != stated.stored_bytes {
         return Err(format!(
             "{} bytes of payload are there, {} were written",
@@ -184,8 +282,19 @@ pub(super) fn open_payload(stored: Bytes, stated: &Stated<'_>) -> Result<Bytes, 
     if hash(&stored) != stated.stored_blake3 {
         return Err("the hash of its payload does not match".to_owned());
     }
+    let stored = match &sealing.0 {
+        None => stored,
+        Some((_, cipher)) => {
+            let mut sealed = BytesMut::from(stored);
+            let opened = cipher.open(PAYLOAD_OFFSET, &mut sealed);
+            let length = opened.map_err(|error| error.to_string())?.len();
+            sealed.truncate(length);
+            sealed.freeze()
+        }
+    };
     let log = match stated.encoding {
         Encoding::Raw => stored,
+        Encoding::Lost => return Err("it says that its log is lost".to_owned()),
         Encoding::Zstd => {
             let length = usize::try_from(stated.log_bytes)
                 .map_err(|_| "its log does not fit the memory".to_owned())?;
@@ -200,14 +309,19 @@ pub(super) fn open_payload(stored: Bytes, stated: &Stated<'_>) -> Result<Bytes, 
             stated.log_bytes
         ));
     }
-    if hash(&log) != stated.log_blake3 {
+    if sealing.hash(&log) != stated.log_blake3 {
         return Err("the hash of its log does not match".to_owned());
     }
     Ok(log)
 }
 
 /// Reads a whole chunk and verifies every byte; the error says what is wrong.
-pub fn decode(bytes: &Bytes, chain: &ChainId, start: Lsn) -> Result<(ChunkHeader, Bytes), String> {
+pub fn decode(
+    bytes: &Bytes,
+    chain: &ChainId,
+    start: Lsn,
+    keys: &Keys,
+) -> Result<(ChunkHeader, Bytes), String> {
     let Some((header, offset)) = decode_header(bytes, chain, start)? else {
         return Err(format!("it is cut off after {} bytes", bytes.len()));
     };
@@ -218,6 +332,8 @@ pub fn decode(bytes: &Bytes, chain: &ChainId, start: Lsn) -> Result<(ChunkHeader
         log_bytes: header.log_bytes(),
         log_blake3: &header.log_blake3,
     };
-    let log = open_payload(bytes.slice(offset..), &stated)?;
+    let key = chain.link_key(start);
+    let sealing = Sealing::stated_by(header.encryption.as_ref(), keys, &key)?;
+    let log = open_payload(bytes, offset, &stated, &sealing)?;
     Ok((header, log))
 }

@@ -143,8 +143,8 @@ struct Follower {
     /// Whether it is known that nothing that counts stands at `at`.
     ended: bool,
     links: Vec<Lsn>,
-    /// Where links end that were met behind `at`, and may or may not be on the chain.
-    behind: BTreeMap<Lsn, Lsn>,
+    /// Where links end that were met behind `at`, and may or may not be on the chain, and whether they hold their log.
+    behind: BTreeMap<Lsn, (Lsn, bool)>,
     followed: Followed,
 }
 
@@ -181,7 +181,7 @@ impl Follower {
     fn take(&mut self, lsn: Lsn, reply: Reply<ChunkHeader>) {
         match reply {
             Reply::Found(Link::Chunk(header)) => {
-                self.behind.insert(lsn, header.end);
+                self.behind.insert(lsn, (header.end, !header.is_lost()));
                 self.advance();
                 if header.durable_through > self.at {
                     self.resume(header.durable_through);
@@ -208,9 +208,13 @@ impl Follower {
 
     /// Follows the links that were met.
     fn advance(&mut self) {
-        while let Some(end) = self.behind.remove(&self.at) {
-            self.links.push(self.at);
-            self.at = end;
+        while let Some((end, holds_log)) = self.behind.remove(&self.at) {
+            if holds_log {
+                self.links.push(self.at);
+                self.at = end;
+            } else {
+                self.resume(end);
+            }
             self.ended = false;
         }
         self.behind = self.behind.split_off(&self.at);

@@ -1,6 +1,7 @@
 //! What stands at a key of a chain, and how the state machines are told.
 
 use bytes::Bytes;
+use dr_encryption::Keys;
 use dr_model::Lsn;
 use dr_provider::{ErrorKind, ObjectStore};
 
@@ -39,9 +40,10 @@ pub(crate) fn link_with_log(
     bytes: &Bytes,
     chain: &ChainId,
     at: Lsn,
+    keys: &Keys,
 ) -> Result<Link<(ChunkHeader, Bytes)>, String> {
     if bytes.starts_with(MAGIC) {
-        decode(bytes, chain, at).map(Link::Chunk)
+        decode(bytes, chain, at, keys).map(Link::Chunk)
     } else {
         let seal = SealRecord::from_bytes(bytes, chain, at)?;
         Ok(Link::Seal(Box::new(seal)))

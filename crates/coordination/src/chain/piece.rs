@@ -5,13 +5,14 @@
 //! chain held, whether or not the chunks are still there.
 
 use bytes::Bytes;
+use dr_encryption::Keys;
 use dr_model::{Epoch, Lsn, SystemIdentifier, TimelineId};
 use dr_provider::{Key, ObjectStore};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::envelope::{Payload, Stated, hash, open_payload, unwrap, wrap};
-use super::{ChainId, Encoding, FORMAT_VERSION};
+use super::envelope::{Payload, Sealing, Stated, hash, longest, open_payload, unwrap, wrap};
+use super::{ChainId, Cipher, Encoding, Encryption, FORMAT_VERSION};
 use crate::operation::{Patience, key, limited};
 
 /// The first bytes of every piece.
@@ -110,8 +111,11 @@ pub struct PieceHeader {
     pub stored_bytes: u64,
     /// BLAKE3 of the bytes as stored, in hexadecimal digits.
     pub stored_blake3: String,
-    /// BLAKE3 of the log, in hexadecimal digits.
+    /// BLAKE3 of the log, in hexadecimal digits; keyed if it is encrypted.
     pub log_blake3: String,
+    /// How the payload is encrypted; absent if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
 }
 
 impl PieceHeader {
@@ -143,14 +147,20 @@ pub fn encode_piece(
     log: &Bytes,
     facts: &PieceFacts,
     writer: &str,
+    cipher: Option<&Cipher>,
 ) -> Bytes {
-    let payload = Payload::of(log);
+    let span = Span {
+        from: start,
+        to: start.advance(log.len() as u64),
+    };
+    let sealing = Sealing::new(cipher, &span.key(system_identifier, timeline));
+    let payload = Payload::of(log, &sealing);
     let header = PieceHeader {
         version: FORMAT_VERSION,
         system_identifier,
         timeline,
         start,
-        end: start.advance(log.len() as u64),
+        end: span.to,
         epochs: facts.epochs.clone(),
         commits: facts.commits,
         last_commit_at: facts.last_commit_at,
@@ -159,9 +169,10 @@ pub fn encode_piece(
         encoding: payload.encoding,
         stored_bytes: payload.stored.len() as u64,
         stored_blake3: hash(&payload.stored),
-        log_blake3: hash(log),
+        log_blake3: payload.log_blake3,
+        encryption: sealing.stated(),
     };
-    wrap(MAGIC, &header, &payload.stored)
+    wrap(MAGIC, &header, &payload.stored, &sealing)
 }
 
 /// Reads a whole piece and verifies every byte; the error says what is wrong.
@@ -170,6 +181,7 @@ pub fn decode_piece(
     system_identifier: SystemIdentifier,
     timeline: TimelineId,
     span: Span,
+    keys: &Keys,
 ) -> Result<(PieceHeader, Bytes), String> {
     let Some((header, offset)) = unwrap::<PieceHeader>(MAGIC, bytes, "a piece of log")? else {
         return Err(format!("it is cut off after {} bytes", bytes.len()));
@@ -185,7 +197,7 @@ pub fn decode_piece(
     }
     let sound = (header.start, header.end) == (span.from, span.to)
         && span.log_bytes() <= MAX_PIECE_BYTES
-        && header.stored_bytes <= span.log_bytes();
+        && header.stored_bytes <= longest(span.log_bytes(), header.encryption.as_ref());
     if !sound {
         return Err(format!(
             "its header speaks of {} to {} in {} bytes, its key of {} to {}",
@@ -199,7 +211,9 @@ pub fn decode_piece(
         log_bytes: span.log_bytes(),
         log_blake3: &header.log_blake3,
     };
-    let log = open_payload(bytes.slice(offset..), &stated)?;
+    let key = span.key(system_identifier, timeline);
+    let sealing = Sealing::stated_by(header.encryption.as_ref(), keys, &key)?;
+    let log = open_payload(bytes, offset, &stated, &sealing)?;
     Ok((header, log))
 }
 

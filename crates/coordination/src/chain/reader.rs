@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dr_encryption::Keys;
 use dr_model::{Lsn, SystemIdentifier, TimelineId};
 use dr_provider::ObjectStore;
 use futures::StreamExt;
@@ -45,6 +46,7 @@ pub struct ChainReader {
     system_identifier: SystemIdentifier,
     timeline: TimelineId,
     patience: Patience,
+    keys: Keys,
     position: Lsn,
     to: Lsn,
     /// What is to be read, in order, and has not been asked for.
@@ -84,6 +86,7 @@ impl ChainReader {
             system_identifier,
             timeline,
             patience,
+            keys: Keys::default(),
             position: from,
             to,
             sources: VecDeque::new(),
@@ -93,6 +96,13 @@ impl ChainReader {
         };
         reader.look().await?;
         Ok(reader)
+    }
+
+    /// Makes it read what is encrypted, too.
+    #[must_use]
+    pub fn with_keys(mut self, keys: &Keys) -> Self {
+        self.keys = keys.clone();
+        self
     }
 
     /// Returns the position of the next byte.
@@ -205,6 +215,7 @@ impl ChainReader {
                 system_identifier: self.system_identifier,
                 timeline: self.timeline,
                 patience: self.patience,
+                keys: self.keys.clone(),
             };
             self.fetching.push_back(Box::pin(fetch.object(object)));
         }
@@ -229,6 +240,7 @@ struct Fetch {
     system_identifier: SystemIdentifier,
     timeline: TimelineId,
     patience: Patience,
+    keys: Keys,
 }
 
 impl Fetch {
@@ -246,7 +258,7 @@ impl Fetch {
             return Ok(None);
         };
         let bad = |why: String| corrupt(&*self.store, &chain, from, why);
-        match link_with_log(&bytes, &chain, from).map_err(&bad)? {
+        match link_with_log(&bytes, &chain, from, &self.keys).map_err(&bad)? {
             Link::Chunk((header, log)) if header.end >= to => Ok(Some(Part {
                 start: from,
                 log,
@@ -265,7 +277,8 @@ impl Fetch {
 
     async fn piece(self, span: Span) -> Fetched {
         let (cluster, timeline) = (self.system_identifier, self.timeline);
-        let read = read_piece(&*self.store, cluster, timeline, span, self.patience).await?;
+        let how = (self.patience, &self.keys);
+        let read = read_piece(&*self.store, cluster, timeline, span, how).await?;
         Ok(read.map(|(header, log)| Part {
             start: span.from,
             log,
@@ -280,7 +293,7 @@ pub(crate) async fn read_piece(
     system_identifier: SystemIdentifier,
     timeline: TimelineId,
     span: Span,
-    patience: Patience,
+    (patience, keys): (Patience, &Keys),
 ) -> Result<Option<(PieceHeader, Bytes)>, Error> {
     let key = span.key(system_identifier, timeline);
     let subject = || format!("cluster {system_identifier}, timeline {timeline}");
@@ -289,8 +302,9 @@ pub(crate) async fn read_piece(
         return Ok(None);
     };
     // A whole segment takes tens of milliseconds.
+    let keys = keys.clone();
     let opened = tokio::task::spawn_blocking(move || {
-        decode_piece(&bytes, system_identifier, timeline, span)
+        decode_piece(&bytes, system_identifier, timeline, span, &keys)
     });
     let opened = opened.await.unwrap_or_else(|error| Err(error.to_string()));
     opened.map(Some).map_err(|why| Error::CorruptPiece {

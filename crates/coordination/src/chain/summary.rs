@@ -65,6 +65,7 @@ pub async fn summarise(
         // A header that is gone or damaged adds nothing; the contiguous end does not rest on it.
         if let Reply::Found(Link::Chunk(header)) = reply.map_err(|e| Error::store(chain, e))?
             && header.end <= tail.end
+            && !header.is_lost()
         {
             recent.push(header);
         }

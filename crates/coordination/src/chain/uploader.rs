@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dr_encryption::Keys;
 use dr_model::{Clock, Lsn};
 use dr_provider::ObjectStore;
 use tokio::sync::{mpsc, watch};
@@ -12,7 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::link::{Link, Reply, link_with_log};
 use super::tail::find_tail_to_write;
 use super::writer::{Failure, Order, Task, Writer};
-use super::{ChainId, Chunk, Error, FORMAT_VERSION, MAX_LOG_BYTES, Origin, encode};
+use super::{ChainId, Chunk, Cipher, Error, FORMAT_VERSION, MAX_LOG_BYTES, Origin, encode};
 use crate::operation::{Answer, Operation, Patience, back_off, carry_out};
 use crate::publish::publish;
 
@@ -39,6 +40,8 @@ pub struct Options {
     pub grace: Duration,
     /// How long the store is waited for: all of it when opening, only the limit of one try afterwards.
     pub patience: Patience,
+    /// What chunks are encrypted with, and those of others are read with.
+    pub keys: Keys,
     /// Who writes, for people.
     pub writer: String,
     /// The clock for what is written down.
@@ -48,13 +51,14 @@ pub struct Options {
 }
 
 impl Options {
-    /// Returns eight in flight, a grace of an hour, and the machine's boot time.
+    /// Returns eight in flight, a grace of an hour, no keys, and the machine's boot time.
     #[must_use]
     pub fn new(writer: impl Into<String>, clock: Arc<dyn Clock>) -> Self {
         Self {
             in_flight: 8,
             grace: Duration::from_secs(3600),
             patience: Patience::default(),
+            keys: Keys::default(),
             writer: writer.into(),
             clock,
             boot_time: boot_time(),
@@ -443,11 +447,13 @@ impl Uploader {
                 let (answer, error) = carry_out(&*self.store, operation, limit).await;
                 done.error = error;
                 done.reply = match answer {
-                    Answer::Found(bytes) => match link_with_log(&bytes, &self.chain, at) {
-                        Ok(Link::Chunk((_, log))) => Reply::Found(Link::Chunk(log)),
-                        Ok(Link::Seal(seal)) => Reply::Found(Link::Seal(seal)),
-                        Err(why) => Reply::Damaged(why),
-                    },
+                    Answer::Found(bytes) => {
+                        match link_with_log(&bytes, &self.chain, at, &self.options.keys) {
+                            Ok(Link::Chunk((_, log))) => Reply::Found(Link::Chunk(log)),
+                            Ok(Link::Seal(seal)) => Reply::Found(Link::Seal(seal)),
+                            Err(why) => Reply::Damaged(why),
+                        }
+                    }
                     Answer::Missing => Reply::Missing,
                     Answer::Created | Answer::Exists | Answer::Failed(_) => Reply::Failed,
                 };
@@ -458,7 +464,18 @@ impl Uploader {
 
     /// Compresses on a thread for blocking work: a chunk of 4 MiB takes 10 to 20 ms.
     async fn encode(self: Arc<Self>, chunk: Chunk, durable_through: Lsn) -> Option<Bytes> {
-        let work = move || encode(&self.chain, &chunk, durable_through, &self.options.writer);
-        tokio::task::spawn_blocking(work).await.ok()
+        let work = move || {
+            // Each attempt has a salt of its own.
+            let cipher = Cipher::draw(&self.options.keys).ok()?;
+            let writer = &self.options.writer;
+            Some(encode(
+                &self.chain,
+                &chunk,
+                durable_through,
+                writer,
+                cipher.as_ref(),
+            ))
+        };
+        tokio::task::spawn_blocking(work).await.ok().flatten()
     }
 }

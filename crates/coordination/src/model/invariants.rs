@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use dr_encryption::Keys;
 use dr_model::{Epoch, Lsn};
 use stateright::Property;
 
@@ -38,7 +39,7 @@ fn visible_end(world: &World, region: usize) -> (Lsn, bool) {
 fn follow<'a>(from: Lsn, link: impl Fn(Lsn) -> Option<&'a bytes::Bytes>) -> (Lsn, bool) {
     let mut at = from;
     while let Some(bytes) = link(at) {
-        match link_with_log(bytes, &chain(), at) {
+        match link_with_log(bytes, &chain(), at, &Keys::default()) {
             Ok(Link::Chunk((header, _))) => at = header.end,
             _ => return (at, true),
         }

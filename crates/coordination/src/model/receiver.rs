@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use dr_encryption::Keys;
 use dr_model::{Epoch, Lsn};
 
 use super::actors::{ORIGIN, chain, chunk, region, resource};
@@ -29,7 +30,7 @@ pub(super) fn to_reply<C>(
         Answer::Exists => Reply::Exists,
         Answer::Missing => Reply::Missing,
         Answer::Failed(_) => Reply::Failed,
-        Answer::Found(bytes) => match link_with_log(&bytes, &chain(), at) {
+        Answer::Found(bytes) => match link_with_log(&bytes, &chain(), at, &Keys::default()) {
             Ok(Link::Chunk(chunk)) => Reply::Found(Link::Chunk(wanted(chunk))),
             Ok(Link::Seal(seal)) => Reply::Found(Link::Seal(seal)),
             Err(why) => Reply::Damaged(why),
@@ -49,7 +50,7 @@ pub(super) fn carry_out_orders(
         let operation = match order.task {
             WriterTask::Create(chunk) => Operation::Create(
                 chain().link_key(chunk.start),
-                encode(&chain(), &chunk, order.durable_through, ""),
+                encode(&chain(), &chunk, order.durable_through, "", None),
             ),
             WriterTask::Read(at) => Operation::Get(chain().link_key(at)),
         };

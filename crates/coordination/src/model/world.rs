@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dr_encryption::Keys;
 use dr_model::{Epoch, Lsn, TimelineId};
 use dr_provider::{ErrorKind, Key};
 use stateright::{Model, Property};
@@ -223,7 +224,7 @@ impl World {
         let mut at = self.floors[region];
         let mut newest = None;
         while let Some(bytes) = self.ever[region].get(&chain().link_key(at)) {
-            match link_with_log(bytes, &chain(), at) {
+            match link_with_log(bytes, &chain(), at, &Keys::default()) {
                 Ok(Link::Chunk((header, _))) => {
                     newest = Some(at);
                     at = header.end;

@@ -7,9 +7,7 @@
 
 use std::sync::Arc;
 
-use dr_coordination::chain::{
-    ChainId, ChainWriter, Chunk, Facts, Options as ChainOptions, find_tail,
-};
+use dr_coordination::chain::{ChainId, ChainWriter, Chunk, Facts, find_tail};
 use dr_model::{Lsn, RegionName, SegmentSize};
 use dr_provider::driver::{Applied, Fence, Verified};
 use dr_provider::{ErrorKind, Result};
@@ -55,7 +53,7 @@ impl PostgresDriver {
             None => (tail.origin.created_at, standby.position),
         };
         let promise = tail.last.as_ref().and_then(|header| header.promise.clone());
-        let options = ChainOptions::new("surplus of the standby", Arc::clone(&self.parts().clock));
+        let options = self.chain_options("surplus of the standby");
         let mut writer = ChainWriter::open(store, chain, tail.origin.start_lsn, options).await?;
         let from = writer.end();
         let mut at = from;

@@ -224,8 +224,9 @@ impl PostgresDriver {
     ) -> Result<Vec<u8>> {
         let store = Arc::clone(self.store(region)?);
         let cluster = log.system_identifier;
-        let mut reader =
-            ChainReader::open(store, cluster, log.timeline, from, to, patience()).await?;
+        let mut reader = ChainReader::open(store, cluster, log.timeline, from, to, patience())
+            .await?
+            .with_keys(self.keys());
         Ok(reader.read_to_end().await?)
     }
 

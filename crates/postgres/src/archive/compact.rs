@@ -27,10 +27,11 @@ impl PostgresDriver {
         let cluster = self.cluster_in(store, OPERATION).await?;
         let found = chains(&**store, cluster).await?;
         let timelines: BTreeSet<_> = found.iter().map(|chain| chain.timeline).collect();
-        let options = CompactOptions::new(
-            format!("compact-wal {region}"),
-            Arc::clone(&self.parts().clock),
-        );
+        let writer = format!("compact-wal {region}");
+        let options = CompactOptions {
+            keys: self.keys().clone(),
+            ..CompactOptions::new(writer, Arc::clone(&self.parts().clock))
+        };
         let mut compactors = self.compactors().0.lock().await;
         let compactor = compactors.entry(region.clone()).or_default();
         let mut report = CompactReport::default();
@@ -38,7 +39,8 @@ impl PostgresDriver {
             let Some(outer) = bounds(&**store, cluster, timeline, patience()).await? else {
                 continue;
             };
-            let Some(size) = size_at(store, cluster, timeline, outer.from).await? else {
+            let Some(size) = size_at((store, self.keys()), cluster, timeline, outer.from).await?
+            else {
                 // The first chunk of a new chain may be shorter than the head of a segment.
                 tracing::debug!(%region, %timeline, "the segment size is not known yet");
                 continue;

@@ -12,6 +12,7 @@ use dr_coordination::chain::{self, Available, ChainReader, bounds, read_history}
 use dr_model::{Lsn, RegionName, SegmentSize, SystemIdentifier, TimelineId};
 use dr_provider::store::IDENTITY_KEY;
 use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result};
+use dr_repository::Keys;
 
 use super::file::{Name, cluster_at, file_key, kept};
 use super::size::size_at;
@@ -24,6 +25,7 @@ const OPERATION: &str = "fetch";
 /// What is asked for.
 struct Wanted<'a> {
     store: &'a Arc<dyn ObjectStore>,
+    keys: &'a Keys,
     cluster: SystemIdentifier,
     timeline: TimelineId,
     name: &'a str,
@@ -69,6 +71,7 @@ impl PostgresDriver {
             Name::Segment(timeline) => {
                 let wanted = Wanted {
                     store,
+                    keys: self.keys(),
                     cluster,
                     timeline,
                     name,
@@ -172,7 +175,9 @@ impl Wanted<'_> {
 
     async fn open(&self, from: Lsn, to: Lsn) -> std::result::Result<ChainReader, chain::Error> {
         let store = Arc::clone(self.store);
-        ChainReader::open(store, self.cluster, self.timeline, from, to, patience()).await
+        let (cluster, timeline) = (self.cluster, self.timeline);
+        let reader = ChainReader::open(store, cluster, timeline, from, to, patience()).await?;
+        Ok(reader.with_keys(self.keys))
     }
 
     async fn kept_whole(&self) -> Result<Option<Vec<u8>>> {
@@ -213,7 +218,8 @@ impl Wanted<'_> {
     }
 
     async fn size_at(&self, start: Lsn) -> Result<Option<SegmentSize>> {
-        size_at(self.store, self.cluster, self.timeline, start).await
+        let store = (self.store, self.keys);
+        size_at(store, self.cluster, self.timeline, start).await
     }
 
     fn check(&self, bytes: &[u8]) -> Result<()> {

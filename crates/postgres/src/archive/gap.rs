@@ -4,6 +4,7 @@ use dr_coordination::chain::{GapRecord, open_gaps, record_gap};
 use dr_model::{Lsn, RegionName, SystemIdentifier, TimelineId};
 use dr_provider::Result;
 
+use crate::backup::Base;
 use crate::driver::PostgresDriver;
 use crate::register::patience;
 
@@ -51,6 +52,27 @@ impl PostgresDriver {
         let open = open_gaps(&**self.store(region)?, cluster, patience()).await?;
         let needed = open.iter().filter(|gap| gap.to.is_none_or(|to| since < to));
         Ok(needed.map(describe).collect())
+    }
+}
+
+impl PostgresDriver {
+    /// Says what is recorded as lost in the store of `region` and needed by the newest recovery point there.
+    pub(crate) async fn lost_and_needed(&self, region: &RegionName) -> Result<Vec<String>> {
+        let store = self.store(region)?;
+        let cluster = self
+            .cluster_in(store, "look for holes in the log of")
+            .await?;
+        if self
+            .describe_lost(region, cluster, Lsn::INVALID)
+            .await?
+            .is_empty()
+        {
+            return Ok(Vec::new());
+        }
+        let bases = self.bases(store, cluster).await?;
+        let newest = bases.usable.first().map(Base::log_start);
+        let since = newest.unwrap_or(Lsn::INVALID);
+        self.describe_lost(region, cluster, since).await
     }
 }
 

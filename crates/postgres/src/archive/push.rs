@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dr_coordination::chain::{
-    Available, ChainId, ChainReader, ChainWriter, Chunk, Facts, Options as ChainOptions, available,
-    bounds, write_history,
+    Available, ChainId, ChainReader, ChainWriter, Chunk, Facts, available, bounds, write_history,
 };
 use dr_model::{Lsn, RegionName, TimelineId};
 use dr_provider::{Error, ErrorKind, ObjectStore, Result};
+use dr_repository::Keys;
 use jiff::Timestamp;
 
 use super::file::{Name, cluster_at, file_key, keep};
@@ -163,7 +163,7 @@ impl PostgresDriver {
             let from = match held.iter().find(holds) {
                 Some(part) => {
                     let known = part.to.min(end);
-                    compare(store, log, segment, known).await?;
+                    compare((store, self.keys()), log, segment, known).await?;
                     if known == end {
                         return Ok(format!(
                             "{} is in {} already",
@@ -182,7 +182,7 @@ impl PostgresDriver {
                     Some(outer) => return Err(gap(store, segment, outer.to.min(start))),
                 },
             };
-            let options = ChainOptions::new("archive_command", Arc::clone(&self.parts().clock));
+            let options = self.chain_options("archive_command");
             let chain = ChainId::from(log);
             let mut writer = ChainWriter::open(Arc::clone(store), chain, from, options).await?;
             let tail = writer.end();
@@ -259,7 +259,7 @@ fn commits(log: Log, segment: &Segment) -> Result<Vec<(Lsn, Timestamp)>> {
 
 /// Compares the beginning of a segment, up to `to`, with what the store holds of it.
 pub(super) async fn compare(
-    store: &Arc<dyn ObjectStore>,
+    (store, keys): (&Arc<dyn ObjectStore>, &Keys),
     log: Log,
     segment: &Segment,
     to: Lsn,
@@ -272,7 +272,8 @@ pub(super) async fn compare(
         to,
         patience(),
     )
-    .await?;
+    .await?
+    .with_keys(keys);
     while let Some((at, there)) = reader.next().await? {
         let ours = segment.slice(at, at.advance(there.len() as u64));
         if ours != there {

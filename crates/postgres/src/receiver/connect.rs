@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dr_coordination::chain::{
-    ChainId, ChainWriter, Options as ChainOptions, find_tail, write_history,
-};
+use dr_coordination::chain::{ChainId, ChainWriter, find_tail, write_history};
 use dr_coordination::register::EpochRecord;
 use dr_model::{Lsn, RegionName, SegmentSize};
-use dr_pgwire::{Connection, ReplicationReader, StatusWriter, quote_literal, sql_state};
+use dr_pgwire::{Connection, ReplicationReader, StatusWriter, sql_state};
 use dr_provider::{Error, ErrorKind, Result};
 
+use super::slot::Way;
 use crate::actions::Log;
 use crate::driver::PostgresDriver;
 use crate::instance::translate;
@@ -55,7 +54,17 @@ impl PostgresDriver {
             .await?;
         let pid = connection.backend_pid();
         let segment_size = segment_size(&mut connection, &subject).await?;
-        let reserved = ensure_slot(&mut connection, &name, &subject).await?;
+        let reserved = self
+            .ensure_slot(&record.primary, &mut connection, (&name, &subject))
+            .await?;
+        let way = Way {
+            region,
+            record: &record,
+            log,
+            segment_size,
+            slot: &name,
+            subject: &subject,
+        };
         let fork = self
             .keep_history(region, &mut connection, log, &subject)
             .await?;
@@ -68,21 +77,17 @@ impl PostgresDriver {
                 return Err(Error::new(ErrorKind::Superseded, OPERATION, &subject)
                     .because(format!("epoch {} is sealed at {}", log.epoch, tail.end)));
             }
-            Some(tail) => segment_size.start_of(tail.end),
+            Some(tail) => segment_size.start_of(self.go_on(way, tail.end, &reserved).await?),
             // Every region's chain of an epoch begins where the epoch does, so that a backup taken anywhere can be
             // completed everywhere.
             None => {
                 let begin = fork
                     .or_else(|| claimed_start(&record, self))
-                    .unwrap_or(reserved);
+                    .unwrap_or(reserved.from);
                 let begin = segment_size.start_of(begin);
-                if begin < reserved
-                    && !self
-                        .has_wal(&record.primary, log, segment_size, begin)
-                        .await?
-                {
-                    tracing::warn!(%region, %begin, %reserved, "the primary has dropped the log of the epoch's beginning");
-                    segment_size.start_of(reserved)
+                if begin < reserved.from && !self.has_wal(way, begin).await? {
+                    tracing::warn!(%region, %begin, reserved = %reserved.from, "the primary has dropped the log of the epoch's beginning");
+                    segment_size.start_of(reserved.from)
                 } else {
                     begin
                 }
@@ -92,10 +97,7 @@ impl PostgresDriver {
             .start_physical_replication(Some(&name), start, log.timeline)
             .await
             .map_err(wire)?;
-        let options = ChainOptions::new(
-            format!("receiver {region}"),
-            Arc::clone(&self.parts().clock),
-        );
+        let options = self.chain_options(format!("receiver {region}"));
         let writer = ChainWriter::open(store, chain, start, options).await?;
         let (reader, status) = stream.split();
         Ok(Link {
@@ -108,22 +110,6 @@ impl PostgresDriver {
             subject,
             pid,
         })
-    }
-
-    /// Tells whether the primary still has the segment that begins at `start`.
-    async fn has_wal(
-        &self,
-        primary: &RegionName,
-        log: Log,
-        segment_size: SegmentSize,
-        start: Lsn,
-    ) -> Result<bool> {
-        let name = quote_literal(&segment_size.file_name(log.timeline, start));
-        let sql = format!("select exists (select from pg_ls_waldir() where name = {name})");
-        self.connect(primary)
-            .await?
-            .scalar("look at the WAL of", &sql)
-            .await
     }
 
     /// Refuses a server that is another cluster, another timeline, or no primary (R10, R23).
@@ -250,24 +236,4 @@ pub(crate) async fn segment_size(
             Error::new(ErrorKind::Unsupported, operation, subject)
                 .because(format!("it says `{shown}`"))
         })
-}
-
-/// Creates the receiver's slot if it is missing, and returns the oldest position that it keeps (R19).
-async fn ensure_slot(connection: &mut Connection, name: &str, subject: &str) -> Result<Lsn> {
-    let operation = "prepare the replication slot of";
-    let wire = |error| translate(operation, subject, error);
-    if connection.read_slot(name).await.map_err(wire)?.is_none() {
-        connection
-            .create_physical_slot(name, true)
-            .await
-            .map_err(wire)?;
-    }
-    let slot = connection.read_slot(name).await.map_err(wire)?;
-    slot.and_then(|slot| slot.restart_lsn).ok_or_else(|| {
-        Error::new(ErrorKind::Failed, operation, subject)
-            .because(format!("slot `{name}` keeps no WAL: it was invalidated"))
-            .with_hint(format!(
-                "log that this region's store lacks may be gone: drop it with `dr slot drop RESOURCE {name}`, and take a new backup"
-            ))
-    })
 }

@@ -1,6 +1,6 @@
 //! Cutting the stream of WAL into chunks.
 //!
-//! Bytes arrive in any portions; a chunk is closed when it is full or old enough, at any byte: records are followed only
+//! Bytes arrive in any portions; a chunk is closed at any byte, when [`Pace`](super::pace::Pace) says so: records are followed only
 //! to count commits and to notice WAL that no server would replay. Contiguity is checked here for every portion, across
 //! segments (R20).
 
@@ -10,13 +10,11 @@ use bytes::{Bytes, BytesMut};
 use dr_model::{Lsn, SegmentSize};
 use jiff::Timestamp;
 
+use super::pace::Waiting;
 use crate::wal::{Decoder, Expected, Stop};
 
-/// A chunk is closed when it holds this many bytes of WAL.
+/// A chunk holds at most this many bytes of WAL.
 pub(crate) const FULL_BYTES: usize = 4 << 20;
-
-/// A chunk is closed when its first byte is this old.
-pub(crate) const OLD: Duration = Duration::from_millis(250);
 
 /// WAL that is ready to be put into a store.
 #[derive(Clone, Debug, PartialEq)]
@@ -121,14 +119,10 @@ impl Cutter {
         Ok(())
     }
 
-    /// Returns the time left until the waiting bytes are old enough; `None` if none wait.
-    pub(crate) fn due_in(&self, now: Duration) -> Option<Duration> {
-        self.since.map(|since| (since + OLD).saturating_sub(now))
-    }
-
-    /// Tells whether a full chunk waits.
-    pub(crate) fn is_full(&self) -> bool {
-        self.buffer.len() >= FULL_BYTES
+    /// Returns what waits to be cut; `None` if nothing does.
+    pub(crate) fn waiting(&self) -> Option<Waiting> {
+        let full = self.buffer.len() >= FULL_BYTES;
+        self.since.map(|since| Waiting { since, full })
     }
 
     /// Closes a chunk of at most [`FULL_BYTES`], or returns `None` if nothing waits.

@@ -3,7 +3,6 @@
 //! Nothing here waits for the store: what cannot be handed over yet waits in memory up to a bound, and the status goes
 //! out all the while (R21).
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use tokio::task::JoinHandle;
 use super::connect::Link;
 use super::coverage::Coverage;
 use super::cutter::{Cut, CutError, Cutter, FULL_BYTES};
+use super::pace::Pace;
 use super::promise::Found;
 use super::standing::{Standing, Stream};
 use crate::driver::PostgresDriver;
@@ -33,9 +33,6 @@ const SILENCE: Duration = Duration::from_secs(15);
 
 /// WAL kept in memory while the store is slow; beyond that it stays on the primary.
 const WAITING_BYTES: usize = 4 * FULL_BYTES;
-
-/// Chunks under way at once in synchronous mode before the next waits to be filled.
-const UNDER_WAY_SYNC: usize = 2;
 
 const OPERATION: &str = "stream the log of";
 
@@ -107,8 +104,7 @@ struct Session<'a> {
     cuts: mpsc::Sender<Chunk>,
     progress: watch::Receiver<Progress>,
     handing_over: JoinHandle<()>,
-    /// Ends of the chunks handed over and not durable yet.
-    under_way: VecDeque<Lsn>,
+    pace: Pace,
     /// Monotonic time of the last message.
     heard: Duration,
     primary_end: Lsn,
@@ -146,7 +142,7 @@ impl<'a> Session<'a> {
             cuts,
             progress,
             handing_over: tokio::spawn(hand_over(link.writer, incoming)),
-            under_way: VecDeque::new(),
+            pace: Pace::default(),
             heard: driver.clock().elapsed(),
             primary_end: Lsn::INVALID,
             link: LinkParts {
@@ -170,9 +166,11 @@ impl<'a> Session<'a> {
         let cuts = self.cuts.clone();
         loop {
             let now = self.driver.clock().elapsed();
-            let due_in = self.cutter.due_in(now);
-            let ready = self.cutter.is_full()
-                || due_in.is_some_and(|wait| wait.is_zero() || self.is_commit_waiting());
+            let due_in = self.cutter.waiting().and_then(|waiting| {
+                let commits_wait = self.commits_wait();
+                self.pace.due_in(waiting, commits_wait, now)
+            });
+            let ready = due_in.is_some_and(|wait| wait.is_zero());
             let room = self.cutter.waiting_bytes() < WAITING_BYTES;
             let turn = tokio::select! {
                 event = self.link.reader.next(), if room => Turn::Event(event),
@@ -187,15 +185,20 @@ impl<'a> Session<'a> {
                 Turn::Cut(None) | Turn::Progress(false) => return self.stopped(),
                 Turn::Cut(Some(permit)) => {
                     if let Some(cut) = self.cutter.cut(now) {
-                        self.under_way
-                            .push_back(cut.start.advance(cut.payload.len() as u64));
+                        let end = cut.start.advance(cut.payload.len() as u64);
+                        self.pace.cut(end, now);
                         permit.send(self.chunk(cut));
                     }
                 }
                 Turn::Progress(true) => {
-                    if self.progress.borrow_and_update().failure.is_some() {
+                    let durable = {
+                        let progress = self.progress.borrow_and_update();
+                        progress.failure.is_none().then_some(progress.durable)
+                    };
+                    let Some(durable) = durable else {
                         return self.stopped();
-                    }
+                    };
+                    self.pace.durable(durable, self.driver.clock().elapsed());
                     self.report(false).await?;
                     self.show(frontier);
                 }
@@ -263,17 +266,10 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Tells whether a chunk is to be cut at once: in synchronous mode commits wait for it.
-    ///
-    /// Only while few are under way: what arrives meanwhile shares the next chunk, as commits share a flush. Otherwise a
-    /// busy primary would make a chunk of every commit, and whoever reads the log back would read as many.
-    fn is_commit_waiting(&mut self) -> bool {
-        let durable = self.progress.borrow().durable;
-        while self.under_way.front().is_some_and(|end| *end <= durable) {
-            self.under_way.pop_front();
-        }
+    /// Tells whether commits wait for what is received here.
+    fn commits_wait(&self) -> bool {
         let synchronous = self.standing.borrow().synchronous;
-        synchronous.unwrap_or(self.synchronous) && self.under_way.len() < UNDER_WAY_SYNC
+        synchronous.unwrap_or(self.synchronous)
     }
 
     /// Makes a chunk of what was cut, with what is known of the conditions of this session.

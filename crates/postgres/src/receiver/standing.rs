@@ -22,6 +22,9 @@ use crate::slots::Slot;
 /// How often it is looked at; the conditions are written into chunks at least every 10 s.
 const INTERVAL: Duration = Duration::from_secs(4);
 
+/// How often it is looked whether log is recorded as lost: a listing or two of the store.
+const LOST_INTERVAL: Duration = Duration::from_secs(60);
+
 /// A session that streams.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stream {
@@ -60,6 +63,8 @@ impl PostgresDriver {
     ) {
         let mut streak = None;
         let mut patience = StorePatience::default();
+        let mut lost = Vec::new();
+        let mut lost_looked_at = None;
         let interval = self.standing_interval();
         loop {
             let stream = streams.borrow_and_update().clone();
@@ -70,7 +75,16 @@ impl PostgresDriver {
                         .await;
                     standing.send_replace(found);
                     self.mind_stores(region, &record, &mut patience).await;
-                    let alarms = self.alarms(region, &record).await;
+                    let now = self.clock().elapsed();
+                    let is_due = |at| now.saturating_sub(at) >= LOST_INTERVAL;
+                    if lost_looked_at.is_none_or(is_due) {
+                        match self.lost_and_needed(region).await {
+                            Ok(found) => (lost, lost_looked_at) = (found, Some(now)),
+                            Err(error) => tracing::warn!("{}", chain(&error)),
+                        }
+                    }
+                    let mut alarms = self.alarms(region, &record).await;
+                    alarms.extend_from_slice(&lost);
                     frontier.send_if_modified(|frontier| {
                         let changed = frontier.alarms != alarms;
                         frontier.alarms = alarms;
@@ -82,9 +96,13 @@ impl PostgresDriver {
             }
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}
-                changed = streams.changed() => if changed.is_err() {
-                    return;
-                },
+                changed = streams.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    // A new session may have found that something is lost.
+                    lost_looked_at = None;
+                }
             }
         }
     }

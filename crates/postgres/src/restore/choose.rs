@@ -88,6 +88,7 @@ impl PostgresDriver {
             }
             let log = Log {
                 store: Arc::clone(store),
+                keys: self.keys().clone(),
                 cluster: source.system_identifier,
                 size: source.segment_bytes,
             };

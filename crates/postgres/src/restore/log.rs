@@ -11,6 +11,7 @@ use dr_coordination::chain::ChainReader;
 use dr_model::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
 use dr_provider::driver::LogStretch;
 use dr_provider::{ObjectStore, Result};
+use dr_repository::Keys;
 use jiff::Timestamp;
 
 use crate::register::patience;
@@ -72,6 +73,7 @@ pub(super) fn part_to(log: &[LogStretch], to: Lsn) -> Vec<LogStretch> {
 #[derive(Clone, Debug)]
 pub(super) struct Log {
     pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) keys: Keys,
     pub(super) cluster: SystemIdentifier,
     pub(super) size: SegmentSize,
 }
@@ -109,7 +111,8 @@ impl Log {
                 stretch.to,
                 patience(),
             )
-            .await?;
+            .await?
+            .with_keys(&self.keys);
             while let Some((_, bytes)) = reader.next().await? {
                 let mut flow = ControlFlow::Continue(());
                 let end = decoder.feed(&bytes, |record| {

@@ -5,9 +5,11 @@
 mod archive;
 mod backup;
 mod compact;
+mod encryption;
 mod fence;
 mod incremental;
 mod local;
+mod lost_slot;
 mod promote;
 mod restore;
 mod server;

@@ -17,8 +17,8 @@ use dr_local::{DirectoryStore, LocalHost, LocalSecrets};
 use dr_model::{Epoch, Lsn, RegionName, SystemClock, TimelineId};
 use dr_pgwire::TlsMode;
 use dr_postgres::{
-    BackupOptions, InstanceOptions, Keys, Options, Parts, PostgresDriver, StandbyPolicy, StoreLoss,
-    VerifyOptions,
+    BackupOptions, EncryptionKey, InstanceOptions, Keys, Options, Parts, PostgresDriver,
+    StandbyPolicy, StoreLoss, VerifyOptions,
 };
 use dr_provider::driver::{Backup as _, RecoveryPoint};
 use dr_provider::{Host, ObjectStore};
@@ -155,6 +155,26 @@ impl Site {
             .collect();
         timelines.dedup();
         timelines
+    }
+
+    /// Encrypts what is written from now on with another key.
+    pub(crate) fn encrypt(&mut self, digit: char) {
+        let place = |name: &str| self.directory.path().join(name);
+        if place("key").exists() {
+            fs::rename(place("key"), place("old-key")).unwrap();
+        }
+        let text = format!("dr-key1 {}", digit.to_string().repeat(64));
+        fs::write(place("key"), text).unwrap();
+        give_to_postgres(&place("key"));
+        self.driver = self.same_driver(self.directory.path());
+    }
+
+    /// Forgets all keys.
+    pub(crate) fn forget_keys(&mut self) {
+        for name in ["key", "old-key"] {
+            fs::remove_file(self.directory.path().join(name)).unwrap();
+        }
+        self.driver = self.same_driver(self.directory.path());
     }
 
     /// Returns another driver for the same.
@@ -489,7 +509,7 @@ fn make_driver(
         stores,
         hosts: BTreeMap::from([(region(EAST), host("state")), (region(WEST), host("state"))]),
         secrets: Arc::new(LocalSecrets::new(directory)),
-        keys: Keys::default(),
+        keys: keys_in(directory),
         clock: Arc::new(SystemClock::new()),
         actor: Actor::new("test", "localhost", 1),
         program: vec![
@@ -498,6 +518,15 @@ fn make_driver(
         ],
         binaries: Version::of(&directory.join("primary")).binaries(),
     })
+}
+
+/// Returns the keys of a site: what is written with first, then what was.
+fn keys_in(directory: &Path) -> Keys {
+    let read = |name: &str| {
+        let text = fs::read_to_string(directory.join(name)).ok()?;
+        Some(EncryptionKey::parse(&text).unwrap())
+    };
+    Keys::new(["key", "old-key"].into_iter().filter_map(read).collect())
 }
 
 /// Writes the program that `restore_command` runs: this test binary, made to run [`crate::serve`] alone.

@@ -7,8 +7,10 @@ use dr_model::Lsn;
 
 use super::super::catalogue::newest_links;
 use super::super::coverage::gaps;
+use super::super::link::{Link, Reply, read_header};
 use super::super::piece::{PieceFacts, Span, decode_piece, encode_piece};
-use super::super::{ChainId, ChainReader, Error, Tail};
+use super::super::tail::persist;
+use super::super::{ChainId, ChainReader, Cipher, Error, NoRandomness, Tail};
 use super::{KEPT_LINKS, Run};
 use crate::publish::{Published, publish};
 
@@ -49,7 +51,9 @@ impl Run<'_> {
                 }
                 Err(Error::Hole { from, to, .. }) => {
                     // What is there on both sides is merged all the same; the hole is reported.
-                    let hole = Span { from, to };
+                    let lost = self.lost_at(chain, from).await?;
+                    self.lost.extend(lost);
+                    let hole = lost.unwrap_or(Span { from, to });
                     if gap.from < hole.from {
                         let before = Span {
                             from: gap.from,
@@ -71,6 +75,21 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Returns what is lost from a position on, if the link there says so.
+    async fn lost_at(&self, chain: &ChainId, from: Lsn) -> Result<Option<Span>, Error> {
+        let patience = self.options.patience;
+        let read = persist(patience, || {
+            read_header(&**self.store, chain, from, patience.timeout)
+        });
+        match read.await.map_err(|error| Error::store(chain, error))? {
+            Reply::Found(Link::Chunk(header)) if header.is_lost() => Ok(Some(Span {
+                from,
+                to: header.end,
+            })),
+            _ => Ok(None),
+        }
     }
 
     /// Returns until where the open end of a chain may be merged: all but the newest links, and only if that is worth it.
@@ -120,7 +139,8 @@ impl Run<'_> {
             span.to,
             patience,
         )
-        .await?;
+        .await?
+        .with_keys(&self.options.keys);
         let length = usize::try_from(span.log_bytes()).expect("a slot fits the memory");
         let mut log = BytesMut::with_capacity(length);
         let mut facts: Option<PieceFacts> = None;
@@ -136,7 +156,21 @@ impl Run<'_> {
         let (cluster, timeline) = (self.system_identifier, self.timeline);
         let writer = self.options.writer.clone();
         let ours = log.clone();
-        let encode = move || encode_piece(cluster, timeline, span.from, &ours, &facts, &writer);
+        let keys = self.options.keys.clone();
+        let encode = move || {
+            let cipher = Cipher::draw(&keys)?;
+            let start = span.from;
+            let body = encode_piece(
+                cluster,
+                timeline,
+                start,
+                &ours,
+                &facts,
+                &writer,
+                cipher.as_ref(),
+            );
+            Ok::<_, NoRandomness>(body)
+        };
         let failed = |why: String| Error::CorruptPiece {
             key: span.key(cluster, timeline).to_string(),
             location: self.store.location().to_owned(),
@@ -144,6 +178,7 @@ impl Run<'_> {
         };
         let body = tokio::task::spawn_blocking(encode)
             .await
+            .map_err(|error| failed(error.to_string()))?
             .map_err(|error| failed(error.to_string()))?;
         let stored_bytes = body.len() as u64;
         let key = span.key(cluster, timeline);
@@ -161,7 +196,13 @@ impl Run<'_> {
     }
 
     fn compare(&self, theirs: &Bytes, span: Span, log: &Bytes) -> Result<(), String> {
-        let (_, there) = decode_piece(theirs, self.system_identifier, self.timeline, span)?;
+        let (_, there) = decode_piece(
+            theirs,
+            self.system_identifier,
+            self.timeline,
+            span,
+            &self.options.keys,
+        )?;
         if there == *log {
             Ok(())
         } else {

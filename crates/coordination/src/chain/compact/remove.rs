@@ -100,6 +100,11 @@ impl Run<'_> {
     async fn verify(&self, held: &[Span], from: Lsn, to: Lsn) -> Result<(), Error> {
         let mut reached = from;
         while reached < to {
+            let lost = |span: &&Span| span.from <= reached && reached < span.to;
+            if let Some(lost) = self.lost.iter().find(lost) {
+                reached = lost.to;
+                continue;
+            }
             let holds = |span: &&Span| span.from <= reached && reached < span.to;
             let Some(span) = held.iter().filter(holds).max_by_key(|span| span.to) else {
                 return Err(Error::Hole {
@@ -122,7 +127,7 @@ impl Run<'_> {
             cluster,
             timeline,
             span,
-            self.options.patience,
+            (self.options.patience, &self.options.keys),
         );
         match read.await? {
             Some(_) => Ok(()),
@@ -172,7 +177,10 @@ impl Run<'_> {
             if after.is_none() {
                 return Ok(());
             }
-            let keys = links.iter().map(|lsn| chain.link_key(*lsn)).collect();
+            // What says that log is lost says so for ever.
+            let is_lost = |lsn: &Lsn| self.lost.iter().any(|span| span.from == *lsn);
+            let gone = links.iter().filter(|lsn| !is_lost(lsn));
+            let keys = gone.map(|lsn| chain.link_key(*lsn)).collect();
             if !self.remove_all(keys).await? {
                 return Ok(());
             }

@@ -255,7 +255,7 @@ async fn an_old_receiver_that_wakes_up_changes_nothing() {
     let mut next = tail;
     for _ in 0..8 {
         let piece = chunk(next, 100 * CHUNK + 7);
-        late.push((next, encode(&chain(1), &piece, tail, "old")));
+        late.push((next, encode(&chain(1), &piece, tail, "old", None)));
         next = piece.end();
     }
     bench.write(&[CHUNK; 600]).await;

@@ -124,7 +124,7 @@ async fn fill(store: &MemoryStore, count: u64, length: impl Fn(u64) -> u64) -> L
     let mut at = ORIGIN;
     for number in 0..count {
         let piece = chunk(at, length(number));
-        let body = encode(&chain(1), &piece, at, "west");
+        let body = encode(&chain(1), &piece, at, "west", None);
         store.create(&chain(1).link_key(at), body).await.unwrap();
         at = piece.end();
     }
@@ -229,7 +229,7 @@ async fn fill_in_flight(store: &MemoryStore, lengths: &[u64]) -> Vec<Lsn> {
     for (number, length) in lengths.iter().enumerate() {
         let at = starts[number];
         let through = starts[number.saturating_sub(4)];
-        let body = encode(&chain(1), &chunk(at, *length), through, "west");
+        let body = encode(&chain(1), &chunk(at, *length), through, "west", None);
         store.create(&chain(1).link_key(at), body).await.unwrap();
         starts.push(at.advance(*length));
     }

@@ -18,7 +18,7 @@ async fn a_seal_ends_the_chain_where_it_hangs_together() {
     let orphan = chunk(end.advance(5), 5);
     let key = chain(1).link_key(orphan.start);
     store
-        .create(&key, encode(&chain(1), &orphan, end, "west"))
+        .create(&key, encode(&chain(1), &orphan, end, "west", None))
         .await
         .unwrap();
     let sealed = seal(&*store, &chain(1), &request(2), IMPATIENT)

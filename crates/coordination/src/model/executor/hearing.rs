@@ -1,5 +1,6 @@
 //! What an execution makes of each answer, and what it writes into its journal.
 
+use dr_encryption::Keys;
 use dr_model::{Epoch, Lsn};
 
 use super::super::actors::{ORIGIN, chain, workload};
@@ -134,7 +135,7 @@ impl Executor {
         let mut promise = None;
         let mut at = world.floor(scenario, self.to());
         while let Some(bytes) = world.store_get(self.to(), &chain().link_key(at)) {
-            match link_with_log(bytes, &chain(), at) {
+            match link_with_log(bytes, &chain(), at, &Keys::default()) {
                 Ok(Link::Chunk((header, _))) => {
                     at = header.end;
                     promise = header.promise.or(promise);

@@ -1,0 +1,157 @@
+//! The receiver's slot, and what is lost with it (R19).
+//!
+//! A slot keeps log on the primary until its receiver has it. One that was invalidated or dropped keeps nothing, and is made
+//! anew; whether log was lost meanwhile is then seen by whether the primary still has the segment in which the store's log
+//! ends. Where it has not, the loss is recorded before anything else, and the chain goes on behind it.
+
+use dr_coordination::chain::{ChainId, pass_over};
+use dr_coordination::register::EpochRecord;
+use dr_model::{Lsn, RegionName, SegmentSize};
+use dr_pgwire::{Connection, quote_literal};
+use dr_provider::{Error, ErrorKind, Result};
+
+use crate::actions::Log;
+use crate::archive::Lost;
+use crate::driver::PostgresDriver;
+use crate::instance::translate;
+use crate::register::patience;
+
+const OPERATION: &str = "prepare the replication slot of";
+
+/// A slot that keeps log.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    /// The oldest position that it keeps.
+    pub(super) from: Lsn,
+    /// Why it was made anew; `None` if it was there.
+    made_because: Option<&'static str>,
+}
+
+/// Whose log goes where.
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub(super) region: &'a RegionName,
+    pub(super) record: &'a EpochRecord,
+    pub(super) log: Log,
+    pub(super) segment_size: SegmentSize,
+    pub(super) slot: &'a str,
+    pub(super) subject: &'a str,
+}
+
+impl PostgresDriver {
+    /// Makes sure that the receiver's slot is there and keeps log.
+    ///
+    /// One that was invalidated can never be used again: it is dropped.
+    pub(super) async fn ensure_slot(
+        &self,
+        primary: &RegionName,
+        connection: &mut Connection,
+        (name, subject): (&str, &str),
+    ) -> Result<Reserved> {
+        let wire = |error| translate(OPERATION, subject, error);
+        let found = connection.read_slot(name).await.map_err(wire)?;
+        let slots = self.slots_of(primary).await?;
+        // PostgreSQL 18 leaves one that was idle for too long the position that it can no longer keep.
+        let is_lost = slots
+            .iter()
+            .any(|slot| slot.name == name && slot.wal_status.as_deref() == Some("lost"));
+        let reserved = found.as_ref().and_then(|slot| slot.restart_lsn);
+        let made_because = match (&found, reserved) {
+            (Some(_), Some(from)) if !is_lost => {
+                return Ok(Reserved {
+                    from,
+                    made_because: None,
+                });
+            }
+            (Some(_), _) => {
+                connection.drop_slot(name).await.map_err(wire)?;
+                "it was invalidated"
+            }
+            (None, _) => "it was not there",
+        };
+        connection
+            .create_physical_slot(name, true)
+            .await
+            .map_err(wire)?;
+        let made = connection.read_slot(name).await.map_err(wire)?;
+        let from = made.and_then(|slot| slot.restart_lsn).ok_or_else(|| {
+            Error::new(ErrorKind::Failed, OPERATION, subject)
+                .because(format!("slot `{name}` was made and keeps nothing"))
+        })?;
+        tracing::warn!(slot = name, %from, "the slot was made anew: {made_because}");
+        Ok(Reserved {
+            from,
+            made_because: Some(made_because),
+        })
+    }
+
+    /// Returns where a chain that ends at `end` goes on: there, or behind what the primary has dropped.
+    ///
+    /// # Errors
+    ///
+    /// `Failed` if log is lost for which commits wait: going on would tell them that it is safe.
+    pub(super) async fn go_on(&self, way: Way<'_>, end: Lsn, reserved: &Reserved) -> Result<Lsn> {
+        let begin = way.segment_size.start_of(end);
+        let to = way.segment_size.start_of(reserved.from);
+        if to <= end || self.has_wal(way, begin).await? {
+            return Ok(end);
+        }
+        let gone = way.segment_size.file_name(way.log.timeline, begin);
+        let slot = way.slot;
+        let why = match reserved.made_because {
+            Some(because) => {
+                format!(
+                    "slot `{slot}` was made anew because {because}, and the primary has no {gone}"
+                )
+            }
+            None => format!(
+                "slot `{slot}` begins at {}, and the primary has no {gone}",
+                reserved.from
+            ),
+        };
+        let by = format!("receiver {}", way.region);
+        let lost = Lost {
+            system_identifier: way.log.system_identifier,
+            timeline: way.log.timeline,
+            from: end,
+            to: Some(to),
+            by: by.clone(),
+            why,
+        };
+        self.record_lost(way.region, &lost).await?;
+        // As of now, not as of when the connection was begun.
+        let record = self.read_register(OPERATION).await?;
+        let resource = &self.resource().resource;
+        if record.synchronous(resource).contains(way.region) {
+            return Err(Error::new(ErrorKind::Failed, OPERATION, way.subject)
+                .because(format!(
+                    "the log from {end} to {to} is lost, and commits wait for the store of {}: going on \
+                     would tell those in between that it holds them",
+                    way.region
+                ))
+                .with_hint(format!(
+                    "`dr sync disable {}` lets them go on; the next backup closes the hole, and then \
+                     `dr sync enable` again",
+                    self.resource()
+                )));
+        }
+        if record.epoch != way.record.epoch {
+            return Err(Error::new(ErrorKind::Unavailable, OPERATION, way.subject)
+                .because(format!("epoch {} has begun meanwhile", record.epoch)));
+        }
+        let store = self.store(way.region)?;
+        let written = (self.clock().now(), by.as_str());
+        let chain = ChainId::from(way.log);
+        Ok(pass_over(&**store, &chain, end, to, written, patience()).await?)
+    }
+
+    /// Tells whether the primary still has the segment that begins at `start`.
+    pub(super) async fn has_wal(&self, way: Way<'_>, start: Lsn) -> Result<bool> {
+        let name = quote_literal(&way.segment_size.file_name(way.log.timeline, start));
+        let sql = format!("select exists (select from pg_ls_waldir() where name = {name})");
+        self.connect(&way.record.primary)
+            .await?
+            .scalar("look at the WAL of", &sql)
+            .await
+    }
+}

@@ -1,0 +1,278 @@
+//! A receiver whose slot is gone, and log with it (R19).
+
+use dr_coordination::Patience;
+use dr_coordination::chain::find_tail;
+use dr_coordination::register::EpochRecord;
+use dr_model::Lsn;
+use dr_postgres::SyncWish;
+use dr_provider::ErrorKind;
+use dr_provider::driver::{
+    Backup as _, Frontier, LogStream as _, Restore, RestoreRequest, RestoreTarget,
+};
+use dr_provider::error::chain;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::server::{PATIENCE, Server};
+use crate::site::{EAST, Site, WEST, region};
+
+const SLOT: &str = "dr_us_west_2";
+
+/// A receiver of the west that runs until it is dropped or stopped.
+struct Shipping {
+    frontier: watch::Receiver<Frontier>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Shipping {
+    fn start(site: &Site) -> Self {
+        let (sender, frontier) = watch::channel(Frontier::default());
+        let (stop, stopped) = watch::channel(false);
+        let driver = site.driver.clone();
+        let task = tokio::spawn(async move {
+            driver.ship(&region(WEST), sender, stopped).await.unwrap();
+        });
+        Self {
+            frontier,
+            stop,
+            task,
+        }
+    }
+
+    async fn until(&mut self, wanted: impl FnMut(&Frontier) -> bool) -> Frontier {
+        let seen = self.frontier.clone();
+        let waiting = self.frontier.wait_for(wanted);
+        match tokio::time::timeout(PATIENCE, waiting).await {
+            Ok(found) => found.unwrap().clone(),
+            Err(_) => panic!("{:?}", seen.borrow()),
+        }
+    }
+
+    async fn until_durable(&mut self, site: &Site) {
+        let end = site.primary.lsn().await;
+        self.until(|frontier| frontier.durable >= end).await;
+    }
+
+    /// Leaves as if killed, and waits until the server has noticed.
+    async fn kill(self, site: &Site) {
+        drop(self);
+        let gone = async {
+            while site.driver.slots().await.unwrap()[0].active {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, gone).await.unwrap();
+    }
+
+    async fn stop(mut self) {
+        self.stop.send_replace(true);
+        (&mut self.task).await.unwrap();
+    }
+}
+
+impl Drop for Shipping {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Writes log, of which nobody waits for anything, until the slot is invalidated.
+async fn lose_slot(site: &Site) {
+    site.primary
+        .sql("alter system set max_slot_wal_keep_size = '2MB'")
+        .await;
+    site.primary.sql("select pg_reload_conf()").await;
+    let lost = async {
+        loop {
+            let mut connection = site.primary.connect().await;
+            for sql in [
+                "set synchronous_commit = local",
+                "insert into ledger (filler) values ('lost')",
+                "select pg_switch_wal()",
+                "checkpoint",
+            ] {
+                connection.query(sql).await.unwrap();
+            }
+            let slots = site.driver.slots().await.unwrap();
+            let alarm = slots[0].alarm();
+            if alarm.is_some_and(|alarm| alarm.contains("was invalidated")) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, lost).await.unwrap();
+}
+
+async fn newest(site: &Site) -> EpochRecord {
+    site.register().read().await.unwrap().unwrap()
+}
+
+async fn stored_tail(site: &Site) -> Lsn {
+    let chain = newest(site).await.chain(&"database".parse().unwrap());
+    let tail = find_tail(&*site.store(WEST), &chain.unwrap(), Patience::default()).await;
+    tail.unwrap().unwrap().end
+}
+
+async fn lost_since(site: &Site, name: &str, since: Lsn) -> Vec<String> {
+    site.driver.lost_since(&region(name), since).await.unwrap()
+}
+
+async fn restore(site: &Site, name: &str) -> Result<(), dr_provider::Error> {
+    let request = RestoreRequest::new(region(WEST), RestoreTarget::Latest, site.place(name));
+    Restore::restore(&site.driver, &request).await.map(drop)
+}
+
+async fn copy(site: &Site) {
+    let copied = site.driver.copy(&region(EAST), &region(WEST)).await;
+    copied.unwrap();
+}
+
+/// The slot is invalidated while the receiver is away: the loss is recorded and an alarm, a new backup is due, nothing is
+/// restored across it, and the log goes on behind it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_lost_with_a_slot_is_recorded_and_the_log_goes_on() {
+    let site = Site::start(1).await;
+    let mut shipping = Shipping::start(&site);
+    site.commit(3).await;
+    shipping.until_durable(&site).await;
+    let slots = site.driver.slots().await.unwrap();
+    let [slot] = slots.as_slice() else {
+        panic!("{slots:?}");
+    };
+    assert_eq!(slot.region, Some(region(WEST)));
+    assert!(slot.active && slot.free_bytes.is_some(), "{slot:?}");
+    assert_eq!(slot.alarm(), None);
+    let busy = site.driver.drop_slot(SLOT).await.unwrap_err();
+    assert_eq!(busy.kind(), ErrorKind::Conflict);
+    let first = site.back_up_quietly().await;
+    shipping.until_durable(&site).await;
+    copy(&site).await;
+    shipping.kill(&site).await;
+    let held = stored_tail(&site).await;
+    lose_slot(&site).await;
+
+    let mut shipping = Shipping::start(&site);
+    site.commit(3).await;
+    shipping.until_durable(&site).await;
+    let missing = format!("is missing from {held} to ");
+    let said = |line: &String| line.contains(&missing) && line.contains("it was invalidated");
+    let seen = shipping
+        .until(|frontier| frontier.alarms.iter().any(said))
+        .await;
+    assert_eq!(seen.problem, None);
+    let [slot] = site.driver.slots().await.unwrap().try_into().unwrap();
+    assert_eq!(slot.wal_status.as_deref(), Some("reserved"));
+    // A snapshot is due, also by who takes it: the daemon beside the primary.
+    for name in [EAST, WEST] {
+        let lost = lost_since(&site, name, first.start).await;
+        assert!(lost.len() == 1 && said(&lost[0]), "{name}: {lost:?}");
+    }
+    let refused = restore(&site, "refused").await.unwrap_err();
+    assert!(
+        chain(&refused).contains(&format!("is missing from {held}")),
+        "{}",
+        chain(&refused)
+    );
+    assert!(!site.place("refused").exists());
+
+    let second = site.back_up_quietly().await;
+    site.commit(3).await;
+    shipping.until_durable(&site).await;
+    copy(&site).await;
+    for name in [EAST, WEST] {
+        let lost = lost_since(&site, name, second.start).await;
+        assert_eq!(lost, Vec::<String>::new());
+    }
+    restore(&site, "recovered").await.unwrap();
+    let place = site.place("recovered");
+    let mut server = Server::start(&place, &["track_commit_timestamp=on"]).await;
+    server.wait_until_promoted().await;
+    assert_eq!(
+        Site::ledger(&server).await,
+        Site::ledger(&site.primary).await
+    );
+    server.stop();
+
+    shipping.stop().await;
+    site.driver.drop_slot(SLOT).await.unwrap();
+    assert_eq!(site.driver.slots().await.unwrap(), vec![]);
+    let missing = site.driver.drop_slot(SLOT).await.unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+}
+
+/// A slot that somebody dropped costs nothing as long as the primary has the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_was_dropped_in_time_loses_nothing() {
+    let site = Site::start(1).await;
+    let mut shipping = Shipping::start(&site);
+    site.commit(3).await;
+    shipping.until_durable(&site).await;
+    shipping.kill(&site).await;
+    site.commit(3).await;
+    site.primary
+        .sql("alter system set wal_keep_size = '64MB'")
+        .await;
+    site.primary.sql("select pg_reload_conf()").await;
+    site.driver.drop_slot(SLOT).await.unwrap();
+    site.switch().await;
+    site.primary.sql("checkpoint").await;
+    site.commit(3).await;
+
+    let mut shipping = Shipping::start(&site);
+    shipping.until_durable(&site).await;
+    assert_eq!(
+        lost_since(&site, WEST, Lsn::INVALID).await,
+        Vec::<String>::new()
+    );
+    shipping.stop().await;
+}
+
+/// Commits wait for the west, and log between them is lost: they are not told that the west has it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_that_wait_are_not_released_by_passing_over_what_is_lost() {
+    const LIMIT: Duration = Duration::from_secs(30);
+    let site = Site::start(1).await;
+    let mut shipping = Shipping::start(&site);
+    site.commit(3).await;
+    shipping.until_durable(&site).await;
+    let wish = SyncWish::Exactly(vec![region(WEST)]);
+    let change = site.driver.change_synchronous(&wish, "test", LIMIT).await;
+    change.unwrap();
+    site.commit(3).await;
+    shipping.kill(&site).await;
+    let held = stored_tail(&site).await;
+    let mut waits = site.primary.connect().await;
+    let waiting = tokio::spawn(async move {
+        let sql = "insert into ledger (filler) values ('waits')";
+        waits.query(sql).await.unwrap();
+    });
+    let begun = async {
+        let sql = "select count(*) from pg_stat_activity where wait_event = 'SyncRep'";
+        while site.primary.sql(sql).await != "1" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, begun).await.unwrap();
+    lose_slot(&site).await;
+
+    let mut shipping = Shipping::start(&site);
+    let refusal = "commits wait for the store of us-west-2";
+    shipping
+        .until(|frontier| frontier.problem.iter().any(|why| why.contains(refusal)))
+        .await;
+    assert!(!waiting.is_finished());
+    assert_eq!(stored_tail(&site).await, held);
+    assert_eq!(lost_since(&site, WEST, held).await.len(), 1);
+
+    let wish = SyncWish::Exactly(Vec::new());
+    let change = site.driver.change_synchronous(&wish, "test", LIMIT).await;
+    change.unwrap();
+    tokio::time::timeout(PATIENCE, waiting)
+        .await
+        .unwrap()
+        .unwrap();
+    shipping.until_durable(&site).await;
+    shipping.stop().await;
+}
