@@ -121,8 +121,8 @@ impl Cutter {
 
     /// Returns what waits to be cut; `None` if nothing does.
     pub(crate) fn waiting(&self) -> Option<Waiting> {
-        let full = self.buffer.len() >= FULL_BYTES;
-        self.since.map(|since| Waiting { since, full })
+        let bytes = self.buffer.len();
+        self.since.map(|since| Waiting { since, bytes })
     }
 
     /// Closes a chunk of at most [`FULL_BYTES`], or returns `None` if nothing waits.

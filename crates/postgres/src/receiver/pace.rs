@@ -1,20 +1,26 @@
 //! When the next chunk is cut.
 //!
 //! Several chunks are under way at once, and what arrives meanwhile waits to be part of the next: the slower the store, the
-//! longer the chunks, and the fewer. While commits wait, the next chunk goes as soon as a place is free and the share of one
-//! place in the time that a chunk takes has passed. Without the latter all places were taken by the first few commits, and
-//! everybody else waited for a whole answer of the store; and a store that answers at once would get a chunk for each commit.
+//! longer the chunks, and the fewer. While commits wait, or once a chunk is long enough to be worth its request, the next one goes
+//! as soon as a place is free and the share of one place in the time that a chunk takes has passed. Without the latter all places
+//! were taken by the first few commits, and everybody else waited for a whole answer of the store; and a store that answers at once
+//! would get a chunk for each commit.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use dr_model::Lsn;
 
+use super::cutter::FULL_BYTES;
+
 /// Chunks under way at once; what the chain's writer takes too.
 pub(super) const UNDER_WAY: usize = 8;
 
 /// A chunk is cut when its first byte is this old, whoever waits.
 pub(super) const OLD: Duration = Duration::from_millis(250);
+
+/// A chunk of so much log goes as if commits waited for it.
+const WORTH_BYTES: usize = 1 << 20;
 
 /// How much a single answer changes what is thought of the store: one part in so many.
 const MEMORY: u32 = 8;
@@ -24,8 +30,8 @@ const MEMORY: u32 = 8;
 pub(super) struct Waiting {
     /// Monotonic time at which its first byte arrived.
     pub(super) since: Duration,
-    /// Whether it fills a chunk.
-    pub(super) full: bool,
+    /// How much it is.
+    pub(super) bytes: usize,
 }
 
 /// Follows what is under way, and how long that takes.
@@ -70,11 +76,11 @@ impl Pace {
         if self.under_way.len() >= UNDER_WAY {
             return None;
         }
-        if waiting.full {
+        if waiting.bytes >= FULL_BYTES {
             return Some(Duration::ZERO);
         }
         let by_age = waiting.since + OLD;
-        let due = if commits_wait {
+        let due = if commits_wait || waiting.bytes >= WORTH_BYTES {
             by_age.min(self.next_turn())
         } else {
             by_age
@@ -104,7 +110,7 @@ mod tests {
     fn waiting(since: u64) -> Waiting {
         Waiting {
             since: milliseconds(since),
-            full: false,
+            bytes: 100,
         }
     }
 
@@ -132,12 +138,25 @@ mod tests {
     fn what_fills_a_chunk_goes_at_once() {
         let full = Waiting {
             since: milliseconds(1000),
-            full: true,
+            bytes: FULL_BYTES,
         };
         assert_eq!(
             settled().due_in(full, false, milliseconds(1000)),
             Some(Duration::ZERO)
         );
+    }
+
+    #[test]
+    fn what_is_worth_it_goes_in_even_steps_too() {
+        let mut pace = settled();
+        let worth = Waiting {
+            since: milliseconds(1000),
+            bytes: WORTH_BYTES,
+        };
+        let due = |pace: &Pace| pace.due_in(worth, false, milliseconds(1000));
+        assert_eq!(due(&pace), Some(Duration::ZERO));
+        pace.cut(Lsn(1000), milliseconds(998));
+        assert_eq!(due(&pace), Some(milliseconds(8)));
     }
 
     #[test]
@@ -165,7 +184,7 @@ mod tests {
         }
         let full = Waiting {
             since: milliseconds(1000),
-            full: true,
+            bytes: FULL_BYTES,
         };
         assert_eq!(pace.due_in(full, true, milliseconds(5000)), None);
         // Only the contiguous part counts, in order.
