@@ -12,6 +12,7 @@ mod local;
 mod lost_slot;
 mod promote;
 mod restore;
+mod scenarios;
 mod server;
 mod ship;
 mod site;

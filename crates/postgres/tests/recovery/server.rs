@@ -229,6 +229,11 @@ impl Server {
         self.end("INT");
     }
 
+    /// Ends the server as a crash does.
+    pub(crate) fn crash(&mut self) {
+        self.end("QUIT");
+    }
+
     fn end(&mut self, signal: &str) {
         let id = self.postmaster.id().to_string();
         let _sent = Command::new("kill")

@@ -350,6 +350,14 @@ impl Site {
         self.primary = Server::start(&data, &settings(&self.archive())).await;
     }
 
+    /// Ends the primary as a crash does, lets something happen to its files, and starts it again.
+    pub(crate) async fn crash(&mut self, meanwhile: impl FnOnce(&Path)) {
+        self.primary.crash();
+        meanwhile(&self.primary.data);
+        let settings = settings(&self.archive());
+        self.primary = Server::start(&self.primary.data.clone(), &settings).await;
+    }
+
     /// Starts the primary again with one more setting, which is in no file.
     pub(crate) async fn restart_with(&mut self, setting: &str) {
         self.primary.stop();
