@@ -62,7 +62,13 @@ impl DataDirectory {
         let shown = directory.display().to_string();
         let link = run(host, &["readlink", "-f", "--", &shown]).await?;
         let program = binaries.join("pg_controldata").display().to_string();
-        let mut control = run(host, &[&program, &shown]).await?;
+        let mut control = run(host, &[&program, &shown]).await.map_err(|error| {
+            if error.kind() != ErrorKind::NotFound {
+                return error;
+            }
+            let hint = "put the directory with PostgreSQL's programs into PATH, or name it in DR_POSTGRES_BIN";
+            error.with_hint(hint)
+        })?;
         if control.as_ref().is_ok_and(|text| is_torn(text)) {
             // The server was just writing the file.
             control = run(host, &[&program, &shown]).await?;

@@ -6,6 +6,7 @@ use dr_provider::driver::{Applied, Evidence, Recovered};
 
 use crate::plan::Target;
 use crate::proof;
+use crate::request::override_reason;
 use crate::step::{Unmet, Work};
 use crate::steps::seal_wal;
 
@@ -23,13 +24,41 @@ pub(crate) fn check(work: &Work, target: &Target) -> Result<(), Unmet> {
             remedy: "resume once the store moved to can be written".to_owned(),
         });
     }
+    let from = &work.plan().from;
     if !proof::may_come_up(&work.history, name) {
-        let from = &work.plan().from;
+        if let Some(seen) = proof::alive(&work.history, name) {
+            return Err(Unmet::Forbidden {
+                why: format!("`{target}` in {from} is alive, whatever was witnessed: {seen}"),
+                remedy: format!(
+                    "stop it, then `dr execution resume {}`, which looks again",
+                    work.history.execution
+                ),
+            });
+        }
         return Err(Unmet::Forbidden {
             why: format!("nothing proves that `{target}` in {from} accepts no more writes"),
             remedy: format!(
                 "make sure that it has stopped and say so with `--witness \"NAME: what was seen\"`, or go on without \
                  proof with `--override \"reason\"`, on `dr execution resume {}`",
+                work.history.execution
+            ),
+        });
+    }
+    let budget =
+        Duration::try_from_secs_f64(work.plan().loss.budget_seconds).unwrap_or(Duration::MAX);
+    if let Some(ran_on) = proof::ran_on(&work.history, name)
+        && ran_on > budget
+        && override_reason(&work.history.statements).is_none()
+    {
+        return Err(Unmet::Forbidden {
+            why: format!(
+                "`{target}` in {from} went on for {:.0} s after the log was sealed, until it was stopped: what it acknowledged \
+                 meanwhile would be lost, and {budget:?} are accepted",
+                ran_on.as_secs_f64()
+            ),
+            remedy: format!(
+                "keep its data directory, which has those commits; accept the loss with `dr execution resume {} --override \
+                 \"reason\"`",
                 work.history.execution
             ),
         });

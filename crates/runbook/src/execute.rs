@@ -185,7 +185,8 @@ impl<'a> Executor<'a> {
             };
         }
         self.collect().await?;
-        if kind.follows().contains(&fence_primary::NAME) && !self.is_proven() {
+        // A fence that is still on its way may see what somebody's word is contradicted by.
+        if kind.follows().contains(&fence_primary::NAME) && !self.is_seen() {
             self.settle().await?;
         }
         let mut failed = None;
@@ -226,6 +227,12 @@ impl<'a> Executor<'a> {
     fn is_proven(&self) -> bool {
         let mut resources = self.history.plan.loss.resources.keys();
         resources.all(|name| proof::may_come_up(&self.history, name))
+    }
+
+    /// Tells whether that rests on what was seen alone, and on nobody's word.
+    fn is_seen(&self) -> bool {
+        let mut resources = self.history.plan.loss.resources.keys();
+        resources.all(|name| proof::is_seen(&self.history, name))
     }
 
     async fn lane(&mut self, step: &PlannedStep, index: usize) -> Result<(), Halt> {

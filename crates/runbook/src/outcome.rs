@@ -108,6 +108,9 @@ pub struct Report {
     pub fence: ProofName,
     /// The reason of an override, if anything rests on one.
     pub override_reason: Option<String>,
+    /// Who states that the old primary has stopped, and what was seen, if anybody does.
+    #[serde(default)]
+    pub witness: Option<String>,
     /// Where the log of the first resource was sealed; all are in `resources`.
     pub sealed: Option<SealedAt>,
     /// What is lost.
@@ -163,6 +166,10 @@ pub struct ResourceReport {
     pub proofs: Vec<ProofName>,
     /// Where its log was sealed.
     pub sealed: Option<SealedAt>,
+    /// When the conditions of synchronous mode were last seen before the seal; `None` without them. What happened between
+    /// that look and the seal was not seen.
+    #[serde(default)]
+    pub conditions_checked_at: Option<Timestamp>,
     /// What it lost.
     pub loss: Loss,
     /// The timeline of the new primary.

@@ -76,9 +76,32 @@ pub fn recovered(history: &History, resource: &ResourceName) -> Option<Recovered
     history.evidence(&[promote_database::NAME, restore_database::NAME], resource)
 }
 
+fn fence(history: &History, resource: &ResourceName) -> Option<Fenced> {
+    history.evidence(&[fence_primary::NAME], resource)
+}
+
 fn fenced(history: &History, resource: &ResourceName) -> Option<(StopProof, Timestamp)> {
-    let fenced: Fenced = history.evidence(&[fence_primary::NAME], resource)?;
+    let fenced = fence(history, resource)?;
     Some((fenced.proof?, fenced.at))
+}
+
+/// Returns what was seen of the old primary if it was seen to be alive: then no witness counts.
+#[must_use]
+pub fn alive(history: &History, resource: &ResourceName) -> Option<String> {
+    fence(history, resource)?.alive
+}
+
+/// Returns how long the old primary may have acknowledged commits after what the seal covers, if it ran on after the seal
+/// until it was stopped: a plan, which was made before, knows nothing of them. `None` if it did not, or if the seal
+/// proves that none of them was acknowledged.
+#[must_use]
+pub fn ran_on(history: &History, resource: &ResourceName) -> Option<Duration> {
+    let (sealed, fence) = (sealed(history, resource)?, fence(history, resource)?);
+    if !fence.ran || fence.at <= sealed.sealed_at || seal_proves(&sealed) {
+        return None;
+    }
+    let since = sealed.covered_at.unwrap_or(sealed.sealed_at);
+    Some(fence.at.duration_since(since).unsigned_abs())
 }
 
 /// Returns every proof that there is for a resource, strongest first.
@@ -95,7 +118,7 @@ pub fn proofs(history: &History, resource: &ResourceName) -> Vec<ProofName> {
             StopProof::SelfStopped => ProofName::SelfStopped,
         });
     }
-    if witness(&history.statements).is_some() {
+    if witness(&history.statements).is_some() && alive(history, resource).is_none() {
         proofs.push(ProofName::Witness);
     }
     proofs
@@ -118,6 +141,13 @@ pub fn may_come_up(history: &History, resource: &ResourceName) -> bool {
     !proofs(history, resource).is_empty() || override_reason(&history.statements).is_some()
 }
 
+/// Tells whether there is a proof that rests on nobody's word.
+#[must_use]
+pub fn is_seen(history: &History, resource: &ResourceName) -> bool {
+    let proofs = proofs(history, resource);
+    proofs.iter().any(|proof| *proof < ProofName::Witness)
+}
+
 /// Returns what a resource loses at most, as known from what has been proven so far.
 #[must_use]
 pub fn bound(history: &History, resource: &ResourceName) -> Bound {
@@ -129,7 +159,10 @@ pub fn bound(history: &History, resource: &ResourceName) -> Bound {
     };
     let stopped = fenced(history, resource).map(|(_, at)| at);
     let proven_zero = sealed.as_ref().is_some_and(seal_proves);
-    Bound::new(proven_zero, covered, stopped.or(history.witnessed_at))
+    let witnessed = history
+        .witnessed_at
+        .filter(|_| alive(history, resource).is_none());
+    Bound::new(proven_zero, covered, stopped.or(witnessed))
 }
 
 /// Returns since when a bound counts, if that is known.

@@ -12,7 +12,7 @@ use crate::outcome::{Loss, Report, ResourceReport, SealedAt, State, StepReport, 
 use crate::plan::Target;
 use crate::proof;
 use crate::record::{Outcome, Place};
-use crate::request::{Rung, override_reason};
+use crate::request::{Rung, override_reason, witness};
 use crate::steps::{rearm_protection, restore_database, verify_traffic};
 
 /// What no execution measures.
@@ -45,6 +45,7 @@ pub(crate) fn report(history: &History, state: State, reason: Option<String>) ->
         },
         fence: proof::weakest(history),
         override_reason: override_reason(&history.statements).map(str::to_owned),
+        witness: witness(&history.statements).map(str::to_owned),
         sealed: resources.values().find_map(|r| r.sealed),
         loss: Loss {
             estimate: plan.loss.estimate.clone(),
@@ -113,6 +114,7 @@ fn resource(history: &History, name: &ResourceName) -> ResourceReport {
     ResourceReport {
         rung: rung(history, name),
         proofs: proof::proofs(history, name),
+        conditions_checked_at: sealed.as_ref().and_then(|sealed| Some(sealed.promise?.1)),
         sealed: sealed.map(|sealed| SealedAt {
             timeline: sealed.timeline,
             lsn: sealed.lsn,

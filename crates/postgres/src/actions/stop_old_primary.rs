@@ -46,6 +46,7 @@ impl PostgresDriver {
         let mark = claimed.mark();
         host.write(&directory.join("standby.signal"), mark.as_bytes())
             .await?;
+        let ran = !processes(&**host, directory).await?.is_empty();
         for command in self.ways_to_stop(instance) {
             if processes(&**host, directory).await?.is_empty() {
                 break;
@@ -55,18 +56,15 @@ impl PostgresDriver {
         }
         let left = processes(&**host, directory).await?;
         if !left.is_empty() {
-            return Err(self.failed(
-                OPERATION,
-                format!(
-                    "processes {} still run in `{}` on {}",
-                    left.join(", "),
-                    directory.display(),
-                    host.name()
-                ),
-            ));
+            return Err(self.alive(format!(
+                "processes {} still run in `{}` on {}",
+                left.join(", "),
+                directory.display(),
+                host.name()
+            )));
         }
         self.nobody_answers(region, claimed).await?;
-        Ok(self.stopped(region, &**host))
+        Ok(self.stopped(region, &**host, ran))
     }
 
     pub(super) async fn is_old_primary_stopped(
@@ -92,7 +90,7 @@ impl PostgresDriver {
             });
         }
         self.nobody_answers(region, claimed).await?;
-        Ok(Verified::Done(self.stopped(region, &**host)))
+        Ok(Verified::Done(self.stopped(region, &**host, false)))
     }
 
     /// Makes sure that the directory is the one of the primary being left, and of no other region's server.
@@ -158,14 +156,17 @@ impl PostgresDriver {
             connection.position().await
         };
         let why = match tokio::time::timeout(ANSWER_LIMIT, ask).await {
-            Ok(Ok(found)) if found.system_identifier == claimed.system_identifier => format!(
-                "a {} of this cluster still answers where that in {region} listens: the directory is not its own",
-                if found.in_recovery {
-                    "standby"
-                } else {
-                    "primary"
+            Ok(Ok(found)) if found.system_identifier == claimed.system_identifier => {
+                let answers = |what: &str| {
+                    format!(
+                        "a {what} of this cluster still answers where that in {region} listens: the directory is not its own"
+                    )
+                };
+                if !found.in_recovery {
+                    return Err(self.alive(answers("primary")));
                 }
-            ),
+                answers("standby")
+            }
             Ok(Err(error)) if error.is_permanent() => format!(
                 "somebody still answers where that in {region} listens: {}",
                 chain(&error)
@@ -175,10 +176,17 @@ impl PostgresDriver {
         Err(self.failed(OPERATION, why))
     }
 
-    fn stopped(&self, region: &RegionName, host: &dyn Host) -> Applied {
+    /// The error that says that the old primary was seen to be alive, after it was tried to stop it.
+    fn alive(&self, why: String) -> Error {
+        Error::new(ErrorKind::Conflict, OPERATION, self.resource().to_string()).because(why)
+    }
+
+    fn stopped(&self, region: &RegionName, host: &dyn Host, ran: bool) -> Applied {
         let fenced = Fenced {
             proof: Some(StopProof::Stopped),
             at: self.clock().now(),
+            ran,
+            alive: None,
         };
         self.applied(
             format!(

@@ -29,6 +29,12 @@ pub struct Fenced {
     pub proof: Option<StopProof>,
     /// When the proof was seen, by the wall clock of who saw it.
     pub at: Timestamp,
+    /// Whether it was found running and so may have acknowledged commits until then.
+    #[serde(default)]
+    pub ran: bool,
+    /// What was seen of it if it was seen to be alive and could not be stopped: nobody's word outweighs that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alive: Option<String>,
 }
 
 /// Where the log of the ended epoch stops: the key `sealed`, for [`Goal::Seal`](super::Goal::Seal).

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use dr_model::loss::{Bound, Estimate, Verdict, judge};
 use dr_model::{RegionName, ResourceName};
-use dr_provider::driver::{Goal, Instance, LossFacts};
+use dr_provider::driver::{Goal, Instance, LossFacts, Role};
 
 use super::{ExpectedProof, LossPlan, Refusal};
 use crate::proof;
@@ -112,8 +112,17 @@ pub(super) fn proofs(
         let proof = match stopped {
             _ if sealed => ExpectedProof::Sealed,
             Ok(()) => ExpectedProof::Stopped,
-            Err(_) if witness(&request.statements).is_some() => ExpectedProof::Witness,
+            Err(_) if witness(&request.statements).is_some() && !is_alive(resource, from) => {
+                ExpectedProof::Witness
+            }
             Err(_) if override_reason(&request.statements).is_some() => ExpectedProof::Override,
+            Err(why) if is_alive(resource, from) => {
+                return Err(Refusal::Alive {
+                    resource: name.clone(),
+                    from: from.clone(),
+                    why,
+                });
+            }
             Err(why) => {
                 return Err(Refusal::NoProof {
                     resource: name.clone(),
@@ -125,6 +134,18 @@ pub(super) fn proofs(
         proofs.insert(name.clone(), proof);
     }
     Ok(proofs)
+}
+
+/// Tells whether the old primary itself answers, so that nobody can have seen it stopped.
+fn is_alive(resource: &ResourceFacts, from: &RegionName) -> bool {
+    let left = resource.facts.regions.get(from).map(|seen| &seen.instance);
+    matches!(
+        left,
+        Some(Instance::Running {
+            role: Role::Primary,
+            ..
+        })
+    )
 }
 
 fn can_be_fenced(resource: &ResourceFacts, from: &RegionName) -> Result<(), String> {

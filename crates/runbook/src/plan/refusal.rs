@@ -83,6 +83,18 @@ pub enum Refusal {
         /// Why no proof is expected.
         why: String,
     },
+    /// The old primary answers, and it is known beforehand that it cannot be stopped.
+    #[error(
+        "`{resource}` in {from} is a running primary, and it could not be proven to be stopped: {why}"
+    )]
+    Alive {
+        /// The resource.
+        resource: ResourceName,
+        /// The region being left.
+        from: RegionName,
+        /// Why stopping it would prove nothing.
+        why: String,
+    },
     /// A step cannot do its part, and neither can its fallback.
     #[error("step `{step}` cannot be planned for `{target}`: {why}")]
     Impossible {
@@ -150,6 +162,7 @@ impl Refusal {
             | Self::LossExceeds { .. }
             | Self::LossUnknown { .. }
             | Self::NoProof { .. }
+            | Self::Alive { .. }
             | Self::DependsOnRegionLeft { .. } => Class::Safety,
             Self::Unfinished(_) => Class::Busy,
             Self::RegisterUnreachable { .. } | Self::Impossible { .. } => Class::Unavailable,
@@ -187,7 +200,8 @@ impl Refusal {
             Self::LossUnknown { .. } => {
                 "accept an unknown loss with `--override \"reason\"`".to_owned()
             }
-            Self::NoProof { .. } => "make sure that it has stopped and say so with `--witness \"NAME: what was seen\"`, or go on without proof with `--override \"reason\"`".to_owned(),
+            Self::NoProof { .. } => "put right what keeps it from being seen, if that can be done; else make sure that it has stopped and say so with `--witness \"NAME: what was seen\"`, or go on without proof with `--override \"reason\"`".to_owned(),
+            Self::Alive { .. } => "put right what stands in the way, or stop it by hand and run the command again; a witness does not outweigh a server that answers".to_owned(),
             Self::Impossible { hint, .. } => return hint.clone(),
             Self::DependsOnRegionLeft { .. } => {
                 "put what the step needs into the region moved to".to_owned()

@@ -3,12 +3,13 @@
 //! The only step that may address the region being left. It is tried on all resources at once, within its time limit,
 //! and never fails: what it could not prove is decided where a proof is needed, before a promotion. If the old primary
 //! does not even answer when the plan is made, the execution goes on meanwhile; if it does, it is stopped first, so
-//! that what it has shipped is as much as can be. Idempotent because stopping what is stopped changes nothing.
+//! that what it has shipped is as much as can be. Idempotent because stopping what is stopped changes nothing. A driver says
+//! by an error of the kind `Conflict` that the old primary is alive all the same.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dr_provider::driver::{Action, Applied, Goal, Instance, Verified};
+use dr_provider::driver::{Action, Applied, Evidence as _, Fenced, Goal, Instance, Verified};
 use dr_provider::{ErrorKind, Result};
 use serde_json::{Value, json};
 
@@ -83,7 +84,17 @@ impl Step for FencePrimary {
             Err(error) if error.kind() != ErrorKind::Superseded => {
                 let why = dr_provider::error::chain(&error);
                 let summary = format!("no proof: {why}");
-                Ok(work.applied(summary, json!({ "tried": action.name })))
+                let mut applied = work.applied(summary, json!({ "tried": action.name }));
+                if error.kind() == ErrorKind::Conflict {
+                    let fenced = Fenced {
+                        proof: None,
+                        at: applied.at,
+                        ran: true,
+                        alive: Some(why),
+                    };
+                    applied.evidence = fenced.to_evidence();
+                }
+                Ok(applied)
             }
             other => other,
         }

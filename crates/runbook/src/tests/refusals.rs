@@ -116,6 +116,24 @@ async fn nothing_will_prove_that_the_primary_has_stopped() {
     accepted(&world, said(Statement::Override("it burns".to_owned()))).await;
 }
 
+/// Who says that it has stopped is wrong: it answers.
+#[tokio::test(start_paused = true)]
+async fn a_witness_does_not_outweigh_a_primary_that_answers() {
+    let world = Everything::new().await;
+    world.state().left_running = true;
+    world.state().unfenceable = true;
+    let witness = || Statement::Witness("Ada: it is off".to_owned());
+    let (class, text, hint) = refused(&world, said(witness())).await;
+    assert_eq!(class, Class::Safety);
+    assert!(text.contains("in us-east-1 is a running primary"), "{text}");
+    assert!(text.contains("of another cluster"), "{text}");
+    assert!(!hint.contains("--witness"), "{hint}");
+    accepted(&world, said(Statement::Override("two at once".to_owned()))).await;
+    // Stopped, the witness counts for what could not be looked at.
+    world.state().left_running = false;
+    accepted(&world, said(witness())).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn there_is_neither_a_standby_nor_a_recovery_point() {
     let world = Everything::new().await;

@@ -405,3 +405,83 @@ async fn the_disruption_can_be_named() {
     let report = failover(&world, &request).await;
     assert_eq!(report.rpa_seconds, Some(1.25));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_is_seen_alive_outweighs_a_witness() {
+    let world = Everything::new().await;
+    world.state().left_reachable = false;
+    let mut request = Request::new(west());
+    request.statements = vec![Statement::Witness("Ada: it is off".to_owned())];
+    let plan = planned(&world, &request).await;
+    world.state().left_reachable = true;
+    world.state().left_running = true;
+    world.script("stop-instance", [Fault::Alive]);
+    let site = Arc::new(world.site("laptop"));
+    let report = execute(site, plan, &Silent).await.unwrap();
+    assert_eq!(report.state, State::Stuck);
+    assert_eq!(report.fence, ProofName::None);
+    assert!(matches!(report.loss.bound, Bound::Growing { .. }));
+    let stuck = report.stuck.unwrap();
+    assert!(
+        stuck.why.contains("is alive, whatever was witnessed"),
+        "{}",
+        stuck.why
+    );
+    assert!(stuck.why.contains("processes 7 still run"), "{}", stuck.why);
+    assert_eq!(world.count("promote-standby"), 0);
+
+    // Once it can be stopped, that is the proof.
+    let site = Arc::new(world.site("laptop"));
+    let report = resume(site, &report.execution, "it stops now", vec![], &Silent)
+        .await
+        .unwrap();
+    assert_eq!(
+        (report.state, report.fence),
+        (State::Completed, ProofName::Stopped)
+    );
+}
+
+/// What it acknowledged between the seal and its end is lost, and the plan knew nothing of it.
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_went_on_after_the_seal_is_held_against_the_budget() {
+    let world = Everything::new().await;
+    let plan = planned(&world, &Request::new(west())).await;
+    world.state().left_reachable = false;
+    let site = Arc::new(world.site("laptop"));
+    let report = execute(site, plan, &Silent).await.unwrap();
+    assert_eq!(report.state, State::Stuck);
+    assert!(world.state().sealed);
+
+    world.state().left_reachable = true;
+    world.state().left_running = true;
+    world.clock.advance(Duration::from_secs(300));
+    let again = async |statements| {
+        let site = Arc::new(world.site("desk"));
+        resume(
+            site,
+            &report.execution,
+            "in reach again",
+            statements,
+            &Silent,
+        )
+        .await
+        .unwrap()
+    };
+    let held = again(vec![]).await;
+    assert_eq!(held.state, State::Stuck);
+    let stuck = held.stuck.unwrap();
+    assert!(
+        stuck.why.contains("after the log was sealed"),
+        "{}",
+        stuck.why
+    );
+    assert!(stuck.remedy[0].contains("--override"), "{:?}", stuck.remedy);
+    assert_eq!(world.count("promote-standby"), 0);
+    let accepted = again(vec![Statement::Override("it may be lost".to_owned())]).await;
+    assert_eq!(accepted.state, State::Completed);
+    assert!(
+        matches!(accepted.loss.bound, Bound::Seconds { seconds, .. } if seconds > 300.0),
+        "{:?}",
+        accepted.loss.bound
+    );
+}

@@ -41,6 +41,8 @@ pub(crate) enum Fault {
     Hang,
     /// Whoever asks is superseded.
     Superseded,
+    /// What was to be stopped was seen to be alive.
+    Alive,
 }
 
 /// The state of the world.
@@ -48,6 +50,10 @@ pub(crate) enum Fault {
 pub(crate) struct State {
     pub(crate) left_reachable: bool,
     pub(crate) left_running: bool,
+    /// Whether it is known beforehand that stopping the server would prove nothing.
+    pub(crate) unfenceable: bool,
+    /// When the server was stopped, if it ran until then.
+    pub(crate) ran_until: Option<Timestamp>,
     pub(crate) standby: bool,
     pub(crate) recovery_point: bool,
     pub(crate) synchronous: bool,
@@ -114,6 +120,8 @@ impl Everything {
             state: Arc::new(Mutex::new(State {
                 left_reachable: true,
                 left_running: false,
+                unfenceable: false,
+                ran_until: None,
                 standby: true,
                 recovery_point: true,
                 synchronous: false,

@@ -6,8 +6,8 @@ use dr_config::{Workload, sql};
 use dr_coordination::register::EpochRecord;
 use dr_model::{RegionName, ResourceId, ResourceName, WorkloadName};
 use dr_postgres::{Options, StandbyPolicy};
-use dr_provider::driver::Query;
-use dr_provider::{Error, ErrorKind, Result};
+use dr_provider::driver::{Goal, Query};
+use dr_provider::{Error, ErrorKind, ResourceDriver, Result};
 use futures::future::join_all;
 
 use super::findings::{Finding, Level};
@@ -42,8 +42,36 @@ pub(super) async fn check(
             .keys()
             .map(|region| instance(&id, region, &options, newest, query));
         findings.extend(join_all(looks).await.into_iter().flatten());
+        if let Ok(Some(record)) = newest {
+            findings.push(fence(&id, &record.primary, &*driver).await);
+        }
     }
     Ok(findings)
+}
+
+/// Whether a failover that begins now could stop the primary and prove it.
+async fn fence(id: &ResourceId, region: &RegionName, driver: &dyn ResourceDriver) -> Finding {
+    let subject = format!("{id} in {region}");
+    let facts = driver.observe(std::slice::from_ref(region)).await;
+    let goal = Goal::Fence {
+        region: region.clone(),
+    };
+    match driver.plan(&goal, &facts) {
+        Ok(_) => Finding::ok(subject, "a failover can stop it and prove that"),
+        Err(error) => Finding::new(
+            Level::Failed,
+            subject,
+            format!(
+                "a failover could not prove that it has stopped: {}",
+                dr_provider::error::chain(&error)
+            ),
+        )
+        .remedy(
+            error
+                .hint()
+                .unwrap_or("see `data_directory`; PostgreSQL's programs are looked for in DR_POSTGRES_BIN and PATH"),
+        ),
+    }
 }
 
 /// The newest record, if there is one; an error if the register cannot be read.

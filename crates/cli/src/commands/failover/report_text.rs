@@ -1,6 +1,7 @@
 //! What came of an execution, as a person reads it, and how the program ends.
 
 use dr_config::Objectives;
+use dr_model::loss::Bound;
 use dr_runbook::{Report, State};
 
 use super::plan_text::estimated;
@@ -58,6 +59,9 @@ pub(crate) fn render(report: &Report, objectives: Objectives, style: Style) -> S
             None => report.fence.to_string(),
         };
         line("fence", fence);
+        if let Some(witness) = &report.witness {
+            line("witness", witness.clone());
+        }
         for (name, resource) in &report.resources {
             if let Some(sealed) = &resource.sealed {
                 line(
@@ -73,6 +77,18 @@ pub(crate) fn render(report: &Report, objectives: Objectives, style: Style) -> S
             .map_or_else(|| "unknown".to_owned(), estimated);
         line("loss", format!("estimate {estimate}"));
         line("", format!("bound {}", report.loss.bound));
+        if report.loss.bound == Bound::Zero {
+            let looks = report
+                .resources
+                .values()
+                .filter_map(|r| r.conditions_checked_at);
+            if let Some(oldest) = looks.min() {
+                line(
+                    "",
+                    format!("its conditions were last seen at {oldest:.3}, before the seal"),
+                );
+            }
+        }
         if report.unproven_epoch {
             line(
                 "epoch",

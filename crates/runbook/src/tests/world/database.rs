@@ -41,6 +41,7 @@ impl Seen {
             Some(Fault::Definite) => return Err(error(ErrorKind::Failed, &why)),
             Some(Fault::Unavailable) => return Err(error(ErrorKind::Unavailable, &why)),
             Some(Fault::RequestLost) => return Err(error(ErrorKind::Unknown, &why)),
+            Some(Fault::Alive) => return Err(error(ErrorKind::Conflict, "processes 7 still run")),
             Some(Fault::Superseded) => return Err(error(ErrorKind::Superseded, &why)),
             Some(Fault::Hang) => std::future::pending::<()>().await,
             Some(Fault::AnswerLost) | None => {}
@@ -143,15 +144,23 @@ impl Seen {
             };
             recovered.to_evidence()
         };
-        let (sealed, primary, running) = {
+        let (sealed, primary, running, ran_until) = {
             let state = self.0.state();
-            (state.sealed, state.primary_here, state.left_running)
+            let ran_until = state.ran_until;
+            (
+                state.sealed,
+                state.primary_here,
+                state.left_running,
+                ran_until,
+            )
         };
         match action.name.as_str() {
             "stop-instance" if !running => {
                 let fenced = Fenced {
                     proof: Some(StopProof::Stopped),
-                    at: noon(),
+                    at: ran_until.unwrap_or_else(noon),
+                    ran: ran_until.is_some(),
+                    alive: None,
                 };
                 Some(self.applied("stopped", fenced.to_evidence()))
             }
@@ -228,6 +237,9 @@ impl ResourceDriver for Seen {
         };
         let seen = |region: &RegionName| facts.regions.get(region);
         Ok(vec![match goal {
+            Goal::Fence { .. } if self.0.state().unfenceable => {
+                return Err(refuse("its data directory is of another cluster"));
+            }
             Goal::Fence { region } => action(
                 "stop-instance",
                 region,
@@ -267,8 +279,13 @@ impl ResourceDriver for Seen {
             std::future::pending::<()>().await;
         }
         let name = action.name.as_str();
+        let now = dr_model::Clock::now(&*self.0.clock);
         let effect = |state: &mut State| match name {
-            "stop-instance" => std::mem::take(&mut state.left_running),
+            "stop-instance" => {
+                let ran = std::mem::take(&mut state.left_running);
+                state.ran_until = ran.then_some(now).or(state.ran_until);
+                ran
+            }
             "seal-chain" => !std::mem::replace(&mut state.sealed, true),
             "promote-standby" => {
                 let before = state.primary_here.replace("promoted");
