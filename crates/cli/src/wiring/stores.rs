@@ -7,6 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use dr_config::{Check, Config, StoreLocation};
 use dr_local::{DirectoryStore, LocalSecrets};
+#[cfg(not(feature = "s3"))]
+use dr_model::document::Problem;
 use dr_model::{Clock, RegionName};
 use dr_provider::decorate::{Retry, RetryOptions, Timeout};
 use dr_provider::{ObjectStore, SecretSource};
@@ -34,7 +36,14 @@ pub(super) fn kinds() -> BTreeMap<&'static str, Check> {
     #[cfg(feature = "s3")]
     return super::s3::kinds();
     #[cfg(not(feature = "s3"))]
-    BTreeMap::new()
+    {
+        let check: Check = |node, context| {
+            let problem = Problem::error(&node.span, "this `dr` was built without stores on S3");
+            let hint = "build one that has them: cargo build --release --package dr-cli";
+            context.report(problem.hint(hint));
+        };
+        [("s3", check)].into()
+    }
 }
 
 /// Opens the stores of all regions; looks at none of them.
@@ -66,7 +75,7 @@ pub(super) fn stores(
     config.regions.iter().map(open).collect()
 }
 
-/// The configuration accepts the schemes of [`kinds`] only; this is for the compiler.
+/// No configuration with one is accepted; this is for the compiler.
 #[cfg(not(feature = "s3"))]
 fn not_built_in(scheme: &str) -> crate::error::CommandError {
     crate::error::CommandError::new(
