@@ -5,6 +5,7 @@ mod progress;
 mod target;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use dr_model::{RegionName, ResourceId};
@@ -141,8 +142,14 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     for (number, place) in &plan.tablespaces {
         output.say(&format!("Tablespace {number} is in {}.", place.display()));
     }
+    let owner = std::fs::metadata(&directory)?.uid();
+    let first = if owner == 0 {
+        "Give it to the user of the server, who may not be root (`chown -R postgres`), and start it as that user, with:"
+    } else {
+        "Start it, as the user that owns the directory, with:"
+    };
     output.say(&format!(
-        "It archives nothing and has port {}. Start it, as the user that owns the directory, with:",
+        "It archives nothing and has port {}. {first}",
         args.port
     ));
     output.data(&format!(

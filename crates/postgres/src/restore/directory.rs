@@ -71,6 +71,10 @@ pub(super) async fn write(
         let subject = subject(directory);
         let hint = match error.kind() {
             ErrorKind::Full => "make room, remove what is in it, and restore again",
+            ErrorKind::Corrupt => {
+                "remove what is in it, and restore another recovery point (`--recovery-point`), or from the store of \
+                 another region (`--in`)"
+            }
             _ => "remove what is in it, and restore again",
         };
         let hint = format!(
