@@ -126,6 +126,19 @@ pub enum ExpectedProof {
     Override,
 }
 
+impl ExpectedProof {
+    /// Returns its name, as in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sealed => "sealed",
+            Self::Stopped => "stopped",
+            Self::Witness => "witness",
+            Self::Override => "override",
+        }
+    }
+}
+
 /// A step resolved against the facts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlannedStep {

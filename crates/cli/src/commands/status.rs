@@ -3,6 +3,7 @@
 mod daemons;
 mod judge;
 mod look;
+mod readiness;
 mod text;
 mod view;
 

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use crate::executions::{epochs, executions};
 use crate::support::{
-    acknowledge, dr, end, fail_over, is_primary, judged, refused, says, start, until,
+    acknowledge, backup, dr, end, fail_over, is_primary, judged, refused, says, start, until,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,6 +81,65 @@ async fn what_cannot_work_is_refused() {
     acknowledge(&load, 50).await;
     assert_eq!(epochs(&sandbox), ["00000001"]);
     assert_eq!(executions(&sandbox), Vec::<String>::new());
+    let verdict = judged(&sandbox, HOME, &load.stop().await.unwrap()).await;
+    assert_eq!(verdict.lost, vec![]);
+    end(sandbox);
+}
+
+/// With a mistyped directory nothing could be stopped: that is said before the day, and on the day nobody's word makes two
+/// primaries of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failover_that_could_prove_nothing_is_announced_and_refused() {
+    let sandbox = start(Sandbox::builder()).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    acknowledge(&load, 100).await;
+    backup(&sandbox, RECOVERY).await;
+    let ready = format!("failover  to {RECOVERY}: would go by promote, stopped expected");
+    until("a plan of a failover", async || {
+        let status = dr(&sandbox, &["status"]).await;
+        if status.status.success() && status.stdout.contains(&ready) {
+            Ok(())
+        } else {
+            Err(status.stdout)
+        }
+    })
+    .await;
+
+    let file = sandbox.layout().directory.join("dr.yaml");
+    let good = std::fs::read_to_string(&file).unwrap();
+    let data = sandbox.region(HOME).unwrap().place().data_directory();
+    let entry = format!("data_directory: \"{}", data.display());
+    assert!(good.contains(&entry), "{good}");
+    let bad = good.replace(&entry, &format!("{entry}-not"));
+    sandbox.launcher().write_file(&file, &bad).unwrap();
+    let status = dr(&sandbox, &["status"]).await;
+    assert_eq!(status.status.code(), Some(10), "{status:?}");
+    let said = format!("a failover to {RECOVERY} would be refused");
+    assert!(status.stdout.contains(&said), "{}", status.stdout);
+    let online = dr(&sandbox, &["check", "--online"]).await;
+    assert!(!online.status.success(), "{online:?}");
+    let said = "a failover could not prove that it has stopped";
+    assert!(online.stdout.contains(said), "{}", online.stdout);
+    let failover = [
+        "failover",
+        "--to",
+        RECOVERY,
+        "--yes",
+        "--witness",
+        "Ada: it is off",
+    ];
+    refused(
+        &sandbox,
+        &failover,
+        12,
+        &["is a running primary", "no such directory", "hint:"],
+    )
+    .await;
+    assert!(!is_primary(&sandbox, RECOVERY).await);
+    assert_eq!(executions(&sandbox), Vec::<String>::new());
+
+    sandbox.launcher().write_file(&file, &good).unwrap();
+    acknowledge(&load, 50).await;
     let verdict = judged(&sandbox, HOME, &load.stop().await.unwrap()).await;
     assert_eq!(verdict.lost, vec![]);
     end(sandbox);

@@ -22,12 +22,9 @@ pub(super) fn render(plan: &Plan, style: Style) -> String {
     lines.push(String::new());
     loss(plan, style, &mut lines);
     for (resource, proof) in &plan.proofs {
-        let word = serde_json::to_value(proof)
-            .ok()
-            .and_then(|value| value.as_str().map(str::to_owned));
         lines.push(format!(
             "  proof     {resource}: {} expected",
-            word.unwrap_or_default()
+            proof.as_str()
         ));
     }
     match &plan.register.unproven {

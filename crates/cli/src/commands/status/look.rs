@@ -17,6 +17,7 @@ use futures::future::{join, join_all};
 use serde_json::Value;
 
 use super::judge::{self, both, exposure};
+use super::readiness;
 use super::view::{
     LogView, PointView, RegionView, RegisterView, ResourceView, TrafficView, Verdict, WorkloadView,
 };
@@ -44,12 +45,14 @@ pub(super) async fn look(
             .iter()
             .map(|(name, driver)| facts(setup, name, driver, &regions)),
     );
-    let ((record, register), facts, traffic, (found, unseen)) = tokio::join!(
+    let ((record, register), facts, traffic, (found, unseen), failovers) = tokio::join!(
         newest(&register),
         resources,
         join_all(records.iter().map(traffic)),
         executions::list(&setup.stores, &setup.clock),
+        readiness::moves(setup, &name, workload),
     );
+    let failovers = failovers?;
     let facts: BTreeMap<ResourceName, Facts> = facts.into_iter().collect();
     let rpo = workload.objectives.rpo;
     let warm = warm(setup, &name, workload)?;
@@ -71,6 +74,7 @@ pub(super) async fn look(
     let exposure_seconds = judged.protection.exposure_seconds;
     let protected = judged.protection.verdict;
     let judgement = both(judged.protection, judged.rest);
+    let judgement = both(judgement, readiness::judge(&failovers));
     let mut reasons = judgement.reasons;
     // Executions in a store that cannot be seen change nothing that is measured here; they are
     // worth a line.
@@ -94,6 +98,7 @@ pub(super) async fn look(
             .map(|(name, facts)| resource(name, facts, record.as_ref()))
             .collect(),
         traffic,
+        failovers,
         executions: found.into_iter().filter(goes_on).collect(),
         workload: name,
     })

@@ -2,7 +2,7 @@
 
 use dr_provider::driver::{Instance, Role};
 
-use super::view::{RegionView, ResourceView, StatusView, Verdict, WorkloadView};
+use super::view::{MoveView, RegionView, ResourceView, StatusView, Verdict, WorkloadView};
 use crate::output::{Style, Table, Tone, seconds};
 
 /// Writes the whole status.
@@ -96,6 +96,9 @@ fn workload(view: &WorkloadView, style: Style) -> String {
         };
         lines.push(format!("  traffic   {}: {leads}", traffic.name));
     }
+    for failover in &view.failovers {
+        lines.push(self::failover(failover, style));
+    }
     for execution in &view.executions {
         lines.push(format!(
             "  execution {} to {}: {}, by {}",
@@ -109,6 +112,23 @@ fn workload(view: &WorkloadView, style: Style) -> String {
         lines.push(self::resource(resource, style));
     }
     lines.join("\n")
+}
+
+fn failover(view: &MoveView, style: Style) -> String {
+    let would = match (&view.refusal, view.rung, view.proof) {
+        (Some(why), ..) => {
+            let tone = match view.verdict {
+                Verdict::Ok => Tone::Warning,
+                Verdict::Unknown | Verdict::Breach => Tone::Bad,
+            };
+            format!("{}: {why}", style.paint(tone, "would be refused"))
+        }
+        (None, Some(rung), Some(proof)) => {
+            format!("would go by {}, {} expected", rung.as_str(), proof.as_str())
+        }
+        (None, ..) => "would go".to_owned(),
+    };
+    format!("  failover  to {}: {would}", view.to)
 }
 
 fn resource(view: &ResourceView, style: Style) -> String {
