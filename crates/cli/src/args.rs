@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    check, completions, daemon, execution, failover, init, job, recovery_point, reference, restore,
-    runbook, slot, status, sync, wal,
+    check, completions, daemon, execution, failback, failover, init, job, recovery_point,
+    reference, restore, runbook, slot, standby, status, sync, wal,
 };
 use crate::exit::Exit;
 use crate::output::Color;
@@ -61,6 +61,7 @@ pub(crate) enum Command {
     Daemon(daemon::Args),
     Status(status::Args),
     Failover(failover::Args),
+    Failback(failback::Args),
     #[command(subcommand)]
     Execution(execution::Command),
     #[command(subcommand)]
@@ -72,6 +73,8 @@ pub(crate) enum Command {
     Restore(restore::Args),
     #[command(subcommand)]
     Slot(slot::Command),
+    #[command(subcommand)]
+    Standby(standby::Command),
     #[command(subcommand)]
     Sync(sync::Command),
     #[command(subcommand)]

@@ -4,6 +4,7 @@ pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod daemon;
 pub(crate) mod execution;
+pub(crate) mod failback;
 pub(crate) mod failover;
 pub(crate) mod init;
 pub(crate) mod job;
@@ -12,6 +13,7 @@ pub(crate) mod reference;
 pub(crate) mod restore;
 pub(crate) mod runbook;
 pub(crate) mod slot;
+pub(crate) mod standby;
 pub(crate) mod status;
 pub(crate) mod sync;
 pub(crate) mod wal;
@@ -33,12 +35,14 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<Exit> {
         Command::Daemon(args) => daemon::run(&args, config, output).await,
         Command::Status(args) => status::run(&args, config, output).await,
         Command::Failover(args) => failover::run(&args, config, output).await,
+        Command::Failback(args) => failback::run(&args, config, output).await,
         Command::Execution(command) => execution::run(&command, config, output).await,
         Command::Runbook(command) => runbook::run(&command, config, output).await,
         Command::Job(command) => job::run(&command, config, output).await,
         Command::RecoveryPoint(command) => recovery_point::run(&command, config, output).await,
         Command::Restore(args) => restore::run(&args, config, output).await,
         Command::Slot(command) => slot::run(&command, config, output).await,
+        Command::Standby(command) => standby::run(&command, config, output).await,
         Command::Sync(command) => sync::run(&command, config, output).await,
         Command::Wal(command) => wal::run(&command, config, output).await,
         Command::Completions(args) => completions::run(&args, output),

@@ -137,6 +137,7 @@ impl From<dr_runbook::Error> for CommandError {
             Error::NotSeen { .. } => Exit::Unavailable,
             Error::Over { .. } | Error::HasEffects { .. } => Exit::Refused,
             Error::NoStore { .. } => Exit::Configuration,
+            Error::Undo { .. } => Exit::Refused,
             Error::SecretInPlan => Exit::Failed,
             Error::Journal { source, .. } => exit_of(source.kind()),
         };

@@ -18,6 +18,8 @@ pub struct StepKind {
     /// The kinds of step that must be over before a step of this kind may begin: PROTOCOL 9 orders promotion and
     /// restore after seal and fence.
     pub follows: &'static [&'static str],
+    /// The kinds of step in whose place one of this kind counts there.
+    pub stands_for: &'static [&'static str],
 }
 
 /// Everything that a configuration may name.

@@ -18,6 +18,7 @@ mod runbook;
 pub mod scaffold;
 mod schedule;
 mod scope;
+mod shipped;
 pub mod sql;
 mod workload;
 mod yaml;

@@ -9,7 +9,7 @@ use dr_model::document::{Context, Node, Problem, Reader, Resolver, Severity, map
 
 use crate::config::{Config, Contents};
 use crate::scope::{Scope, version};
-use crate::{Kinds, Problems, Region, Workload, digest, overlap, runbook, schedule, yaml};
+use crate::{Kinds, Problems, Region, Workload, digest, overlap, runbook, schedule, shipped, yaml};
 
 /// No file is read that is larger than this.
 const MAX_BYTES: u64 = 1 << 20;
@@ -61,6 +61,9 @@ pub fn load(path: &Path, kinds: &Kinds, resolver: Arc<dyn Resolver>) -> Result<L
                 Problem::error(&read.span, format!("there is a runbook `{name}` already"));
             context.report(problem);
         }
+    }
+    for runbook in shipped::runbooks(&directory, &resolver, &scope) {
+        all_runbooks.entry(runbook.name.clone()).or_insert(runbook);
     }
     if let Some(contents) = &contents {
         overlap::check(contents, &mut context);

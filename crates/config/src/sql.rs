@@ -87,6 +87,12 @@ pub const PRIVILEGES: &[Privilege] = &[
         missing_statement: "GRANT pg_monitor TO {role};",
         why: "to see settings, replication and the files of the log (`pg_ls_waldir`)",
     },
+    Privilege {
+        what: "be a member of `pg_checkpoint`",
+        test_sql: "SELECT pg_has_role('pg_checkpoint', 'USAGE')",
+        missing_statement: "GRANT pg_checkpoint TO {role};",
+        why: "to shorten a planned move, and to rewind an old primary soon after a promotion",
+    },
     function!("pg_backup_start(text, boolean)", "to take base backups"),
     function!("pg_backup_stop(boolean)", "to take base backups"),
     function!("pg_switch_wal()", "to complete a segment of the log"),
@@ -102,6 +108,22 @@ pub const PRIVILEGES: &[Privilege] = &[
     function!(
         "pg_wal_replay_resume()",
         "to promote a standby whose replay was paused"
+    ),
+    function!(
+        "pg_ls_dir(text, boolean, boolean)",
+        "to rewind an old primary (`pg_rewind`); a base backup shows as much"
+    ),
+    function!(
+        "pg_stat_file(text, boolean)",
+        "to rewind an old primary (`pg_rewind`)"
+    ),
+    function!(
+        "pg_read_binary_file(text)",
+        "to rewind an old primary (`pg_rewind`); a base backup shows as much"
+    ),
+    function!(
+        "pg_read_binary_file(text, bigint, bigint, boolean)",
+        "to rewind an old primary (`pg_rewind`); a base backup shows as much"
     ),
     parameter!(
         "primary_conninfo",

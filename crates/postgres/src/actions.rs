@@ -3,12 +3,15 @@
 mod archive_surplus;
 mod confirm_protection;
 mod detach_standby;
+mod follow_primary;
 mod promote_standby;
 mod replay_tail;
 mod restore_base;
+mod resume_primary;
 mod seal_log;
 mod start_restored;
 mod stop_old_primary;
+mod stop_writes;
 
 use dr_coordination::chain::ChainId;
 use dr_model::{Epoch, RegionName, SystemIdentifier, TimelineId};
@@ -57,6 +60,30 @@ pub(crate) enum Work {
     StartRestored { region: RegionName },
     /// See that the new primary's log reaches the store.
     ConfirmProtection { region: RegionName },
+    /// Let the primary write what it has in memory, so that stopping it takes less time.
+    CheckpointPrimary { region: RegionName },
+    /// Shut the primary down, and see where its log ends.
+    StopWrites {
+        region: RegionName,
+        /// Whom the proof has to be about.
+        claimed: Claimed,
+    },
+    /// Make the stopped old primary a standby of the new one.
+    FollowPrimary {
+        region: RegionName,
+        primary: RegionName,
+    },
+    /// Let the standby, which nobody promoted, follow the old primary again.
+    AttachStandby {
+        region: RegionName,
+        primary: RegionName,
+        timeline: TimelineId,
+    },
+    /// Start the old primary as the primary that it was.
+    ResumePrimary {
+        region: RegionName,
+        claimed: Claimed,
+    },
 }
 
 /// The chain that a plan is about.
@@ -90,6 +117,11 @@ impl Work {
             Self::RestoreBase { .. } => "restore-base",
             Self::StartRestored { .. } => "start-restored",
             Self::ConfirmProtection { .. } => "confirm-protection",
+            Self::CheckpointPrimary { .. } => "checkpoint-primary",
+            Self::StopWrites { .. } => "stop-writes",
+            Self::FollowPrimary { .. } => "follow-primary",
+            Self::AttachStandby { .. } => "attach-standby",
+            Self::ResumePrimary { .. } => "resume-primary",
         }
     }
 
@@ -123,6 +155,22 @@ impl PostgresDriver {
             }
             Work::StartRestored { region } => self.start_restored(&region, fence).await,
             Work::ConfirmProtection { region } => self.confirm_protection(&region, fence).await,
+            Work::CheckpointPrimary { region } => self.checkpoint_primary(&region).await,
+            Work::StopWrites { region, claimed } => self.stop_writes(&region, claimed, fence).await,
+            Work::FollowPrimary { region, primary } => {
+                self.follow_primary(&region, &primary, fence).await
+            }
+            Work::AttachStandby {
+                region,
+                primary,
+                timeline,
+            } => {
+                self.attach_standby(&region, &primary, timeline, fence)
+                    .await
+            }
+            Work::ResumePrimary { region, claimed } => {
+                self.resume_primary(&region, claimed, fence).await
+            }
         }
     }
 
@@ -147,6 +195,18 @@ impl PostgresDriver {
             Work::StartRestored { region } => self.is_restored_started(&region).await,
             Work::ConfirmProtection { region } => {
                 self.is_protection_confirmed(&region, fence).await
+            }
+            // It changes nothing that counts.
+            Work::CheckpointPrimary { .. } => Ok(Verified::NotDone {
+                seen: "it can be done again".to_owned(),
+            }),
+            Work::StopWrites { region, claimed } => self.are_writes_stopped(&region, claimed).await,
+            Work::FollowPrimary { region, primary } => self.is_following(&region, &primary).await,
+            Work::AttachStandby {
+                region, timeline, ..
+            } => self.is_standby_attached(&region, timeline).await,
+            Work::ResumePrimary { region, claimed } => {
+                self.is_primary_resumed(&region, claimed).await
             }
         };
         // What could not be looked at is unknown, not undone (principle 6).

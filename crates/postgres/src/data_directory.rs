@@ -61,24 +61,9 @@ impl DataDirectory {
         }
         let shown = directory.display().to_string();
         let link = run(host, &["readlink", "-f", "--", &shown]).await?;
-        let program = binaries.join("pg_controldata").display().to_string();
-        let mut control = run(host, &[&program, &shown]).await.map_err(|error| {
-            if error.kind() != ErrorKind::NotFound {
-                return error;
-            }
-            let hint = "put the directory with PostgreSQL's programs into PATH, or name it in DR_POSTGRES_BIN";
-            error.with_hint(hint)
-        })?;
-        if control.as_ref().is_ok_and(|text| is_torn(text)) {
-            // The server was just writing the file.
-            control = run(host, &[&program, &shown]).await?;
-        }
-        let text = control.map_err(failed)?;
-        if is_torn(&text) {
-            return Err(failed(
-                "the control file is damaged, or of another version than pg_controldata".to_owned(),
-            ));
-        }
+        let text = control_data(host, binaries, directory)
+            .await?
+            .map_err(failed)?;
         let mut found = parse(&text)
             .ok_or_else(|| failed("pg_controldata says nothing of the cluster".to_owned()))?;
         found.path = PathBuf::from(link.map_err(failed)?);
@@ -169,6 +154,40 @@ fn fenced(text: &str, system_identifier: SystemIdentifier) -> Option<TimelineId>
     known.then_some(TimelineId(timeline))
 }
 
+/// Returns what `pg_controldata` prints of a directory, or why it does not.
+pub(crate) async fn control_data(
+    host: &dyn Host,
+    binaries: &Path,
+    directory: &Path,
+) -> Result<std::result::Result<String, String>> {
+    let shown = directory.display().to_string();
+    let program = binaries.join("pg_controldata").display().to_string();
+    let mut control = run(host, &[&program, &shown]).await.map_err(|error| {
+        if error.kind() != ErrorKind::NotFound {
+            return error;
+        }
+        let hint =
+            "put the directory with PostgreSQL's programs into PATH, or name it in DR_POSTGRES_BIN";
+        error.with_hint(hint)
+    })?;
+    if control.as_ref().is_ok_and(|text| is_torn(text)) {
+        // The server was just writing the file.
+        control = run(host, &[&program, &shown]).await?;
+    }
+    Ok(control.and_then(|text| match is_torn(&text) {
+        true => {
+            Err("the control file is damaged, or of another version than pg_controldata".to_owned())
+        }
+        false => Ok(text),
+    }))
+}
+
+/// Returns the value of a line that `pg_controldata` prints.
+pub(crate) fn control_value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    let mut pairs = text.lines().filter_map(|line| line.split_once(':'));
+    pairs.find_map(|(name, value)| (name == key).then(|| value.trim()))
+}
+
 /// Follows all links of a path on the host.
 pub(crate) async fn real_path(host: &dyn Host, path: &Path) -> Result<Option<PathBuf>> {
     let shown = path.display().to_string();
@@ -194,10 +213,7 @@ fn is_torn(text: &str) -> bool {
 }
 
 fn parse(text: &str) -> Option<DataDirectory> {
-    let value = |key: &str| {
-        let mut pairs = text.lines().filter_map(|line| line.split_once(':'));
-        pairs.find_map(|(name, value)| (name == key).then(|| value.trim()))
-    };
+    let value = |key: &str| control_value(text, key);
     let timeline = |key: &str| value(key)?.parse().ok().map(TimelineId);
     // After a promotion the first checkpoint is awaited in the second.
     let timeline = timeline("Latest checkpoint's TimeLineID")?

@@ -177,12 +177,21 @@ const PRIMARY_POSITION: &str = "select s.system_identifier, \
     from pg_control_system() s";
 
 /// A standby that has only ever read an archive has received nothing: what it has replayed is what it has.
+///
+/// The control file shows the timeline of the last restart point, which may be the one before a switch that was followed
+/// minutes ago. Once the walreceiver has gone only the name of the segment that holds the position tells the right one:
+/// `pg_walfile_name` may not be asked during recovery, so it is put together here.
 const STANDBY_POSITION: &str = "select s.system_identifier, \
-    coalesce(r.received_tli, c.timeline_id) as timeline, \
-    greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) as position, \
-    pg_last_wal_replay_lsn() as replayed, r.pid is not null as receiving \
+    greatest(r.received_tli, c.timeline_id, f.timeline) as timeline, \
+    p.position, pg_last_wal_replay_lsn() as replayed, r.pid is not null as receiving \
     from pg_control_system() s cross join pg_control_checkpoint() c \
-    left join pg_stat_wal_receiver r on true";
+    cross join (select greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) as position) p \
+    cross join lateral (select greatest((p.position - '0/0'::pg_lsn)::bigint - 1, 0) as byte, \
+      pg_size_bytes(current_setting('wal_segment_size')) as size) b \
+    left join pg_stat_wal_receiver r on true \
+    left join lateral (select max(('x' || substr(w.name, 1, 8))::bit(32)::int) as timeline \
+      from pg_ls_waldir() w where length(w.name) = 24 and substr(w.name, 9) = \
+      upper(lpad(to_hex(b.byte >> 32), 8, '0') || lpad(to_hex((b.byte & 4294967295) / b.size), 8, '0'))) f on true";
 
 /// Turns an error of the wire into one of the seam: what it means for the caller, and what to do about it.
 pub(crate) fn translate(operation: &str, subject: &str, error: dr_pgwire::Error) -> Error {

@@ -20,6 +20,7 @@ mod receiver;
 mod register;
 mod restore;
 mod slots;
+mod standby;
 mod synchronous;
 mod verify;
 mod wait;
@@ -31,4 +32,5 @@ pub use options::{
     BackupOptions, BackupSource, InstanceOptions, Options, StandbyPolicy, StoreLoss, VerifyOptions,
 };
 pub use slots::Slot;
+pub use standby::{Divergence, Found, Kept, Method, StandbyPlan, StandbyReport, StandbyRequest};
 pub use synchronous::{SyncChange, SyncWish};

@@ -20,8 +20,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use dr_model::{Lsn, RegionName, TimelineId};
 use dr_provider::driver::{
-    LogStretch, OutsidePlaces, Proof, Restore, RestorePlan, RestoreProgress, RestoreReport,
-    RestoreRequest,
+    LogStretch, OutsidePlaces, Proof, RecoveryPoint, Restore, RestorePlan, RestoreProgress,
+    RestoreReport, RestoreRequest,
 };
 use dr_provider::{Error, ErrorKind, Result};
 use tokio::sync::watch;
@@ -31,6 +31,9 @@ use crate::archive::Held;
 use crate::backup::Base;
 use crate::driver::PostgresDriver;
 use crate::wal::TimelineHistory;
+
+pub(crate) use configuration::substitute;
+pub(crate) use settings::quoted;
 
 use choose::Chosen;
 use directory::Beside;
@@ -168,6 +171,88 @@ impl PostgresDriver {
             .map_err(|(why, hint)| self.failed(OPERATION, why).with_hint(hint))?;
         let purpose = Purpose::Failover(self.instance_options(region)?);
         self.write(region, directory, decided, purpose, None).await
+    }
+
+    /// Chooses the newest recovery point in the store of `region` from which `log`, which goes on, can be followed without a
+    /// hole; the error says why there is none.
+    pub(crate) async fn point_to_follow_from(
+        &self,
+        region: &RegionName,
+        log: Log,
+    ) -> Result<RecoveryPoint> {
+        let (_, chosen) = self.choose_to_follow(region, log, None).await?;
+        Ok(chosen.base.recovery_point())
+    }
+
+    /// Restores recovery point `label` into `directory` as a standby that has `settings`: they say whom it follows and where
+    /// the log before that is.
+    pub(crate) async fn restore_follower(
+        &self,
+        region: &RegionName,
+        log: Log,
+        label: &str,
+        directory: &Path,
+        settings: String,
+    ) -> Result<u64> {
+        directory::check(directory)?;
+        let (store, chosen) = self.choose_to_follow(region, log, Some(label)).await?;
+        let places = OutsidePlaces {
+            same_place: true,
+            ..OutsidePlaces::default()
+        };
+        let tablespaces = outside::places(&chosen.base.source, &places, directory)
+            .map_err(|(why, hint)| self.failed(OPERATION, why).with_hint(hint))?;
+        let repository = self.repository(&store, log.system_identifier)?;
+        let reader = repository.open(&chosen.base.label).await?;
+        let beside = Beside {
+            signal: Ending::Standby { through: None }.signal(),
+            settings,
+            missing: configuration::missing(&reader).await?,
+            tablespaces,
+            progress: None,
+        };
+        let stats = directory::write(&reader, directory, beside).await?;
+        Ok(stats.written_bytes)
+    }
+
+    async fn choose_to_follow(
+        &self,
+        region: &RegionName,
+        log: Log,
+        label: Option<&str>,
+    ) -> Result<(Arc<dyn dr_provider::ObjectStore>, Chosen)> {
+        let store = Arc::clone(self.store(region)?);
+        let mut bases = self.bases(&store, log.system_identifier).await?.usable;
+        bases.retain(|base| label.is_none_or(|label| base.label.as_str() == label));
+        let since = bases.iter().map(Base::log_start).min();
+        let held = Held::read(&store, log.system_identifier, since.unwrap_or(Lsn::INVALID)).await?;
+        let place = store.location();
+        let mut reasons = Vec::new();
+        for base in bases {
+            let label = base.label.clone();
+            match choose::prove(base, &held, log.timeline) {
+                Ok((base, reach)) => match &reach.hole {
+                    None => {
+                        let chosen = Chosen {
+                            base,
+                            reach,
+                            passed_over: Vec::new(),
+                        };
+                        return Ok((store, chosen));
+                    }
+                    Some(hole) => reasons.push(format!("{label}: {hole}")),
+                },
+                Err(why) => reasons.push(format!("{label}: {why}")),
+            }
+        }
+        let why = match reasons.as_slice() {
+            [] => format!("{place} holds no recovery point of it"),
+            [first, ..] => format!(
+                "from no recovery point in {place} the log of timeline {} can be followed: {first}",
+                log.timeline
+            ),
+        };
+        Err(self.failed(OPERATION, why))
     }
 
     /// Writes the directory.

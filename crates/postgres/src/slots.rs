@@ -22,7 +22,7 @@ const OPERATION: &str = "look at the slots of";
 pub struct Slot {
     /// Its name.
     pub name: String,
-    /// The region whose receiver it is; `None` if no configured region has a receiver of that name.
+    /// The region whose receiver or standby it is; `None` if no configured region has one of that name.
     pub region: Option<RegionName>,
     /// Whether somebody streams from it now.
     pub active: bool,
@@ -126,7 +126,14 @@ impl PostgresDriver {
     fn region_of_slot(&self, name: &str) -> Option<RegionName> {
         let mut regions = self.parts().stores.keys();
         regions
-            .find(|region| Options::receiver_name(region) == name)
+            .find(|region| {
+                [
+                    Options::receiver_name(region),
+                    Options::standby_name(region),
+                ]
+                .iter()
+                .any(|known| known == name)
+            })
             .cloned()
     }
 

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use dr_model::{Epoch, ExecutionId, RegionName, WorkloadName};
 
 pub use action::{Action, Applied, Dependency, Plane, Undo, Verified};
-pub use evidence::{Evidence, Fenced, Recovered, Sealed, StopProof};
+pub use evidence::{Drained, Evidence, Fenced, Recovered, Sealed, StopProof};
 pub use facts::{
     ClaimFacts, Facts, Instance, LogFacts, LossFacts, PromiseFacts, RegionFacts, Role,
 };
@@ -73,6 +73,27 @@ pub enum Goal {
     Rearm {
         /// The region moved to.
         region: RegionName,
+    },
+    /// The primary in `region` has ended in an orderly way, so that its last position is known, and does not come back
+    /// writable. For a planned move, in which the region being left is there.
+    StopWrites {
+        /// The region being left.
+        region: RegionName,
+    },
+    /// The stopped instance in `region` is a standby of the primary in `primary`, from whose history it does not differ.
+    Follow {
+        /// The region that was left.
+        region: RegionName,
+        /// The region moved to.
+        primary: RegionName,
+    },
+    /// The stopped primary in `region` accepts writes again, and the standby in `standby`, which nobody promoted, follows
+    /// it: what undoes a move that came to no promotion.
+    ResumePrimary {
+        /// The region that was being left.
+        region: RegionName,
+        /// The region that was being moved to.
+        standby: RegionName,
     },
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dr_provider::driver::{Applied, Evidence, Recovered};
 
-use crate::plan::Target;
+use crate::plan::{Mode, Target};
 use crate::proof;
 use crate::request::override_reason;
 use crate::step::{Unmet, Work};
@@ -61,6 +61,15 @@ pub(crate) fn check(work: &Work, target: &Target) -> Result<(), Unmet> {
                  \"reason\"`",
                 work.history.execution
             ),
+        });
+    }
+    if work.plan().mode == Mode::Planned
+        && let Err(why) = proof::is_whole(&work.history, name)
+    {
+        let id = &work.history.execution;
+        return Err(Unmet::Forbidden {
+            why,
+            remedy: format!("start the old primary again: `dr execution abort {id}`"),
         });
     }
     Ok(())

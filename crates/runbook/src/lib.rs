@@ -30,9 +30,9 @@ pub use execute::{Error, execute};
 pub use history::History;
 pub use move_register::{Placed, move_register};
 pub use outcome::{Report, State};
-pub use plan::{Class, ExpectedProof, Plan, Refusal, plan};
+pub use plan::{Class, ExpectedProof, Mode, Plan, Refusal, plan};
 pub use request::{Request, Rung, Statement};
-pub use resume::{abort, resume};
+pub use resume::{Aborted, abort, resume};
 pub use site::{ServiceSite, Site};
 pub use world::{World, observe};
 

@@ -9,6 +9,7 @@ use dr_model::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::plan::Mode;
 use crate::proof::ProofName;
 use crate::request::Rung;
 
@@ -88,6 +89,9 @@ pub struct Stuck {
 pub struct Report {
     /// The execution.
     pub execution: ExecutionId,
+    /// How it took the region being left.
+    #[serde(default, skip_serializing_if = "Mode::is_unplanned")]
+    pub mode: Mode,
     /// Its state.
     pub state: State,
     /// Why, in one line, if it is not `completed`.

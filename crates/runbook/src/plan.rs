@@ -8,6 +8,7 @@ mod gate;
 mod hash;
 mod lint;
 mod make;
+mod mode;
 mod refusal;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(test)]
 pub(crate) use lint::dependencies as depends_on_region_left;
 pub use make::plan;
+pub use mode::Mode;
 pub use refusal::{Class, Refusal};
 
 use crate::request::{Rung, Statement};
@@ -38,6 +40,9 @@ pub struct Plan {
     pub version: u32,
     /// The runbook's name.
     pub runbook: String,
+    /// How it takes the region being left.
+    #[serde(default, skip_serializing_if = "Mode::is_unplanned")]
+    pub mode: Mode,
     /// The workload that is moved.
     pub workload: WorkloadName,
     /// The region being left: the primary of the ended epoch.
@@ -93,8 +98,12 @@ pub struct RegisterPlan {
 pub struct Claim {
     /// The cluster.
     pub system_identifier: SystemIdentifier,
-    /// One more than any timeline in any record of the register or seen anywhere.
+    /// One more than any timeline in any record of the register or seen anywhere; where a move is undone, the one that the
+    /// region had before it.
     pub timeline: TimelineId,
+    /// Where its log goes on, if a move is undone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_lsn: Option<dr_model::Lsn>,
 }
 
 /// What the move loses (PROTOCOL 8).

@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use dr_model::ResourceName;
 use dr_model::loss::Bound;
-use dr_provider::driver::{Fenced, Recovered, Sealed, StopProof};
+use dr_provider::driver::{Drained, Fenced, Recovered, Sealed, StopProof};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::history::History;
+use crate::plan::Mode;
 use crate::request::{override_reason, witness};
-use crate::steps::{fence_primary, promote_database, restore_database, seal_wal};
+use crate::steps::{
+    fence_primary, promote_database, restore_database, resume_primary, seal_wal, stop_writes,
+};
 
 /// How old the promise conditions may be when the log is sealed (PROTOCOL 5).
 pub const PROMISE_WINDOW: Duration = Duration::from_secs(10);
@@ -73,7 +76,34 @@ pub fn sealed(history: &History, resource: &ResourceName) -> Option<Sealed> {
 /// Returns what came up in the region moved to, if it did.
 #[must_use]
 pub fn recovered(history: &History, resource: &ResourceName) -> Option<Recovered> {
-    history.evidence(&[promote_database::NAME, restore_database::NAME], resource)
+    let steps = [
+        promote_database::NAME,
+        restore_database::NAME,
+        resume_primary::NAME,
+    ];
+    history.evidence(&steps, resource)
+}
+
+/// Tells whether the region moved to is proven to hold everything that the old primary wrote; the error says what is missing.
+///
+/// The old primary was shut down, and the log was sealed at exactly the position at which its own ends.
+pub fn is_whole(history: &History, resource: &ResourceName) -> Result<(), String> {
+    let drained: Option<Drained> = history.evidence(&[stop_writes::NAME], resource);
+    let Some(drained) = drained else {
+        return Err(format!(
+            "the primary of `{resource}` in {} was not shut down in good order, so nobody knows where its log ends",
+            history.plan.from
+        ));
+    };
+    let to = &history.plan.to;
+    match sealed(history, resource) {
+        Some(sealed) if sealed.timeline == drained.timeline && sealed.lsn == drained.end => Ok(()),
+        Some(sealed) => Err(format!(
+            "the log of `{resource}` ends at {} on timeline {}, and {to} holds it up to {} on timeline {}",
+            drained.end, drained.timeline, sealed.lsn, sealed.timeline
+        )),
+        None => Err(format!("the log of `{resource}` is not sealed")),
+    }
 }
 
 fn fence(history: &History, resource: &ResourceName) -> Option<Fenced> {
@@ -81,7 +111,8 @@ fn fence(history: &History, resource: &ResourceName) -> Option<Fenced> {
 }
 
 fn fenced(history: &History, resource: &ResourceName) -> Option<(StopProof, Timestamp)> {
-    let fenced = fence(history, resource)?;
+    let steps = [stop_writes::NAME, fence_primary::NAME];
+    let fenced: Fenced = history.evidence(&steps, resource)?;
     Some((fenced.proof?, fenced.at))
 }
 
@@ -158,7 +189,9 @@ pub fn bound(history: &History, resource: &ResourceName) -> Bound {
         None => planned.and_then(|loss| since(&loss.bound)),
     };
     let stopped = fenced(history, resource).map(|(_, at)| at);
-    let proven_zero = sealed.as_ref().is_some_and(seal_proves);
+    let whole = history.plan.mode == Mode::Planned && is_whole(history, resource).is_ok();
+    let undone = history.plan.mode == Mode::Undo;
+    let proven_zero = whole || undone || sealed.as_ref().is_some_and(seal_proves);
     let witnessed = history
         .witnessed_at
         .filter(|_| alive(history, resource).is_none());

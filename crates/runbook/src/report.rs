@@ -31,6 +31,7 @@ pub(crate) fn report(history: &History, state: State, reason: Option<String>) ->
     let restored = resources.values().any(|r| r.rung == Rung::Restore);
     Report {
         execution: history.execution.clone(),
+        mode: plan.mode,
         state,
         reason,
         workload: plan.workload.clone(),
@@ -221,6 +222,18 @@ pub(crate) fn stuck(history: &History, place: &dr_model::StepId, why: &str, reme
             format!("then `dr execution resume {id}`: it looks before it does anything again"),
         ],
     }
+}
+
+/// Returns whether a point of no return was passed, or may have been.
+#[must_use]
+pub(crate) fn is_beyond_return(history: &History) -> bool {
+    let beyond = |(place, progress): (&Place, &Progress)| {
+        let irreversible = history
+            .action(place)
+            .is_some_and(|a| matches!(a.undo, Undo::Irreversible(_)));
+        irreversible && !matches!(progress, Progress::Concluded(Outcome::NotDone { .. }))
+    };
+    history.actions().any(beyond)
 }
 
 /// Returns whether anything was changed, or may have been.

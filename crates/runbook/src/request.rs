@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dr_model::RegionName;
+use dr_model::{ExecutionId, RegionName};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,8 @@ pub struct Request {
     pub statements: Vec<Statement>,
     /// When the disruption began, if somebody knows; the last contact otherwise.
     pub disrupted_at: Option<Timestamp>,
+    /// The execution that is undone, if this undoes one.
+    pub undoes: Option<ExecutionId>,
 }
 
 impl Request {
@@ -62,6 +64,7 @@ impl Request {
             rung: None,
             statements: Vec::new(),
             disrupted_at: None,
+            undoes: None,
         }
     }
 }

@@ -1,21 +1,24 @@
-//! Goes on where another process stopped, from any machine; or ends what has not begun to act.
+//! Goes on where another process stopped, from any machine; or ends what has promoted nothing, and undoes what it did.
 //!
 //! Taking over is an entry in the journal, so the former executor learns of it before its next effect. Nobody waits for
 //! a clock. What is not known to be done is looked at first.
 
 use std::sync::Arc;
 
+use dr_config::Runbook;
 use dr_model::ExecutionId;
 
 use crate::events::{Event, Monitor};
-use crate::execute::{Error, Executor};
+use crate::execute::{Error, Executor, execute};
 use crate::executions::{self, Found};
 use crate::history::History;
 use crate::outcome::{Report, State};
-use crate::report::has_effects;
-use crate::request::Statement;
+use crate::plan::{Mode, plan};
+use crate::report::{has_effects, is_beyond_return};
+use crate::request::{Request, Statement};
 use crate::site::Site;
 use crate::steps::assess_region;
+use crate::world;
 
 /// Takes an execution over and goes on with it. `statements` are added to what was stated before.
 ///
@@ -42,33 +45,86 @@ pub async fn resume(
     executor.run(true).await
 }
 
-/// Ends an execution that has changed nothing.
+/// What ending an execution came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Aborted {
+    /// The execution that was ended; `None` if undoing it did not come to its end, which is to be resumed first.
+    pub report: Option<Report>,
+    /// The execution that undid it, if it had changed anything.
+    pub undone_by: Option<Report>,
+}
+
+/// Ends an execution that has promoted nothing. If it has changed something, that is undone by an execution of its own, after
+/// the runbook `undo`: a newer epoch, and the old primary as it was.
+///
+/// Cut off anywhere, the same again goes on, or `resume` with the execution that undoes.
 ///
 /// # Errors
 ///
-/// As [`resume`], and [`Error::HasEffects`] if it has changed something, or may have.
+/// As [`resume`], and [`Error::HasEffects`] or [`Error::Undo`] if what it has changed cannot be undone.
 pub async fn abort(
     site: Arc<Site>,
     execution: &ExecutionId,
     reason: &str,
+    undo: &Runbook,
     monitor: &dyn Monitor,
-) -> Result<Report, Error> {
+) -> Result<Aborted, Error> {
     let found = find(&site, execution).await?;
-    refuse_effects(&found.history)?;
-    let executor = take_over(site, execution, reason, monitor).await?;
+    refuse_what_stays(&found.history)?;
+    let executor = take_over(Arc::clone(&site), execution, reason, monitor).await?;
     // Its former executor may have acted between the look and the takeover, but not after.
-    refuse_effects(executor.history())?;
-    executor.end(State::Aborted, reason.to_owned()).await
+    refuse_what_stays(executor.history())?;
+    let mut undone_by = None;
+    if has_effects(executor.history()) {
+        let request = Request {
+            undoes: Some(execution.clone()),
+            ..Request::new(executor.history().plan.from.clone())
+        };
+        let world = world::observe(&site, &request.to).await;
+        let opened = world
+            .register
+            .head()
+            .and_then(|head| head.execution.as_ref());
+        if opened != Some(execution) {
+            return Err(has_changed(executor.history()));
+        }
+        let refused = |refusal| Error::Undo {
+            execution: execution.clone(),
+            refusal: Box::new(refusal),
+        };
+        let plan = plan(undo, &world, &request).map_err(refused)?;
+        let report = Box::pin(execute(Arc::clone(&site), plan, monitor)).await?;
+        let is_back = matches!(
+            report.state,
+            State::Completed | State::CompletedWithExceptions
+        );
+        undone_by = Some(report);
+        if !is_back {
+            return Ok(Aborted {
+                report: None,
+                undone_by,
+            });
+        }
+    }
+    let report = executor.end(State::Aborted, reason.to_owned()).await?;
+    Ok(Aborted {
+        report: Some(report),
+        undone_by,
+    })
 }
 
-fn refuse_effects(history: &History) -> Result<(), Error> {
-    if !has_effects(history) {
-        return Ok(());
+fn refuse_what_stays(history: &History) -> Result<(), Error> {
+    if is_beyond_return(history) || (history.plan.mode == Mode::Undo && has_effects(history)) {
+        return Err(has_changed(history));
     }
-    Err(Error::HasEffects {
+    Ok(())
+}
+
+fn has_changed(history: &History) -> Error {
+    Error::HasEffects {
         execution: history.execution.clone(),
         residue: history.residue(),
-    })
+    }
 }
 
 async fn find(site: &Site, execution: &ExecutionId) -> Result<Found, Error> {

@@ -50,6 +50,11 @@ pub trait Step: Send + Sync + fmt::Debug {
         &[]
     }
 
+    /// Returns the steps in whose place it counts where another has to follow them.
+    fn stands_for(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Returns the steps that may stand in for this one. Most have none: doing something else is not the same.
     fn fallbacks(&self) -> &'static [&'static str] {
         &[]

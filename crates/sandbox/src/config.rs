@@ -251,6 +251,7 @@ mod tests {
                 StepKind {
                     check: any,
                     follows: &[],
+                    stands_for: &[],
                 },
             )
         };

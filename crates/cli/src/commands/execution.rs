@@ -1,6 +1,7 @@
 //! `dr execution`: looking at executions, and going on with them.
 
 mod abort;
+mod divergence;
 mod list;
 mod resume;
 mod show;
@@ -24,6 +25,7 @@ pub(crate) enum Command {
     Show(show::Args),
     Resume(resume::Args),
     Abort(abort::Args),
+    Divergence(divergence::Args),
 }
 
 pub(crate) async fn run(command: &Command, config: &Path, output: &Output) -> Result<Exit> {
@@ -33,6 +35,7 @@ pub(crate) async fn run(command: &Command, config: &Path, output: &Output) -> Re
         Command::Show(args) => show::run(args, &setup, output).await,
         Command::Resume(args) => resume::run(args, &setup, output).await,
         Command::Abort(args) => abort::run(args, &setup, output).await,
+        Command::Divergence(args) => divergence::run(args, &setup, output).await,
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use dr_config::{Runbook, Workload};
 use dr_model::{RegionName, RunbookName, WorkloadName};
-use dr_runbook::{Plan, Refusal, Report, Request, Rung, Site};
+use dr_runbook::{Mode, Plan, Refusal, Report, Request, Rung, Site};
 use jiff::Timestamp;
 
 use crate::error::{CommandError, Result};
@@ -20,6 +20,7 @@ use crate::exit::Exit;
 use crate::output::Output;
 use crate::wiring::{Setup, unknown};
 
+pub(crate) use confirm::{ask, can_ask};
 pub(crate) use progress::{Progress, watched};
 pub(crate) use stated::Stated;
 
@@ -27,8 +28,10 @@ pub(crate) use stated::Stated;
 ///
 /// Looks at what there is, makes a plan with what will be lost as two numbers, asks, and executes
 /// it: a new epoch, a fence and a seal with a stated proof, then promotion or restore, services,
-/// checks and traffic. Needs nothing from the region being left. Every step is journaled; what was
-/// interrupted is continued by `dr execution resume`.
+/// checks and traffic. Needs nothing from the region being left. With `--planned` the region is
+/// there: its primary is shut down, nothing is promoted before the other region is proven to hold
+/// everything, and it becomes the standby. Every step is journaled; what was interrupted is
+/// continued by `dr execution resume`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// The region to move to
@@ -42,6 +45,10 @@ pub(crate) struct Args {
     /// Only print the plan; changes nothing
     #[arg(long)]
     plan: bool,
+
+    /// Move by appointment, from a region that is well: no commit is lost
+    #[arg(long, conflicts_with_all = ["rung", "witness", "override_reason", "disrupted_at"])]
+    planned: bool,
 
     /// The largest estimated loss that is accepted, such as 60s; the workload's max_loss unless
     /// given
@@ -59,9 +66,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME")]
     disrupted_at: Option<Timestamp>,
 
-    /// The runbook
-    #[arg(long, value_name = "NAME", default_value = "failover-region")]
-    runbook: RunbookName,
+    /// The runbook; failover-region unless given, or failover-planned
+    #[arg(long, value_name = "NAME")]
+    runbook: Option<RunbookName>,
 
     /// Do not ask
     #[arg(long, short)]
@@ -77,14 +84,63 @@ enum RungName {
     Restore,
 }
 
+impl Args {
+    /// Asks for a planned move of one workload after a runbook.
+    pub(crate) fn planned(
+        to: RegionName,
+        workload: WorkloadName,
+        runbook: RunbookName,
+        plan: bool,
+        yes: bool,
+    ) -> Self {
+        Self {
+            to,
+            workloads: vec![workload],
+            plan,
+            planned: true,
+            max_loss: None,
+            rung: None,
+            stated: Stated::default(),
+            disrupted_at: None,
+            runbook: Some(runbook),
+            yes,
+        }
+    }
+
+    fn runbook(&self) -> RunbookName {
+        let shipped = match self.planned {
+            true => "failover-planned",
+            false => "failover-region",
+        };
+        let shipped = || {
+            shipped
+                .parse()
+                .expect("the names are written in the source and valid")
+        };
+        self.runbook.clone().unwrap_or_else(shipped)
+    }
+}
+
 pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<Exit> {
-    let setup = Setup::load(config)?;
+    run_with(&Setup::load(config)?, args, output).await
+}
+
+/// Moves workloads with a configuration that has been loaded.
+pub(crate) async fn run_with(setup: &Setup, args: &Args, output: &Output) -> Result<Exit> {
     setup.region(&args.to)?;
     let runbooks = &setup.config.runbooks;
+    let name = args.runbook();
     let runbook = runbooks
-        .get(&args.runbook)
-        .ok_or_else(|| unknown("runbook", args.runbook.as_str(), runbooks.keys()))?;
-    if !args.plan && !args.yes && !confirm::can_ask() {
+        .get(&name)
+        .ok_or_else(|| unknown("runbook", name.as_str(), runbooks.keys()))?;
+    if args.planned && Mode::of(runbook) != Mode::Planned {
+        return Err(CommandError::new(
+            Exit::Usage,
+            format!("the runbook `{name}` does not stop the primary in good order: it is not one for a planned move"),
+        )
+        .hint("a planned one uses the step `stop-writes`"));
+    }
+    if !args.plan && !args.yes && !can_ask() {
         return Err(CommandError::new(
             Exit::Usage,
             "nobody is there to be asked: this is not a terminal",
@@ -97,7 +153,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         Err(error) if error.exit == Exit::Unavailable => Some(error),
         identified => identified.map(|_| None)?,
     };
-    let found = plans(&setup, args, runbook, output).await?;
+    let found = plans(setup, args, runbook, output).await?;
     if let Some(error) = unanswered {
         return Err(error);
     }
@@ -119,7 +175,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     let mut reports = Vec::new();
     let mut exit = Exit::Ok;
     for prepared in found {
-        let ended = carry_out(&setup, args, runbook, prepared, output).await;
+        let ended = carry_out(setup, args, runbook, prepared, output).await;
         match ended {
             Ok((report, code)) => {
                 exit = exit.worse(code);
@@ -221,7 +277,7 @@ async fn carry_out(
     } = prepared;
     output.say(&plan_text::render(&plan, output.stderr));
     if !args.yes {
-        confirm::ask(&name, &args.to, output)?;
+        ask(&name, &format!("move it to {}", args.to), output)?;
         // Somebody may have thought about it for a while: what they agreed to has to be what there
         // still is.
         let now = self::plan(args, runbook, workload, &site).await?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use dr_model::{RegionName, ResourceId, ResourceName, WorkloadName};
+use dr_model::{RegionName, ResourceId};
 use dr_postgres::{SyncChange, SyncWish};
 use serde_json::json;
 
@@ -63,7 +63,7 @@ pub(crate) async fn run(command: &Command, config: &Path, output: &Output) -> Re
         Command::Disable(args) => (&args.subject, &args.reason, Duration::ZERO),
     };
     let mut changes = Vec::new();
-    for id in subjects(&setup, subject)? {
+    for id in setup.resources(subject)? {
         let driver = setup.postgres(&id)?;
         let regions = match command {
             Command::Enable(args) => wanted(&setup, &id, &args.regions).await?,
@@ -89,29 +89,6 @@ pub(crate) async fn run(command: &Command, config: &Path, output: &Output) -> Re
         output.json(&json!({ "changes": shown.collect::<Vec<_>>() }))?;
     }
     Ok(Exit::Ok)
-}
-
-/// Returns the resources that a workload, or a resource's full name, means.
-fn subjects(setup: &Setup, subject: &str) -> Result<Vec<ResourceId>> {
-    let usage = |error: &dyn std::fmt::Display| {
-        CommandError::new(
-            Exit::Usage,
-            format!("`{subject}` names no workload and no resource"),
-        )
-        .hint(error.to_string())
-    };
-    if subject.contains('/') {
-        let id: ResourceId = subject.parse().map_err(|error| usage(&error))?;
-        setup.postgres_options(&id)?;
-        return Ok(vec![id]);
-    }
-    let name: WorkloadName = subject.parse().map_err(|error| usage(&error))?;
-    let workload = setup.workload(&name)?;
-    let full = |resource: &ResourceName| ResourceId {
-        workload: name.clone(),
-        resource: resource.clone(),
-    };
-    Ok(workload.resources.keys().map(full).collect())
 }
 
 /// Returns the regions to wait for: those given, or those configured, where the home region takes the primary's place.

@@ -42,9 +42,10 @@ pub(super) fn check(steps: &[RawStep], context: &mut Context, kinds: &Kinds) {
                 .get(kind.value.as_str())
                 .map_or(&[][..], |k| k.follows);
             for required in follows {
-                let problem = misplaced(steps, &ancestors[index], required).map(|(what, hint)| {
-                    Problem::error(&kind.span, format!("`{}` {what}", kind.value)).hint(hint)
-                });
+                let problem =
+                    misplaced(steps, &ancestors[index], required, kinds).map(|(what, hint)| {
+                        Problem::error(&kind.span, format!("`{}` {what}", kind.value)).hint(hint)
+                    });
                 if let Some(problem) = problem {
                     context.within(&format!("[{index}]"), |c| c.report(problem));
                 }
@@ -97,15 +98,23 @@ fn ancestors(needs: &[Vec<usize>], index: usize) -> BTreeSet<usize> {
     found
 }
 
+/// Tells whether a step is of the kind `required`, or of one that counts in its place.
+fn counts_as(step: &RawStep, required: &str, kinds: &Kinds) -> bool {
+    let stands_for = kinds.steps.get(step.uses.value.as_str());
+    step.uses.value == required
+        || stands_for.is_some_and(|kind| kind.stands_for.contains(&required))
+}
+
 /// Says what is wrong with the place of a step that must follow one of the kind `required`, and what to do.
 fn misplaced(
     steps: &[RawStep],
     ancestors: &BTreeSet<usize>,
     required: &str,
+    kinds: &Kinds,
 ) -> Option<(String, String)> {
     let before: Vec<_> = ancestors
         .iter()
-        .filter(|i| steps[**i].uses.value == required)
+        .filter(|i| counts_as(&steps[**i], required, kinds))
         .collect();
     if before.is_empty() {
         let hint = match steps.iter().find(|s| s.uses.value == required) {

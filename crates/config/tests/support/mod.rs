@@ -63,6 +63,7 @@ fn nothing(node: &Node, context: &mut Context) {
 
 pub(crate) fn kinds() -> Kinds {
     let step = |follows| StepKind {
+        stands_for: &[],
         check: nothing,
         follows,
     };

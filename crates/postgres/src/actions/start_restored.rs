@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::stop_old_primary::processes;
 use crate::driver::PostgresDriver;
+use crate::instance::Position;
 use crate::wait::Deadline;
 
 /// How long the start command itself may take.
@@ -35,9 +36,27 @@ impl PostgresDriver {
         region: &RegionName,
         fence: &Fence,
     ) -> Result<Applied> {
+        self.host(region)?
+            .admit(&fence.workload, fence.epoch)
+            .await?;
+        let position = self.start_server(region, OPERATION).await?;
+        Ok(self.applied(
+            format!(
+                "the restored server in {region} answers, replayed to {}",
+                position.position
+            ),
+            json!({ "timeline": position.timeline, "position": position.position }),
+        ))
+    }
+
+    /// Starts the server of a region unless it runs, and waits until it answers.
+    pub(crate) async fn start_server(
+        &self,
+        region: &RegionName,
+        operation: &str,
+    ) -> Result<Position> {
         let instance = self.instance_options(region)?;
         let host = self.host(region)?;
-        host.admit(&fence.workload, fence.epoch).await?;
         let directory = &instance.data_directory;
         if processes(&**host, directory).await?.is_empty() {
             let command = match &instance.start {
@@ -55,15 +74,15 @@ impl PostgresDriver {
             let output = host.run(&command, COMMAND_LIMIT).await?;
             if output.status != Some(0) {
                 let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-                return Err(self.failed(OPERATION, format!("`{}`: {said}", command.argv.join(" "))));
+                return Err(self.failed(operation, format!("`{}`: {said}", command.argv.join(" "))));
             }
         }
         let deadline = Deadline::new(self.clock(), CONSISTENT_LIMIT);
         let appearing = Deadline::new(self.clock(), APPEAR_LIMIT);
         let mut appeared = false;
-        let position = loop {
+        loop {
             match self.connect(region).await {
-                Ok(mut connection) => break connection.position().await?,
+                Ok(mut connection) => return connection.position().await,
                 Err(error) if error.kind() != ErrorKind::Unavailable => return Err(error),
                 Err(_) => {}
             }
@@ -71,7 +90,7 @@ impl PostgresDriver {
             if !processes(&**host, directory).await?.is_empty() {
                 appeared = true;
                 if !deadline.pause().await {
-                    return Err(self.failed(OPERATION, "it did not become consistent"));
+                    return Err(self.failed(operation, "it did not become consistent"));
                 }
             } else if appeared || !appearing.pause().await {
                 let why = if appeared {
@@ -80,19 +99,12 @@ impl PostgresDriver {
                     "no process of it appeared"
                 };
                 let log = directory.join(START_LOG);
-                return Err(self.failed(OPERATION, why).with_hint(format!(
+                return Err(self.failed(operation, why).with_hint(format!(
                     "its last words are in `{}` or its own log",
                     log.display()
                 )));
             }
-        };
-        Ok(self.applied(
-            format!(
-                "the restored server in {region} answers, replayed to {}",
-                position.position
-            ),
-            json!({ "timeline": position.timeline, "position": position.position }),
-        ))
+        }
     }
 
     pub(super) async fn is_restored_started(&self, region: &RegionName) -> Result<Verified> {

@@ -94,7 +94,11 @@ impl PostgresDriver {
     }
 
     /// Makes sure that the directory is the one of the primary being left, and of no other region's server.
-    async fn identify(&self, region: &RegionName, claimed: Claimed) -> Result<DataDirectory> {
+    pub(super) async fn identify(
+        &self,
+        region: &RegionName,
+        claimed: Claimed,
+    ) -> Result<DataDirectory> {
         let instance = self.instance_options(region)?;
         let host = self.host(region)?;
         let directory = &instance.data_directory;

@@ -81,8 +81,8 @@ impl PostgresDriver {
             // Every region's chain of an epoch begins where the epoch does, so that a backup taken anywhere can be
             // completed everywhere.
             None => {
-                let begin = fork
-                    .or_else(|| claimed_start(&record, self))
+                let begin = claimed_start(&record, self)
+                    .or(fork)
                     .unwrap_or(reserved.from);
                 let begin = segment_size.start_of(begin);
                 if begin < reserved.from && !self.has_wal(way, begin).await? {

@@ -37,7 +37,7 @@ pub(super) async fn missing(reader: &BackupReader) -> Result<Vec<&'static str>> 
 }
 
 /// Returns what to write into a file that is missing, given the control file that was restored.
-pub(super) fn substitute(name: &str, control_file: &Path) -> io::Result<String> {
+pub(crate) fn substitute(name: &str, control_file: &Path) -> io::Result<String> {
     let mut text =
         "# Written by dr: the backup has no such file, which was not in the data directory.\n"
             .to_owned();

@@ -187,7 +187,7 @@ pub(super) fn settings(recovery: &Recovery, purpose: &Purpose<'_>) -> String {
 }
 
 /// Escapes a value as the configuration file's reader undoes it (`guc-file.l`).
-fn quoted(value: &str) -> String {
+pub(crate) fn quoted(value: &str) -> String {
     value
         .replace('\\', r"\\")
         .replace('\'', "''")

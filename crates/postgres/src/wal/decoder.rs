@@ -392,6 +392,7 @@ impl Decoder {
             transaction: header.transaction,
             commit: header.commit(known),
             restore_point: header.restore_point(known),
+            relation: header.relation(known),
         })
     }
 }

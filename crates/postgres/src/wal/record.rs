@@ -33,6 +33,21 @@ const ABORT: u8 = 0x20;
 const COMMIT_PREPARED: u8 = 0x30;
 const ABORT_PREPARED: u8 = 0x40;
 
+/// The managers of the records that change rows (`RM_HEAP2_ID`, `RM_HEAP_ID`).
+const HEAP_MANAGERS: [u8; 2] = [9, 10];
+/// Highest number of a reference to a block (`XLR_MAX_BLOCK_ID`).
+const LAST_BLOCK: u8 = 32;
+/// Flags of such a reference: an image of the block follows, and the relation is that of the one before.
+const BLOCK_HAS_IMAGE: u8 = 0x10;
+const BLOCK_SAME_RELATION: u8 = 0x80;
+/// Bytes of an image's header, and its flags for a hole and for being compressed; with both two more bytes follow.
+const IMAGE_HEADER_BYTES: usize = 5;
+const IMAGE_HAS_HOLE: u8 = 0x01;
+const IMAGE_COMPRESSED: u8 = 0x04 | 0x08 | 0x10;
+/// A commit says more than its time (`XLOG_XACT_HAS_INFO`), in four bytes behind it: that subtransactions committed too.
+const COMMIT_HAS_INFO: u8 = 0x80;
+const COMMIT_HAS_CHILDREN: u32 = 0x02;
+
 const DATA_SHORT: u8 = 255;
 const DATA_LONG: u8 = 254;
 const ORIGIN: u8 = 253;
@@ -59,6 +74,19 @@ pub struct Record {
     pub commit: Option<CommitInfo>,
     /// If it is a restore point: what it says.
     pub restore_point: Option<Box<RestorePoint>>,
+    /// If it changes rows: the files of the table that they are in.
+    pub relation: Option<Relation>,
+}
+
+/// The files of a relation, by the numbers in their paths (`RelFileLocator`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Relation {
+    /// The tablespace.
+    pub tablespace: u32,
+    /// The database; 0 for what all databases share.
+    pub database: u32,
+    /// The file.
+    pub number: u32,
 }
 
 /// How a record ends a transaction.
@@ -102,6 +130,8 @@ impl Record {
 pub struct CommitInfo {
     /// The server's clock at the commit, the one that `recovery_target_time` is compared with.
     pub at: Timestamp,
+    /// Whether subtransactions commit with it, whose numbers stand elsewhere in the record.
+    pub has_children: bool,
 }
 
 /// The fields of a record header.
@@ -160,7 +190,42 @@ impl RecordHeader {
             }
         };
         let at = time(head.get(data..data + 8)?)?;
-        Some(CommitInfo { at })
+        let said = (self.info & COMMIT_HAS_INFO != 0).then(|| head.get(data + 8..data + 12));
+        let said = said.flatten().and_then(|bytes| bytes.try_into().ok());
+        Some(CommitInfo {
+            at,
+            has_children: said.map_or(0, u32::from_le_bytes) & COMMIT_HAS_CHILDREN != 0,
+        })
+    }
+
+    /// Reads the table out of the first bytes of a record that changes rows: references to blocks come first, and the first
+    /// of them names its relation.
+    pub(super) fn relation(&self, head: &[u8]) -> Option<Relation> {
+        if !HEAP_MANAGERS.contains(&self.resource_manager) || *head.get(HEADER_BYTES)? > LAST_BLOCK
+        {
+            return None;
+        }
+        let flags = *head.get(HEADER_BYTES + 1)?;
+        let mut at = HEADER_BYTES + 4;
+        if flags & BLOCK_HAS_IMAGE != 0 {
+            let image = *head.get(at + 4)?;
+            at += IMAGE_HEADER_BYTES;
+            if image & IMAGE_HAS_HOLE != 0 && image & IMAGE_COMPRESSED != 0 {
+                at += 2;
+            }
+        }
+        if flags & BLOCK_SAME_RELATION != 0 {
+            return None;
+        }
+        let word = |at: usize| {
+            let bytes = head.get(at..at + 4)?.try_into().ok()?;
+            Some(u32::from_le_bytes(bytes))
+        };
+        Some(Relation {
+            tablespace: word(at)?,
+            database: word(at + 4)?,
+            number: word(at + 8)?,
+        })
     }
 
     /// Reads a restore point out of its record's first bytes: it refers to nothing, and its data is short.

@@ -1,7 +1,7 @@
 //! What a step reads out of the evidence of a driver's actions.
 //!
-//! [`Applied::evidence`](super::Applied) is the driver's own data, except for these keys: `fenced`, `sealed` and
-//! `recovered`. A runbook decides by them whether a promotion is safe and computes what was lost and for how long, so
+//! [`Applied::evidence`](super::Applied) is the driver's own data, except for these keys: `fenced`, `drained`,
+//! `sealed` and `recovered`. A runbook decides by them whether a promotion is safe and computes what was lost and for how long, so
 //! a driver MUST write them where they apply, and MUST write the same ones from `verify` as from `apply`.
 
 use dr_model::{Lsn, TimelineId};
@@ -35,6 +35,16 @@ pub struct Fenced {
     /// What was seen of it if it was seen to be alive and could not be stopped: nobody's word outweighs that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alive: Option<String>,
+}
+
+/// Where the log of a primary ends that was stopped in an orderly way: the key `drained`, for
+/// [`Goal::StopWrites`](super::Goal::StopWrites).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drained {
+    /// The timeline that it wrote.
+    pub timeline: TimelineId,
+    /// Its end: the old primary has written nothing behind it.
+    pub end: Lsn,
 }
 
 /// Where the log of the ended epoch stops: the key `sealed`, for [`Goal::Seal`](super::Goal::Seal).
@@ -89,6 +99,10 @@ pub trait Evidence: Serialize + DeserializeOwned {
 
 impl Evidence for Fenced {
     const KEY: &'static str = "fenced";
+}
+
+impl Evidence for Drained {
+    const KEY: &'static str = "drained";
 }
 
 impl Evidence for Sealed {

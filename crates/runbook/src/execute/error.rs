@@ -4,6 +4,7 @@ use dr_coordination::journal;
 use dr_model::{ExecutionId, RegionName, WorkloadName};
 
 use crate::outcome::State;
+use crate::plan::Refusal;
 
 /// Why an execution could not be carried out, resumed or ended. What happens within one is a state in its report.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +57,15 @@ pub enum Error {
         /// How it ended.
         state: State,
     },
+    /// It cannot be undone.
+    #[error("execution {execution} cannot be undone")]
+    Undo {
+        /// The execution.
+        execution: ExecutionId,
+        /// Why not.
+        #[source]
+        refusal: Box<Refusal>,
+    },
     /// It has changed something and cannot be ended by saying so.
     #[error("execution {execution} has changed something already: {}", residue.join("; "))]
     HasEffects {
@@ -87,6 +97,11 @@ impl Error {
             Self::NotSeen { .. } => "see why these stores cannot be read".to_owned(),
             Self::OtherWorkload { workload, .. } => format!("resume it for `{workload}`"),
             Self::Over { .. } => return None,
+            Self::Undo { execution, refusal } => {
+                return refusal.hint().or(Some(format!(
+                    "go forward with `dr execution resume {execution}`"
+                )));
+            }
             Self::HasEffects { execution, .. } => {
                 format!("go forward with `dr execution resume {execution}`, then move back")
             }

@@ -55,6 +55,27 @@ pub(super) fn loss(world: &World, request: &Request) -> Result<LossPlan, Refusal
     })
 }
 
+/// Returns the loss of a move that is undone: none, since nobody else accepted a write.
+pub(super) fn nothing_lost(world: &World, request: &Request) -> LossPlan {
+    let of = |name: &ResourceName| {
+        let loss = LossFacts {
+            estimate: None,
+            bound: Bound::Zero,
+            commits_per_second: None,
+            sealing_proves_zero: false,
+            because: vec!["nothing was promoted: the old primary goes on".to_owned()],
+        };
+        (name.clone(), loss)
+    };
+    LossPlan {
+        estimate: None,
+        bound: Bound::Zero,
+        budget_seconds: request.max_loss.unwrap_or(world.rpo).as_secs_f64(),
+        verdict: Verdict::Within,
+        resources: world.resources.keys().map(of).collect(),
+    }
+}
+
 /// Returns what is lost at most once everything has gone as expected: nothing if the seal proves it, up to now if the
 /// old primary is seen or stated to have stopped, and still growing otherwise.
 pub(super) fn bound(

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use dr_config::Runbook;
 use dr_coordination::register::{EpochRecord, next_timeline};
 use dr_model::document::{Context, Problem};
+use dr_model::loss::Bound;
 use dr_model::{RegionName, ResourceName, TimelineId};
 use dr_provider::driver::{Action, Instance};
 
 use super::{
-    Branch, Claim, Lane, Plan, PlannedStep, Refusal, RegisterPlan, Replaced, Target, VERSION, gate,
-    gravity, hash, lint,
+    Branch, Claim, Lane, Mode, Plan, PlannedStep, Refusal, RegisterPlan, Replaced, Target, VERSION,
+    gate, gravity, hash, lint,
 };
 use crate::request::{Request, Rung, override_reason};
 use crate::step::{Impossible, Scene, Step};
@@ -22,9 +23,21 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
     let head = target(world, request)?;
     let (from, ended) = (&head.primary, head.epoch);
     let register = register(world, head, request);
-    let mut loss = gate::loss(world, request)?;
-    let proofs = gate::proofs(world, from, &loss, request)?;
-    loss.bound = gate::bound(world, from, &loss, &proofs);
+    let mode = Mode::of(runbook);
+    let (loss, proofs) = match mode {
+        // Nothing was promoted, so nothing is left behind.
+        Mode::Undo => (gate::nothing_lost(world, request), BTreeMap::new()),
+        Mode::Unplanned | Mode::Planned => {
+            let mut loss = gate::loss(world, request)?;
+            let proofs = gate::proofs(world, from, &loss, request)?;
+            loss.bound = match mode {
+                // Nothing is promoted before that is proven.
+                Mode::Planned => Bound::Zero,
+                _ => gate::bound(world, from, &loss, &proofs),
+            };
+            (loss, proofs)
+        }
+    };
     let scene = Scene {
         world,
         request,
@@ -45,12 +58,16 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
     let mut plan = Plan {
         version: VERSION,
         runbook: runbook.name.to_string(),
+        mode,
         workload: world.workload.clone(),
         from: from.clone(),
         to: request.to.clone(),
         ended,
         opens: ended.next(),
-        claims: claims(world),
+        claims: match mode {
+            Mode::Undo => claims_before(world, &request.to),
+            _ => claims(world),
+        },
         proofs,
         rung,
         statements: request.statements.clone(),
@@ -105,7 +122,8 @@ fn target<'a>(world: &'a World, request: &Request) -> Result<&'a EpochRecord, Re
         })?,
     };
     // Before the target: one that has opened its epoch and died leaves a primary that does not serve yet.
-    if let Some(other) = world.unfinished.first() {
+    let mut others = world.unfinished.iter();
+    if let Some(other) = others.find(|other| request.undoes.as_ref() != Some(&other.execution)) {
         return Err(Refusal::Unfinished(Box::new(other.clone())));
     }
     if head.primary == request.to {
@@ -174,8 +192,32 @@ fn claims(world: &World) -> BTreeMap<ResourceName, Claim> {
             Claim {
                 system_identifier,
                 timeline,
+                start_lsn: None,
             },
         );
+    }
+    claims
+}
+
+/// Claims again what `region` had when it was the primary last: its log goes on behind what every store holds of it.
+fn claims_before(world: &World, region: &RegionName) -> BTreeMap<ResourceName, Claim> {
+    let mut claims = BTreeMap::new();
+    for (name, resource) in &world.resources {
+        let mut records = world.register.records().iter().rev();
+        let had = records
+            .find(|record| record.primary == *region)
+            .and_then(|record| record.clusters.get(name));
+        let Some(had) = had else { continue };
+        let held = resource.facts.regions.values().filter_map(|seen| {
+            let log = seen.log.as_ref().ok()?.as_ref()?;
+            (log.timeline == had.timeline).then_some(log.end)
+        });
+        let claim = Claim {
+            system_identifier: had.system_identifier,
+            timeline: had.timeline,
+            start_lsn: held.min(),
+        };
+        claims.insert(name.clone(), claim);
     }
     claims
 }

@@ -129,7 +129,7 @@ fn record(work: &Work) -> EpochRecord {
     let claim = |claim: &crate::plan::Claim| ClusterClaim {
         system_identifier: claim.system_identifier,
         timeline: claim.timeline,
-        start_lsn: None,
+        start_lsn: claim.start_lsn,
         log_epoch: None,
     };
     let claims = plan.claims.iter();
@@ -144,7 +144,7 @@ fn record(work: &Work) -> EpochRecord {
         sync: std::collections::BTreeMap::new(),
         created_at: work.site.clock.now(),
         created_by: work.site.actor.clone(),
-        reason: format!("{} from {} to {}", plan.runbook, plan.from, plan.to),
+        reason: plan.reason(),
         sync_lost: std::collections::BTreeMap::new(),
         execution: Some(work.history.execution.clone()),
         override_reason: override_reason(&work.history.statements).map(str::to_owned),

@@ -6,9 +6,9 @@ use dr_config::StepKind;
 use dr_model::document::{Context, Node};
 
 use super::{
-    AssessRegion, AwaitApproval, CheckDataLoss, CheckHealth, FencePrimary, Notify, OpenEpoch,
-    PromoteDatabase, RearmProtection, RestoreDatabase, SealWal, StartService, SwitchTraffic,
-    VerifyTraffic,
+    AssessRegion, AwaitApproval, CheckDataLoss, CheckHealth, FencePrimary, FollowPrimary, Notify,
+    OpenEpoch, PromoteDatabase, RearmProtection, RestoreDatabase, ResumePrimary, SealWal,
+    StartService, StopWrites, SwitchTraffic, VerifyTraffic,
 };
 use crate::step::Step;
 
@@ -38,6 +38,7 @@ steps![
     AwaitApproval,
     OpenEpoch,
     FencePrimary,
+    StopWrites,
     SealWal,
     PromoteDatabase,
     RestoreDatabase,
@@ -46,7 +47,9 @@ steps![
     SwitchTraffic,
     VerifyTraffic,
     Notify,
+    FollowPrimary,
     RearmProtection,
+    ResumePrimary,
 ];
 
 /// Returns the step of this name.
@@ -63,6 +66,7 @@ pub fn kinds() -> BTreeMap<&'static str, StepKind> {
         let kind = StepKind {
             check: entry.check,
             follows: entry.step.follows(),
+            stands_for: entry.step.stands_for(),
         };
         (entry.step.name(), kind)
     };

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dr_model::Epoch;
+use dr_model::{Epoch, RegionName};
 use dr_provider::store::ObjectInfo;
 use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result};
 
@@ -15,7 +15,8 @@ use super::world::{Everything, west};
 use crate::events::Silent;
 use crate::outcome::State;
 use crate::request::{Request, Rung};
-use crate::{execute, executions, resume};
+use crate::site::Site;
+use crate::{Plan, execute, executions, resume};
 
 /// A store whose user dies at its `last`-th journal entry: nothing answers it from then on.
 #[derive(Debug)]
@@ -90,15 +91,26 @@ impl ObjectStore for Mortal {
 /// Runs a failover that dies at its `last`-th write; returns whether it died.
 pub(super) async fn die(world: &Everything, request: &Request, last: u64, lands: bool) -> bool {
     let plan = planned(world, request).await;
+    die_in(world, plan, last, lands).await
+}
+
+/// The same with a plan.
+pub(super) async fn die_in(world: &Everything, plan: Plan, last: u64, lands: bool) -> bool {
+    let site = mortal_site(world, &plan.to, last, lands);
+    execute(Arc::new(site), plan, &Silent).await.is_err()
+}
+
+/// Makes a site whose user dies at its `last`-th write of a journal in the store of `region`.
+pub(super) fn mortal_site(world: &Everything, region: &RegionName, last: u64, lands: bool) -> Site {
     let mut site = world.site("laptop");
     let store: Arc<dyn ObjectStore> = Arc::new(Mortal {
-        inner: Arc::clone(&world.stores[&west()]),
+        inner: Arc::clone(&world.stores[region]),
         writes: AtomicU64::new(0),
         last,
         lands,
     });
-    site.stores.insert(west(), store);
-    execute(Arc::new(site), plan, &Silent).await.is_err()
+    site.stores.insert(region.clone(), store);
+    site
 }
 
 async fn every_crash_is_survived(request: &Request, rung: Rung, effect: &str) {

@@ -6,7 +6,7 @@ use dr_model::{Epoch, RegionName};
 
 use super::crash::die;
 use super::runs::{failover, planned};
-use super::world::{Everything, Fault, east, west};
+use super::world::{Everything, Fault, east, shipped_undo, west};
 use crate::events::{Event, Monitor, Silent};
 use crate::outcome::State;
 use crate::plan::Class;
@@ -208,12 +208,13 @@ async fn a_resumed_execution_whose_epoch_was_ended_stops() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_what_has_changed_nothing_can_be_aborted() {
+async fn only_what_has_promoted_nothing_can_be_aborted() {
     let world = Everything::new().await;
     world.state().healthy = false;
+    let undo = shipped_undo();
     let stuck = failover(&world, &Request::new(west())).await;
     let site = Arc::new(world.site("desk"));
-    let refused = abort(site, &stuck.execution, "no", &Silent)
+    let refused = abort(site, &stuck.execution, "no", &undo, &Silent)
         .await
         .unwrap_err();
     assert!(matches!(refused, Error::HasEffects { .. }), "{refused}");
@@ -225,8 +226,10 @@ async fn only_what_has_changed_nothing_can_be_aborted() {
     let (all, _) = executions::list(&world.stores, &clock).await;
     let execution = all[0].execution.clone();
     let site = Arc::new(world.site("desk"));
-    let report = abort(site, &execution, "not today", &Silent).await.unwrap();
-    assert_eq!(report.state, State::Aborted);
+    let aborted = abort(site, &execution, "not today", &undo, &Silent).await;
+    let aborted = aborted.unwrap();
+    assert_eq!(aborted.report.unwrap().state, State::Aborted);
+    assert_eq!(aborted.undone_by, None);
     let seen = observe(&world.site("desk"), &west()).await;
     assert!(seen.unfinished.is_empty());
 }

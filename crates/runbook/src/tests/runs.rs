@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dr_config::Runbook;
 use dr_model::loss::Bound;
 use dr_model::{Epoch, Lsn, TimelineId};
 
@@ -14,9 +15,13 @@ use crate::request::{Request, Rung, Statement};
 use crate::{Plan, Report, execute, executions, observe, plan, resume};
 
 pub(crate) async fn planned(world: &Everything, request: &Request) -> Plan {
+    planned_by(world, &shipped(), request).await
+}
+
+pub(crate) async fn planned_by(world: &Everything, runbook: &Runbook, request: &Request) -> Plan {
     let site = world.site("laptop");
     let seen = observe(&site, &request.to).await;
-    plan(&shipped(), &seen, request).unwrap()
+    plan(runbook, &seen, request).unwrap()
 }
 
 pub(crate) async fn failover(world: &Everything, request: &Request) -> Report {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::world::shipped;
+use super::world::{shipped, shipped_failback, shipped_planned, shipped_undo};
 use crate::step::Step;
 use crate::steps::registry;
 
@@ -36,11 +36,16 @@ fn types_are_named_after_their_steps() {
 }
 
 #[test]
-fn the_shipped_runbook_uses_every_step() {
-    let runbook = shipped();
-    let used: BTreeSet<_> = runbook
-        .steps
+fn the_shipped_runbooks_use_every_step() {
+    let all = [
+        shipped(),
+        shipped_planned(),
+        shipped_failback(),
+        shipped_undo(),
+    ];
+    let used: BTreeSet<_> = all
         .iter()
+        .flat_map(|runbook| &runbook.steps)
         .flat_map(|step| std::iter::once(step.uses.clone()).chain(step.fallback.clone()))
         .collect();
     assert_eq!(used, names());

@@ -125,7 +125,8 @@ fn classes(#[case] name: &str, #[case] class: Idempotency) {
     assert_eq!(registry::find(name).unwrap().idempotency(), class);
 }
 
-/// Only fencing may address the region being left, apart from a register that is still there.
+/// Only fencing may address the region being left, apart from a register that is still there, and from the steps of moves
+/// that rely on it.
 #[test]
 fn only_fencing_touches_the_region_being_left() {
     let touching: Vec<_> = registry::ALL
@@ -133,7 +134,16 @@ fn only_fencing_touches_the_region_being_left() {
         .filter(|entry| entry.step.may_touch_region_left())
         .map(|entry| entry.step.name())
         .collect();
-    assert_eq!(touching, ["open-epoch", "fence-primary"]);
+    assert_eq!(
+        touching,
+        [
+            "open-epoch",
+            "fence-primary",
+            "stop-writes",
+            "follow-primary",
+            "resume-primary"
+        ]
+    );
 }
 
 /// A restore is refused on a standby that has been promoted, whatever the journal says next.

@@ -11,7 +11,7 @@ use dr_config::Runbook;
 use dr_coordination::Actor;
 use dr_coordination::register::{ClusterClaim, EpochRecord, FORMAT_VERSION, Register};
 use dr_model::{
-    Epoch, ManualClock, RegionName, ResourceName, SystemIdentifier, TimelineId, WorkloadName,
+    Epoch, Lsn, ManualClock, RegionName, ResourceName, SystemIdentifier, TimelineId, WorkloadName,
 };
 use dr_provider::host::Command;
 use dr_provider::notifier::Message;
@@ -58,6 +58,12 @@ pub(crate) struct State {
     pub(crate) recovery_point: bool,
     pub(crate) synchronous: bool,
     pub(crate) delay_seconds: Option<f64>,
+    /// Where the log of the old primary ends, if it was shut down in good order.
+    pub(crate) drained: Option<Lsn>,
+    /// Where that will be.
+    pub(crate) left_end: Lsn,
+    /// Whether the old primary is a standby of the new one.
+    pub(crate) left_follows: bool,
     pub(crate) sealed: bool,
     pub(crate) primary_here: Option<&'static str>,
     pub(crate) serving: bool,
@@ -126,6 +132,9 @@ impl Everything {
                 recovery_point: true,
                 synchronous: false,
                 delay_seconds: Some(0.4),
+                drained: None,
+                left_end: Lsn(0x5000),
+                left_follows: false,
                 sealed: false,
                 primary_here: None,
                 serving: false,
@@ -236,10 +245,25 @@ impl Everything {
     }
 }
 
-/// Reads the runbook that is shipped.
+/// Reads the runbook that is shipped for a lost region.
 pub(crate) fn shipped() -> Runbook {
     let text = include_str!("../../../../runbooks/failover-region.yaml");
     runbook(text).unwrap()
+}
+
+/// Reads the runbook that is shipped for a planned move.
+pub(crate) fn shipped_planned() -> Runbook {
+    runbook(include_str!("../../../../runbooks/failover-planned.yaml")).unwrap()
+}
+
+/// Reads the runbook that is shipped for a move home.
+pub(crate) fn shipped_failback() -> Runbook {
+    runbook(include_str!("../../../../runbooks/failback-region.yaml")).unwrap()
+}
+
+/// Reads the runbook that is shipped for taking a move back.
+pub(crate) fn shipped_undo() -> Runbook {
+    runbook(include_str!("../../../../runbooks/undo-move.yaml")).unwrap()
 }
 
 /// Reads a runbook as the configuration does.
@@ -256,5 +280,9 @@ pub(crate) fn runbook(text: &str) -> std::result::Result<Runbook, String> {
     let resolver = |text: &str| Err(format!("`{text}` cannot be resolved"));
     let loaded = dr_config::load(directory.path(), &kinds, Arc::new(resolver));
     let loaded = loaded.map_err(|problems| problems.to_string())?;
-    Ok(loaded.config.runbooks.into_values().next().unwrap())
+    // Those that are shipped are there beside it.
+    let mut found = loaded.config.runbooks.into_values();
+    Ok(found
+        .find(|runbook| text.contains(&format!("name: {}\n", runbook.name)))
+        .unwrap())
 }

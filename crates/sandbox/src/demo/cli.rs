@@ -48,6 +48,9 @@ pub struct Options {
     /// What the regions' stores are; `s3` is a bucket of an S3 server in each region.
     #[arg(long, value_enum, env = "DR_DEMO_STORE", default_value_t)]
     pub store: StoreKind,
+    /// Move by appointment instead, from a region that is well: no commit may be lost.
+    #[arg(long, conflicts_with_all = ["standby", "lost_store", "rung"])]
+    pub planned: bool,
     /// Leave everything running in the end, and print how to explore it.
     #[arg(long)]
     pub keep: bool,

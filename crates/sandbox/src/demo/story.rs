@@ -93,18 +93,27 @@ async fn tell(options: &Options, screen: Screen) -> Result<ExitCode> {
     let sandbox = builder.start().await?;
     let load = protect(&sandbox, options, screen).await?;
 
-    screen.chapter(
-        "lose",
-        &format!("{HOME} is gone, in one instant, under load"),
-    );
-    let lost_at_us = lose(&sandbox, options, screen).await?;
+    let lost_at_us = if options.planned {
+        u64::try_from(sandbox.clock().elapsed().as_micros()).unwrap_or(u64::MAX)
+    } else {
+        screen.chapter(
+            "lose",
+            &format!("{HOME} is gone, in one instant, under load"),
+        );
+        lose(&sandbox, options, screen).await?
+    };
 
     screen.chapter("recover", &format!("the workload moves to {RECOVERY}"));
-    let failover = recover(&sandbox, screen).await?;
+    let failover = recover(&sandbox, options.planned, screen).await?;
+    // A planned move goes on for a while at home.
+    let served_at_us = match options.planned {
+        true => u64::try_from(sandbox.clock().elapsed().as_micros()).unwrap_or(u64::MAX),
+        false => lost_at_us,
+    };
     let what = format!("a commit acknowledged in `{RECOVERY}`");
     wait::until(&what, SERVICE_LIMIT, async || {
         let newest = load.last_acknowledged_us();
-        if newest > lost_at_us {
+        if newest > served_at_us {
             Ok(())
         } else {
             Err("none so far".to_owned())
@@ -283,10 +292,13 @@ async fn lose(sandbox: &Sandbox, options: &Options, screen: Screen) -> Result<u6
     Ok(at)
 }
 
-async fn recover(sandbox: &Sandbox, screen: Screen) -> Result<Failover> {
-    let words = ["failover", "--to", RECOVERY, "--yes"];
+async fn recover(sandbox: &Sandbox, planned: bool, screen: Screen) -> Result<Failover> {
+    let mut words = vec!["failover", "--to", RECOVERY, "--yes"];
+    if planned {
+        words.insert(1, "--planned");
+    }
     screen.command(&format!("dr {}", words.join(" ")));
-    let command = sandbox.dr_command(words.into_iter().chain(["--json"]));
+    let command = sandbox.dr_command(words.iter().copied().chain(["--json"]));
     let output = sandbox.launcher().output(command, true).await?;
     let failed = |detail: String| Error::Program {
         program: format!("dr {}", words.join(" ")),

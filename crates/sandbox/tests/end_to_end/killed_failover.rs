@@ -6,7 +6,10 @@ use rstest::rstest;
 use rustix::process::Signal;
 
 use crate::executions::{Running, entries, executions, moved_once, reaches};
-use crate::support::{acknowledge, acknowledge_after, dr, dr_json, end, judged, start};
+use crate::planned::streams;
+use crate::support::{
+    acknowledge, acknowledge_after, ask, backup, dr, dr_json, end, judged, now_us, start,
+};
 
 /// More kills than an execution has entries, even if each of them had to be written twice.
 const MOST_KILLS: usize = 60;
@@ -14,28 +17,50 @@ const MOST_KILLS: usize = 60;
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_after_every_entry_it_moves_the_workload_once() {
     let (sandbox, load, lost_at) = lose().await;
-    let mut running = Running::start(&sandbox, &["failover", "--to", RECOVERY, "--yes"]);
+    kill_after_every_entry(&sandbox, &["failover", "--to", RECOVERY, "--yes"]).await;
+    prove(sandbox, load, lost_at).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_planned_move_that_is_killed_after_every_entry_loses_nothing() {
+    let sandbox = start(Sandbox::builder()).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    backup(&sandbox, RECOVERY).await;
+    acknowledge(&load, 200).await;
+    let words = ["failover", "--planned", "--to", RECOVERY, "--yes"];
+    kill_after_every_entry(&sandbox, &words).await;
+    streams(&sandbox, HOME).await;
+    acknowledge_after(&load, now_us(&sandbox)).await;
+    let timeline = "select substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
+    assert_eq!(ask(&sandbox, RECOVERY, timeline).await.unwrap(), "00000002");
+    let record = load.stop().await.unwrap();
+    let verdict = judged(&sandbox, RECOVERY, &record).await;
+    assert_eq!(verdict.lost, vec![]);
+    end(sandbox);
+}
+
+/// Kills a command, and whoever resumes it, wherever the journal has got to, until nothing is left to do.
+async fn kill_after_every_entry(sandbox: &Sandbox, words: &[&str]) {
+    let mut running = Running::start(sandbox, words);
     let mut wanted = 1;
     let mut kills = 0;
-    while reaches(&sandbox, &running, wanted).await {
+    while reaches(sandbox, &running, wanted).await {
         running.signal(Signal::KILL);
         running.end().await;
         kills += 1;
         assert!(kills < MOST_KILLS, "it makes no progress");
-        let id = execution(&sandbox);
-        if state(&sandbox, &id).await == "completed" {
+        let id = execution(sandbox);
+        if state(sandbox, &id).await == "completed" {
             break;
         }
         // That it is taken over is an entry of its own. Killed after the next one for ever it would never get beyond
         // an intent.
-        wanted = entries(&sandbox) + 2 + kills % 3;
-        running = Running::start(&sandbox, &["execution", "resume", &id]);
+        wanted = entries(sandbox) + 2 + kills % 3;
+        running = Running::start(sandbox, &["execution", "resume", &id]);
     }
-    let id = execution(&sandbox);
-    assert_eq!(state(&sandbox, &id).await, "completed");
+    let id = execution(sandbox);
+    assert_eq!(state(sandbox, &id).await, "completed");
     assert!(kills >= 8, "killed {kills} times only");
-
-    prove(sandbox, load, lost_at).await;
 }
 
 #[rstest]

@@ -11,7 +11,7 @@ use crate::support::{
 };
 
 /// Waits until the register is in a region, and the workload protected there.
-async fn register_in(sandbox: &Sandbox, region: &str) {
+pub(crate) async fn register_in(sandbox: &Sandbox, region: &str) {
     until(&format!("the register in {region}"), async || {
         let status = dr_json(sandbox, &["status", "--json"]).await;
         let workload = &status["workloads"][0];

@@ -2,15 +2,20 @@
 
 use std::sync::Arc;
 
-use dr_model::ExecutionId;
+use dr_model::{ExecutionId, RunbookName};
+use serde_json::json;
 
-use crate::commands::failover::{Progress, watched};
+use crate::commands::failover::{Progress, report_text, watched};
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::output::Output;
-use crate::wiring::Setup;
+use crate::wiring::{Setup, unknown};
 
-/// End an execution that has changed nothing yet
+/// End an execution that has promoted nothing yet, and undo what it did
+///
+/// If it has changed something, a new epoch gives the old primary its place back: it is started
+/// again, and the standby follows it. That is an execution of its own. Once a database was promoted
+/// there is no way back but another move.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// Its id, as `dr execution list` prints it
@@ -22,18 +27,38 @@ pub(crate) struct Args {
 
 pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<Exit> {
     let found = super::find(setup, &args.execution).await?;
-    let (site, _) = super::site(setup, &found)?;
+    let (site, objectives) = super::site(setup, &found)?;
     let progress = Progress::new(output, Arc::clone(&setup.clock));
-    let work = dr_runbook::abort(site, &args.execution, &args.reason, &progress);
-    let report = watched(work, &progress, output).await?;
+    let runbooks = &setup.config.runbooks;
+    let name: RunbookName = "undo-move"
+        .parse()
+        .expect("the name is written in the source and valid");
+    let undo = runbooks
+        .get(&name)
+        .ok_or_else(|| unknown("runbook", name.as_str(), runbooks.keys()))?;
+    let work = dr_runbook::abort(site, &args.execution, &args.reason, undo, &progress);
+    let aborted = watched(work, &progress, output).await?;
     if output.json {
-        output.json(&report)?;
-    } else {
-        output.say(&format!(
-            "{} is {}; nothing was changed.",
-            report.execution,
-            report.state.as_str()
-        ));
+        output.json(&json!({ "aborted": aborted.report, "undone_by": aborted.undone_by }))?;
     }
+    if let Some(undone) = &aborted.undone_by {
+        output.say(&report_text::render(undone, objectives, output.stderr));
+    }
+    let Some(report) = aborted.report else {
+        let undone = aborted.undone_by.as_ref();
+        return Ok(undone.map_or(Exit::Stuck, |undone| report_text::exit(undone, objectives)));
+    };
+    let what = match &aborted.undone_by {
+        None => "nothing was changed".to_owned(),
+        Some(undone) => format!(
+            "{} is served from {} again, epoch {}",
+            undone.workload, undone.to, undone.epoch
+        ),
+    };
+    output.say(&format!(
+        "{} is {}; {what}.",
+        report.execution,
+        report.state.as_str()
+    ));
     Ok(Exit::Ok)
 }

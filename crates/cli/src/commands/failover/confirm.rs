@@ -2,21 +2,21 @@
 
 use std::io::{self, BufRead, IsTerminal};
 
-use dr_model::{RegionName, WorkloadName};
+use dr_model::WorkloadName;
 
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 use crate::output::{Output, Tone};
 
 /// Tells whether somebody is there to be asked.
-pub(super) fn can_ask() -> bool {
+pub(crate) fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// Asks, and fails unless the answer is the workload's name.
-pub(super) fn ask(workload: &WorkloadName, to: &RegionName, output: &Output) -> Result<()> {
+/// Asks whether to do `what`, and fails unless the answer is the workload's name.
+pub(crate) fn ask(workload: &WorkloadName, what: &str, output: &Output) -> Result<()> {
     let name = output.stderr.paint(Tone::Strong, workload.as_str());
-    output.ask(&format!("Type {name} to move it to {to}: "));
+    output.ask(&format!("Type {name} to {what}: "));
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
     if answer.trim() == workload.as_str() {

@@ -3,19 +3,23 @@
 
 use dr_model::loss::{Bound, Estimate, Verdict};
 use dr_provider::driver::{Action, Undo};
-use dr_runbook::Plan;
 use dr_runbook::plan::{Branch, Lane, LossPlan, PlannedStep, Target};
+use dr_runbook::{Mode, Plan};
 
 use crate::output::{Style, Tone, amount, seconds};
 
 /// Writes the plan.
 pub(super) fn render(plan: &Plan, style: Style) -> String {
+    let by = match plan.mode {
+        Mode::Unplanned => plan.rung.as_str().to_owned(),
+        Mode::Planned => format!("{}, planned", plan.rung.as_str()),
+        Mode::Undo => "taking a move back".to_owned(),
+    };
     let mut lines = vec![format!(
-        "{} from {} to {} by {}: epoch {} ends, epoch {} begins",
+        "{} from {} to {} by {by}: epoch {} ends, epoch {} begins",
         style.paint(Tone::Strong, &format!("Move {}", plan.workload)),
         plan.from,
         style.paint(Tone::Strong, plan.to.as_str()),
-        plan.rung.as_str(),
         plan.ended,
         plan.opens,
     )];
@@ -89,7 +93,12 @@ fn loss(plan: &Plan, style: Style, lines: &mut Vec<String>) {
     );
     lines.push(format!("  loss      estimate: {estimate}; {verdict}"));
     let rate = rate(&plan.loss);
-    lines.push(format!("            bound:    {}{rate}", plan.loss.bound));
+    let bound = bounded(
+        plan.mode,
+        &plan.loss.bound,
+        "nothing is promoted before everything is proven to be there",
+    );
+    lines.push(format!("            bound:    {bound}{rate}"));
     for (resource, facts) in &plan.loss.resources {
         for because in &facts.because {
             lines.push(style.paint(Tone::Faint, &format!("            {resource}: {because}")));
@@ -120,6 +129,15 @@ fn rate(loss: &LossPlan) -> String {
             format!(", by about {rate:.0} commits a second as before it")
         }
         _ => String::new(),
+    }
+}
+
+/// Writes a bound; what makes it zero is not the same in every mode.
+pub(super) fn bounded(mode: Mode, bound: &Bound, planned: &str) -> String {
+    match (mode, bound) {
+        (Mode::Planned, Bound::Zero) => format!("0 s: {planned}"),
+        (Mode::Undo, Bound::Zero) => "0 s: nothing was promoted".to_owned(),
+        _ => bound.to_string(),
     }
 }
 

@@ -8,7 +8,7 @@ use dr_model::{Clock, ExecutionId};
 use dr_provider::driver::Undo;
 use dr_runbook::outcome::StepState;
 use dr_runbook::record::Outcome;
-use dr_runbook::{Event, Monitor, Report};
+use dr_runbook::{Event, Monitor};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
@@ -153,11 +153,11 @@ impl Monitor for Progress {
 
 /// Carries out an execution. The first SIGINT or SIGTERM stops it before its next action, the
 /// second at once; either way its journal tells how far it came.
-pub(crate) async fn watched(
-    work: impl Future<Output = std::result::Result<Report, dr_runbook::Error>>,
+pub(crate) async fn watched<T>(
+    work: impl Future<Output = std::result::Result<T, dr_runbook::Error>>,
     progress: &Progress,
     output: &Output,
-) -> Result<Report> {
+) -> Result<T> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut work = std::pin::pin!(work);
@@ -237,7 +237,7 @@ mod tests {
                 ended.set(ended.get() + 1);
             }
         };
-        let error = watched(work, &progress, &output).await.unwrap_err();
+        let error = watched::<()>(work, &progress, &output).await.unwrap_err();
         assert_eq!((error.exit, ended.get()), (Exit::Interrupted, 1));
     }
 
@@ -250,7 +250,7 @@ mod tests {
             }
             std::future::pending().await
         };
-        let error = watched(work, &progress, &output).await.unwrap_err();
+        let error = watched::<()>(work, &progress, &output).await.unwrap_err();
         assert_eq!(error.exit, Exit::Interrupted);
     }
 }

@@ -2,9 +2,9 @@
 
 use dr_config::Objectives;
 use dr_model::loss::Bound;
-use dr_runbook::{Report, State};
+use dr_runbook::{Mode, Report, State};
 
-use super::plan_text::estimated;
+use super::plan_text::{bounded, estimated};
 use crate::exit::Exit;
 use crate::output::{Style, Tone, seconds};
 
@@ -12,6 +12,8 @@ use crate::output::{Style, Tone, seconds};
 /// what was achieved is worse, or was not measured (principle 6).
 pub(crate) fn exit(report: &Report, objectives: Objectives) -> Exit {
     match report.state {
+        // Nothing was to be achieved but what was before.
+        State::Completed if report.mode == Mode::Undo => Exit::Ok,
         State::Completed => {
             let judge = |measured: Option<f64>, objective: std::time::Duration| match measured {
                 None => Exit::Unknown,
@@ -52,7 +54,7 @@ pub(crate) fn render(report: &Report, objectives: Objectives, style: Style) -> S
         report.state,
         State::Completed | State::CompletedWithExceptions | State::Stuck
     );
-    if came_up {
+    if came_up && report.mode != Mode::Undo {
         line("rung", report.rung.as_str().to_owned());
         let fence = match &report.override_reason {
             Some(reason) => format!("{}; overridden: {reason}", report.fence),
@@ -76,7 +78,12 @@ pub(crate) fn render(report: &Report, objectives: Objectives, style: Style) -> S
             .as_ref()
             .map_or_else(|| "unknown".to_owned(), estimated);
         line("loss", format!("estimate {estimate}"));
-        line("", format!("bound {}", report.loss.bound));
+        let bound = bounded(
+            report.mode,
+            &report.loss.bound,
+            "the old primary was shut down, and all that it wrote is there",
+        );
+        line("", format!("bound {bound}"));
         if report.loss.bound == Bound::Zero {
             let looks = report
                 .resources

@@ -3,7 +3,7 @@
 use dr_runbook::Statement;
 
 /// `--witness` and `--override`.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Stated {
     /// State that you know that the old primary has stopped: who saw what. Recorded word for word
     #[arg(long, value_name = "NAME: WHAT WAS SEEN", value_parser = statement)]

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use dr_model::loss::{Bound, Estimate};
 use dr_model::{Epoch, Lsn, RegionName, TimelineId};
 use dr_provider::driver::{
-    Action, Applied, Dependency, Evidence, Facts, Fence, Fenced, Frontier, Goal, Instance,
+    Action, Applied, Dependency, Drained, Evidence, Facts, Fence, Fenced, Frontier, Goal, Instance,
     LogFacts, LogStream, LossFacts, Plane, PromiseFacts, Recovered, RecoveryPoint, RegionFacts,
     Role, Sealed, StopProof, Undo, Verified,
 };
@@ -71,6 +71,9 @@ impl Seen {
             position: Lsn(position),
             replayed: None,
         };
+        if *region == east() && state.left_follows {
+            return running(Role::Standby, 0x5000);
+        }
         if *region == east() {
             return match (state.left_reachable, state.left_running) {
                 (false, _) => Instance::Unreachable {
@@ -81,6 +84,7 @@ impl Seen {
             };
         }
         match state.standby {
+            true if state.primary_here.is_some() => running(Role::Primary, 0x5000),
             true => running(Role::Standby, 0x4F00),
             false => Instance::NotConfigured,
         }
@@ -183,6 +187,33 @@ impl Seen {
             "restore-instance" if primary == Some("restored") => {
                 Some(self.applied("restored on timeline 2", recovered()))
             }
+            "shut-down" => {
+                let drained = self.0.state().drained?;
+                let fenced = Fenced {
+                    proof: Some(StopProof::Stopped),
+                    at: noon(),
+                    ran: false,
+                    alive: None,
+                };
+                let drained = Drained {
+                    timeline: TimelineId(1),
+                    end: drained,
+                };
+                let mut evidence = fenced.to_evidence();
+                evidence[Drained::KEY] = drained.to_evidence()[Drained::KEY].clone();
+                (!running).then(|| self.applied("shut down", evidence))
+            }
+            "follow" if self.0.state().left_follows => {
+                Some(self.applied("it follows", Value::Null))
+            }
+            "resume" if running && primary.is_none() => {
+                let resumed = Recovered {
+                    timeline: TimelineId(1),
+                    start: Lsn(0x5000),
+                    heartbeat: Some(before_noon(1250)),
+                };
+                Some(self.applied("it runs again", resumed.to_evidence()))
+            }
             "keep-slots" => Some(self.applied("slots are there", Value::Null)),
             _ => None,
         }
@@ -266,6 +297,29 @@ impl ResourceDriver for Seen {
                 ),
                 _ => return Err(refuse("there is no recovery point")),
             },
+            Goal::StopWrites { region } => match seen(region).map(|seen| &seen.instance) {
+                Some(Instance::Running {
+                    role: Role::Primary,
+                    ..
+                }) => action(
+                    "shut-down",
+                    region,
+                    Undo::Compensable("start it".to_owned()),
+                ),
+                _ => return Err(refuse("no primary runs")),
+            },
+            Goal::Follow { region, .. } => {
+                action("follow", region, Undo::Reversible("stop it".to_owned()))
+            }
+            Goal::ResumePrimary { region, standby } => {
+                match seen(standby).map(|seen| &seen.instance) {
+                    Some(Instance::Running {
+                        role: Role::Standby,
+                        ..
+                    }) => action("resume", region, Undo::Compensable("move again".to_owned())),
+                    _ => return Err(refuse("there is no standby any more")),
+                }
+            }
             Goal::Rearm { region } => action(
                 "keep-slots",
                 region,
@@ -286,11 +340,28 @@ impl ResourceDriver for Seen {
                 state.ran_until = ran.then_some(now).or(state.ran_until);
                 ran
             }
+            "shut-down" => {
+                state.drained = Some(state.left_end);
+                std::mem::take(&mut state.left_running)
+            }
+            "follow" => {
+                assert!(state.primary_here.is_some(), "it follows nobody");
+                assert!(!state.left_running, "it is a primary");
+                !std::mem::replace(&mut state.left_follows, true)
+            }
+            "resume" => {
+                assert_eq!(state.primary_here, None, "two primaries");
+                !std::mem::replace(&mut state.left_running, true)
+            }
             "seal-chain" => !std::mem::replace(&mut state.sealed, true),
             "promote-standby" => {
                 let before = state.primary_here.replace("promoted");
                 assert_ne!(before, Some("restored"), "two rungs were taken");
                 assert!(state.sealed, "promoted before the seal");
+                assert!(
+                    state.drained.is_none() || !state.left_running,
+                    "two primaries"
+                );
                 before.is_none()
             }
             "restore-instance" => {

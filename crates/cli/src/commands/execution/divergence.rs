@@ -1,0 +1,92 @@
+//! `dr execution divergence`.
+
+use dr_model::{ExecutionId, RegionName, ResourceId};
+use dr_postgres::Found;
+use serde_json::json;
+
+use crate::commands::standby::text::{divergence_lines, kept};
+use crate::error::{CommandError, Result};
+use crate::exit::Exit;
+use crate::output::Output;
+use crate::wiring::Setup;
+
+/// Show what the old primary committed that the new one does not have
+///
+/// Reads the log of the old primary behind the position where the new primary's history leaves it:
+/// how many transactions committed, when, and which tables they changed. Its server has to be
+/// stopped; what `dr standby` kept of it is read from its notes. Ends with 10 if there is any.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The id of the execution that left the region, as `dr execution list` prints it
+    execution: ExecutionId,
+}
+
+pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<Exit> {
+    let execution = super::find(setup, &args.execution).await?;
+    let plan = &execution.history.plan;
+    setup.workload(&plan.workload)?;
+    let mut shown = Vec::new();
+    let mut lines = Vec::new();
+    let mut diverged = false;
+    for resource in plan.loss.resources.keys() {
+        let id = ResourceId {
+            workload: plan.workload.clone(),
+            resource: resource.clone(),
+        };
+        let found = setup.postgres(&id)?.divergence(&plan.from).await?;
+        // What was kept before it began is of an earlier move.
+        let began = execution.history.started_at;
+        let found: Vec<Found> = found
+            .into_iter()
+            .filter(|found| match found {
+                Found::Here(..) => true,
+                Found::Kept(kept) => kept.kept_at >= began,
+            })
+            .collect();
+        if found.is_empty() {
+            lines.push(nothing(&id, &plan.from));
+        }
+        for one in &found {
+            diverged = true;
+            lines.extend(text(&id, &plan.from, one));
+        }
+        shown.push(json!({ "resource": id, "region": plan.from, "found": found }));
+    }
+    if output.json {
+        output.json(&json!({ "resources": shown }))?;
+    } else {
+        output.data(&lines.join("\n"))?;
+    }
+    if !diverged {
+        return Ok(Exit::Ok);
+    }
+    Err(CommandError::new(
+        Exit::Breach,
+        "the old primary has what the new one has not, or may have",
+    )
+    .hint("look at it in the directory that is kept; `dr standby create` keeps it before it changes anything"))
+}
+
+fn nothing(id: &ResourceId, region: &RegionName) -> String {
+    format!("{id} in {region}: nothing beyond the present history, or its server runs as a standby")
+}
+
+fn text(id: &ResourceId, region: &RegionName, found: &Found) -> Vec<String> {
+    let (place, divergence) = match found {
+        Found::Here(directory, divergence) => (directory.display(), divergence.as_ref()),
+        Found::Kept(kept) => (kept.directory.display(), kept.divergence.as_ref()),
+    };
+    let mut lines = vec![format!("{id} in {region}, in {place}:")];
+    match divergence {
+        Some(divergence) => lines.extend(
+            divergence_lines(divergence)
+                .into_iter()
+                .map(|line| format!("  {line}")),
+        ),
+        None => lines.push("  it was not measured what it has".to_owned()),
+    }
+    if let Found::Kept(note) = found {
+        lines.push(kept(note));
+    }
+    lines
+}

@@ -1,0 +1,42 @@
+//! Runbooks that are there without a file: those at the root of the repository, embedded.
+//!
+//! A file in `runbooks/` with the same name takes the place of one. They are not written by `dr init`, so that a configuration
+//! gets those of the program that reads it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use dr_model::document::{Context, Resolver};
+
+use crate::scope::Scope;
+use crate::{Runbook, runbook, yaml};
+
+const TEXTS: [(&str, &str); 3] = [
+    (
+        "runbooks/failover-planned.yaml",
+        include_str!("../../../runbooks/failover-planned.yaml"),
+    ),
+    (
+        "runbooks/failback-region.yaml",
+        include_str!("../../../runbooks/failback-region.yaml"),
+    ),
+    (
+        "runbooks/undo-move.yaml",
+        include_str!("../../../runbooks/undo-move.yaml"),
+    ),
+];
+
+/// Reads them; one that uses steps which this program does not have is not there.
+pub(crate) fn runbooks(
+    directory: &Path,
+    resolver: &Arc<dyn Resolver>,
+    scope: &Scope<'_>,
+) -> Vec<Runbook> {
+    let read = |(name, text): &(&str, &str)| {
+        let mut context = Context::new(directory, Arc::clone(resolver));
+        let node = yaml::parse(name, text).ok()?;
+        let read = runbook::read(&node, &mut context, scope)?;
+        (context.errors() == 0).then_some(read.value)
+    };
+    TEXTS.iter().filter_map(read).collect()
+}

@@ -1,0 +1,153 @@
+//! Giving the old primary its place back, after a move that came to no promotion (PROTOCOL 3).
+//!
+//! First the standby is attached again. That takes the lock which a promotion holds from before it asks for the newest epoch
+//! until it is over: a promotion that has it already is seen here, and one that comes later finds a newer epoch and stops. Only
+//! then does the old primary lose its `standby.signal` and start.
+//!
+//! Idempotent because each part looks first.
+
+use dr_model::{RegionName, TimelineId};
+use dr_pgwire::quote_literal;
+use dr_provider::Result;
+use dr_provider::driver::{Applied, Evidence, Fence, Recovered, Verified};
+use dr_provider::host::PathKind;
+use serde_json::json;
+
+use super::processes;
+use crate::data_directory::Claimed;
+use crate::driver::PostgresDriver;
+
+const OPERATION: &str = "resume the primary of";
+
+impl PostgresDriver {
+    pub(super) async fn attach_standby(
+        &self,
+        region: &RegionName,
+        primary: &RegionName,
+        timeline: TimelineId,
+        fence: &Fence,
+    ) -> Result<Applied> {
+        self.host(region)?
+            .admit(&fence.workload, fence.epoch)
+            .await?;
+        let mut instance = self.connect(region).await?;
+        instance.lock_synchronous(OPERATION).await?;
+        let found = instance.position().await?;
+        if !found.in_recovery || found.timeline != timeline {
+            let why = format!(
+                "the server in {region} is not a standby on timeline {timeline} any more: it was promoted"
+            );
+            return Err(self.failed(OPERATION, why));
+        }
+        let directory = &self.instance_options(region)?.data_directory;
+        self.write_password_file(region, directory).await?;
+        let conninfo = self.standby_conninfo(region, primary, directory)?;
+        let sql = format!(
+            "alter system set primary_conninfo = {}",
+            quote_literal(&conninfo)
+        );
+        instance.query(OPERATION, &sql).await?;
+        instance.query(OPERATION, "select pg_reload_conf()").await?;
+        Ok(self.applied(
+            format!("the standby in {region} follows {primary} again, once it runs"),
+            json!({ "timeline": timeline, "received": found.position }),
+        ))
+    }
+
+    pub(super) async fn is_standby_attached(
+        &self,
+        region: &RegionName,
+        timeline: TimelineId,
+    ) -> Result<Verified> {
+        let mut instance = self.connect(region).await?;
+        let found = instance.position().await?;
+        let setting: String = instance
+            .scalar(OPERATION, "select current_setting('primary_conninfo')")
+            .await?;
+        if found.in_recovery && found.timeline == timeline && !setting.is_empty() {
+            return Ok(Verified::Done(self.applied(
+                format!("the standby in {region} follows a primary"),
+                json!({ "timeline": timeline, "received": found.position }),
+            )));
+        }
+        Ok(Verified::NotDone {
+            seen: format!("the server in {region} follows nobody"),
+        })
+    }
+
+    pub(super) async fn resume_primary(
+        &self,
+        region: &RegionName,
+        claimed: Claimed,
+        fence: &Fence,
+    ) -> Result<Applied> {
+        let host = self.host(region)?;
+        host.admit(&fence.workload, fence.epoch).await?;
+        if let Verified::Done(applied) = self.is_primary_resumed(region, claimed).await? {
+            return Ok(applied);
+        }
+        let directory = &self.instance_options(region)?.data_directory;
+        self.identify(region, claimed).await?;
+        let signal = directory.join("standby.signal");
+        if host.kind(&signal).await? == PathKind::File
+            && !processes(&**host, directory).await?.is_empty()
+        {
+            // Something has started it as the standby that it was to be.
+            let stop = self.pg_ctl(directory, &["stop", "--mode=fast", "--wait"]);
+            host.run(&stop, std::time::Duration::from_secs(60)).await?;
+            if !processes(&**host, directory).await?.is_empty() {
+                let why = format!("the server in {region} runs as a standby and does not stop");
+                return Err(self.failed(OPERATION, why));
+            }
+        }
+        host.remove(&signal).await?;
+        let found = self.start_server(region, OPERATION).await?;
+        if found.in_recovery || found.timeline != claimed.timeline {
+            let why = format!(
+                "the server in {region} runs on timeline {}, and not as the primary of timeline {}",
+                found.timeline, claimed.timeline
+            );
+            return Err(self.failed(OPERATION, why));
+        }
+        let mut instance = self.connect(region).await?;
+        self.write_beat(&mut instance, region, fence.epoch).await?;
+        self.resumed(region, claimed).await
+    }
+
+    pub(super) async fn is_primary_resumed(
+        &self,
+        region: &RegionName,
+        claimed: Claimed,
+    ) -> Result<Verified> {
+        let found = async { self.connect(region).await?.position().await };
+        Ok(match found.await {
+            Ok(found) if !found.in_recovery && found.timeline == claimed.timeline => {
+                Verified::Done(self.resumed(region, claimed).await?)
+            }
+            Ok(_) => Verified::NotDone {
+                seen: format!("the server in {region} is not the primary"),
+            },
+            Err(error) => Verified::NotDone {
+                seen: dr_provider::error::chain(&error),
+            },
+        })
+    }
+
+    async fn resumed(&self, region: &RegionName, claimed: Claimed) -> Result<Applied> {
+        let mut instance = self.connect(region).await?;
+        let found = instance.position().await?;
+        let recovered = Recovered {
+            timeline: claimed.timeline,
+            start: found.position,
+            heartbeat: self.read_beat(&mut instance, None).await?,
+        };
+        Ok(self.applied(
+            format!(
+                "{} in {region} accepts writes again, on timeline {}",
+                self.resource(),
+                claimed.timeline
+            ),
+            recovered.to_evidence(),
+        ))
+    }
+}

@@ -1,0 +1,246 @@
+//! Planned moves: nothing is promoted before everything is proven to be there, and what was begun can be taken back.
+
+use std::sync::Arc;
+
+use dr_config::Runbook;
+use dr_model::loss::Bound;
+use dr_model::{Epoch, ExecutionId, Lsn};
+use rstest::rstest;
+
+use super::crash::{die_in, mortal_site};
+use super::runs::{planned_by, state_of};
+use super::world::{
+    Everything, Fault, east, shipped, shipped_failback, shipped_planned, shipped_undo, west,
+};
+use crate::events::Silent;
+use crate::outcome::{State, StepState};
+use crate::proof::ProofName;
+use crate::request::Request;
+use crate::{Error, Mode, Report, abort, execute, executions, observe, plan, resume};
+
+/// Makes a world in which nothing is wrong.
+async fn well() -> Everything {
+    let world = Everything::new().await;
+    world.state().left_running = true;
+    world
+}
+
+async fn switch_over(world: &Everything) -> Report {
+    let plan = planned_by(world, &shipped_planned(), &Request::new(west())).await;
+    let site = Arc::new(world.site("laptop"));
+    execute(site, plan, &Silent).await.unwrap()
+}
+
+fn effects(world: &Everything) -> Vec<String> {
+    let state = world.state();
+    state.effects.iter().map(|(name, _)| name.clone()).collect()
+}
+
+#[rstest]
+#[case(shipped_planned())]
+#[case(shipped_failback())]
+#[tokio::test(start_paused = true)]
+async fn nothing_is_lost_and_the_old_primary_follows(#[case] runbook: Runbook) {
+    let world = well().await;
+    let plan = planned_by(&world, &runbook, &Request::new(west())).await;
+    assert_eq!((plan.mode, &plan.loss.bound), (Mode::Planned, &Bound::Zero));
+    let site = Arc::new(world.site("laptop"));
+    let report = execute(site, plan, &Silent).await.unwrap();
+    assert_eq!(report.state, State::Completed, "{report:#?}");
+    assert_eq!(report.fence, ProofName::Stopped);
+    assert_eq!(report.loss.bound, Bound::Zero);
+    assert_eq!(report.rpa_seconds, Some(0.25));
+    assert_eq!(
+        effects(&world),
+        [
+            "shut-down",
+            "seal-chain",
+            "promote-standby",
+            "start-service",
+            "switch-traffic",
+            "notify",
+            "follow",
+            "keep-slots"
+        ]
+    );
+    assert!(world.state().left_follows);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_is_gone_is_not_moved_by_plan() {
+    let world = Everything::new().await;
+    let seen = observe(&world.site("laptop"), &west()).await;
+    let refusal = plan(&shipped_planned(), &seen, &Request::new(west())).unwrap_err();
+    assert!(refusal.to_string().contains("no primary runs"), "{refusal}");
+    assert!(plan(&shipped(), &seen, &Request::new(west())).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_everything_nothing_is_promoted_and_the_old_primary_starts_again() {
+    let world = well().await;
+    // Something was written that neither the standby nor the store has.
+    world.state().left_end = Lsn(0x6000);
+    let report = switch_over(&world).await;
+    assert_eq!(report.state, State::Stuck);
+    assert_eq!(state_of(&report, "promote"), StepState::Failed);
+    let stuck = report.stuck.as_ref().unwrap();
+    assert!(stuck.why.contains("ends at 0/6000"), "{stuck:?}");
+    assert!(stuck.remedy[0].contains("dr execution abort"), "{stuck:?}");
+    assert_eq!(world.count("promote-standby"), 0);
+    is_taken_back(&world, &report.execution).await;
+}
+
+/// Calls a move off, and looks at what there is then.
+async fn is_taken_back(world: &Everything, execution: &ExecutionId) {
+    let site = Arc::new(world.site("desk"));
+    let aborted = abort(site, execution, "not today", &shipped_undo(), &Silent).await;
+    let aborted = aborted.unwrap();
+    assert_eq!(aborted.report.unwrap().state, State::Aborted);
+    if let Some(undone) = aborted.undone_by {
+        assert_eq!(
+            (undone.state, undone.mode),
+            (State::Completed, Mode::Undo),
+            "{undone:#?}"
+        );
+        let head = world.register().read().await.unwrap().unwrap();
+        assert_eq!((head.epoch, &head.primary), (Epoch(3), &east()));
+        let claim = head.clusters.values().next().unwrap();
+        assert_eq!((claim.timeline.0, claim.start_lsn), (1, Some(Lsn(0x5000))));
+    }
+    assert!(world.state().left_running);
+    assert_eq!(world.state().primary_here, None);
+    assert_eq!(world.count("promote-standby"), 0);
+    let seen = observe(&world.site("desk"), &west()).await;
+    assert!(seen.unfinished.is_empty(), "{:?}", seen.unfinished);
+}
+
+async fn left_behind(world: &Everything) -> Option<executions::Summary> {
+    let clock: Arc<dyn dr_model::Clock> = world.clock.clone();
+    let (found, _) = executions::list(&world.stores, &clock).await;
+    found.into_iter().next()
+}
+
+#[rstest]
+#[case(shipped_planned())]
+#[case(shipped_failback())]
+#[tokio::test(start_paused = true)]
+async fn a_planned_move_survives_every_crash(#[case] runbook: Runbook) {
+    for lands in [false, true] {
+        let mut survived = 0;
+        for last in 1.. {
+            let world = well().await;
+            let plan = planned_by(&world, &runbook, &Request::new(west())).await;
+            if !die_in(&world, plan, last, lands).await {
+                break;
+            }
+            survived += 1;
+            let Some(left) = left_behind(&world).await else {
+                assert_eq!((last, lands, effects(&world)), (1, false, vec![]));
+                continue;
+            };
+            let at = format!("death {last}, landed: {lands}");
+            let site = Arc::new(world.site("desk"));
+            match resume(site, &left.execution, "it died", vec![], &Silent).await {
+                Ok(report) => {
+                    assert_eq!(report.state, State::Completed, "{at}: {report:#?}");
+                    assert_eq!(report.loss.bound, Bound::Zero, "{at}");
+                }
+                Err(Error::Over { state, .. }) => assert_eq!(state, State::Completed, "{at}"),
+                Err(error) => panic!("{at}: {error}"),
+            }
+            for once in ["shut-down", "seal-chain", "promote-standby", "follow"] {
+                assert_eq!(world.count(once), 1, "{at}: {once}");
+            }
+            let head = world.register().read().await.unwrap().unwrap();
+            assert_eq!((head.epoch, head.primary), (Epoch(2), west()), "{at}");
+        }
+        assert!(survived > 12, "{survived}");
+    }
+}
+
+/// Whoever calls a move off after its executor died gets the old primary back, or is told that it was replaced.
+#[tokio::test(start_paused = true)]
+async fn a_planned_move_can_be_called_off_at_every_point_before_the_promotion() {
+    let (mut taken_back, mut refused) = (0, 0);
+    for lands in [false, true] {
+        for last in 1.. {
+            let world = well().await;
+            let plan = planned_by(&world, &shipped_planned(), &Request::new(west())).await;
+            if !die_in(&world, plan, last, lands).await {
+                break;
+            }
+            let Some(left) = left_behind(&world)
+                .await
+                .filter(|left| !left.state.is_final())
+            else {
+                continue;
+            };
+            let begun = effects(&world).contains(&"promote-standby".to_owned());
+            let site = Arc::new(world.site("desk"));
+            let undo = shipped_undo();
+            match abort(site, &left.execution, "no", &undo, &Silent).await {
+                Err(Error::HasEffects { .. }) => refused += 1,
+                Err(error) => panic!("death {last}, landed: {lands}: {error}"),
+                Ok(aborted) => {
+                    assert!(!begun, "death {last}, landed: {lands}");
+                    assert_eq!(aborted.report.unwrap().state, State::Aborted);
+                    assert!(world.state().left_running, "death {last}, landed: {lands}");
+                    assert_eq!(world.count("promote-standby"), 0);
+                    taken_back += 1;
+                }
+            }
+        }
+    }
+    assert!(taken_back > 6 && refused > 6, "{taken_back}, {refused}");
+}
+
+/// Whoever takes a move back dies at any write of the journal that does it; the same again brings it to its end.
+#[tokio::test(start_paused = true)]
+async fn taking_a_move_back_survives_every_crash() {
+    for lands in [false, true] {
+        let mut survived = 0;
+        for last in 1.. {
+            let world = well().await;
+            world.state().left_end = Lsn(0x6000);
+            let stuck = switch_over(&world).await.execution;
+            let site = Arc::new(mortal_site(&world, &east(), last, lands));
+            let undo = shipped_undo();
+            let died = abort(site, &stuck, "no", &undo, &Silent).await;
+            if died.is_ok() {
+                break;
+            }
+            survived += 1;
+            let at = format!("death {last}, landed: {lands}");
+            let clock: Arc<dyn dr_model::Clock> = world.clock.clone();
+            let (all, _) = executions::list(&world.stores, &clock).await;
+            let head = world.register().read().await.unwrap().unwrap();
+            let undoing = all.iter().find(|found| found.to == east());
+            match undoing.filter(|found| found.may_go_on(&head)) {
+                Some(undoing) => {
+                    let site = Arc::new(world.site("desk"));
+                    let report = resume(site, &undoing.execution, "it died", vec![], &Silent).await;
+                    assert_eq!(report.unwrap().state, State::Completed, "{at}");
+                }
+                None if undoing.is_some() => {}
+                None => is_taken_back(&world, &stuck).await,
+            }
+            assert!(world.state().left_running, "{at}");
+            assert_eq!(world.count("resume"), 1, "{at}");
+            assert_eq!(world.count("promote-standby"), 0, "{at}");
+        }
+        assert!(survived > 3, "{survived}");
+    }
+}
+
+/// An executor that slept over the undoing of its move finds a newer epoch on its host, and has no effect.
+#[tokio::test(start_paused = true)]
+async fn who_slept_over_it_promotes_nothing() {
+    let world = well().await;
+    world.script("seal-chain", [Fault::Definite]);
+    let stuck = switch_over(&world).await;
+    assert_eq!(stuck.state, State::Stuck);
+    is_taken_back(&world, &stuck.execution).await;
+    let site = Arc::new(world.site("laptop"));
+    let again = resume(site, &stuck.execution, "go on", vec![], &Silent).await;
+    assert!(matches!(again, Err(Error::Over { .. })), "{again:?}");
+}

@@ -1,0 +1,121 @@
+//! A move by appointment, there and back: no commit is lost, and each time the old primary becomes the standby.
+
+use dr_sandbox::ledger::outage;
+use dr_sandbox::{HOME, RECOVERY, Sandbox};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::executions::{Running, executions};
+use crate::second_loss::register_in;
+use crate::support::{
+    acknowledge, acknowledge_after, ask, backup, dr, end, is_primary, judged, now_us, says, start,
+    until,
+};
+
+/// Runs a planned move, which has to come to its end, and returns its report.
+async fn move_by_plan(sandbox: &Sandbox, words: &[&str]) -> Value {
+    let output = dr(sandbox, &[words, &["--yes", "--json"]].concat()).await;
+    assert_eq!(output.status.code(), Some(0), "{}", output.stderr);
+    let report: Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(report["state"], "completed", "{}", output.stderr);
+    assert_eq!(report["mode"], "planned", "{report}");
+    assert_eq!(report["loss"]["bound"]["kind"], "zero", "{report}");
+    report
+}
+
+/// Waits until the server of a region is a standby that streams.
+pub(crate) async fn streams(sandbox: &Sandbox, region: &str) {
+    until(&format!("a standby in {region}"), async || {
+        let query = "select string_agg(status, ',') from pg_stat_wal_receiver";
+        let seen = ask(sandbox, region, query).await?;
+        if seen == "streaming" {
+            Ok(())
+        } else {
+            Err(seen)
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_and_back_without_losing_a_commit() {
+    let sandbox = start(Sandbox::builder()).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    backup(&sandbox, RECOVERY).await;
+    acknowledge(&load, 200).await;
+    register_in(&sandbox, RECOVERY).await;
+
+    let began = now_us(&sandbox);
+    move_by_plan(&sandbox, &["failover", "--planned", "--to", RECOVERY]).await;
+    let moved = now_us(&sandbox);
+    assert!(is_primary(&sandbox, RECOVERY).await);
+    streams(&sandbox, HOME).await;
+    acknowledge_after(&load, moved).await;
+    acknowledge(&load, 200).await;
+
+    // The register is beside the new primary until the daemon there has moved it.
+    register_in(&sandbox, HOME).await;
+    move_by_plan(&sandbox, &["failback", "ledger"]).await;
+    let home = now_us(&sandbox);
+    assert!(is_primary(&sandbox, HOME).await);
+    streams(&sandbox, RECOVERY).await;
+    acknowledge_after(&load, home).await;
+
+    let record = load.stop().await.unwrap();
+    assert!(outage(&record.commits, began).is_some());
+    let verdict = judged(&sandbox, HOME, &record).await;
+    assert_eq!(verdict.lost, vec![]);
+    let timeline = "select substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
+    assert_eq!(ask(&sandbox, HOME, timeline).await.unwrap(), "00000003");
+    end(sandbox);
+}
+
+/// Killed after the old primary was stopped, the move is called off: the old primary accepts writes again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_that_is_called_off_gives_the_old_primary_back() {
+    let sandbox = start(Sandbox::builder()).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    backup(&sandbox, RECOVERY).await;
+    acknowledge(&load, 200).await;
+    register_in(&sandbox, RECOVERY).await;
+
+    let words = ["failover", "--planned", "--to", RECOVERY, "--yes"];
+    let running = Running::start(&sandbox, &words);
+    until("the end of the primary", async || {
+        // Nobody answers there any more.
+        match ask(&sandbox, HOME, "select 1").await {
+            Ok(_) => Err("it answers".to_owned()),
+            Err(_) => Ok(()),
+        }
+    })
+    .await;
+    running.signal(Signal::KILL);
+    running.end().await;
+    let ids = executions(&sandbox);
+    assert_eq!(ids.len(), 1, "{ids:?}");
+    let output = dr(&sandbox, &["execution", "abort", &ids[0]]).await;
+    if output.status.code() == Some(12) {
+        // The signal came too late, the promotion had begun: there is only the way forward.
+        says(&output, 12, &["has changed something already"]);
+        let output = dr(&sandbox, &["execution", "resume", &ids[0]]).await;
+        assert_eq!(output.status.code(), Some(0), "{}", output.stderr);
+        assert!(is_primary(&sandbox, RECOVERY).await);
+        end(sandbox);
+        return;
+    }
+    assert_eq!(output.status.code(), Some(0), "{}", output.stderr);
+    let back = now_us(&sandbox);
+    assert!(is_primary(&sandbox, HOME).await);
+    streams(&sandbox, RECOVERY).await;
+    acknowledge_after(&load, back).await;
+    acknowledge(&load, 100).await;
+    register_in(&sandbox, RECOVERY).await;
+
+    // What was taken back can be done after all.
+    move_by_plan(&sandbox, &["failover", "--planned", "--to", RECOVERY]).await;
+    acknowledge_after(&load, now_us(&sandbox)).await;
+    let record = load.stop().await.unwrap();
+    let verdict = judged(&sandbox, RECOVERY, &record).await;
+    assert_eq!(verdict.lost, vec![]);
+    end(sandbox);
+}
