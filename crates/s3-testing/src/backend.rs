@@ -12,6 +12,7 @@ use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
 use crate::Conditions;
 use crate::bucket::{Bucket, Stored, check_crc32c, crc32c};
+use crate::listing::Page;
 use crate::multipart::{Upload, etag};
 
 /// How long a server that checks first takes to write then.
@@ -215,30 +216,37 @@ impl S3 for Backend {
         let prefix = input.prefix.clone().unwrap_or_default();
         let after = input.continuation_token.clone();
         let after = after.or(input.start_after.clone()).unwrap_or_default();
+        let delimiter = input.delimiter.clone().unwrap_or_default();
         let mut state = self.lock();
-        let bucket = state.bucket(&input.bucket)?;
-        let mut found = bucket.listed(&prefix, &after);
-        let contents: Vec<Object> = found
-            .by_ref()
-            .take(limit)
-            .map(|(key, object)| Object {
-                key: Some(key.clone()),
-                size: Some(length(&object.body)),
-                e_tag: Some(ETag::Strong(object.etag.clone())),
-                last_modified: Some(Timestamp::from(object.modified)),
-                ..Object::default()
-            })
-            .collect();
-        let more = found.next().is_some();
-        let last = contents.last().and_then(|object| object.key.clone());
+        let page = Page::of(
+            state.bucket(&input.bucket)?,
+            &prefix,
+            &delimiter,
+            &after,
+            limit,
+        );
+        let contents = page.objects.into_iter().map(|(key, object)| Object {
+            key: Some(key.to_owned()),
+            size: Some(length(&object.body)),
+            e_tag: Some(ETag::Strong(object.etag.clone())),
+            last_modified: Some(Timestamp::from(object.modified)),
+            ..Object::default()
+        });
+        let contents: Vec<Object> = contents.collect();
+        let groups = page.groups.into_iter().map(|group| CommonPrefix {
+            prefix: Some(group.to_owned()),
+        });
+        let groups: Vec<CommonPrefix> = groups.collect();
         Ok(S3Response::new(ListObjectsV2Output {
             name: Some(input.bucket),
             prefix: input.prefix,
             max_keys: input.max_keys,
-            key_count: i32::try_from(contents.len()).ok(),
-            is_truncated: Some(more),
-            next_continuation_token: last.filter(|_| more),
+            key_count: i32::try_from(contents.len() + groups.len()).ok(),
+            is_truncated: Some(page.next.is_some()),
+            next_continuation_token: page.next.map(str::to_owned),
             contents: Some(contents),
+            common_prefixes: Some(groups),
+            delimiter: input.delimiter,
             ..ListObjectsV2Output::default()
         }))
     }

@@ -15,12 +15,15 @@ mod bucket;
 mod disk;
 mod fault;
 mod faulty;
+mod listing;
 mod multipart;
 mod request;
 mod server;
+mod tls;
 
 pub use access::Account;
 pub use bucket::{Conditions, Stored};
 pub use fault::{Fault, Rule};
 pub use request::Operation;
 pub use server::{Options, Server};
+pub use tls::Certificate;

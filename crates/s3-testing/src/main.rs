@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use dr_s3_testing::{Account, Options, Server};
+use dr_s3_testing::{Account, Certificate, Options, Server};
 
 /// An S3 server in memory, with a latency of its own. Without `--directory` everything in it is gone when it ends.
 #[derive(Debug, Parser)]
@@ -38,6 +38,12 @@ struct Args {
     /// By how much that differs at most, up or down, evenly.
     #[arg(long, default_value = "0ms", value_parser = humantime::parse_duration)]
     jitter: Duration,
+    /// Speaks TLS, and proves itself by this certificate, in PEM format.
+    #[arg(long, requires = "key")]
+    certificate: Option<PathBuf>,
+    /// The certificate's private key, in PEM format.
+    #[arg(long, requires = "certificate")]
+    key: Option<PathBuf>,
 }
 
 #[tokio::main]
@@ -50,6 +56,10 @@ async fn main() -> ExitCode {
         directory: args.directory,
         latency: args.latency,
         jitter: args.jitter,
+        certificate: args
+            .certificate
+            .zip(args.key)
+            .map(|(chain, key)| Certificate { chain, key }),
     };
     match Server::start(options).await {
         Ok(server) => {
@@ -59,7 +69,7 @@ async fn main() -> ExitCode {
         }
         Err(error) => {
             complain(&format!(
-                "dr-s3-server: cannot listen on {}: {error}",
+                "dr-s3-server: cannot serve on {}: {error}",
                 args.listen
             ));
             ExitCode::FAILURE

@@ -57,7 +57,8 @@ impl Upload {
         {
             return Err(s3_error!(EntityTooSmall, "a part is smaller than 5 MiB"));
         }
-        let mut body = BytesMut::new();
+        let size = parts.iter().map(|part| part.len()).sum();
+        let mut body = BytesMut::with_capacity(size);
         for part in &parts {
             body.extend_from_slice(part);
         }

@@ -10,14 +10,17 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use s3s::service::{S3Service, S3ServiceBuilder};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
 
 use crate::access::Accounts;
 use crate::backend::Backend;
 use crate::bucket::Bucket;
 use crate::fault::Faults;
 use crate::faulty::{self, Latency};
+use crate::tls::{self, Certificate};
 use crate::{Account, Conditions, Rule, Stored};
 
 /// How a server is started.
@@ -36,6 +39,8 @@ pub struct Options {
     pub latency: Duration,
     /// By how much that differs at most, up or down, evenly.
     pub jitter: Duration,
+    /// What it proves itself by; without it, it speaks plain HTTP.
+    pub certificate: Option<Certificate>,
 }
 
 impl Default for Options {
@@ -48,6 +53,7 @@ impl Default for Options {
             directory: None,
             latency: Duration::ZERO,
             jitter: Duration::ZERO,
+            certificate: None,
         }
     }
 }
@@ -56,6 +62,7 @@ impl Default for Options {
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    scheme: &'static str,
     backend: Backend,
     faults: Arc<Faults>,
     task: JoinHandle<()>,
@@ -66,7 +73,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// If the address cannot be listened on.
+    /// If the address cannot be listened on, or the certificate cannot be used.
     pub async fn start(options: Options) -> io::Result<Self> {
         let backend = Backend::default();
         for bucket in options.buckets {
@@ -76,6 +83,9 @@ impl Server {
             };
             backend.lock().buckets.insert(bucket, made);
         }
+        let acceptor = options.certificate.as_ref().map(tls::acceptor);
+        let acceptor = acceptor.transpose()?;
+        let scheme = acceptor.as_ref().map_or("http", |_| "https");
         let listener = TcpListener::bind(options.listen).await?;
         let address = listener.local_addr()?;
         let mut builder = S3ServiceBuilder::new(backend.clone());
@@ -87,9 +97,16 @@ impl Server {
             mean: options.latency,
             jitter: options.jitter,
         };
-        let task = accept(listener, builder.build(), Arc::clone(&faults), latency);
+        let how = How {
+            service: builder.build(),
+            faults: Arc::clone(&faults),
+            latency,
+            acceptor,
+        };
+        let task = accept(listener, how);
         Ok(Self {
             address,
+            scheme,
             backend,
             faults,
             task: tokio::spawn(task),
@@ -105,7 +122,7 @@ impl Server {
     /// Returns where it listens as a URL.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// Replaces the rules by which requests fail; the first that matches decides.
@@ -173,15 +190,23 @@ impl Drop for Server {
     }
 }
 
+/// What every connection is served by.
+#[derive(Clone)]
+struct How {
+    service: S3Service,
+    faults: Arc<Faults>,
+    latency: Latency,
+    acceptor: Option<TlsAcceptor>,
+}
+
 /// Accepts for ever; the connections end with it.
-async fn accept(listener: TcpListener, service: S3Service, faults: Arc<Faults>, latency: Latency) {
+async fn accept(listener: TcpListener, how: How) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 if let Ok((stream, _)) = accepted {
-                    let (service, faults) = (service.clone(), Arc::clone(&faults));
-                    connections.spawn(connection(stream, service, faults, latency));
+                    connections.spawn(connection(stream, how.clone()));
                 }
             }
             Some(_) = connections.join_next() => {}
@@ -189,12 +214,25 @@ async fn accept(listener: TcpListener, service: S3Service, faults: Arc<Faults>, 
     }
 }
 
-async fn connection(stream: TcpStream, service: S3Service, faults: Arc<Faults>, latency: Latency) {
+async fn connection(stream: TcpStream, how: How) {
     // A delayed acknowledgement would be counted as the client's.
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let answer = service_fn(|request| faulty::answer(&service, &faults, latency, request));
+    match &how.acceptor {
+        None => serve(stream, &how).await,
+        // Who does not trust the certificate has said so.
+        Some(acceptor) => {
+            if let Ok(stream) = acceptor.accept(stream).await {
+                serve(stream, &how).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, how: &How) {
+    let answer =
+        service_fn(|request| faulty::answer(&how.service, &how.faults, how.latency, request));
     // A connection that ends by an error is a client's, or a fault's, business.
     drop(
         http1::Builder::new()

@@ -11,4 +11,5 @@ mod moto;
 mod options;
 mod semantics;
 mod support;
+mod tls;
 mod uploads;
