@@ -8,6 +8,7 @@
 //! long.
 
 mod fetch;
+mod output;
 mod piece;
 mod place;
 mod settle;

@@ -1,8 +1,6 @@
 //! Reading ranges of packs and writing their frames into files.
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +8,7 @@ use dr_provider::ErrorKind;
 use tokio::sync::mpsc;
 
 use super::blocking;
+use super::output::Output;
 use super::piece::Piece;
 use crate::spill::Sorted;
 use crate::verify::missing;
@@ -154,25 +153,17 @@ fn write(
     root: &Path,
     piece: &Piece,
     plain: &[u8],
-    open: &mut Option<(String, File)>,
+    open: &mut Option<(PathBuf, Output)>,
 ) -> Result<()> {
     let from = piece.from as usize;
     let content = &plain[from..from + piece.bytes as usize];
-    let handle = match open {
-        Some((at, handle)) if *at == piece.at => handle,
+    let path = root.join(&piece.at);
+    let (path, output) = match open {
+        Some(open) if open.0 == path => open,
         other => {
-            let path = root.join(&piece.at);
-            let handle = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path)
-                .map_err(Error::io("open", &path))?;
-            &mut other.insert((piece.at.clone(), handle)).1
+            let output = Output::open(&path)?;
+            other.insert((path, output))
         }
     };
-    handle
-        .write_all_at(content, piece.position)
-        .map_err(|error| Error::io("write", &root.join(&piece.at))(error))
+    output.write(path, content, piece.position)
 }

@@ -11,7 +11,7 @@ use futures::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 
 use super::piece::Piece;
-use super::{RestoreOptions, blocking};
+use super::{RestoreOptions, blocking, output};
 use crate::manifest::{Entry, Extent};
 use crate::spill::{Sorted, Sorter};
 use crate::tree::{self, Order};
@@ -196,6 +196,7 @@ pub(super) fn prepare(plan: &Plan) -> Result<Sorted> {
             directory.clone_into(&mut made);
         }
         if let Entry::File(file) = &placed.entry {
+            output::make_long(&root.join(placed.at()), file.size)?;
             let mut position = 0;
             for extent in &file.extents {
                 if let Extent::Stored { frame, from, bytes } = *extent {

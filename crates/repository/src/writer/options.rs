@@ -29,7 +29,7 @@ impl Default for WriterOptions {
     fn default() -> Self {
         Self {
             pack_bytes: 16 << 20,
-            memory_bytes: 128 << 20,
+            memory_bytes: 80 << 20,
             workers: std::thread::available_parallelism().map_or(2, usize::from),
             uploads: 4,
             level: LEVEL,
