@@ -36,7 +36,13 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
     let undo = runbooks
         .get(&name)
         .ok_or_else(|| unknown("runbook", name.as_str(), runbooks.keys()))?;
-    let work = dr_runbook::abort(site, &args.execution, &args.reason, undo, &progress);
+    let work = Box::pin(dr_runbook::abort(
+        site,
+        &args.execution,
+        &args.reason,
+        undo,
+        &progress,
+    ));
     let aborted = watched(work, &progress, output).await?;
     if output.json {
         output.json(&json!({ "aborted": aborted.report, "undone_by": aborted.undone_by }))?;
