@@ -6,6 +6,7 @@
 //!
 //! Format: `docs/formats/register.md`.
 
+mod audit;
 mod claims;
 mod client;
 mod error;

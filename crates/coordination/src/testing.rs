@@ -29,6 +29,7 @@ pub(crate) struct Scripted {
     inner: MemoryStore,
     faults: Mutex<VecDeque<Fault>>,
     down: Mutex<bool>,
+    hanging: Mutex<bool>,
 }
 
 impl Scripted {
@@ -37,6 +38,7 @@ impl Scripted {
             inner: MemoryStore::new(name),
             faults: Mutex::default(),
             down: Mutex::new(false),
+            hanging: Mutex::new(false),
         })
     }
 
@@ -46,6 +48,11 @@ impl Scripted {
 
     pub(crate) fn set_down(&self, down: bool) {
         *self.down.lock().unwrap() = down;
+    }
+
+    /// Makes listings hang.
+    pub(crate) fn set_hanging(&self, hanging: bool) {
+        *self.hanging.lock().unwrap() = hanging;
     }
 
     fn check(&self) -> Result<()> {
@@ -103,6 +110,10 @@ impl ObjectStore for Scripted {
         limit: usize,
     ) -> Result<Vec<ObjectInfo>> {
         self.check()?;
+        let hanging = *self.hanging.lock().unwrap();
+        if hanging {
+            std::future::pending::<()>().await;
+        }
         self.inner.list(prefix, after, limit).await
     }
 

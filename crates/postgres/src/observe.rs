@@ -104,7 +104,9 @@ impl PostgresDriver {
             };
             Some((claimed, claim))
         };
-        if let Ok(Ok(record)) = timeout(SIGN_OF_LIFE, self.read_register("observe")).await {
+        // Whether it is whole is for whoever decides something by it.
+        let newest = self.parts().register.follow();
+        if let Ok(Ok(Some(record))) = timeout(SIGN_OF_LIFE, newest).await {
             return of(record, true);
         }
         let views = timeout(LOOK_LIMIT, self.parts().register.read_copies())

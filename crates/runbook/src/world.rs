@@ -75,6 +75,13 @@ pub enum RegisterFacts {
         /// The newest record among the copies, which need not be the newest there is.
         newest_copy: Option<Box<EpochRecord>>,
     },
+    /// Records are missing or are not what they should be: no copy can be believed either.
+    Damaged {
+        /// What is wrong.
+        why: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
 }
 
 impl RegisterFacts {
@@ -83,7 +90,7 @@ impl RegisterFacts {
     pub fn head(&self) -> Option<&EpochRecord> {
         match self {
             Self::Proven(records) => records.last(),
-            Self::Empty => None,
+            Self::Empty | Self::Damaged { .. } => None,
             Self::Unreachable { newest_copy, .. } => newest_copy.as_deref(),
         }
     }
@@ -93,7 +100,7 @@ impl RegisterFacts {
     pub fn records(&self) -> &[EpochRecord] {
         match self {
             Self::Proven(records) => records,
-            Self::Empty => &[],
+            Self::Empty | Self::Damaged { .. } => &[],
             Self::Unreachable { newest_copy, .. } => {
                 newest_copy.as_deref().map_or(&[], std::slice::from_ref)
             }
@@ -183,6 +190,12 @@ async fn look_at_register(site: &Site) -> RegisterFacts {
     let why = match site.register.read_all().await {
         Ok(records) if records.is_empty() => return RegisterFacts::Empty,
         Ok(records) => return RegisterFacts::Proven(records),
+        Err(error @ dr_coordination::register::Error::Damaged { .. }) => {
+            return RegisterFacts::Damaged {
+                hint: error.hint().map(str::to_owned),
+                why: error.to_string(),
+            };
+        }
         Err(error) => dr_provider::error::chain(&error),
     };
     let views = site.register.read_copies().await;

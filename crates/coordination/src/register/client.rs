@@ -1,15 +1,29 @@
 //! Reads and writes a register on real stores.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use bytes::Bytes;
 use dr_model::{Epoch, RegionName, SystemIdentifier, TimelineId, WorkloadName};
 use dr_provider::store::list_all;
-use dr_provider::{ErrorKind, ObjectStore};
+use dr_provider::{ErrorKind, Key, ObjectStore};
+use tokio::time::Instant;
 
+use super::audit::{Contradiction, Sighting, contradiction};
 use super::{Ask, EpochRecord, Error, Walk, WalkEnd, claims};
 use crate::operation::{Operation, Patience, back_off, carry_out, limited, read};
 use crate::publish::{Published, publish};
+
+/// How long a store may take to say what it holds of a register. Whoever reads one waits for all stores, of which one may
+/// be that of a dead region.
+const SIGHTING_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long a store that took longer is not asked again: a dead one costs a failover this wait once.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// Where a store holds records of a register: copies, and those that count.
+const PREFIXES: [&str; 2] = ["copies/register", "register"];
 
 /// An epoch that is open and ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +50,8 @@ pub struct Register {
     stores: BTreeMap<RegionName, Arc<dyn ObjectStore>>,
     initial: RegionName,
     patience: Patience,
+    /// Stores that did not say in time what they hold, and when that was.
+    silent: Arc<Mutex<BTreeMap<RegionName, Instant>>>,
 }
 
 impl Register {
@@ -56,6 +72,7 @@ impl Register {
             stores,
             initial,
             patience,
+            silent: Arc::default(),
         }
     }
 
@@ -71,18 +88,20 @@ impl Register {
     /// # Errors
     ///
     /// [`Error::Unreachable`] if the store that could name a newer record does not answer, [`Error::Damaged`] if a record
-    /// is not what it should be, or if the register is empty while a store holds copies of its records.
+    /// is not what it should be, or if any store that answers holds a record or a copy that the register should have too.
     pub async fn read(&self) -> Result<Option<EpochRecord>, Error> {
         Ok(self.read_all().await?.pop())
     }
 
     /// Returns all records, oldest first. Errors as [`Register::read`].
     pub async fn read_all(&self) -> Result<Vec<EpochRecord>, Error> {
-        let records = self.walk().await?.into_records();
-        if records.is_empty() {
-            self.refuse_traces(false).await?;
-        }
-        Ok(records)
+        Ok(self.walk().await?.into_records())
+    }
+
+    /// Returns the newest record without looking for what contradicts it: for whoever asks every second and calls
+    /// [`Register::read`] now and then. Errors as there, but for records that are missing.
+    pub async fn follow(&self) -> Result<Option<EpochRecord>, Error> {
+        Ok(self.walk_records().await?.into_records().pop())
     }
 
     /// Opens the epoch of `record`: the single flight of PROTOCOL 2.
@@ -117,7 +136,7 @@ impl Register {
         }
         claims::check(walk.records(), record).map_err(invalid)?;
         if next == Epoch::FIRST {
-            self.refuse_traces(true).await?;
+            self.refuse_traces().await?;
         }
         let region = walk.register().clone();
         let write = |source| Error::Write {
@@ -197,7 +216,96 @@ impl Register {
         futures::future::join_all(views).await
     }
 
+    /// Walks, and refuses what a store contradicts.
     async fn walk(&self) -> Result<Walk, Error> {
+        let (walk, seen) = futures::future::join(self.walk_records(), self.sightings()).await;
+        let mut walk = walk?;
+        if contradiction(&self.workload, &walk, &seen).is_some() {
+            // It may have been written meanwhile. Nothing of what has been seen is newer than this walk.
+            walk = self.walk_records().await?;
+            if let Some(found) = contradiction(&self.workload, &walk, &seen) {
+                let Contradiction {
+                    region,
+                    epoch,
+                    why,
+                    hint,
+                } = found;
+                return Err(Error::Damaged {
+                    workload: self.workload.clone(),
+                    region,
+                    epoch,
+                    why,
+                    hint: Some(hint),
+                });
+            }
+        }
+        Ok(walk)
+    }
+
+    /// Returns what the stores hold of the register, as far as they answer in time.
+    async fn sightings(&self) -> Vec<Sighting> {
+        let silent = || self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        let looks = self.stores.iter().map(|(region, store)| async move {
+            if silent()
+                .get(region)
+                .is_some_and(|at| at.elapsed() < SILENCE)
+            {
+                return Vec::new();
+            }
+            let looks = PREFIXES.map(|prefix| self.sighting(region, &**store, prefix));
+            let look = futures::future::join_all(looks);
+            match tokio::time::timeout(SIGHTING_LIMIT, look).await {
+                Ok(found) => found.into_iter().filter_map(Result::ok).collect(),
+                Err(_) => {
+                    silent().insert(region.clone(), Instant::now());
+                    Vec::new()
+                }
+            }
+        });
+        let found = futures::future::join_all(looks).await;
+        found.into_iter().flatten().collect()
+    }
+
+    async fn sighting(
+        &self,
+        region: &RegionName,
+        store: &dyn ObjectStore,
+        prefix: &str,
+    ) -> dr_provider::Result<Sighting> {
+        let keys = self.keys(store, prefix).await?;
+        let newest: Option<Bytes> = match keys.last() {
+            Some((_, key)) => read(store, key, self.patience).await?,
+            None => None,
+        };
+        Ok(Sighting {
+            region: region.clone(),
+            keys,
+            newest,
+        })
+    }
+
+    /// Lists the records or copies in a store, oldest first.
+    async fn keys(
+        &self,
+        store: &dyn ObjectStore,
+        prefix: &str,
+    ) -> dr_provider::Result<Vec<(Epoch, Key)>> {
+        let prefix = format!("{prefix}/{}/", self.workload);
+        let listed = limited(
+            self.patience.timeout,
+            "list objects",
+            || format!("{}/{prefix}", store.location()),
+            list_all(store, &prefix),
+        )
+        .await?;
+        let of = |info: dr_provider::store::ObjectInfo| {
+            let epoch = info.key.file_name().parse().ok().map(Epoch)?;
+            Some((epoch, info.key))
+        };
+        Ok(listed.into_iter().filter_map(of).collect())
+    }
+
+    async fn walk_records(&self) -> Result<Walk, Error> {
         let regions = self.stores.keys().cloned().collect();
         let mut walk = Walk::new(self.workload.clone(), self.initial.clone(), regions);
         let mut last_error = None;
@@ -243,8 +351,8 @@ impl Register {
         }
     }
 
-    /// Fails if a store holds records although the register has none: the register was lost, or looked for in a wrong place.
-    async fn refuse_traces(&self, strict: bool) -> Result<(), Error> {
+    /// Fails unless every store says that it holds nothing of the register: record 1 is created on no less.
+    async fn refuse_traces(&self) -> Result<(), Error> {
         for view in self.read_copies().await {
             match view.newest {
                 Ok(None) => {}
@@ -255,7 +363,7 @@ impl Register {
                     );
                     return Err(self.damaged(&view.region, record.epoch, &why));
                 }
-                Err(source) if strict => {
+                Err(source) => {
                     return Err(Error::Unreachable {
                         workload: self.workload.clone(),
                         region: view.region,
@@ -263,7 +371,6 @@ impl Register {
                         source: Some(Box::new(source)),
                     });
                 }
-                Err(_) => {}
             }
         }
         Ok(())
@@ -274,25 +381,20 @@ impl Register {
         store: &dyn ObjectStore,
     ) -> dr_provider::Result<Option<EpochRecord>> {
         let mut newest: Option<EpochRecord> = None;
-        for prefix in ["copies/register", "register"] {
-            let prefix = format!("{prefix}/{}/", self.workload);
-            let listed = limited(
-                self.patience.timeout,
-                "list objects",
-                || format!("{}/{prefix}", store.location()),
-                list_all(store, &prefix),
-            )
-            .await?;
-            let Some(last) = listed.last() else { continue };
-            let epoch = last.key.file_name().parse().map(Epoch).unwrap_or(Epoch(0));
-            let Some(bytes) = read(store, &last.key, self.patience).await? else {
+        for prefix in PREFIXES {
+            let keys = self.keys(store, prefix).await?;
+            let Some((epoch, key)) = keys.last() else {
                 continue;
             };
-            let record = EpochRecord::from_bytes(&bytes, &self.workload, epoch).map_err(|why| {
-                let subject = format!("{}/{}", store.location(), last.key);
-                dr_provider::Error::new(ErrorKind::Corrupt, "read epoch record", subject)
-                    .because(why)
-            })?;
+            let Some(bytes) = read(store, key, self.patience).await? else {
+                continue;
+            };
+            let record =
+                EpochRecord::from_bytes(&bytes, &self.workload, *epoch).map_err(|why| {
+                    let subject = format!("{}/{key}", store.location());
+                    dr_provider::Error::new(ErrorKind::Corrupt, "read epoch record", subject)
+                        .because(why)
+                })?;
             newest = newest.filter(|n| n.epoch >= record.epoch).or(Some(record));
         }
         Ok(newest)
@@ -314,6 +416,7 @@ impl Register {
             region: region.clone(),
             epoch,
             why: why.to_owned(),
+            hint: None,
         }
     }
 

@@ -43,6 +43,8 @@ pub enum Error {
         epoch: Epoch,
         /// What is wrong with it.
         why: String,
+        /// What to do about it.
+        hint: Option<String>,
     },
     /// The record may not be written as it is.
     #[error("epoch {epoch} of `{workload}` cannot be opened: {why}")]
@@ -81,10 +83,22 @@ impl Error {
             Self::Write { source, .. } => source.kind(),
         }
     }
+
+    /// Returns what to do about it, if that is known.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Damaged { hint, .. } => hint.as_deref(),
+            Self::Unreachable { source, .. } => source.as_deref()?.hint(),
+            Self::Write { source, .. } => source.hint(),
+            Self::Lost { .. } | Self::Invalid { .. } => None,
+        }
+    }
 }
 
 impl From<Error> for dr_provider::Error {
     fn from(error: Error) -> Self {
+        let hint = error.hint().map(str::to_owned);
         let workload = match &error {
             Error::Lost { winner } => winner.workload.to_string(),
             Error::Unreachable { workload, .. }
@@ -92,6 +106,10 @@ impl From<Error> for dr_provider::Error {
             | Error::Invalid { workload, .. }
             | Error::Write { workload, .. } => workload.to_string(),
         };
-        Self::new(error.kind(), "use the register of", workload).because(error)
+        let made = Self::new(error.kind(), "use the register of", workload).because(error);
+        match hint {
+            Some(hint) => made.with_hint(hint),
+            None => made,
+        }
     }
 }

@@ -257,3 +257,124 @@ fn a_chain_is_gone_on_with_only_by_the_same_primary() {
     back.epoch = Epoch(4);
     reject(&back, &[first, second, away]);
 }
+
+/// Opens epochs 1 to `last`, with copies of all of them in both stores.
+async fn filled(last: u64) -> World {
+    let w = world();
+    for epoch in 1..=last {
+        let primary = if epoch % 2 == 1 { "east" } else { "west" };
+        let timeline = u32::try_from(epoch).unwrap();
+        let record = record(epoch, primary, timeline, Some(&format!("x{epoch}")));
+        w.register.create(&record).await.unwrap();
+    }
+    for name in ["east", "west"] {
+        w.register.copy_to(&region(name)).await.unwrap();
+    }
+    w
+}
+
+fn damage(result: Result<impl std::fmt::Debug, Error>) -> (String, String) {
+    match result {
+        Err(error @ Error::Damaged { .. }) => (error.to_string(), error.hint().unwrap().to_owned()),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A gap, and a tail that went back: the copies know better, and so does a record behind the gap. Nothing is opened.
+#[rstest]
+#[case::gap(&[2], 2)]
+#[case::tail(&[3, 4], 3)]
+#[case::newest(&[4], 4)]
+#[case::all(&[1, 2, 3, 4], 1)]
+#[tokio::test]
+async fn a_register_with_records_missing_is_not_believed(
+    #[case] gone: &[u64],
+    #[case] missing: u64,
+    #[values(true, false)] copies: bool,
+) {
+    let w = filled(4).await;
+    let keys = |epoch| {
+        let copy = EpochRecord::copy_key(&workload(), Epoch(epoch));
+        (EpochRecord::key(&workload(), Epoch(epoch)), copy)
+    };
+    for epoch in gone {
+        w.west.delete(&keys(*epoch).0).await.unwrap();
+    }
+    if !copies {
+        if gone.last() == Some(&4) {
+            return; // Nothing is left that would tell.
+        }
+        for epoch in 1..=4 {
+            w.west.delete(&keys(epoch).1).await.unwrap();
+            w.east.delete(&keys(epoch).1).await.unwrap();
+        }
+    }
+    let (why, hint) = damage(w.register.read().await);
+    let (key, copy) = keys(missing);
+    assert!(
+        why.contains(copy.as_str()) || why.contains(key.as_str()),
+        "{why}"
+    );
+    assert!(hint.contains(key.as_str()), "{hint}");
+    assert_eq!(hint.contains(copy.as_str()), copies, "{hint}");
+    let rival = record(missing, "west", 9, Some("rival"));
+    damage(w.register.create(&rival).await);
+    assert!(w.west.get(&key).await.is_err(), "it was opened");
+    if copies {
+        // What the hint says: the copies go back where the records were.
+        for epoch in gone {
+            let (key, copy) = keys(*epoch);
+            let bytes = w.east.get(&copy).await.unwrap();
+            w.west.create(&key, bytes).await.unwrap();
+        }
+        let newest = w.register.read().await.unwrap().unwrap();
+        assert_eq!(newest.epoch, Epoch(4));
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_differs_is_named() {
+    let w = filled(2).await;
+    let copy = EpochRecord::copy_key(&workload(), Epoch(2));
+    w.east.delete(&copy).await.unwrap();
+    let other = record(2, "west", 2, Some("other"));
+    w.east.create(&copy, other.to_bytes()).await.unwrap();
+    let (why, hint) = damage(w.register.read().await);
+    assert!(
+        why.contains(copy.as_str()) && why.contains("`east`"),
+        "{why}"
+    );
+    assert!(hint.contains("register/orders/00000002"), "{hint}");
+}
+
+/// Copies may lag; and where the register has moved to, it goes on elsewhere.
+#[tokio::test]
+async fn fewer_copies_and_a_moved_register_contradict_nothing() {
+    let w = filled(3).await;
+    for store in [&w.east, &w.west] {
+        let copy = EpochRecord::copy_key(&workload(), Epoch(3));
+        store.delete(&copy).await.unwrap();
+    }
+    let newest = w.register.read().await.unwrap().unwrap();
+    let moved = newest.with_register(region("east"));
+    w.register.create(&moved).await.unwrap();
+    let after = record(5, "west", 5, Some("x5"));
+    let after = EpochRecord {
+        register: region("east"),
+        ..after
+    };
+    w.register.create(&after).await.unwrap();
+    assert_eq!(w.register.read().await.unwrap(), Some(after));
+}
+
+/// Reading costs one wait for a store that hangs, and then none.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_is_waited_for_once() {
+    let w = filled(2).await;
+    w.east.set_hanging(true);
+    let begun = tokio::time::Instant::now();
+    for _ in 0..5 {
+        assert!(w.register.read().await.unwrap().is_some());
+    }
+    assert_eq!(begun.elapsed().as_secs(), 1);
+}

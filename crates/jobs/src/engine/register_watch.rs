@@ -12,6 +12,7 @@ use dr_provider::Result;
 use dr_provider::driver::{Instance, Role};
 use dr_provider::error::chain;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::board::{Board, Condition};
 use super::daemon::{Identity, WorkloadSite};
@@ -19,6 +20,9 @@ use super::supervise::stopped;
 
 /// How often the register is read. A seal, not this, stops a receiver; this only decides how soon roles change.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often what lies in all stores is held against it.
+const AUDIT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What is known of a workload's register.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -48,8 +52,18 @@ pub(super) async fn watch_register(
 ) {
     let task = format!("register {}", workload.name);
     let mut copied = None;
+    let mut audited: Option<Instant> = None;
     while !*stop.borrow() {
-        let read = match workload.register.read().await {
+        let read = match audited {
+            Some(at) if at.elapsed() < AUDIT_INTERVAL => workload.register.follow().await,
+            _ => {
+                let read = workload.register.read().await;
+                // One that is damaged stays so until a whole look says otherwise.
+                audited = matches!(read, Ok(Some(_))).then(Instant::now);
+                read
+            }
+        };
+        let read = match read {
             Ok(None) if workload.initial == identity.region => {
                 open_first(workload, identity, clock).await
             }

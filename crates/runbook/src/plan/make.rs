@@ -117,6 +117,12 @@ fn target<'a>(world: &'a World, request: &Request) -> Result<&'a EpochRecord, Re
                 });
             }
         },
+        RegisterFacts::Damaged { why, hint } => {
+            return Err(Refusal::RegisterDamaged {
+                why: why.clone(),
+                hint: hint.clone(),
+            });
+        }
         known => known.head().ok_or_else(|| Refusal::NoEpoch {
             workload: workload.clone(),
         })?,
@@ -156,11 +162,13 @@ fn register(world: &World, head: &EpochRecord, request: &Request) -> RegisterPla
             .find(third)
     };
     match &world.register {
-        RegisterFacts::Unreachable { why, .. } => RegisterPlan {
-            region: to.clone(),
-            next: to.clone(),
-            unproven: Some(why.clone()),
-        },
+        RegisterFacts::Unreachable { why, .. } | RegisterFacts::Damaged { why, .. } => {
+            RegisterPlan {
+                region: to.clone(),
+                next: to.clone(),
+                unproven: Some(why.clone()),
+            }
+        }
         RegisterFacts::Proven(_) | RegisterFacts::Empty => RegisterPlan {
             region: head.register.clone(),
             next: stays.or_else(others).unwrap_or(&head.register).clone(),

@@ -50,6 +50,14 @@ pub enum Refusal {
         /// Whether a copy of a record was seen, on which an override could rest.
         has_copy: bool,
     },
+    /// Records of the register are missing, or are not what they should be. No override goes past this.
+    #[error("{why}")]
+    RegisterDamaged {
+        /// What is wrong, and with which record of which workload.
+        why: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
     /// Another execution has not ended.
     #[error(
         "execution {} for `{}` has not ended: {} to {}, begun at {:.0} by {}, {}",
@@ -163,6 +171,7 @@ impl Refusal {
             | Self::LossUnknown { .. }
             | Self::NoProof { .. }
             | Self::Alive { .. }
+            | Self::RegisterDamaged { .. }
             | Self::DependsOnRegionLeft { .. } => Class::Safety,
             Self::Unfinished(_) => Class::Busy,
             Self::RegisterUnreachable { .. } | Self::Impossible { .. } => Class::Unavailable,
@@ -177,6 +186,7 @@ impl Refusal {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
+            Self::RegisterDamaged { hint, .. } => return hint.clone(),
             Self::TargetIsPrimary { to, .. } => format!("name the other region; `dr status` shows who is primary, {to} now"),
             Self::NotARegion { allowed, .. } => {
                 let names: Vec<_> = allowed.iter().map(|r| format!("`{r}`")).collect();

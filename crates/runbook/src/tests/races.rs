@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use dr_coordination::register::EpochRecord;
 use dr_model::{Epoch, RegionName};
 
 use super::crash::die;
@@ -278,6 +279,30 @@ async fn without_the_register_only_an_override_goes_on_and_its_epoch_is_unproven
     let head = world.register().read().await.unwrap().unwrap();
     assert_eq!((head.epoch, head.primary), (Epoch(3), west()));
     assert_eq!(head.override_reason.as_deref(), Some("the east burns"));
+}
+
+/// An override is for a register that is gone, not for one that is wrong.
+#[tokio::test(start_paused = true)]
+async fn no_override_goes_past_a_register_with_records_missing() {
+    let world = Everything::new().await;
+    let register = world.register();
+    let first = register.read().await.unwrap().unwrap();
+    let second = first.with_register(first.register.clone());
+    register.create(&second).await.unwrap();
+    register.copy_to(&east()).await.unwrap();
+    let key = EpochRecord::key(&second.workload, second.epoch);
+    world.stores[&second.register].delete(&key).await.unwrap();
+    let seen = observe(&world.site("laptop"), &west()).await;
+    let request = Request {
+        statements: vec![crate::Statement::Override("quickly".to_owned())],
+        ..Request::new(west())
+    };
+    let refusal = plan(&super::world::shipped(), &seen, &request).unwrap_err();
+    assert!(
+        matches!(refusal, Refusal::RegisterDamaged { .. }),
+        "{refusal}"
+    );
+    assert!(refusal.hint().unwrap().contains(key.as_str()));
 }
 
 /// A store that is gone.

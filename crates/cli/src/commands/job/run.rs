@@ -84,15 +84,13 @@ async fn run_here(setup: &Setup, schedule: &Schedule, region: RegionName) -> Res
     let id = &schedule.resource;
     let register = setup.register(&id.workload, setup.workload(&id.workload)?);
     let record = register.read().await;
-    let record = record
-        .map_err(|error| CommandError::from_error(Exit::Unavailable, &error))?
-        .ok_or_else(|| {
-            CommandError::new(
-                Exit::Unavailable,
-                format!("`{}` has no epoch yet", id.workload),
-            )
-            .hint("the first start of the daemons opens it")
-        })?;
+    let record = record.map_err(dr_provider::Error::from)?.ok_or_else(|| {
+        CommandError::new(
+            Exit::Unavailable,
+            format!("`{}` has no epoch yet", id.workload),
+        )
+        .hint("the first start of the daemons opens it")
+    })?;
     let job = registry::job(&schedule.job)
         .ok_or_else(|| unknown("job", &schedule.job, registry::NAMES.iter()))?;
     let context = JobContext {

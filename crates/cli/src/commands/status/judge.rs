@@ -189,6 +189,7 @@ pub(super) fn workload(
 ) -> Judgements {
     let Some(record) = record else {
         let protection = match &register.problem {
+            Some(why) if register.damaged => breach(why.clone()),
             Some(why) => unknown(format!("nobody can tell who is primary: {why}")),
             None => breach(
                 "there is no epoch yet: start the daemons, and the first one is opened".to_owned(),
@@ -201,10 +202,12 @@ pub(super) fn workload(
     };
     let mut rest = fine();
     if let Some(why) = &register.problem {
-        rest = both(
-            rest,
-            unknown(format!("the newest epoch may be another: {why}")),
-        );
+        let found = if register.damaged {
+            breach(why.clone())
+        } else {
+            unknown(format!("the newest epoch may be another: {why}"))
+        };
+        rest = both(rest, found);
     }
     let recovery: Vec<_> = regions
         .iter()

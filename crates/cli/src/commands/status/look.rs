@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dr_config::Workload;
-use dr_coordination::register::{EpochRecord, Register};
+use dr_coordination::register::{self, EpochRecord, Register};
 use dr_model::{RegionName, ResourceId, ResourceName, WorkloadName};
 use dr_postgres::StandbyPolicy;
 use dr_provider::driver::{Facts, Instance, LogFacts, PromiseFacts, RegionFacts};
@@ -129,6 +129,7 @@ async fn newest(register: &Register) -> (Option<EpochRecord>, RegisterView) {
         tokio::time::timeout(LIMIT, register.read_copies()),
     )
     .await;
+    let mut damaged = false;
     let problem = match proven {
         Ok(Ok(record)) => {
             let region = record.as_ref().map(|record| record.register.clone());
@@ -137,11 +138,18 @@ async fn newest(register: &Register) -> (Option<EpochRecord>, RegisterView) {
                 RegisterView {
                     region,
                     proven: true,
+                    damaged: false,
                     problem: None,
                 },
             );
         }
-        Ok(Err(error)) => chain(&error),
+        Ok(Err(error)) => {
+            damaged = matches!(error, register::Error::Damaged { .. });
+            match error.hint() {
+                Some(hint) if damaged => format!("{error}; {hint}"),
+                _ => chain(&error),
+            }
+        }
         Err(_) => format!("no answer within {LIMIT:?}"),
     };
     let copies = copies.unwrap_or_default();
@@ -155,6 +163,7 @@ async fn newest(register: &Register) -> (Option<EpochRecord>, RegisterView) {
         RegisterView {
             region,
             proven: false,
+            damaged,
             problem: Some(problem),
         },
     )

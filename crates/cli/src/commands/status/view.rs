@@ -74,6 +74,8 @@ pub(super) struct RegisterView {
     pub(super) region: Option<RegionName>,
     /// Whether the newest record was read where it counts; otherwise it is the newest copy.
     pub(super) proven: bool,
+    /// Whether records are missing or are not what they should be: then nothing is decided by it.
+    pub(super) damaged: bool,
     pub(super) problem: Option<String>,
 }
 

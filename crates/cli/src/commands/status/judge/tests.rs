@@ -216,6 +216,7 @@ fn a_register_beside_its_primary_is_objected_to() {
         let view = RegisterView {
             region: Some(record.register.clone()),
             proven: true,
+            damaged: false,
             problem: None,
         };
         let regions = ["east", "west"].map(|name| name.parse().unwrap());
@@ -225,4 +226,25 @@ fn a_register_beside_its_primary_is_objected_to() {
     };
     assert_eq!(judged("west"), Verdict::Ok);
     assert_eq!(judged("east"), Verdict::Breach);
+}
+
+/// A register that does not answer is unknown; one with records missing is objected to, whatever else is well.
+#[test]
+fn a_damaged_register_is_a_breach() {
+    let judged = |record: Option<&EpochRecord>, damaged| {
+        let view = RegisterView {
+            region: None,
+            proven: false,
+            damaged,
+            problem: Some("record 2 is missing".to_owned()),
+        };
+        let regions = ["east", "west"].map(|name| name.parse().unwrap());
+        let (facts, warm, rpo) = (BTreeMap::new(), Warm::new(), Duration::ZERO);
+        let judged = workload(&regions, record, &view, &facts, &[], &warm, rpo);
+        both(judged.protection, judged.rest).verdict
+    };
+    let newest = record();
+    assert_eq!(judged(Some(&newest), true), Verdict::Breach);
+    assert_eq!(judged(Some(&newest), false), Verdict::Unknown);
+    assert_eq!(judged(None, true), Verdict::Breach);
 }
