@@ -11,4 +11,4 @@ mod serve;
 
 pub use health::{Component, Health, Status};
 pub use metrics::{Family, Kind, Sample, render};
-pub use serve::{Error, Source, serve};
+pub use serve::{Bound, Error, Source, bind, serve};

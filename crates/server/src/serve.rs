@@ -43,18 +43,31 @@ pub enum Error {
     },
 }
 
-/// Listens on `address` and returns the address bound and the future that serves until `stop` turns true.
-pub async fn serve(
+/// An address that is listened on and not answered yet.
+#[derive(Debug)]
+pub struct Bound {
+    listener: TcpListener,
     address: SocketAddr,
+}
+
+/// Listens on `address`. Whoever connects waits for [`serve`].
+pub async fn bind(address: SocketAddr) -> Result<Bound, Error> {
+    let failed = |source| Error::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok(Bound { listener, address })
+}
+
+/// Returns the address bound and the future that serves until `stop` turns true.
+pub fn serve(
+    bound: Bound,
     source: Arc<dyn Source>,
     mut stop: watch::Receiver<bool>,
-) -> Result<(SocketAddr, impl Future<Output = Result<(), Error>> + Send), Error> {
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|source| Error::Listen { address, source })?;
-    let bound = listener
-        .local_addr()
-        .map_err(|source| Error::Listen { address, source })?;
+) -> (
+    SocketAddr,
+    impl Future<Output = Result<(), Error>> + Send + use<>,
+) {
+    let Bound { listener, address } = bound;
     let router = Router::new()
         .route("/health", get(health))
         .route("/live", get(live))
@@ -70,12 +83,9 @@ pub async fn serve(
         axum::serve(listener, router)
             .with_graceful_shutdown(stopped)
             .await
-            .map_err(|source| Error::Serve {
-                address: bound,
-                source,
-            })
+            .map_err(|source| Error::Serve { address, source })
     };
-    Ok((bound, serving))
+    (address, serving)
 }
 
 /// Only an unhealthy component makes the status code an error: unknown is said in the body.
@@ -164,9 +174,8 @@ mod tests {
         ] {
             let (stop, stopped) = watch::channel(false);
             let address = "127.0.0.1:0".parse().unwrap();
-            let (bound, serving) = serve(address, Arc::new(Fixed(status)), stopped)
-                .await
-                .unwrap();
+            let bound = bind(address).await.unwrap();
+            let (bound, serving) = serve(bound, Arc::new(Fixed(status)), stopped);
             let server = tokio::spawn(serving);
             assert!(
                 get(bound, "/health")
@@ -189,11 +198,7 @@ mod tests {
     async fn a_taken_port_is_named() {
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = taken.local_addr().unwrap();
-        let (_stop, stopped) = watch::channel(false);
-        let error = serve(address, Arc::new(Fixed(Status::Healthy)), stopped)
-            .await
-            .err()
-            .unwrap();
+        let error = bind(address).await.unwrap_err();
         assert_eq!(error.to_string(), format!("cannot listen on `{address}`"));
     }
 }

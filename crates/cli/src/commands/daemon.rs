@@ -53,19 +53,19 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     })?;
     let mut signals = Signals::new()?;
     let _lock = Lock::take(&place.state_directory, region).await?;
+    // Before anything is written: whoever finds the port taken leaves nothing behind.
+    let bound = dr_server::bind(place.listen).await.map_err(|error| {
+        CommandError::from_error(Exit::Failed, &error).hint(format!(
+            "see what listens there, or change `regions.{region}.daemon.listen`"
+        ))
+    })?;
     store::prepare(&setup, region, &place.state_directory, output).await?;
 
     let daemon = daemon(&setup, region)?;
     let registers = Registers::new(&setup, region, daemon.board())?;
     let (stop, stopped) = watch::channel(false);
     let source = Arc::new(DaemonSource::new(&setup, region.clone(), daemon.board()));
-    let (address, serving) = dr_server::serve(place.listen, source, stopped.clone())
-        .await
-        .map_err(|error| {
-            CommandError::from_error(Exit::Failed, &error).hint(format!(
-                "see what listens there, or change `regions.{region}.daemon.listen`"
-            ))
-        })?;
+    let (address, serving) = dr_server::serve(bound, source, stopped.clone());
     let control = Arc::new(DaemonControl::new(daemon.roster()));
     let controlling = serve_control(&place.state_directory, control, stopped.clone())
         .map_err(|error| CommandError::from_error(Exit::Failed, &error))?;

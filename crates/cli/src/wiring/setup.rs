@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use dr_config::{Config, Region, Workload};
 use dr_coordination::Actor;
-use dr_coordination::identity::read_identity;
+use dr_coordination::identity::{Identity, read_identity};
 use dr_coordination::register::Register;
 use dr_local::{LocalHost, LocalSecrets};
 use dr_model::document::{Problem, Resolver, closest, one_of};
 use dr_model::{Clock, RegionName, ResourceId, SystemClock, WorkloadName};
 use dr_postgres::{Options, Parts, PostgresDriver};
-use dr_provider::{Host, ObjectStore, ResourceDriver, SecretSource};
+use dr_provider::{ErrorKind, Host, ObjectStore, ResourceDriver, SecretSource};
 
 use super::stores::Stores;
 use super::{actor, binaries, keys, kinds, stores};
@@ -103,9 +103,22 @@ impl Setup {
     /// Returns the store of a region once it has said that it is that region's: in another one,
     /// nothing found and nothing missing means anything (PROTOCOL 4).
     pub(crate) async fn identified(&self, region: &RegionName) -> Result<Arc<dyn ObjectStore>> {
+        self.identity(region).await?;
+        self.store(region)
+    }
+
+    /// Returns the identity of a region's store. One of another region is refused for safety: it is
+    /// nothing that trying again would change.
+    pub(crate) async fn identity(&self, region: &RegionName) -> Result<Identity> {
         let store = self.store(region)?;
-        read_identity(&*store, region).await?;
-        Ok(store)
+        read_identity(&*store, region).await.map_err(|error| {
+            let other = error.kind() == ErrorKind::Invalid;
+            let mut error = CommandError::from(error);
+            if other {
+                error.exit = Exit::Refused;
+            }
+            error
+        })
     }
 
     /// Returns where references to secrets are resolved.

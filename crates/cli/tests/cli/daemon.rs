@@ -162,7 +162,8 @@ async fn a_store_with_another_regions_identity_is_refused() {
     std::fs::rename(place.store("us-east-1"), place.path().join("away")).unwrap();
     std::fs::rename(place.store("us-west-2"), place.store("us-east-1")).unwrap();
     let ran = place.run(&["daemon", "--region", "us-east-1"]);
-    assert_eq!(ran.code, 1, "{ran:?}");
+    assert_eq!(ran.code, 12, "{ran:?}");
+    assert!(ran.stderr.contains("hint: see what is mounted"), "{ran:?}");
     assert!(
         ran.stderr
             .contains("it is the store of region `us-west-2`, not of `us-east-1`"),
@@ -179,5 +180,9 @@ fn a_port_that_is_taken_is_named() {
     assert!(
         ran.stderr.contains("regions.us-east-1.daemon.listen"),
         "{ran:?}"
+    );
+    assert!(
+        !place.store("us-east-1").exists(),
+        "a store was made all the same"
     );
 }

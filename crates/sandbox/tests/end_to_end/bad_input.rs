@@ -161,7 +161,7 @@ async fn the_store_of_another_region_is_not_failed_over_to() {
     refused(
         &sandbox,
         &failover,
-        1,
+        12,
         &[HOME, RECOVERY, "it is the store of region", "hint:"],
     )
     .await;

@@ -9,7 +9,7 @@ use std::io::ErrorKind as IoErrorKind;
 use std::path::Path;
 
 use dr_config::StoreLocation;
-use dr_coordination::identity::{Identity, read_identity};
+use dr_coordination::identity::Identity;
 use dr_coordination::probe::{newest_probe, probe_store, require_atomic_create};
 use dr_model::RegionName;
 use dr_provider::ErrorKind;
@@ -36,13 +36,13 @@ pub(super) async fn prepare(
         initialise(setup, region, output).await?;
     }
     let is_directory = matches!(setup.region(region)?.store, StoreLocation::Directory(_));
-    let identity = read_identity(&*store, region).await.map_err(|error| {
-        let error = CommandError::from(error);
-        match error.exit {
+    let identity = setup
+        .identity(region)
+        .await
+        .map_err(|error| match error.exit {
             Exit::Unavailable if is_directory => error.hint("is its disk mounted?"),
             _ => error,
-        }
-    })?;
+        })?;
     match remembered {
         Some(remembered) if remembered.store != identity.store => {
             return Err(CommandError::new(
