@@ -17,6 +17,8 @@ pub(crate) enum Fault {
     None,
     /// It is not done and that is said.
     Unavailable,
+    /// There is no room for it.
+    Full,
     /// It is done and the answer is lost.
     AnswerLost,
     /// It is not done and the answer is lost.
@@ -80,6 +82,7 @@ impl ObjectStore for Scripted {
         match fault.unwrap_or(Fault::None) {
             Fault::None => self.inner.create(key, body).await,
             Fault::Unavailable => Err(self.error(ErrorKind::Unavailable)),
+            Fault::Full => Err(self.error(ErrorKind::Full)),
             Fault::AnswerLost => {
                 let done = self.inner.create(key, body).await;
                 Err(self.error(ErrorKind::Unknown).because(format!("{done:?}")))

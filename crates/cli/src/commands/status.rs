@@ -24,8 +24,8 @@ pub(crate) use view::DaemonView;
 /// Show objectives against what is measured, by region
 ///
 /// Read from the stores and the instances themselves; changes nothing. Ends with 0 if every
-/// objective is met, 10 if one is breached or a workload is unprotected, and 11 if that cannot be
-/// told.
+/// objective is met, 10 if one is breached, a workload is unprotected or a daemon says that
+/// something fails, and 11 if that cannot be told.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// The workloads; all of them if none is named
@@ -45,7 +45,8 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         .iter()
         .map(|workload| workload.verdict)
         .max()
-        .unwrap_or(Verdict::Unknown);
+        .unwrap_or(Verdict::Unknown)
+        .max(judge::daemons(&daemons));
     let view = StatusView {
         observed_at: setup.clock.now(),
         verdict,

@@ -128,6 +128,14 @@ impl From<Error> for dr_provider::Error {
             | Error::HistoryDiffers { subject, .. }
             | Error::Store { subject, .. } => subject.clone(),
         };
-        Self::new(error.kind(), "use the log of", subject).because(error)
+        let hint = match &error {
+            Error::Store { source, .. } => source.hint().map(str::to_owned),
+            _ => None,
+        };
+        let made = Self::new(error.kind(), "use the log of", subject).because(error);
+        match hint {
+            Some(hint) => made.with_hint(hint),
+            None => made,
+        }
     }
 }

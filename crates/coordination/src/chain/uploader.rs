@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dr_encryption::Keys;
 use dr_model::{Clock, Lsn};
-use dr_provider::ObjectStore;
+use dr_provider::{ErrorKind, ObjectStore};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -40,6 +40,9 @@ pub struct Options {
     pub grace: Duration,
     /// How long the store is waited for: all of it when opening, only the limit of one try afterwards.
     pub patience: Patience,
+    /// Tries of one call after which the writer stops with what the store said; a store that is full or forbids it is not
+    /// asked a second time. `None` for a writer that nobody waits for: it asks without end.
+    pub give_up_after: Option<u32>,
     /// What chunks are encrypted with, and those of others are read with.
     pub keys: Keys,
     /// Who writes, for people.
@@ -51,13 +54,14 @@ pub struct Options {
 }
 
 impl Options {
-    /// Returns eight in flight, a grace of an hour, no keys, and the machine's boot time.
+    /// Returns eight in flight, a grace of an hour, no giving up, no keys, and the machine's boot time.
     #[must_use]
     pub fn new(writer: impl Into<String>, clock: Arc<dyn Clock>) -> Self {
         Self {
             in_flight: 8,
             grace: Duration::from_secs(3600),
             patience: Patience::default(),
+            give_up_after: None,
             keys: Keys::default(),
             writer: writer.into(),
             clock,
@@ -96,7 +100,8 @@ pub struct Progress {
 
 /// Writes one chain: several chunks under way at once, only the contiguous part acknowledged.
 ///
-/// While the store does not answer, the same is asked again without end and nothing is acknowledged. Dropping the writer
+/// While the store does not answer, the same is asked again without end, unless the options say otherwise, and nothing is
+/// acknowledged. Dropping the writer
 /// abandons what is under way, which may or may not be stored then.
 #[derive(Debug)]
 pub struct ChainWriter {
@@ -249,7 +254,7 @@ impl ChainWriter {
             None => Error::store(
                 self.chain,
                 dr_provider::Error::new(
-                    dr_provider::ErrorKind::Cancelled,
+                    ErrorKind::Cancelled,
                     "write the log of",
                     self.chain.to_string(),
                 ),
@@ -294,6 +299,15 @@ fn restate(error: &Error) -> Error {
             expected: *expected,
         },
         Error::Away { chain } => Error::Away { chain: *chain },
+        Error::Store { subject, source } => {
+            let again = dr_provider::Error::new(source.kind(), "write the log of", subject)
+                .because(dr_provider::error::chain(&**source));
+            let hint = source.hint().map(str::to_owned);
+            Error::store(
+                subject,
+                hint.into_iter().fold(again, |e, hint| e.with_hint(hint)),
+            )
+        }
         other => Error::store(
             "a chain",
             dr_provider::Error::new(other.kind(), "write", "a chain").because(other.to_string()),
@@ -310,6 +324,8 @@ struct Uploader {
 /// What one order came to.
 struct Done {
     id: u64,
+    /// How often it was tried before.
+    attempt: u32,
     reply: Reply<Bytes>,
     error: Option<dr_provider::Error>,
     /// Lengths of the log and of the object, if one was created.
@@ -336,7 +352,13 @@ impl Upload {
             }
             tokio::select! {
                 Some(done) = calls.join_next(), if !calls.is_empty() => match done {
-                    Ok(done) => self.take(done),
+                    Ok(done) => {
+                        if let Some(error) = self.take(done) {
+                            let error = Arc::new(Error::store(self.uploader.chain, error));
+                            self.progress.send_modify(|progress| progress.failure = Some(error));
+                            return;
+                        }
+                    }
                     // A call that panicked has an unknown outcome; its chunk cannot be told apart any more.
                     Err(error) => {
                         tracing::error!(chain = %self.uploader.chain, %error, "a call of the chain writer died");
@@ -355,7 +377,8 @@ impl Upload {
         (self.uploader.options.boot_time)()
     }
 
-    fn take(&mut self, done: Done) {
+    /// Takes an answer; returns why there is no use in asking again, if there is none.
+    fn take(&mut self, done: Done) -> Option<dr_provider::Error> {
         self.progress.send_modify(|progress| {
             progress.problem = match (&done.reply, &done.error) {
                 (Reply::Failed, Some(error)) => Some(dr_provider::error::chain(error)),
@@ -370,6 +393,15 @@ impl Upload {
         });
         let now = self.now();
         self.core.feed(done.id, now, done.reply);
+        let error = done.error?;
+        let tries = self.uploader.options.give_up_after?;
+        if !error.is_permanent() && done.attempt + 1 < tries {
+            return None;
+        }
+        Some(match (error.kind(), error.hint()) {
+            (ErrorKind::Full, None) => error.with_hint("make room in that store, and go on"),
+            _ => error,
+        })
     }
 
     fn publish(&self) {
@@ -412,6 +444,7 @@ impl Uploader {
         back_off(order.attempt).await;
         let mut done = Done {
             id: order.id,
+            attempt: order.attempt,
             reply: Reply::Failed,
             error: None,
             created: None,

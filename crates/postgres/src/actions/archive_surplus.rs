@@ -19,6 +19,9 @@ use crate::instance::Position;
 use crate::receiver::FULL_BYTES;
 use crate::register::patience;
 
+/// Tries of one chunk, in about seven seconds.
+const GIVE_UP_AFTER: u32 = 8;
+
 const OPERATION: &str = "archive what the standby has received of";
 
 impl PostgresDriver {
@@ -53,7 +56,11 @@ impl PostgresDriver {
             None => (tail.origin.created_at, standby.position),
         };
         let promise = tail.last.as_ref().and_then(|header| header.promise.clone());
-        let options = self.chain_options("surplus of the standby");
+        // Somebody waits for it, and has to be told what the store says before the step's limit hides it.
+        let options = dr_coordination::chain::Options {
+            give_up_after: Some(GIVE_UP_AFTER),
+            ..self.chain_options("surplus of the standby")
+        };
         let mut writer = ChainWriter::open(store, chain, tail.origin.start_lsn, options).await?;
         let from = writer.end();
         let mut at = from;

@@ -131,6 +131,8 @@ pub(super) async fn daemons(setup: &Setup) -> Vec<Finding> {
         let subject = format!("daemon of {}", view.region);
         match view.status.as_deref() {
             Some("healthy") => Finding::ok(subject, "it is healthy"),
+            // It says so itself: a store without room, a server that it cannot reach.
+            Some("unhealthy") => Finding::new(Level::Failed, subject, view.problems.join("; ")),
             _ => Finding::new(Level::Warning, subject, view.problems.join("; ")),
         }
     };

@@ -8,7 +8,7 @@ use dr_model::{Epoch, RegionName, ResourceName};
 use dr_provider::driver::{Facts, Instance, LogFacts, RegionFacts, Role};
 use jiff::Timestamp;
 
-use super::view::{RegisterView, TrafficView, Verdict};
+use super::view::{DaemonView, RegisterView, TrafficView, Verdict};
 
 /// What is known, with its reasons unless it is ok.
 #[derive(Debug, PartialEq)]
@@ -248,6 +248,17 @@ fn leads(record: &EpochRecord, seen: &TrafficView) -> Judgement {
             seen.name, record.primary
         )),
         (None, None) => breach(format!("{} leads to none of the regions", seen.name)),
+    }
+}
+
+/// Judges what the daemons say of themselves. One that cannot be reached from here may be well; one that says that something
+/// fails is believed: what is in the stores shows only later what it has come to.
+pub(super) fn daemons(views: &[DaemonView]) -> Verdict {
+    let fails = |view: &DaemonView| view.status.as_deref() == Some("unhealthy");
+    if views.iter().any(fails) {
+        Verdict::Breach
+    } else {
+        Verdict::Ok
     }
 }
 

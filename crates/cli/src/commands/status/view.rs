@@ -20,11 +20,10 @@ pub(crate) enum Verdict {
 #[derive(Debug, Serialize)]
 pub(super) struct StatusView {
     pub(super) observed_at: Timestamp,
-    /// The worst of all workloads.
+    /// The worst of all workloads, and a breach if a daemon says that something fails.
     pub(super) verdict: Verdict,
     pub(super) workloads: Vec<WorkloadView>,
-    /// What each daemon says of itself, as far as it can be reached from here. Not part of the
-    /// verdict: what counts is what is in the stores.
+    /// What each daemon says of itself, as far as it can be reached from here.
     pub(super) daemons: Vec<DaemonView>,
 }
 

@@ -173,3 +173,33 @@ proptest! {
         });
     }
 }
+
+/// Who waits for a chunk is told what the store says; a full one is not asked again, one that does not answer a few times.
+#[rstest::rstest]
+#[case::full(Fault::Full, 1, ErrorKind::Full)]
+#[case::silent(Fault::Unavailable, 4, ErrorKind::Unavailable)]
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_is_waited_for_gives_up(
+    #[case] fault: Fault,
+    #[case] faults: usize,
+    #[case] kind: ErrorKind,
+) {
+    let store = Scripted::new("west");
+    writer(&store).await;
+    let options = crate::chain::Options {
+        give_up_after: Some(4),
+        ..options(&Boot::default())
+    };
+    let mut writer = ChainWriter::open(store.clone(), chain(1), ORIGIN, options)
+        .await
+        .unwrap();
+    store.script(vec![fault; faults]);
+    writer.push(chunk(ORIGIN, 10)).await.unwrap();
+    let error = writer.flush().await.unwrap_err();
+    assert_eq!(error.kind(), kind);
+    let error: dr_provider::Error = error.into();
+    let said = dr_provider::error::chain(&error);
+    assert!(said.contains("memory://west"), "{said}");
+    assert_eq!(error.hint().is_some(), kind == ErrorKind::Full, "{said}");
+    assert!(writer.push(chunk(ORIGIN.advance(10), 10)).await.is_err());
+}

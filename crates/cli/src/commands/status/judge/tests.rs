@@ -248,3 +248,20 @@ fn a_damaged_register_is_a_breach() {
     assert_eq!(judged(Some(&newest), false), Verdict::Unknown);
     assert_eq!(judged(None, true), Verdict::Breach);
 }
+
+#[test]
+fn a_daemon_that_says_that_something_fails_is_believed() {
+    let judged = |status: Option<&str>| {
+        daemons(&[DaemonView {
+            region: "west".parse().unwrap(),
+            status: status.map(str::to_owned),
+            uptime_seconds: None,
+            problems: vec!["ship orders/database: no space left".to_owned()],
+        }])
+    };
+    assert_eq!(judged(Some("unhealthy")), Verdict::Breach);
+    assert_eq!(judged(Some("unknown")), Verdict::Ok);
+    assert_eq!(judged(Some("healthy")), Verdict::Ok);
+    assert_eq!(judged(None), Verdict::Ok);
+    assert_eq!(daemons(&[]), Verdict::Ok);
+}
