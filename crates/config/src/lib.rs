@@ -5,6 +5,7 @@
 //! with its places, which its owner reads; the names of those kinds are handed in as [`Kinds`], so that a new driver
 //! changes nothing here.
 
+mod apart;
 mod config;
 pub mod cron;
 mod digest;

@@ -9,7 +9,7 @@ use dr_model::document::{Context, Node, Problem, Reader, Resolver, Severity, map
 
 use crate::config::{Config, Contents};
 use crate::scope::{Scope, version};
-use crate::{Kinds, Problems, Region, Workload, digest, overlap, runbook, schedule, shipped, yaml};
+use crate::{Kinds, Problems, Region, Workload, apart, digest, overlap, runbook, schedule, shipped, yaml};
 
 /// No file is read that is larger than this.
 const MAX_BYTES: u64 = 1 << 20;
@@ -65,7 +65,8 @@ pub fn load(path: &Path, kinds: &Kinds, resolver: Arc<dyn Resolver>) -> Result<L
     for runbook in shipped::runbooks(&directory, &resolver, &scope) {
         all_runbooks.entry(runbook.name.clone()).or_insert(runbook);
     }
-    if let Some(contents) = &contents {
+    if let (Some(root), Some(contents)) = (&root, &contents) {
+        apart::check(root, contents, &mut context);
         overlap::check(contents, &mut context);
     }
 
@@ -120,17 +121,25 @@ fn directory(path: &Path) -> Result<PathBuf, Problems> {
             .hint("`dr init` writes one; `--config` says where it is");
         Problems(vec![problem])
     };
+    let unreadable = |error: &io::Error| {
+        let what = format!("`{shown}` cannot be read: {error}");
+        let problem = Problem::nowhere(what);
+        Problems(vec![match error.kind() {
+            io::ErrorKind::PermissionDenied => problem.hint(format!(
+                "run `dr` as a user who may read it: see `ls -ld {shown}`"
+            )),
+            _ => problem,
+        }])
+    };
     let absolute = path.canonicalize().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => absent(),
-        _ => {
-            let what = format!("`{shown}` cannot be read: {error}");
-            Problems(vec![Problem::nowhere(what)])
-        }
+        _ => unreadable(&error),
     })?;
     if absolute.is_dir() {
-        return match absolute.join("dr.yaml").exists() {
-            true => Ok(absolute),
-            false => Err(absent()),
+        return match absolute.join("dr.yaml").try_exists() {
+            Ok(true) => Ok(absolute),
+            Ok(false) => Err(absent()),
+            Err(error) => Err(unreadable(&error)),
         };
     }
     match (absolute.file_name(), absolute.parent()) {

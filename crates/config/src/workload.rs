@@ -150,6 +150,13 @@ impl FromNode for Approval {
         let mut reader = Reader::open(node, context)?;
         let quorum = reader.required("quorum");
         reader.finish();
+        if let Some(1..) = quorum {
+            let span = node.get("quorum").map_or(&node.span, |node| &node.span);
+            let what =
+                "approvals are not collected yet: every failover of this workload is refused";
+            let problem = Problem::warning(span, what).hint("set `approval: { quorum: 0 }`");
+            context.within("quorum", |context| context.report(problem));
+        }
         Some(Self { quorum: quorum? })
     }
 }

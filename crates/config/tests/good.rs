@@ -64,6 +64,8 @@ fn warnings_do_not_refuse() {
     insta::assert_snapshot!(shown.join("\n"), @r###"
     warning: `schedules/orders.yml` is not read
       hint: only `*.yaml` is: rename it
+    dr.yaml:14:25: warning: workloads.orders.approval.quorum: approvals are not collected yet: every failover of this workload is refused
+      hint: set `approval: { quorum: 0 }`
     dr.yaml:21:11: warning: workloads.orders.resources.database: `invoices/database` is the same instance in `us-east-1`
       hint: workloads that share a cluster fail over together or not at all
     dr.yaml:22:11: warning: workloads.orders.resources.database: `invoices/database` is the same instance in `us-west-2`
@@ -154,4 +156,79 @@ fn schedules_say_when_and_where() {
             ..Keep::default()
         })
     );
+}
+
+fn two_regions(east: &str, west: &str) -> Vec<String> {
+    let directory = tempfile::tempdir().unwrap();
+    let text = format!("version: 1\nregions:\n  east: {east}\n  west: {west}\nworkloads: {{}}\n");
+    std::fs::write(directory.path().join("dr.yaml"), text).unwrap();
+    let problems = match load_at(directory.path()) {
+        Ok(loaded) => loaded.warnings,
+        Err(problems) => problems.0,
+    };
+    problems.iter().map(ToString::to_string).collect()
+}
+
+/// One store is no second copy; a shared address is right on two machines and wrong on one.
+#[test]
+fn regions_that_share_something_are_told() {
+    let with = |store: &str, port: u16, state: &str| {
+        format!(
+            "{{ store: {store}, daemon: {{ listen: \"127.0.0.1:{port}\", state_directory: {state} }} }}"
+        )
+    };
+    let east = with("stores/a", 8421, "state/a");
+    assert_eq!(
+        two_regions(&east, &with("stores/b", 8422, "state/b")),
+        [""; 0]
+    );
+    for (west, severity, said) in [
+        (
+            with("./stores/a/", 8422, "state/b"),
+            "error",
+            "the same store",
+        ),
+        (
+            with("stores/x/../a", 8422, "state/b"),
+            "error",
+            "the same store",
+        ),
+        (
+            with("stores/a/b", 8422, "state/b"),
+            "error",
+            "in each other",
+        ),
+        (
+            with("stores/b", 8421, "state/b"),
+            "warning",
+            "the same `listen`",
+        ),
+        (
+            with("stores/b", 8422, "state/a"),
+            "warning",
+            "the same `state_directory`",
+        ),
+    ] {
+        let found = two_regions(&east, &west);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0].contains(&format!("{severity}: regions.west")),
+            "{found:?}"
+        );
+        assert!(found[0].contains(said), "{found:?}");
+    }
+    let bucket = "{ store: \"s3://acme/x\" }";
+    let found = two_regions(bucket, "{ store: { url: \"s3://acme/x/\" } }");
+    assert!(found[0].contains("the same store"), "{found:?}");
+    assert_eq!(two_regions(bucket, "{ store: \"s3://acme/y\" }"), [""; 0]);
+}
+
+/// A file that cannot be looked at is not one that is missing.
+#[test]
+fn a_configuration_that_cannot_be_looked_at_is_not_missing() {
+    let directory = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("dr.yaml", directory.path().join("dr.yaml")).unwrap();
+    let said = load_at(directory.path()).unwrap_err().to_string();
+    assert!(said.contains("cannot be read"), "{said}");
+    assert!(!said.contains("there is no configuration"), "{said}");
 }

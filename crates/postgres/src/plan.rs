@@ -240,9 +240,10 @@ impl PostgresDriver {
                         describe(&seen.instance)
                     ),
                 )
-                .with_hint(
-                    "a restore never overwrites: stop the server there and move the directory away",
-                ));
+                .with_hint(match seen.instance {
+                    Instance::Stopped => "if it is the standby, start it and promote it; a restore never overwrites: to rebuild it instead, move the directory away",
+                    _ => "a restore never overwrites: stop the server there and move the directory away",
+                }));
         }
         let held = match &seen.log {
             Ok(Some(held)) => held,

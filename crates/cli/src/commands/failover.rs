@@ -128,6 +128,12 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
 /// Moves workloads with a configuration that has been loaded.
 pub(crate) async fn run_with(setup: &Setup, args: &Args, output: &Output) -> Result<Exit> {
     setup.region(&args.to)?;
+    if let Some(at) = args.disrupted_at.filter(|at| *at > setup.clock.now()) {
+        let what = format!("`--disrupted-at {at}` is in the future");
+        return Err(CommandError::new(Exit::Usage, what).hint(
+            "the time since then is what the report measures; leave it out if it is not known",
+        ));
+    }
     let runbooks = &setup.config.runbooks;
     let name = args.runbook();
     let runbook = runbooks

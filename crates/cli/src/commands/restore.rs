@@ -2,6 +2,7 @@
 
 mod plan_text;
 mod progress;
+mod store_room;
 mod target;
 
 use std::collections::BTreeMap;
@@ -88,6 +89,12 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         CommandError::from(error.because(format!("kind `{}` cannot be restored", driver.kind())))
     })?;
     let directory = std::path::absolute(args.into.as_deref().unwrap_or(Path::new(".")))?;
+    let outside = outside(args)?;
+    let written = outside.places.values().chain(&outside.root);
+    let into = args.into.is_some().then_some(&directory);
+    for place in into.into_iter().chain(written) {
+        store_room::outside_of_stores(&setup.config, place)?;
+    }
     let (sender, written) = watch::channel(RestoreProgress::default());
     let request = RestoreRequest {
         exclusive: args.exclusive,
@@ -99,7 +106,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         },
         recovery_point: args.recovery_point.clone(),
         port: args.port,
-        outside: outside(args)?,
+        outside,
         progress: Some(sender),
         ..RestoreRequest::new(args.region.clone(), args.at.clone(), directory.clone())
     };

@@ -170,3 +170,42 @@ fn with_json_a_failure_is_one_object() {
     assert_eq!(found["exit_code"], 65);
     assert_eq!(found["details"].as_array().unwrap().len(), 1, "{found}");
 }
+
+#[tokio::test]
+async fn a_restore_into_a_store_is_refused() {
+    let place = Place::new();
+    place.initialise_stores().await;
+    let store = place.store("us-east-1");
+    let link = place.path().join("link");
+    std::os::unix::fs::symlink(&store, &link).unwrap();
+    for into in [store.join("pg/data"), link.join("pg"), store.clone()] {
+        let into = into.to_str().unwrap();
+        let ran = place.run(&[
+            "restore",
+            "orders/database",
+            "--in",
+            "us-west-2",
+            "--into",
+            into,
+        ]);
+        assert_eq!(ran.code, 12, "{ran:?}");
+        assert!(ran.stderr.contains("the store of `us-east-1`"), "{ran:?}");
+    }
+    assert!(!store.join("pg").exists());
+}
+
+#[test]
+fn a_disruption_in_the_future_is_refused() {
+    let place = Place::new();
+    let at = "2999-01-01T00:00:00Z";
+    let ran = place.run(&[
+        "failover",
+        "--to",
+        "us-west-2",
+        "--plan",
+        "--disrupted-at",
+        at,
+    ]);
+    assert_eq!(ran.code, 64, "{ran:?}");
+    assert!(ran.stderr.contains("is in the future"), "{ran:?}");
+}

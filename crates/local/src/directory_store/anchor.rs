@@ -24,6 +24,9 @@ pub(super) enum Away {
         .path.display()
     )]
     NoIdentity { path: PathBuf },
+    /// What stands there is no directory.
+    #[error("the store at `{0}` is a file, and has to be a directory", .path.display())]
+    NoDirectory { path: PathBuf },
     /// It is there and cannot be read.
     #[error("the identity object of the store at `{0}` is not readable", .path.display())]
     Unreadable {
@@ -133,6 +136,7 @@ impl Anchor {
     fn away(&self, errno: Errno) -> Away {
         let path = Path::to_owned(&self.path);
         match errno {
+            Errno::NOTDIR if path.is_file() => Away::NoDirectory { path },
             Errno::NOENT | Errno::NOTDIR => Away::NoIdentity { path },
             errno => Away::Unreadable {
                 path,

@@ -184,6 +184,7 @@ fn is_away(call: Call<'_>, away: Away) -> Error {
         Away::NoIdentity { .. } => {
             error.with_hint("mount it; a new store is initialised by the daemon of its region")
         }
+        Away::NoDirectory { .. } => error.with_hint("see whether `store` names the right place"),
         Away::Unreadable { .. } => error.with_hint("see who may read it, and the system's log"),
         Away::Replaced { .. } => error.with_hint(
             "mount the right directory; if the change is intended, restart whatever uses the store",

@@ -68,6 +68,15 @@ async fn opening_creates_nothing_and_a_store_may_come_later() {
 }
 
 #[tokio::test]
+async fn a_file_in_the_place_of_a_store_is_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    std::fs::write(&path, "").unwrap();
+    let store = DirectoryStore::open(&path).unwrap();
+    assert_away(&store, "is a file, and has to be a directory").await;
+}
+
+#[tokio::test]
 async fn a_store_is_initialised_once_and_only_in_a_directory_of_its_own() {
     let (directory, _store) = store().await;
     let again = DirectoryStore::initialise(directory.path().join("deep/store"), "x".into());

@@ -267,3 +267,26 @@ fn nothing_written_is_nothing_set() {
         "dr.yaml:3:1: error: b: found nothing\n  expected: text"
     );
 }
+
+#[rstest]
+#[case("plain $x", None)]
+#[case("https://x/${env:TOKEN}/${file:/etc/y}", None)]
+#[case("$${fiel:/x}", None)]
+#[case("hush ${env:A} ${fiel:/x}", Some("`${fiel:/x}`"))]
+#[case("${HOME}", Some("`${HOME}`"))]
+#[case("${file:}", Some("`${file:}`"))]
+#[case("hush ${env:PATH", Some("`${`"))]
+fn a_reference_that_can_stand_for_nothing_is_reported(
+    #[case] written: &str,
+    #[case] shown: Option<&str>,
+) {
+    match (read::<Template>(&text(written)), shown) {
+        (Ok(_), None) => {}
+        (Err(problems), Some(shown)) => {
+            let said = format!("{problems:?}");
+            assert!(said.contains(shown), "{said}");
+            assert!(!said.contains("hush"), "{said}");
+        }
+        (found, _) => panic!("{found:?}"),
+    }
+}

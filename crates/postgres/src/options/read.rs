@@ -32,9 +32,13 @@ impl FromNode for Options {
         let kind: Option<String> = reader.required("kind");
         let sync = reader.or_default::<Vec<RegionName>>("sync");
         let on_store_loss = reader.optional_with("on_store_loss", store_loss);
-        let user = reader.or("user", "dr".to_owned());
+        let user = reader
+            .optional_with("user", named)
+            .unwrap_or_else(|| "dr".to_owned());
         let password = reader.optional::<Template>("password");
-        let database = reader.or("database", "postgres".to_owned());
+        let database = reader
+            .optional_with("database", named)
+            .unwrap_or_else(|| "postgres".to_owned());
         let tls = reader.optional_with("tls", tls).unwrap_or_default();
         let heartbeat = reader
             .optional_with("heartbeat", heartbeat)
@@ -73,6 +77,16 @@ impl FromNode for Options {
         }
         Some(options)
     }
+}
+
+/// Reads a name on the server. An empty one would be taken for that of the operating system's user.
+fn named(node: &Node, context: &mut Context) -> Option<String> {
+    let name = String::from_node(node, context)?;
+    if name.is_empty() {
+        context.report(Problem::error(&node.span, "the name is empty"));
+        return None;
+    }
+    Some(name)
 }
 
 impl FromNode for BackupOptions {
@@ -282,6 +296,18 @@ mod tests {
             None => assert_eq!(problems, Vec::<String>::new()),
             Some(expected) => assert!(problems[0].contains(expected), "{problems:?}"),
         }
+    }
+
+    #[rstest]
+    #[case("user")]
+    #[case("database")]
+    fn an_empty_name_is_refused(#[case] key: &str) {
+        let mut context = Context::without_references("/etc/dr");
+        let resource = map([("kind", text("postgres")), (key, text(""))]);
+        assert!(Options::from_node(&resource, &mut context).is_none());
+        let problems = context.into_problems();
+        let said = |p: &Problem| p.to_string().contains(&format!("{key}: the name is empty"));
+        assert!(problems.iter().any(said), "{problems:?}");
     }
 
     #[rstest]

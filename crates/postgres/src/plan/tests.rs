@@ -280,7 +280,10 @@ fn a_restore_never_overwrites(#[case] instance: Instance) {
         ended: Epoch(1),
     };
     let points = vec![point("good", 500, 600, 1)];
-    assert!(driver().plan_goal(&goal, &facts(instance, points)).is_err());
+    let stopped = instance == Instance::Stopped;
+    let refused = driver().plan_goal(&goal, &facts(instance, points));
+    let hint = refused.unwrap_err().hint().unwrap().to_owned();
+    assert_eq!(hint.contains("start it"), stopped, "{hint}");
 }
 
 #[test]

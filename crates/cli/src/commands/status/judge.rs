@@ -168,6 +168,9 @@ fn instances(
             (Instance::Unreachable { .. }, false) => {
                 unknown(format!("the standby of {name} in {region} cannot be seen"))
             }
+            (Instance::Stopped, false) => breach(format!(
+                "the standby of {name} in {region} is stopped: start it, for a failover neither promotes it nor overwrites its directory"
+            )),
             (_, false) => breach(format!(
                 "no standby of {name} runs in {region}: a failover has to rebuild it from the store"
             )),
