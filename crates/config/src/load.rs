@@ -9,7 +9,9 @@ use dr_model::document::{Context, Node, Problem, Reader, Resolver, Severity, map
 
 use crate::config::{Config, Contents};
 use crate::scope::{Scope, version};
-use crate::{Kinds, Problems, Region, Workload, apart, digest, overlap, runbook, schedule, shipped, yaml};
+use crate::{
+    Kinds, Problems, Region, Workload, apart, digest, overlap, runbook, schedule, shipped, yaml,
+};
 
 /// No file is read that is larger than this.
 const MAX_BYTES: u64 = 1 << 20;

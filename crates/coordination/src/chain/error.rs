@@ -20,7 +20,7 @@ pub enum Error {
         seal: Box<SealRecord>,
     },
     /// What is stored contradicts what was received, or itself. A human must look.
-    #[error("the log of {chain} is damaged at {at} in {location}: {why}")]
+    #[error("`{}` in {location} is damaged: {why} (the log of {chain} at {at})", key_at(chain, *at))]
     Corrupt {
         /// The chain.
         chain: ChainId,
@@ -90,6 +90,15 @@ pub enum Error {
         #[source]
         source: Box<dr_provider::Error>,
     },
+}
+
+/// Returns the key of what stands at a position of a chain; at none, that is where it says where it begins.
+fn key_at(chain: &ChainId, at: Lsn) -> dr_provider::Key {
+    if at == Lsn::INVALID {
+        chain.origin_key()
+    } else {
+        chain.link_key(at)
+    }
 }
 
 impl Error {

@@ -37,7 +37,7 @@ impl Run<'_> {
             let to = if is_open {
                 match self.mergeable(chain, gap.from, to).await? {
                     Some(to) => to,
-                    None => return Ok(()),
+                    None => return self.look_through(chain, Span { from: gap.from, to }).await,
                 }
             } else {
                 to
@@ -74,6 +74,52 @@ impl Run<'_> {
                 Err(error) => return Err(error),
             }
         }
+        Ok(())
+    }
+
+    /// Reads the open end of a chain, which is not merged yet: what is missing or damaged there is told now, and not when its
+    /// segment is full, which is hours away if the database is idle. There are at most some two hundred links.
+    async fn look_through(&mut self, chain: &ChainId, open: Span) -> Result<(), Error> {
+        let mut at = open.from;
+        while at < open.to {
+            match self
+                .read_through(Span {
+                    from: at,
+                    to: open.to,
+                })
+                .await
+            {
+                Ok(()) => return Ok(()),
+                Err(Error::Hole { from, to, .. }) => {
+                    let lost = self.lost_at(chain, from).await?;
+                    self.lost.extend(lost);
+                    let hole = lost.unwrap_or(Span { from, to });
+                    if !self.report.holes.contains(&hole) {
+                        self.report.holes.push(hole);
+                    }
+                    if hole.to <= at {
+                        return Ok(());
+                    }
+                    at = hole.to;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_through(&self, span: Span) -> Result<(), Error> {
+        let mut reader = ChainReader::open(
+            Arc::clone(self.store),
+            self.system_identifier,
+            self.timeline,
+            span.from,
+            span.to,
+            self.options.patience,
+        )
+        .await?
+        .with_keys(&self.options.keys);
+        while reader.next_part().await?.is_some() {}
         Ok(())
     }
 

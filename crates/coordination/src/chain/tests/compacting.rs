@@ -20,6 +20,9 @@ const TIMELINE: TimelineId = TimelineId(1);
 const SEGMENT_BYTES: u64 = 1 << 20;
 const CHUNK: u64 = 8 << 10;
 
+/// Beyond the end of every object of a chunk: the last byte is meant.
+const CHUNK_OBJECT_END: usize = usize::MAX;
+
 /// A store, how it is compacted, and the time.
 struct Bench<S> {
     store: Arc<S>,
@@ -413,4 +416,44 @@ impl ObjectStore for Failing {
         }
         self.inner.delete(key).await
     }
+}
+
+/// A segment that fills slowly is looked through each time, although nothing of it is merged.
+#[tokio::test]
+async fn what_is_missing_in_an_open_segment_is_told_at_once() {
+    let mut bench = Bench::new(MemoryStore::new("west"));
+    bench.write(&[CHUNK; 5]).await;
+    assert_eq!(bench.compact().await.unwrap(), Compacted::default());
+    let gone = chain(1).link_key(ORIGIN.advance(CHUNK));
+    bench.store.delete(&gone).await.unwrap();
+    bench
+        .store
+        .delete(&chain(1).link_key(ORIGIN.advance(3 * CHUNK)))
+        .await
+        .unwrap();
+    let holes = bench.compact().await.unwrap().holes;
+    assert_eq!(holes, [span(CHUNK, 2 * CHUNK), span(3 * CHUNK, 4 * CHUNK)]);
+}
+
+/// What is there and not what it was is called damaged, by its key: header or log.
+#[rstest::rstest]
+#[case::header(8)]
+#[case::log(CHUNK_OBJECT_END)]
+#[tokio::test]
+async fn what_is_damaged_in_an_open_segment_is_named(#[case] position: usize) {
+    let mut bench = Bench::new(MemoryStore::new("west"));
+    bench.write(&[CHUNK; 5]).await;
+    let key = chain(1).link_key(ORIGIN.advance(CHUNK));
+    let mut bytes = bench.store.get(&key).await.unwrap().to_vec();
+    let position = position.min(bytes.len() - 1);
+    bytes[position] ^= 0x10;
+    bench.store.delete(&key).await.unwrap();
+    bench.store.create(&key, bytes.into()).await.unwrap();
+    let error = bench.compact().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    let said = error.to_string();
+    assert!(
+        said.contains(key.as_str()) && said.contains("is damaged"),
+        "{said}"
+    );
 }
