@@ -34,6 +34,8 @@ pub struct Kinds {
     pub traffic: BTreeMap<&'static str, Check>,
     /// Names of jobs.
     pub jobs: BTreeSet<&'static str>,
+    /// Those of them that `keep` says something to.
+    pub expiries: BTreeSet<&'static str>,
     /// Kinds of step.
     pub steps: BTreeMap<&'static str, StepKind>,
     /// The words that `if` of a step may hold.

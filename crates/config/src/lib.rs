@@ -32,7 +32,7 @@ pub use load::{Loaded, load};
 pub use problems::Problems;
 pub use region::{Daemon, Region, StoreLocation};
 pub use runbook::{Retry, Runbook, Step};
-pub use schedule::{Keep, Place, Schedule, Trigger};
+pub use schedule::{Place, Schedule, Trigger};
 pub use workload::{
     Approval, HealthCheck, Notify, Objectives, Resource, Service, ServiceInstance, Traffic,
     Workload,

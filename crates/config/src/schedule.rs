@@ -1,11 +1,9 @@
 //! Schedules: when a job runs, for which resource, where.
 
-use std::time::Duration;
-
 use dr_model::document::{
     Context, FromNode, Node, Problem, Reader, Span, Spanned, choice, map, one_of,
 };
-use dr_model::{ResourceId, ScheduleName};
+use dr_model::{ResourceId, Retention, ScheduleName};
 use jiff::tz::TimeZone;
 
 use crate::cron::{self, Cron};
@@ -29,7 +27,7 @@ pub struct Schedule {
     /// What makes it run.
     pub trigger: Trigger,
     /// What an expiry keeps; `None` where none was written.
-    pub keep: Option<Keep>,
+    pub keep: Option<Retention>,
 }
 
 /// A role that a region has: so a schedule stays true after a failover.
@@ -54,39 +52,26 @@ pub enum Trigger {
     Continuous,
 }
 
-/// What an expiry keeps: everything `within` a time, and then one of each period.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Keep {
-    /// Everything younger than this.
-    pub within: Option<Duration>,
-    /// The newest of each of so many days.
-    pub daily: u32,
-    /// The newest of each of so many weeks.
-    pub weekly: u32,
-    /// The newest of each of so many months.
-    pub monthly: u32,
-    /// The newest of each of so many years.
-    pub yearly: u32,
-}
-
-impl FromNode for Keep {
-    fn from_node(node: &Node, context: &mut Context) -> Option<Self> {
-        let mut reader = Reader::open(node, context)?;
-        let keep = Self {
-            within: reader.optional("within"),
-            daily: reader.or_default("daily"),
-            weekly: reader.or_default("weekly"),
-            monthly: reader.or_default("monthly"),
-            yearly: reader.or_default("yearly"),
-        };
-        if keep == Self::default() {
-            let problem = Problem::error(reader.span(), "this would keep nothing")
-                .expected("`within`, `daily`, `weekly`, `monthly` or `yearly`");
-            reader.context().report(problem);
-        }
-        reader.finish();
-        Some(keep)
+/// Reads what an expiry keeps.
+fn keep(node: &Node, context: &mut Context) -> Option<Retention> {
+    let mut reader = Reader::open(node, context)?;
+    let keep = Retention {
+        last: reader.or_default("last"),
+        within: reader.optional("within"),
+        daily: reader.or_default("daily"),
+        weekly: reader.or_default("weekly"),
+        monthly: reader.or_default("monthly"),
+        yearly: reader.or_default("yearly"),
+        log: reader.optional("log"),
+    };
+    let keeps_nothing = Retention { log: None, ..keep } == Retention::NOTHING;
+    if keeps_nothing {
+        let problem = Problem::error(reader.span(), "this would keep nothing")
+            .expected("`last`, `within`, `daily`, `weekly`, `monthly` or `yearly`");
+        reader.context().report(problem);
     }
+    reader.finish();
+    Some(keep)
 }
 
 /// Reads one file of `schedules/`.
@@ -158,7 +143,7 @@ struct Entry {
     place: Place,
     cron: Option<Cron>,
     after: Option<ScheduleName>,
-    keep: Option<Keep>,
+    keep: Option<Retention>,
 }
 
 impl Entry {
@@ -197,7 +182,14 @@ impl Entry {
                 .expected("exactly one of `cron`, `after` and `continuous`");
             reader.context().report(problem);
         }
-        let keep = reader.optional("keep");
+        let kept = reader.optional_with("keep", keep);
+        if let (Some(node), Some(job)) = (reader.node("keep"), &job)
+            && !scope.kinds.expiries.contains(job.value.as_str())
+        {
+            let what = format!("`{}` deletes nothing, and keeps all", job.value);
+            let problem = Problem::error(&node.span, what).expected("`keep` only beside an expiry");
+            reader.context().report(problem);
+        }
         reader.finish();
         let triggered = cron.is_some() || after.is_some() || continuous.is_some();
         triggered.then_some(())?;
@@ -208,7 +200,7 @@ impl Entry {
             place: place?,
             cron,
             after,
-            keep,
+            keep: kept,
         })
     }
 

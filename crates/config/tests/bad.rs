@@ -97,7 +97,7 @@ fn references() {
       expected: `database`
       hint: did you mean `database`?
     schedules/orders.yaml:4:15: error: jobs.wal.job: there is no job `ship-wall`
-      expected: `compact-wal`, `copy-recovery-points`, `ship-wal` or `take-snapshot`
+      expected: `compact-wal`, `copy-recovery-points`, `expire-recovery-points`, `ship-wal` or `take-snapshot`
       hint: did you mean `ship-wal`?
     schedules/orders.yaml:4:36: error: jobs.wal.resource: `orders/databse` names no resource
       expected: `orders/database`
@@ -140,8 +140,10 @@ fn schedules() {
     schedules/orders.yaml:12:9: error: jobs.that: `that` waits for itself
       hint: one schedule of a chain needs `cron`
     schedules/orders.yaml:12:98: error: jobs.that.keep: this would keep nothing
-      expected: `within`, `daily`, `weekly`, `monthly` or `yearly`
-    11 errors in the configuration
+      expected: `last`, `within`, `daily`, `weekly`, `monthly` or `yearly`
+    schedules/orders.yaml:12:98: error: jobs.that: `copy-recovery-points` deletes nothing, and keeps all
+      expected: `keep` only beside an expiry
+    12 errors in the configuration
     "###);
 }
 
@@ -229,7 +231,7 @@ fn secrets() {
     schedules/orders.yaml:2:11: error: timezone: there is no time zone `${env:SECRET}`
       expected: a name of the IANA database, such as `UTC` or `Europe/Paris`
     schedules/orders.yaml:4:15: error: jobs.wal.job: there is no job `${env:SECRET}`
-      expected: `compact-wal`, `copy-recovery-points`, `ship-wal` or `take-snapshot`
+      expected: `compact-wal`, `copy-recovery-points`, `expire-recovery-points`, `ship-wal` or `take-snapshot`
     schedules/orders.yaml:4:42: error: jobs.wal.resource: `${env:SECRET}/database` names no workload
       expected: `orders/database` or `orders/other`
       hint: did you mean `orders/database`?

@@ -5,7 +5,8 @@ mod support;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dr_config::{HealthCheck, Keep, Place, StoreLocation, Trigger};
+use dr_config::{HealthCheck, Place, StoreLocation, Trigger};
+use dr_model::Retention;
 use dr_model::document::Template;
 use support::{fixture, load_at};
 
@@ -128,14 +129,15 @@ fn schedules_say_when_and_where() {
     .unwrap();
     std::fs::create_dir(directory.path().join("schedules")).unwrap();
     let text = "version: 1\ntimezone: Europe/Paris\njobs:\n  \
-        snapshot: { job: take-snapshot, resource: orders/database, in: primary, cron: \"0 2 * * *\", \
-        keep: { within: 30d, monthly: 12 } }\n  \
+        snapshot: { job: take-snapshot, resource: orders/database, in: primary, cron: \"0 2 * * *\" }\n  \
+        expire: { job: expire-recovery-points, resource: orders/database, in: all, after: snapshot, \
+        keep: { last: 3, within: 30d, monthly: 12, log: 14d } }\n  \
         copy: { job: copy-recovery-points, resource: orders/database, in: recovery, after: snapshot }\n  \
         wal: { job: ship-wal, resource: orders/database, in: all, continuous: true }\n";
     std::fs::write(directory.path().join("schedules/orders.yaml"), text).unwrap();
     let config = load_at(directory.path()).unwrap().config;
-    let [copy, snapshot, wal] = &config.schedules[..] else {
-        panic!("three, by name")
+    let [copy, expire, snapshot, wal] = &config.schedules[..] else {
+        panic!("four, by name")
     };
     assert!(matches!(&copy.trigger, Trigger::After(name) if name.as_str() == "snapshot"));
     assert_eq!((copy.place, wal.place), (Place::Recovery, Place::All));
@@ -147,13 +149,15 @@ fn schedules_say_when_and_where() {
     assert_eq!(cron.to_string(), "0 2 * * * (Europe/Paris)");
     let next = cron.after("2026-07-01T12:00:00Z".parse().unwrap()).unwrap();
     assert_eq!(next.to_string(), "2026-07-02T00:00:00Z");
-    let within = Some(Duration::from_secs(30 * 86_400));
+    assert_eq!(snapshot.keep, None);
     assert_eq!(
-        snapshot.keep,
-        Some(Keep {
-            within,
+        expire.keep,
+        Some(Retention {
+            last: 3,
+            within: Some(Duration::from_secs(30 * 86_400)),
             monthly: 12,
-            ..Keep::default()
+            log: Some(Duration::from_secs(14 * 86_400)),
+            ..Retention::NOTHING
         })
     );
 }

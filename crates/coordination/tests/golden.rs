@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dr_coordination::chain::{
-    ChainId, ChainWriter, Chunk, Cipher, Encoding, Facts, Floor, GapRecord, Options, Origin,
-    PieceFacts, Promise, SealRecord, Span, decode, decode_header, decode_piece, encode,
+    ChainId, ChainWriter, Chunk, Cipher, Encoding, Facts, Floor, GapRecord, LogStart, Options,
+    Origin, PieceFacts, Promise, SealRecord, Span, decode, decode_header, decode_piece, encode,
     encode_piece, pass_over,
 };
 use dr_coordination::identity::Identity;
@@ -287,6 +287,20 @@ fn a_piece_a_floor_and_a_gap() {
     let stored = golden("floor.json", &floor.to_bytes());
     assert_eq!(stored, floor.to_bytes());
     assert_eq!(Floor::from_bytes(&stored, &chain(), start), Ok(floor));
+    let begin = LogStart {
+        version: 1,
+        system_identifier: cluster,
+        timeline,
+        lsn: start,
+        created_at: at(2),
+        writer: "us-west-2".to_owned(),
+    };
+    let stored = golden("start.json", &begin.to_bytes());
+    assert_eq!(stored, begin.to_bytes());
+    assert_eq!(
+        LogStart::from_bytes(&stored, cluster, timeline, start),
+        Ok(begin)
+    );
 
     let gap = GapRecord {
         version: 1,

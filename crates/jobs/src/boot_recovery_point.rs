@@ -44,6 +44,7 @@ impl Job for BootRecoveryPoint {
         Ok(Outcome {
             summary,
             alarm: alarm(std::slice::from_ref(&record)),
+            figures: Vec::new(),
             detail: json!(record),
         })
     }

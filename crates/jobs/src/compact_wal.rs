@@ -57,6 +57,7 @@ impl Job for CompactWal {
             summary: summary(&report),
             detail: json!(report),
             alarm: None,
+            figures: Vec::new(),
         })
     }
 }

@@ -28,7 +28,11 @@ impl Job for CopyRecoveryPoints {
 
     async fn run(&self, context: &JobContext) -> Result<Outcome> {
         let report = backup(context)?
-            .copy(&context.record.primary, &context.region)
+            .copy(
+                &context.record.primary,
+                &context.region,
+                context.retention.as_ref(),
+            )
             .await?;
         Ok(Outcome {
             summary: match report.copied.as_slice() {
@@ -42,6 +46,7 @@ impl Job for CopyRecoveryPoints {
             },
             detail: json!(report),
             alarm: None,
+            figures: Vec::new(),
         })
     }
 }

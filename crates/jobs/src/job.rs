@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use dr_config::Place;
 use dr_coordination::register::EpochRecord;
-use dr_model::{Clock, RegionName, ResourceId};
+use dr_model::{Clock, RegionName, ResourceId, Retention};
 use dr_provider::{Error, ErrorKind, ObjectStore, ResourceDriver, Result};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -24,6 +24,8 @@ pub struct JobContext {
     pub driver: Arc<dyn ResourceDriver>,
     /// The newest epoch.
     pub record: EpochRecord,
+    /// What an expiry keeps of it; `None` if nothing ever expires.
+    pub retention: Option<Retention>,
     /// Where time comes from.
     pub clock: Arc<dyn Clock>,
 }
@@ -70,6 +72,8 @@ pub struct Outcome {
     pub detail: Value,
     /// What somebody has to look at although the work was done; it makes the daemon unhealthy until the next run.
     pub alarm: Option<String>,
+    /// Figures of this run, for the metrics.
+    pub figures: Vec<(&'static str, f64)>,
 }
 
 /// One kind of periodic, idempotent protection work.

@@ -3,28 +3,30 @@
 use std::sync::Arc;
 
 use crate::{
-    BootRecoveryPoint, CompactWal, CopyRecoveryPoints, Job, ShipWal, TakeSnapshot,
-    VerifyRecoveryPoint,
+    BootRecoveryPoint, CompactWal, CopyRecoveryPoints, ExpireRecoveryPoints, Job, ShipWal,
+    TakeSnapshot, VerifyRecoveryPoint,
 };
 
 /// Returns the job of that name; `None` if there is none, or if it is a stream.
 #[must_use]
 pub fn job(name: &str) -> Option<Arc<dyn Job>> {
-    let all: [Arc<dyn Job>; 5] = [
+    let all: [Arc<dyn Job>; 6] = [
         Arc::new(TakeSnapshot),
         Arc::new(CopyRecoveryPoints),
         Arc::new(CompactWal::default()),
         Arc::new(VerifyRecoveryPoint::default()),
         Arc::new(BootRecoveryPoint),
+        Arc::new(ExpireRecoveryPoints::default()),
     ];
     all.into_iter().find(|job| job.name() == name)
 }
 
 /// The names of all jobs and streams, sorted: what a schedule may name.
-pub const NAMES: [&str; 6] = [
+pub const NAMES: [&str; 7] = [
     "boot-recovery-point",
     "compact-wal",
     "copy-recovery-points",
+    ExpireRecoveryPoints::NAME,
     ShipWal::NAME,
     "take-snapshot",
     "verify-recovery-point",

@@ -71,6 +71,7 @@ impl Job for TakeSnapshot {
             ),
             detail: json!(report),
             alarm,
+            figures: Vec::new(),
         })
     }
 }

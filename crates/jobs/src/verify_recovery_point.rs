@@ -53,6 +53,7 @@ impl Job for VerifyRecoveryPoint {
                 ),
             },
             alarm: alarm(&records),
+            figures: Vec::new(),
             detail: json!(records),
         })
     }

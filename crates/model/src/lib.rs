@@ -10,6 +10,7 @@ pub mod execution;
 pub mod loss;
 pub mod lsn;
 pub mod name;
+pub mod retention;
 pub mod wal;
 
 pub use clock::{Clock, ManualClock, SystemClock};
@@ -19,4 +20,5 @@ pub use lsn::Lsn;
 pub use name::{
     RegionName, ResourceId, ResourceName, RunbookName, ScheduleName, ServiceName, WorkloadName,
 };
+pub use retention::Retention;
 pub use wal::{SegmentSize, SystemIdentifier, TimelineId};

@@ -20,7 +20,7 @@ mod tar;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dr_model::RegionName;
+use dr_model::{RegionName, Retention};
 use dr_provider::driver::{Backup, BackupReport, CopyReport, RecoveryPoints};
 use dr_provider::error::chain;
 use dr_provider::{ObjectStore, Result};
@@ -57,7 +57,12 @@ impl Backup for PostgresDriver {
         Ok(points)
     }
 
-    async fn copy(&self, from: &RegionName, to: &RegionName) -> Result<CopyReport> {
-        self.copy_backups(from, to).await
+    async fn copy(
+        &self,
+        from: &RegionName,
+        to: &RegionName,
+        retention: Option<&Retention>,
+    ) -> Result<CopyReport> {
+        self.copy_backups(from, to, retention).await
     }
 }

@@ -9,8 +9,8 @@ use dr_coordination::register::Register;
 use dr_coordination::{Actor, chain};
 use dr_model::{Clock, RegionName, ResourceId};
 use dr_provider::driver::{
-    Action, Applied, Backup, Facts, Fence, Goal, LogStream, LossFacts, Query, ResourceDriver,
-    Restore, Verified, Verify,
+    Action, Applied, Backup, Expire, Facts, Fence, Goal, LogStream, LossFacts, Query,
+    ResourceDriver, Restore, Verified, Verify,
 };
 use dr_provider::{Error, ErrorKind, Host, ObjectStore, Result, SecretSource};
 use dr_repository::Keys;
@@ -189,6 +189,10 @@ impl ResourceDriver for PostgresDriver {
     }
 
     fn verify_role(&self) -> Option<&dyn Verify> {
+        Some(self)
+    }
+
+    fn expire_role(&self) -> Option<&dyn Expire> {
         Some(self)
     }
 

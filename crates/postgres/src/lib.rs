@@ -8,6 +8,7 @@ mod archive;
 mod backup;
 mod data_directory;
 mod driver;
+mod expire;
 mod heartbeat;
 mod instance;
 mod loss;

@@ -8,6 +8,7 @@ mod choose;
 mod configuration;
 mod directory;
 mod end;
+mod lease;
 mod log;
 mod outside;
 mod settings;
@@ -38,6 +39,7 @@ pub(crate) use settings::quoted;
 use choose::Chosen;
 use directory::Beside;
 use end::End;
+pub(crate) use lease::leased;
 use log::stretches;
 use settings::{Ending, Purpose, Recovery};
 
@@ -279,15 +281,18 @@ impl PostgresDriver {
         };
         let store = self.store(region)?;
         let repository = self.repository(store, base.source.system_identifier)?;
-        let reader = repository.open(&base.label).await?;
-        let beside = Beside {
-            signal: recovery.ending.signal(),
-            settings: settings::settings(&recovery, &purpose),
-            missing: configuration::missing(&reader).await?,
-            tablespaces: plan.tablespaces.clone(),
-            progress,
+        let work = async {
+            let reader = repository.open(&base.label).await?;
+            let beside = Beside {
+                signal: recovery.ending.signal(),
+                settings: settings::settings(&recovery, &purpose),
+                missing: configuration::missing(&reader).await?,
+                tablespaces: plan.tablespaces.clone(),
+                progress,
+            };
+            directory::write(&reader, directory, beside).await
         };
-        let stats = directory::write(&reader, directory, beside).await?;
+        let stats = leased(&repository, &base.label, self.clock(), work).await?;
         Ok(RestoreReport {
             plan,
             proof: Proof::Hashed,

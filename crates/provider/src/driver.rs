@@ -5,6 +5,7 @@
 
 mod action;
 mod evidence;
+mod expire;
 mod facts;
 mod roles;
 mod verify;
@@ -14,6 +15,9 @@ use dr_model::{Epoch, ExecutionId, RegionName, WorkloadName};
 
 pub use action::{Action, Applied, Dependency, Plane, Undo, Verified};
 pub use evidence::{Drained, Evidence, Fenced, Recovered, Sealed, StopProof};
+pub use expire::{
+    Expire, ExpireRequest, ExpiredLog, ExpiryPlan, ExpiryReport, HoldNote, Judged, Swept,
+};
 pub use facts::{
     ClaimFacts, Facts, Instance, LogFacts, LossFacts, PromiseFacts, RegionFacts, Role,
 };
@@ -142,6 +146,11 @@ pub trait ResourceDriver: Send + Sync + std::fmt::Debug {
 
     /// Returns the role of proving recovery points, if the kind has it.
     fn verify_role(&self) -> Option<&dyn Verify> {
+        None
+    }
+
+    /// Returns the role of deleting what is not kept, if the kind has it.
+    fn expire_role(&self) -> Option<&dyn Expire> {
         None
     }
 

@@ -75,14 +75,17 @@ impl Repository {
                 self.remove(&self.manifest_key(&sweep.label)).await?;
                 stats.deleted_objects += 1;
             }
-            stream::iter(&sweep.objects)
-                .map(|key| self.remove(key))
+            stream::iter(sweep.objects.clone())
+                .map(async |key| self.remove(&key).await)
                 .buffer_unordered(DELETES_IN_FLIGHT)
                 .try_collect::<()>()
                 .await?;
             stats.deleted_objects += sweep.objects.len() as u64;
             self.remove(&self.tombstone_key(&sweep.label)).await?;
             stats.swept += 1;
+        }
+        for key in &plan.ended {
+            self.remove(key).await?;
         }
         Ok(stats)
     }

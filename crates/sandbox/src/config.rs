@@ -274,6 +274,7 @@ mod tests {
                 "copy-recovery-points",
             ]),
             steps: steps.chain(fallback).map(step).collect(),
+            expiries: BTreeSet::new(),
             conditions: BTreeSet::new(),
         }
     }

@@ -15,6 +15,7 @@ pub(crate) fn kinds() -> Kinds {
             checked::<dr_local::rfc2136::Rfc2136Options> as Check,
         )]),
         jobs: BTreeSet::from(dr_jobs::registry::NAMES),
+        expiries: BTreeSet::from([dr_jobs::ExpireRecoveryPoints::NAME]),
         steps: dr_runbook::steps::registry::kinds(),
         conditions: BTreeSet::new(),
     }

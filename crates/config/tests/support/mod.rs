@@ -77,8 +77,10 @@ pub(crate) fn kinds() -> Kinds {
             "ship-wal",
             "compact-wal",
             "copy-recovery-points",
+            "expire-recovery-points",
         ]
         .into(),
+        expiries: ["expire-recovery-points"].into(),
         steps: [
             ("assess-region", step(&[])),
             ("check-data-loss", step(&[])),

@@ -26,6 +26,7 @@ use dr_provider::{Key, ObjectStore};
 use super::catalogue::chains_of_timeline;
 use super::coverage::gaps;
 use super::piece::{Span, pieces};
+use super::start::log_start;
 use super::uploader::BootTime;
 use super::{ChainId, Error, boot_time, find_tail};
 use crate::operation::Patience;
@@ -108,6 +109,8 @@ struct Run<'a> {
     timeline: TimelineId,
     /// How long a piece may become; none crosses a multiple of it.
     slot: SegmentSize,
+    /// Below this, log was given up on purpose.
+    log_start: Lsn,
     options: &'a CompactOptions,
     /// Log that chains say is lost.
     lost: Vec<Span>,
@@ -138,6 +141,7 @@ impl Compactor {
             } else {
                 SegmentSize::DEFAULT
             },
+            log_start: log_start(&**store, system_identifier, timeline, options.patience).await?,
             options,
             lost: Vec::new(),
             report: Compacted::default(),
@@ -160,7 +164,10 @@ impl Compactor {
         settled.extend(&run.lost);
         settled.sort_unstable();
         for (chain, tail) in &tails {
-            let begin = tail.origin.start_lsn;
+            let begin = tail.origin.start_lsn.max(run.log_start);
+            if begin >= tail.end {
+                continue;
+            }
             let missing = gaps(&settled, begin, tail.end);
             let through = missing.first().map_or(tail.end, |gap| gap.from);
             let ripe = self.ripe(chain, through, now, options.grace);

@@ -2,6 +2,7 @@
 
 mod compacting;
 mod damage;
+mod expiring;
 mod gaps;
 mod listing;
 mod reading;

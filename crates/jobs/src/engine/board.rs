@@ -20,7 +20,7 @@ pub enum Condition {
 }
 
 /// Counts the runs of one schedule.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Runs {
     /// Runs that did their work.
     pub succeeded: u64,
@@ -28,6 +28,8 @@ pub struct Runs {
     pub failed: u64,
     /// When the last success began; from the stores after a restart.
     pub last_success: Option<Timestamp>,
+    /// What the last success said of itself, each by its name.
+    pub figures: Vec<(&'static str, f64)>,
 }
 
 /// A board that every task writes its own line on.

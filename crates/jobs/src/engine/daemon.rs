@@ -19,7 +19,7 @@ use super::schedule::run_schedule;
 use super::scheduled_job::ScheduledJob;
 use super::ship::ship;
 use super::supervise::supervise;
-use crate::{ShipWal, registry};
+use crate::{ShipWal, registry, retention};
 
 /// A workload as the daemon serves it.
 #[derive(Clone, Debug)]
@@ -197,6 +197,7 @@ impl Daemon {
                 region: self.identity.region.clone(),
                 store: Arc::clone(&self.store),
                 driver,
+                retention: retention(&self.schedules, &schedule.resource),
                 clock: Arc::clone(&self.clock),
                 board: Arc::clone(&board),
                 views,

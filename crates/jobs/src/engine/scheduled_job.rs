@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dr_config::Schedule;
 use dr_coordination::register::EpochRecord;
-use dr_model::{Clock, RegionName, ResourceId};
+use dr_model::{Clock, RegionName, ResourceId, Retention};
 use dr_provider::{Error, ErrorKind, ObjectStore, ResourceDriver, Result};
 use tokio::sync::{Mutex, watch};
 
@@ -20,6 +20,7 @@ pub struct ScheduledJob {
     pub(super) region: RegionName,
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) driver: Arc<dyn ResourceDriver>,
+    pub(super) retention: Option<Retention>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) board: Arc<Board>,
     pub(super) views: watch::Receiver<View>,
@@ -53,6 +54,7 @@ impl ScheduledJob {
             resource: self.schedule.resource.clone(),
             driver: Arc::clone(&self.driver),
             record,
+            retention: self.retention,
             clock: Arc::clone(&self.clock),
         }
     }
@@ -69,9 +71,10 @@ impl ScheduledJob {
         let outcome = self.job.run(context).await;
         self.board
             .count(self.schedule.name.as_str(), |runs| match &outcome {
-                Ok(_) => {
+                Ok(outcome) => {
                     runs.succeeded += 1;
                     runs.last_success = Some(began);
+                    runs.figures.clone_from(&outcome.figures);
                 }
                 Err(_) => runs.failed += 1,
             });

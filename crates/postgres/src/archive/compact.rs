@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dr_coordination::chain::{CompactOptions, Compactor, bounds, chains};
+use dr_coordination::chain::{CompactOptions, Compactor, bounds, chains, log_start};
 use dr_model::RegionName;
 use dr_provider::Result;
 use dr_provider::driver::CompactReport;
@@ -39,8 +39,9 @@ impl PostgresDriver {
             let Some(outer) = bounds(&**store, cluster, timeline, patience()).await? else {
                 continue;
             };
-            let Some(size) = size_at((store, self.keys()), cluster, timeline, outer.from).await?
-            else {
+            let start = log_start(&**store, cluster, timeline, patience()).await?;
+            let begin = outer.from.max(start);
+            let Some(size) = size_at((store, self.keys()), cluster, timeline, begin).await? else {
                 // The first chunk of a new chain may be shorter than the head of a segment.
                 tracing::debug!(%region, %timeline, "the segment size is not known yet");
                 continue;

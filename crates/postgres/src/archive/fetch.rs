@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dr_coordination::chain::{self, Available, ChainReader, bounds, read_history};
+use dr_coordination::chain::{self, Available, ChainReader, bounds, log_start, read_history};
 use dr_model::{Lsn, RegionName, SegmentSize, SystemIdentifier, TimelineId};
 use dr_provider::store::IDENTITY_KEY;
 use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result};
@@ -111,7 +111,9 @@ impl Wanted<'_> {
             // What was pushed before a chain began is kept whole.
             return self.kept_whole().await;
         };
-        let size = self.segment_size(first).await?;
+        // Below it, log was given up: nothing there says how long segments are.
+        let kept_from = log_start(&**self.store, self.cluster, self.timeline, patience()).await?;
+        let size = self.segment_size(first.max(kept_from)).await?;
         let Some((_, start)) = size.parse_file_name(self.name) else {
             return Err(self.refuse(
                 ErrorKind::Invalid,
@@ -139,6 +141,10 @@ impl Wanted<'_> {
         };
         if start < first {
             return self.kept_whole().await;
+        }
+        if missing < kept_from {
+            let why = format!("retention keeps the log from {kept_from} on");
+            return Err(self.refuse(ErrorKind::Failed, why));
         }
         match self.through {
             Some(through) if last < wanted && last <= missing => Err(self.refuse(

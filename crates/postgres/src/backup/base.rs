@@ -144,7 +144,7 @@ pub(crate) struct Bases {
 
 impl Base {
     /// Reads what the driver wrote into a manifest; the error says what is wrong.
-    pub(super) fn read(header: Header, cluster: SystemIdentifier) -> Result<Self> {
+    pub(crate) fn of(header: Header, cluster: SystemIdentifier) -> Result<Self> {
         let refuse = |kind, why: String| {
             Error::new(kind, "use recovery point", header.label.to_string()).because(why)
         };
@@ -249,7 +249,7 @@ impl PostgresDriver {
         }
         for header in listing.backups {
             let label = header.label.clone();
-            match Base::read(header, cluster) {
+            match Base::of(header, cluster) {
                 Ok(base) => bases.usable.push(base),
                 Err(error) => bases.unusable.push((label, error)),
             }

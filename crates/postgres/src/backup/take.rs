@@ -108,7 +108,7 @@ impl PostgresDriver {
         let source =
             serde_json::to_value(source).expect("names, numbers and times always have a JSON form");
         let header = writer.finish(source).await?;
-        let base = Base::read(header, log.system_identifier)?;
+        let base = Base::of(header, log.system_identifier)?;
         Ok(BackupReport {
             recovery_point: base.recovery_point(),
             took: self.clock().elapsed().saturating_sub(begun),

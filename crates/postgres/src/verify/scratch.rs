@@ -136,6 +136,10 @@ impl Scratch {
     }
 
     /// Stops the server that works in this directory and waits for its end; nothing it writes is wanted.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the condition is looked at in between, on a thread that may wait"
+    )]
     pub(super) fn stop(&self) -> io::Result<()> {
         for _ in 0..PAUSES {
             let Some(pid) = self.postmaster() else {

@@ -26,7 +26,7 @@ async fn a_backup_is_listed_and_copied_once_its_log_is_there() {
 
     let copied = site
         .driver
-        .copy(&region(EAST), &region(WEST))
+        .copy(&region(EAST), &region(WEST), None)
         .await
         .unwrap();
     assert_eq!(copied.copied, [point.label.as_str()]);
@@ -37,7 +37,7 @@ async fn a_backup_is_listed_and_copied_once_its_log_is_there() {
     );
     let again = site
         .driver
-        .copy(&region(EAST), &region(WEST))
+        .copy(&region(EAST), &region(WEST), None)
         .await
         .unwrap();
     assert_eq!((again.present, again.copied_bytes), (vec![point.label], 0));
@@ -62,7 +62,7 @@ async fn a_point_without_its_log_is_not_copied() {
     };
     let copied = site
         .driver
-        .copy(&region(EAST), &region(WEST))
+        .copy(&region(EAST), &region(WEST), None)
         .await
         .unwrap();
     assert!(copied.copied.is_empty());

@@ -93,7 +93,7 @@ async fn what_is_merged_under_a_receiver_restores_to_the_ledger_and_a_lost_piece
     site.commit(50).await;
     let point = site.back_up().await;
     site.driver
-        .copy(&region(EAST), &region(WEST))
+        .copy(&region(EAST), &region(WEST), None)
         .await
         .unwrap();
     let done = ship_and_compact(&site).await;

@@ -71,7 +71,7 @@ async fn what_was_written_before_and_with_two_keys_restores_to_the_ledger() {
     let mut site = Site::start(1).await;
     site.commit(20).await;
     site.back_up().await;
-    let copied = site.driver.copy(&region(EAST), &region(WEST)).await;
+    let copied = site.driver.copy(&region(EAST), &region(WEST), None).await;
     copied.unwrap();
     ship(&site, 2).await;
     for digit in ['1', '2'] {

@@ -125,7 +125,7 @@ async fn restore(site: &Site, name: &str) -> Result<(), dr_provider::Error> {
 }
 
 async fn copy(site: &Site) {
-    let copied = site.driver.copy(&region(EAST), &region(WEST)).await;
+    let copied = site.driver.copy(&region(EAST), &region(WEST), None).await;
     copied.unwrap();
 }
 

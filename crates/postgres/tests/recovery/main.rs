@@ -6,6 +6,7 @@ mod archive;
 mod backup;
 mod compact;
 mod encryption;
+mod expire;
 mod fence;
 mod incremental;
 mod local;

@@ -41,7 +41,7 @@ pub(crate) async fn protected(segment_mebibytes: u32) -> (Site, RecoveryPoint) {
     site.commit(50).await;
     let point = site.back_up().await;
     site.driver
-        .copy(&region(EAST), &region(WEST))
+        .copy(&region(EAST), &region(WEST), None)
         .await
         .unwrap();
     site.commit(300).await;

@@ -358,6 +358,21 @@ impl Site {
         self.primary = Server::start(&self.primary.data.clone(), &settings).await;
     }
 
+    /// Stops the primary for good and starts one of another cluster, with a ledger of its own.
+    pub(crate) async fn replace_primary(&mut self) {
+        self.primary.stop();
+        let data = self.primary.data.clone();
+        fs::rename(&data, data.with_extension("old")).unwrap();
+        for segment in self.segments() {
+            fs::remove_file(self.archive().join(segment)).unwrap();
+        }
+        self.pushed.lock().unwrap().clear();
+        Server::initialise(&data, 1);
+        self.primary = Server::start(&data, &settings(&self.archive())).await;
+        let ledger = "create table ledger (id bigserial primary key, filler text)";
+        self.primary.sql(ledger).await;
+    }
+
     /// Starts the primary again with one more setting, which is in no file.
     pub(crate) async fn restart_with(&mut self, setting: &str) {
         self.primary.stop();

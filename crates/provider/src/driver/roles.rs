@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dr_model::{Epoch, Lsn, RegionName, SystemIdentifier, TimelineId};
+use dr_model::{Epoch, Lsn, RegionName, Retention, SystemIdentifier, TimelineId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -95,6 +95,9 @@ pub struct CopyReport {
     /// Recovery points that were left where they are, each with the reason: here they could not be brought back.
     #[serde(default)]
     pub unusable: Vec<String>,
+    /// Labels that were left where they are because here they would expire at once.
+    #[serde(default)]
+    pub expired: Vec<String>,
 }
 
 /// Takes backups and copies them.
@@ -109,8 +112,13 @@ pub trait Backup: Send + Sync {
     async fn list(&self, store: &Arc<dyn ObjectStore>) -> Result<RecoveryPoints>;
 
     /// Copies every recovery point that `to` lacks from the store of `from` into that of `to`: data before manifests,
-    /// verified by hash (R38).
-    async fn copy(&self, from: &RegionName, to: &RegionName) -> Result<CopyReport>;
+    /// verified by hash (R38). What `retention` would not keep there, and what was given up there, is left out.
+    async fn copy(
+        &self,
+        from: &RegionName,
+        to: &RegionName,
+        retention: Option<&Retention>,
+    ) -> Result<CopyReport>;
 }
 
 /// How far a receiver has got.

@@ -21,8 +21,24 @@ pub struct PruneFacts {
     pub(super) holds: BTreeSet<Label>,
     /// Until when a backup is being read.
     pub(super) leases: BTreeMap<Label, Timestamp>,
+    /// What says so, each with its end.
+    pub(super) lease_keys: Vec<(Key, Timestamp)>,
     /// Packs and parts of trees, with the number if it is a pack.
     pub(super) objects: BTreeMap<Label, Vec<(Key, Option<u32>)>>,
+}
+
+impl PruneFacts {
+    /// Returns the backups that somebody reads, or brings here, at this time.
+    #[must_use]
+    pub fn leased(&self, now: Timestamp) -> BTreeSet<Label> {
+        let leased = self.leases.iter().filter(|(_, until)| **until > now);
+        leased.map(|(label, _)| label.clone()).collect()
+    }
+
+    /// Returns the labels that have a tombstone, whatever is left of them.
+    pub fn marked(&self) -> impl Iterator<Item = &Label> {
+        self.tombstones.keys()
+    }
 }
 
 impl Repository {
@@ -37,6 +53,7 @@ impl Repository {
             let lease: Lease = self.read_mark(&key).await?;
             let until = facts.leases.entry(label).or_insert(lease.until);
             *until = lease.until.max(*until);
+            facts.lease_keys.push((key, lease.until));
         }
         let prefix = self.prefix();
         let listed = list_all(&**self.store(), &prefix).await;
@@ -96,7 +113,7 @@ impl Repository {
         Ok(marks.collect())
     }
 
-    async fn read_mark<T: DeserializeOwned>(&self, key: &Key) -> Result<T> {
+    pub(super) async fn read_mark<T: DeserializeOwned>(&self, key: &Key) -> Result<T> {
         let bytes = self.store().get(key).await;
         let bytes = bytes.map_err(store::failed(format!("read `{key}`")))?;
         serde_json::from_slice(&bytes).map_err(|error| {

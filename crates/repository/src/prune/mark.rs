@@ -1,10 +1,13 @@
 //! Tombstones, holds and leases: small objects that say what may become of a backup.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use dr_provider::{ErrorKind, Key};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::PruneOptions;
 use crate::{Error, Label, Repository, Result, store};
 
 /// A tombstone.
@@ -41,17 +44,29 @@ impl Repository {
         self.put(&self.tombstone_key(label), body).await
     }
 
-    /// Keeps a backup until [`release`](Self::release). Fails if it is not there, or is being given up.
+    /// Keeps a backup until [`release`](Self::release). One that was given up is taken back by the next run, as long as the
+    /// grace time has not passed. Fails if it is not there, or if it may be being deleted.
     pub async fn hold(&self, label: &Label, hold: &Hold) -> Result<()> {
+        // Nothing stays behind of a hold on what is not there.
+        self.stands(label).await?;
         self.put(&self.hold_key(label), json(hold)).await?;
         // Looked at after the hold stands: who marks it later sees the hold before anything is deleted.
         let tombstone = self.tombstone_key(label);
         if self.exists(&tombstone).await? {
-            return Err(Error::GivenUp {
-                label: label.clone(),
-                location: self.store().location().to_owned(),
-            });
+            let Tombstone { marked_at } = self.read_mark(&tombstone).await?;
+            let stood = hold.since.duration_since(marked_at).unsigned_abs();
+            if hold.since > marked_at && stood >= PruneOptions::default().grace {
+                return Err(Error::GivenUp {
+                    label: label.clone(),
+                    location: self.store().location().to_owned(),
+                });
+            }
         }
+        self.stands(label).await
+    }
+
+    /// Fails if a backup has no manifest.
+    async fn stands(&self, label: &Label) -> Result<()> {
         if self.exists(&self.manifest_key(label)).await? {
             Ok(())
         } else {
@@ -60,6 +75,15 @@ impl Repository {
                 location: self.store().location().to_owned(),
             })
         }
+    }
+
+    /// Returns what is held, and why.
+    pub async fn holds(&self) -> Result<BTreeMap<Label, Hold>> {
+        let mut holds = BTreeMap::new();
+        for (label, key) in self.marks("hold").await? {
+            holds.insert(label, self.read_mark(&key).await?);
+        }
+        Ok(holds)
     }
 
     /// Takes a hold back; needs the right to delete.

@@ -18,6 +18,8 @@ pub struct PrunePlan {
     pub unmark: Vec<Label>,
     /// To be deleted.
     pub sweep: Vec<Sweep>,
+    /// Leases that have long ended, and are removed.
+    pub ended: Vec<Key>,
     /// What would have been marked or deleted, and why it is not.
     pub kept: Vec<(Label, Kept)>,
 }
@@ -127,6 +129,9 @@ impl PrunePlan {
                 kept_packs: stay.len(),
             });
         }
+        let ended = facts.lease_keys.iter();
+        let ended = ended.filter(|(_, until)| now >= after(*until, options.grace));
+        plan.ended = ended.map(|(key, _)| key.clone()).collect();
         plan.mark_new(facts, expired, &live, after, options, now);
         plan
     }
@@ -164,7 +169,9 @@ impl PrunePlan {
             let old = label
                 .begun_at()
                 .is_some_and(|begun| now >= after(begun, options.abandoned_after));
-            if !has_manifest && old && !objects.iter().all(wanted) {
+            // Somebody may be copying an old backup here, whose manifest comes last.
+            let arriving = facts.leases.get(label).is_some_and(|until| *until > now);
+            if !has_manifest && old && !arriving && !objects.iter().all(wanted) {
                 self.mark.push(label.clone());
             }
         }

@@ -177,6 +177,7 @@ fn logs(snapshot: &Snapshot<'_>) -> Vec<Family> {
 fn runs(snapshot: &Snapshot<'_>) -> Vec<Family> {
     let mut totals = Vec::new();
     let mut ages = Vec::new();
+    let mut figures = Vec::new();
     for (schedule, runs) in &snapshot.runs {
         for (outcome, count) in [("succeeded", runs.succeeded), ("failed", runs.failed)] {
             let labels = vec![
@@ -186,6 +187,16 @@ fn runs(snapshot: &Snapshot<'_>) -> Vec<Family> {
             totals.push(Sample {
                 labels,
                 value: count as f64,
+            });
+        }
+        for (figure, value) in &runs.figures {
+            let labels = vec![
+                ("schedule", schedule.clone()),
+                ("figure", (*figure).to_owned()),
+            ];
+            figures.push(Sample {
+                labels,
+                value: *value,
             });
         }
         if let Some(last) = runs.last_success {
@@ -208,6 +219,12 @@ fn runs(snapshot: &Snapshot<'_>) -> Vec<Family> {
             Some("seconds"),
             "Time since the last run that did its work began; from the stores after a restart.",
             ages,
+        ),
+        gauge(
+            "dr_run_figure",
+            None,
+            "What the last run of a schedule that did its work counted; absent until one did.",
+            figures,
         ),
     ]
 }

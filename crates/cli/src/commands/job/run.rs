@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dr_config::{Schedule, Trigger};
-use dr_jobs::{JobContext, registry};
+use dr_jobs::{JobContext, registry, retention};
 use dr_model::{RegionName, ResourceId};
 use dr_server::control::{ClientError, RunAnswer, RunRequest, run_job};
 
@@ -99,6 +99,7 @@ async fn run_here(setup: &Setup, schedule: &Schedule, region: RegionName) -> Res
         resource: id.clone(),
         driver: setup.driver(id)?,
         record,
+        retention: retention(&setup.config.schedules, id),
         clock: Arc::clone(&setup.clock),
     };
     if !context.is_at(schedule.place) {

@@ -26,7 +26,7 @@ impl Run<'_> {
         tail: &Tail,
         held: &mut Vec<Span>,
     ) -> Result<(), Error> {
-        let mut at = tail.origin.start_lsn;
+        let mut at = tail.origin.start_lsn.max(self.log_start);
         while let Some(gap) = gaps(held, at, tail.end).into_iter().next() {
             let slot = Span {
                 from: self.slot.start_of(gap.from),

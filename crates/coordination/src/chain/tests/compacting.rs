@@ -16,22 +16,22 @@ use crate::chain::{
 };
 use crate::testing::{IMPATIENT, at};
 
-const TIMELINE: TimelineId = TimelineId(1);
-const SEGMENT_BYTES: u64 = 1 << 20;
-const CHUNK: u64 = 8 << 10;
+pub(super) const TIMELINE: TimelineId = TimelineId(1);
+pub(super) const SEGMENT_BYTES: u64 = 1 << 20;
+pub(super) const CHUNK: u64 = 8 << 10;
 
 /// Beyond the end of every object of a chunk: the last byte is meant.
 const CHUNK_OBJECT_END: usize = usize::MAX;
 
 /// A store, how it is compacted, and the time.
-struct Bench<S> {
-    store: Arc<S>,
+pub(super) struct Bench<S> {
+    pub(super) store: Arc<S>,
     boot: Boot,
     compactor: Compactor,
 }
 
 impl<S: ObjectStore + 'static> Bench<S> {
-    fn new(store: S) -> Self {
+    pub(super) fn new(store: S) -> Self {
         Self {
             store: Arc::new(store),
             boot: Boot::default(),
@@ -46,11 +46,11 @@ impl<S: ObjectStore + 'static> Bench<S> {
             .unwrap()
     }
 
-    async fn write(&self, lengths: &[u64]) -> Lsn {
+    pub(super) async fn write(&self, lengths: &[u64]) -> Lsn {
         write(&mut self.writer(1).await, lengths).await
     }
 
-    async fn compact(&mut self) -> Result<Compacted, Error> {
+    pub(super) async fn compact(&mut self) -> Result<Compacted, Error> {
         let boot = self.boot.clone();
         let options = CompactOptions {
             patience: IMPATIENT,
@@ -65,13 +65,13 @@ impl<S: ObjectStore + 'static> Bench<S> {
     }
 
     /// Lets the grace pass, so that what is held by pieces now may go.
-    async fn settle(&mut self) -> Compacted {
+    pub(super) async fn settle(&mut self) -> Compacted {
         self.compact().await.unwrap();
         self.boot.advance(Duration::from_secs(3601));
         self.compact().await.unwrap()
     }
 
-    async fn seal(&self) -> Lsn {
+    pub(super) async fn seal(&self) -> Lsn {
         let sealed = seal(&*self.store, &chain(1), &request(2), IMPATIENT).await;
         sealed.unwrap().lsn
     }
@@ -85,18 +85,18 @@ impl<S: ObjectStore + 'static> Bench<S> {
         prove(&*self.store, CLUSTER, TIMELINE, ORIGIN, to, IMPATIENT).await
     }
 
-    async fn read(&self, from: Lsn, to: Lsn) -> Result<Vec<u8>, Error> {
+    pub(super) async fn read(&self, from: Lsn, to: Lsn) -> Result<Vec<u8>, Error> {
         read(self.store.clone(), from, to).await
     }
 
-    async fn spans(&self) -> Vec<Span> {
+    pub(super) async fn spans(&self) -> Vec<Span> {
         let (from, to) = (Lsn::INVALID, Lsn(u64::MAX));
         pieces(&*self.store, CLUSTER, TIMELINE, from, to, IMPATIENT)
             .await
             .unwrap()
     }
 
-    async fn links(&self) -> usize {
+    pub(super) async fn links(&self) -> usize {
         let all = list_all(&*self.store, &chain(1).prefix()).await.unwrap();
         all.len() - 1
     }
@@ -107,7 +107,7 @@ async fn read(store: Arc<dyn ObjectStore>, from: Lsn, to: Lsn) -> Result<Vec<u8>
     reader.await?.read_to_end().await
 }
 
-fn span(from: u64, to: u64) -> Span {
+pub(super) fn span(from: u64, to: u64) -> Span {
     Span {
         from: ORIGIN.advance(from),
         to: ORIGIN.advance(to),

@@ -20,13 +20,31 @@ const SINCE_2: &str = r#"{"version":2,"read_by":"agent","incremental":{"parent":
     {"file":"global/1262","block":0,"lsn":null}],"more_damaged_pages":3,
     "configuration":{"pg_hba.conf":"/etc/postgresql/15/main/pg_hba.conf"},"remarks":["left out long"]}"#;
 
+impl Base {
+    /// Makes one of a timeline, with the log that makes it consistent, begun and complete at one moment.
+    pub(crate) fn for_tests(timeline: TimelineId, log: [Lsn; 2], at: Timestamp) -> Self {
+        let mut base = read(&serde_json::from_str(VERSION_1).unwrap()).unwrap();
+        let [start, stop] = log;
+        base.label = Label::new(at, u16::try_from(timeline.0).unwrap());
+        base.source = Source {
+            timeline,
+            start,
+            stop,
+            started_at: at,
+            stopped_at: at,
+            ..base.source
+        };
+        base
+    }
+}
+
 fn read(source: &Value) -> Result<Base> {
     let header = json!({
         "format": 2, "required_features": [], "label": "20261122T051321Z-0002", "source": source,
         "stats": {"files": 1, "file_bytes": 2, "packs": 3, "stored_bytes": 4},
         "body_bytes": 0, "body_plain_bytes": 0, "body_hash": "0".repeat(64),
     });
-    Base::read(serde_json::from_value(header).unwrap(), CLUSTER)
+    Base::of(serde_json::from_value(header).unwrap(), CLUSTER)
 }
 
 fn version_2() -> Value {

@@ -1,0 +1,242 @@
+//! Deciding which recovery points expire, from facts alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dr_model::Retention;
+use dr_provider::driver::{Judged, Proof, Proofs};
+use dr_provider::error::chain;
+use dr_repository::{Hold, Label};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::backup::{Base, Bases};
+
+/// How far ahead of this machine's clock a recovery point may have been begun.
+const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_hours(1);
+
+/// What was decided.
+#[derive(Debug, Default)]
+pub(super) struct Verdict {
+    /// Why nothing may go.
+    pub(super) blocked: Vec<String>,
+    /// Newest first.
+    pub(super) kept: Vec<Judged>,
+    pub(super) expired: BTreeSet<Label>,
+}
+
+/// Decides; `explicit` are to go whatever the rule says.
+pub(super) fn judge(
+    bases: &Bases,
+    held: &BTreeMap<Label, Hold>,
+    proofs: &BTreeMap<String, Proofs>,
+    retention: &Retention,
+    explicit: &BTreeSet<Label>,
+    now: Timestamp,
+) -> Verdict {
+    let mut verdict = Verdict::default();
+    for (label, error) in &bases.unusable {
+        if !explicit.contains(label) {
+            verdict.blocked.push(format!(
+                "{label} cannot be read, and nobody knows what it needs: {}",
+                chain(error)
+            ));
+        }
+    }
+    for base in &bases.usable {
+        let at = base.source.started_at;
+        if at.duration_since(now) > CLOCKS_DIFFER {
+            verdict.blocked.push(format!(
+                "{} was begun at {at}, and it is {now} here: one of the clocks is wrong",
+                base.label
+            ));
+        }
+    }
+    let times: Vec<Timestamp> = bases
+        .usable
+        .iter()
+        .map(|base| base.source.started_at)
+        .collect();
+    let by_rule = retention.decide(&times, now);
+    let known = |base: &Base| proofs.get(base.label.as_str());
+    let undamaged = |base: &Base| {
+        base.source.damaged_pages.is_empty() && known(base).is_none_or(|known| !known.failed())
+    };
+    let proven = |base: &Base| {
+        known(base).is_some_and(|known| !known.failed() && known.proof() > Proof::Committed)
+    };
+    let newest_that = |is: &dyn Fn(&Base) -> bool| {
+        let mut all = bases.usable.iter();
+        all.find(|base| is(base)).map(|base| &base.label)
+    };
+    let always = [
+        (newest_that(&|_| true), "the newest"),
+        (newest_that(&undamaged), "the newest without damage"),
+        (newest_that(&proven), "the newest that was proven"),
+    ];
+    for (base, by_rule) in bases.usable.iter().zip(by_rule) {
+        let label = &base.label;
+        let mut why = Vec::new();
+        if let Some(hold) = held.get(label) {
+            why.push(format!("held by {}: {}", hold.by, hold.reason));
+        }
+        let always = always.iter().filter(|(of, _)| *of == Some(label));
+        why.extend(always.map(|(_, why)| (*why).to_owned()));
+        if !explicit.contains(label) {
+            why.extend(by_rule.iter().map(ToString::to_string));
+        }
+        if why.is_empty() {
+            verdict.expired.insert(label.clone());
+        } else {
+            verdict.kept.push(Judged {
+                label: label.to_string(),
+                why,
+            });
+        }
+    }
+    // Those that cannot be read go only if somebody names them.
+    let unusable = bases.unusable.iter().map(|(label, _)| label);
+    let named = unusable.filter(|label| explicit.contains(label) && !held.contains_key(label));
+    verdict.expired.extend(named.cloned());
+    verdict
+}
+
+#[cfg(test)]
+mod tests {
+    use dr_model::{Lsn, TimelineId};
+    use dr_provider::driver::{VerifyMark, VerifyMeans};
+    use dr_provider::{Error, ErrorKind};
+
+    use super::*;
+
+    const NOW: i64 = 1000;
+
+    fn at(hour: i64) -> Timestamp {
+        Timestamp::from_second(hour * 3600).unwrap()
+    }
+
+    fn base(hour: i64) -> Base {
+        Base::for_tests(TimelineId(1), [Lsn(40), Lsn(1000)], at(hour))
+    }
+
+    /// Recovery points of these hours, newest first as they are listed.
+    fn bases(hours: &[i64]) -> Bases {
+        let mut hours = hours.to_vec();
+        hours.sort_unstable_by_key(|hour| std::cmp::Reverse(*hour));
+        Bases {
+            usable: hours.into_iter().map(base).collect(),
+            unusable: Vec::new(),
+        }
+    }
+
+    fn failed(hour: i64) -> (String, Proofs) {
+        let mark = VerifyMark {
+            at: at(NOW),
+            means: VerifyMeans::Hash,
+            passed: false,
+        };
+        (base(hour).label.to_string(), Proofs { marks: vec![mark] })
+    }
+
+    fn passed(hour: i64) -> (String, Proofs) {
+        let (label, mut proofs) = failed(hour);
+        proofs.marks[0].passed = true;
+        (label, proofs)
+    }
+
+    struct Case {
+        bases: Bases,
+        held: BTreeMap<Label, Hold>,
+        proofs: BTreeMap<String, Proofs>,
+        explicit: BTreeSet<Label>,
+    }
+
+    fn case(hours: &[i64]) -> Case {
+        Case {
+            bases: bases(hours),
+            held: BTreeMap::new(),
+            proofs: BTreeMap::new(),
+            explicit: BTreeSet::new(),
+        }
+    }
+
+    impl Case {
+        fn judge(&self) -> Verdict {
+            let retention = Retention {
+                last: 2,
+                ..Retention::NOTHING
+            };
+            let now = at(NOW);
+            judge(
+                &self.bases,
+                &self.held,
+                &self.proofs,
+                &retention,
+                &self.explicit,
+                now,
+            )
+        }
+
+        /// Returns the hours of what expires.
+        fn expired(&self) -> Vec<i64> {
+            let expired = self.judge().expired;
+            let hour = |label: &Label| label.begun_at().unwrap().as_second() / 3600;
+            expired.iter().map(hour).collect()
+        }
+    }
+
+    #[test]
+    fn the_rule_decides_unless_somebody_holds_it() {
+        let mut case = case(&[1, 2, 3, 4]);
+        assert_eq!(case.expired(), [1, 2]);
+        let hold = Hold {
+            by: "ann@host".to_owned(),
+            reason: "audit".to_owned(),
+            since: at(5),
+        };
+        case.held.insert(base(1).label, hold);
+        assert_eq!(case.expired(), [2]);
+        let kept = case.judge().kept;
+        assert_eq!(kept.last().unwrap().why, ["held by ann@host: audit"]);
+    }
+
+    #[test]
+    fn the_last_good_ones_stay() {
+        let mut case = case(&[1, 2, 3, 4]);
+        // The two newest cannot be relied on, and the oldest is the only one that was proven.
+        case.proofs = [failed(4), failed(3), passed(1)].into();
+        assert_eq!(case.expired(), Vec::<i64>::new());
+        case.proofs = [failed(4), failed(3), passed(2)].into();
+        assert_eq!(case.expired(), [1]);
+        // Not even by name.
+        case.explicit = [base(2).label, base(4).label, base(3).label].into();
+        assert_eq!(case.expired(), [1, 3]);
+    }
+
+    #[test]
+    fn whatever_cannot_be_judged_stops_it() {
+        let mut case = case(&[1, 2, 3, NOW + 2]);
+        let blocked = case.judge().blocked;
+        assert!(
+            blocked[0].contains("one of the clocks is wrong"),
+            "{blocked:?}"
+        );
+        case.bases = bases(&[1, 2, 3]);
+        let error = Error::new(ErrorKind::Corrupt, "read", "its manifest");
+        case.bases.unusable.push((base(9).label, error));
+        let verdict = case.judge();
+        assert!(
+            verdict.blocked[0].contains("cannot be read"),
+            "{:?}",
+            verdict.blocked
+        );
+        // Unless somebody says that it is to go.
+        case.explicit.insert(base(9).label);
+        assert_eq!(case.judge().blocked, Vec::<String>::new());
+        assert_eq!(case.expired(), [1, 9]);
+    }
+
+    #[test]
+    fn without_any_there_is_nothing_to_decide() {
+        let verdict = case(&[]).judge();
+        assert!(verdict.expired.is_empty() && verdict.kept.is_empty());
+    }
+}
