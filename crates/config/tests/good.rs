@@ -163,9 +163,9 @@ fn schedules_say_when_and_where() {
 }
 
 fn two_regions(east: &str, west: &str) -> Vec<String> {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().expect("a directory of our own");
     let text = format!("version: 1\nregions:\n  east: {east}\n  west: {west}\nworkloads: {{}}\n");
-    std::fs::write(directory.path().join("dr.yaml"), text).unwrap();
+    std::fs::write(directory.path().join("dr.yaml"), text).expect("it can be written");
     let problems = match load_at(directory.path()) {
         Ok(loaded) => loaded.warnings,
         Err(problems) => problems.0,

@@ -98,7 +98,8 @@ impl Retention {
                 reasons[*index].push(Reason::Within);
             }
         }
-        let periods: [(u32, fn(Date) -> Reason); 4] = [
+        type PeriodOf = fn(Date) -> Reason;
+        let periods: [(u32, PeriodOf); 4] = [
             (self.daily, Reason::Day),
             (self.weekly, |date| {
                 let since = i64::from(date.weekday().to_monday_zero_offset());

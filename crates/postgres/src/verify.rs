@@ -1,7 +1,7 @@
 //! Proving recovery points (PROTOCOL 10): hashed, when every byte was read back; booted, when a server came up from it and
 //! replayed all the log there is.
 //!
-//! Reading back is incremental: packs that an earlier look read within [`VerifyOptions::again`] are not read again, so that
+//! Reading back is incremental: packs that an earlier look read within [`crate::VerifyOptions::again`] are not read again, so that
 //! an incremental recovery point costs what it added. What came of each look is written down in the store, create-only:
 //! `docs/formats/base-backup.md`.
 

@@ -59,9 +59,10 @@ async fn patch(repository: &Repository, number: u16, parent: Option<u16>) {
         Some(parent) => {
             let parent = repository.open(&label(parent)).await.unwrap();
             let old = parent.file(path).await.unwrap().unwrap();
-            let changed = [0..8192];
+            let changed = 0..8192;
+            let changed = std::slice::from_ref(&changed);
             writer
-                .patch_file(path, metadata, size, &old, &changed, reader)
+                .patch_file(path, metadata, size, &old, changed, reader)
                 .await
                 .unwrap();
         }

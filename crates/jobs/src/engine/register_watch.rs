@@ -12,7 +12,6 @@ use dr_provider::Result;
 use dr_provider::driver::{Instance, Role};
 use dr_provider::error::chain;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use super::board::{Board, Condition};
 use super::daemon::{Identity, WorkloadSite};
@@ -52,14 +51,16 @@ pub(super) async fn watch_register(
 ) {
     let task = format!("register {}", workload.name);
     let mut copied = None;
-    let mut audited: Option<Instant> = None;
+    let mut audited: Option<Duration> = None;
     while !*stop.borrow() {
         let read = match audited {
-            Some(at) if at.elapsed() < AUDIT_INTERVAL => workload.register.follow().await,
+            Some(at) if clock.elapsed().saturating_sub(at) < AUDIT_INTERVAL => {
+                workload.register.follow().await
+            }
             _ => {
                 let read = workload.register.read().await;
                 // One that is damaged stays so until a whole look says otherwise.
-                audited = matches!(read, Ok(Some(_))).then(Instant::now);
+                audited = matches!(read, Ok(Some(_))).then(|| clock.elapsed());
                 read
             }
         };

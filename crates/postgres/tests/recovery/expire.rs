@@ -149,7 +149,7 @@ async fn what_is_not_kept_goes_with_its_log_and_the_rest_comes_back() {
         .unwrap();
 
     let report = expire(&site, &[]).await.unwrap();
-    assert_eq!(report.plan.given_up, [first.label.clone()]);
+    assert_eq!(report.plan.given_up, std::slice::from_ref(&first.label));
     assert_eq!(
         listed(&site).await,
         [third.label.clone(), second.label.clone()]
@@ -168,12 +168,12 @@ async fn what_is_not_kept_goes_with_its_log_and_the_rest_comes_back() {
     let held = site.driver.hold(&store, &first.label, &later).await;
     held.unwrap();
     let report = expire(&site, &[]).await.unwrap();
-    assert_eq!(report.plan.taken_back, [first.label.clone()]);
+    assert_eq!(report.plan.taken_back, std::slice::from_ref(&first.label));
     assert_eq!(listed(&site).await.len(), 3);
     let released = site.driver.release(&store, &first.label).await;
     released.unwrap();
     let report = expire(&site, &[]).await.unwrap();
-    assert_eq!(report.plan.given_up, [first.label.clone()]);
+    assert_eq!(report.plan.given_up, std::slice::from_ref(&first.label));
 
     let_the_grace_pass(&site).await;
     // The held one needs its log only up to where it is consistent: what is between goes.
@@ -238,7 +238,7 @@ async fn what_is_not_kept_goes_with_its_log_and_the_rest_comes_back() {
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert_eq!(
         expire(&site, &[]).await.unwrap().plan.given_up,
-        [second.label.clone()]
+        std::slice::from_ref(&second.label)
     );
 }
 

@@ -42,8 +42,8 @@ pub(super) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         .into_iter()
         .find(|point| point.label == args.label)
     else {
-        let damaged = points.damaged.into_iter();
-        let damaged = damaged.filter(|what| what.starts_with(&args.label)).next();
+        let mut damaged = points.damaged.into_iter();
+        let damaged = damaged.find(|what| what.starts_with(&args.label));
         let nothing = format!("{} holds no recovery point of this name", store.location());
         let kind = damaged
             .as_ref()
