@@ -97,7 +97,7 @@ fn references() {
       expected: `database`
       hint: did you mean `database`?
     schedules/orders.yaml:4:15: error: jobs.wal.job: there is no job `ship-wall`
-      expected: `compact-wal`, `copy-recovery-points`, `expire-recovery-points`, `ship-wal` or `take-snapshot`
+      expected: `boot-recovery-point`, `compact-wal`, `copy-recovery-points`, `expire-recovery-points`, `ship-wal`, `take-snapshot` or `verify-recovery-point`
       hint: did you mean `ship-wal`?
     schedules/orders.yaml:4:36: error: jobs.wal.resource: `orders/databse` names no resource
       expected: `orders/database`
@@ -231,7 +231,7 @@ fn secrets() {
     schedules/orders.yaml:2:11: error: timezone: there is no time zone `${env:SECRET}`
       expected: a name of the IANA database, such as `UTC` or `Europe/Paris`
     schedules/orders.yaml:4:15: error: jobs.wal.job: there is no job `${env:SECRET}`
-      expected: `compact-wal`, `copy-recovery-points`, `expire-recovery-points`, `ship-wal` or `take-snapshot`
+      expected: `boot-recovery-point`, `compact-wal`, `copy-recovery-points`, `expire-recovery-points`, `ship-wal`, `take-snapshot` or `verify-recovery-point`
     schedules/orders.yaml:4:42: error: jobs.wal.resource: `${env:SECRET}/database` names no workload
       expected: `orders/database` or `orders/other`
       hint: did you mean `orders/database`?

@@ -120,7 +120,9 @@ fn the_role_can_do_what_it_must_and_no_more() {
         "ALTER SYSTEM SET archive_command = 'false'",
         "ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'",
         "SELECT pg_read_file('postgresql.conf')",
-        "SELECT pg_read_binary_file('postgresql.conf')",
+        // For `pg_rewind` it may read files of the data directory, and no others.
+        "SELECT pg_read_binary_file('/etc/hostname')",
+        "SELECT pg_read_binary_file('../outside')",
         "COPY (SELECT 1) TO PROGRAM 'true'",
         "COPY (SELECT 1) TO '/tmp/dr'",
     ] {
@@ -130,6 +132,8 @@ fn the_role_can_do_what_it_must_and_no_more() {
             "must be owner",
             "must be superuser",
             "must be member",
+            "absolute path not allowed",
+            "must be in or below the",
         ];
         assert!(
             known.iter().any(|why| refused.contains(why)),

@@ -78,6 +78,8 @@ pub(crate) fn kinds() -> Kinds {
             "compact-wal",
             "copy-recovery-points",
             "expire-recovery-points",
+            "verify-recovery-point",
+            "boot-recovery-point",
         ]
         .into(),
         expiries: ["expire-recovery-points"].into(),
