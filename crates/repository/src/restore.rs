@@ -16,9 +16,9 @@ mod settle;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use futures::{Stream, StreamExt as _, stream};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
@@ -108,21 +108,37 @@ impl BackupReader {
         let (ranges, cutting) = produce(RANGES_IN_FLIGHT, move |sender| {
             fetch::cut_ranges(&frames, sender)
         });
-        let read: Vec<u64> = ranges
+        // Threads that write cannot be called off: whoever is told of a failure may remove what they write, so nobody is told
+        // before the last of them has ended.
+        let has_failed = AtomicBool::new(false);
+        let restored = ranges
+            .take_while(|_| std::future::ready(!has_failed.load(Ordering::Relaxed)))
             .map(|range| async {
                 let (read, written) = fetch::restore_range(self, Arc::clone(&root), range).await?;
                 report(written);
                 Ok::<u64, Error>(read)
             })
-            .buffer_unordered(RANGES_IN_FLIGHT)
-            .try_collect()
-            .await?;
+            .buffer_unordered(RANGES_IN_FLIGHT);
+        let mut restored = std::pin::pin!(restored);
+        let (mut read_bytes, mut failure) = (0, None);
+        while let Some(range) = restored.next().await {
+            match range {
+                Ok(bytes) => read_bytes += bytes,
+                Err(error) => {
+                    has_failed.store(true, Ordering::Relaxed);
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        if let Some(error) = failure {
+            return Err(error);
+        }
         cutting.await.map_err(Error::Worker)??;
         settle::settle(Arc::clone(&plan), options.owner).await?;
         Ok(RestoreStats {
             files: plan.files,
             written_bytes: total_bytes,
-            read_bytes: read.iter().sum(),
+            read_bytes,
         })
     }
 }
