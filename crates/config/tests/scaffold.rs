@@ -27,7 +27,11 @@ fn answers() -> Answers {
         workload: "orders".parse().unwrap(),
         password_file: Some("/etc/dr/password".into()),
         home: site("us-east-1", "ssh://postgres@10.0.1.10"),
-        recovery: site("us-west-2", "ssh://postgres@10.8.1.10"),
+        recovery: Site {
+            listen: "127.0.0.1:8422".parse().unwrap(),
+            state_directory: "/var/lib/dr-west".into(),
+            ..site("us-west-2", "ssh://postgres@10.8.1.10")
+        },
         standby: true,
     }
 }
