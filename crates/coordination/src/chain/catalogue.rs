@@ -22,6 +22,32 @@ const LEAP_BYTES: u64 = 1 << 20;
 /// The first step back from a position, to look for the links before it.
 const BACK_BYTES: u64 = 64 << 10;
 
+/// Lists the positions that the names under `prefix` are, in order. For records of which there are few.
+pub(crate) async fn positions(
+    store: &dyn ObjectStore,
+    prefix: &str,
+    patience: Patience,
+) -> Result<Vec<Lsn>> {
+    const MOST: usize = 1000;
+    let mut found = Vec::new();
+    let mut after: Option<Key> = None;
+    loop {
+        let listed = limited(
+            patience.timeout,
+            "list objects",
+            || format!("{}/{prefix}", store.location()),
+            store.list(prefix, after.as_ref(), MOST),
+        )
+        .await?;
+        let keys = listed.iter().map(|info| info.key.file_name());
+        found.extend(keys.filter_map(Lsn::from_key));
+        match listed.last() {
+            Some(last) if listed.len() == MOST => after = Some(last.key.clone()),
+            _ => return Ok(found),
+        }
+    }
+}
+
 /// Returns the chains of a cluster that a store holds, by timeline and epoch.
 pub async fn chains(
     store: &dyn ObjectStore,

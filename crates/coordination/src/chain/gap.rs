@@ -11,10 +11,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::available::{available, bounds};
-use super::catalogue::chains;
+use super::catalogue::{chains, positions};
 use super::records::{from_json, to_json};
 use super::{ChainId, Error, FORMAT_VERSION};
-use crate::operation::{Patience, key, limited, read};
+use crate::operation::{Patience, key, read};
 use crate::publish::publish;
 
 /// Log that was proven to be lost.
@@ -149,26 +149,8 @@ async fn recorded(
     timeline: TimelineId,
     patience: Patience,
 ) -> Result<Vec<Lsn>, Error> {
-    const PAGE: usize = 1000;
-    let prefix = prefix(system_identifier, timeline);
-    let mut found = Vec::new();
-    let mut after: Option<Key> = None;
-    loop {
-        let listed = limited(
-            patience.timeout,
-            "list objects",
-            || format!("{}/{prefix}", store.location()),
-            store.list(&prefix, after.as_ref(), PAGE),
-        )
-        .await
-        .map_err(|error| Error::store(format!("cluster {system_identifier}"), error))?;
-        let keys = listed.iter().map(|info| info.key.file_name());
-        found.extend(keys.filter_map(Lsn::from_key));
-        match listed.last() {
-            Some(last) if listed.len() == PAGE => after = Some(last.key.clone()),
-            _ => return Ok(found),
-        }
-    }
+    let found = positions(store, &prefix(system_identifier, timeline), patience).await;
+    found.map_err(|error| Error::store(format!("cluster {system_identifier}"), error))
 }
 
 /// Compares a record with what is there.

@@ -10,9 +10,10 @@ use dr_provider::{Key, ObjectStore};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::catalogue::positions;
 use super::records::{from_json, to_json};
 use super::{ChainId, Error, FORMAT_VERSION};
-use crate::operation::{Patience, key, limited};
+use crate::operation::{Patience, key};
 
 /// Says that log of a timeline below a position may be gone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -85,26 +86,8 @@ pub(crate) async fn starts(
     timeline: TimelineId,
     patience: Patience,
 ) -> Result<Vec<Lsn>, Error> {
-    const MOST: usize = 1000;
-    let prefix = prefix(system_identifier, timeline);
-    let mut found = Vec::new();
-    let mut after: Option<Key> = None;
-    loop {
-        let listed = limited(
-            patience.timeout,
-            "list objects",
-            || format!("{}/{prefix}", store.location()),
-            store.list(&prefix, after.as_ref(), MOST),
-        )
-        .await
-        .map_err(|error| Error::store(format!("timeline {timeline}"), error))?;
-        let keys = listed.iter().map(|info| info.key.file_name());
-        found.extend(keys.filter_map(Lsn::from_key));
-        match listed.last() {
-            Some(last) if listed.len() == MOST => after = Some(last.key.clone()),
-            _ => return Ok(found),
-        }
-    }
+    let found = positions(store, &prefix(system_identifier, timeline), patience).await;
+    found.map_err(|error| Error::store(format!("timeline {timeline}"), error))
 }
 
 /// Returns the position below which log of a timeline was given up; zero if none was.

@@ -1,0 +1,164 @@
+//! What only a planned move has: the orderly end of a primary that runs, its turning into a standby, and the way back.
+
+use dr_model::RegionName;
+use dr_provider::Result;
+use dr_provider::driver::{Action, Facts, Instance, Role, Undo};
+
+use super::{Shown, describe};
+use crate::actions::Work;
+use crate::data_directory::Claimed;
+use crate::driver::PostgresDriver;
+use crate::observe::Detail;
+
+impl PostgresDriver {
+    pub(super) fn plan_stop_writes(
+        &self,
+        region: &RegionName,
+        facts: &Facts,
+    ) -> Result<Vec<Action>> {
+        let operation = "plan the orderly end of";
+        let instance = self.instance_options(region)?;
+        let seen = self.seen(region, facts, operation)?;
+        let (_, claimed) = self.to_be_fenced(region, seen)?;
+        if !matches!(
+            seen.instance,
+            Instance::Running {
+                role: Role::Primary,
+                ..
+            }
+        ) {
+            let why = format!("no primary runs in {region}: {}", describe(&seen.instance));
+            return Err(self.failed(operation, why).with_hint(
+                "a planned move needs the primary; without it `dr failover` moves what there is",
+            ));
+        }
+        let undo = "start it again, in a new epoch: `dr execution abort` does";
+        Ok(vec![
+            self.action(
+                Work::CheckpointPrimary {
+                    region: region.clone(),
+                },
+                region,
+                Shown {
+                    summary: format!("let the primary in {region} write a checkpoint, so that it stops faster"),
+                    current: None,
+                    intended: None,
+                    undo: Undo::ReadOnly,
+                },
+            ),
+            self.action(
+                Work::StopWrites {
+                    region: region.clone(),
+                    claimed,
+                },
+                region,
+                Shown {
+                    summary: format!(
+                        "leave standby.signal in {} on {}, shut the server down so that the other region gets its last byte",
+                        instance.data_directory.display(),
+                        instance.host
+                    ),
+                    current: Some(describe(&seen.instance)),
+                    intended: Some("shut down, the end of its log known".to_owned()),
+                    undo: Undo::Compensable(undo.to_owned()),
+                },
+            ),
+        ])
+    }
+
+    pub(super) fn plan_follow(
+        &self,
+        region: &RegionName,
+        primary: &RegionName,
+    ) -> Result<Vec<Action>> {
+        self.instance_options(region)?;
+        Ok(vec![self.action(
+            Work::FollowPrimary {
+                region: region.clone(),
+                primary: primary.clone(),
+            },
+            region,
+            Shown {
+                summary: format!("start the old primary in {region} as a standby of {primary}"),
+                current: Some("stopped".to_owned()),
+                intended: Some(format!("a standby that streams from {primary}")),
+                undo: Undo::Reversible("stop it".to_owned()),
+            },
+        )])
+    }
+
+    pub(super) fn plan_resume(
+        &self,
+        region: &RegionName,
+        standby: &RegionName,
+        facts: &Facts,
+    ) -> Result<Vec<Action>> {
+        let operation = "plan to resume the primary of";
+        let seen = self.seen(region, facts, operation)?;
+        let Ok(Some(detail)) = serde_json::from_value::<Option<Detail>>(seen.detail.clone()) else {
+            let why = format!("nothing is known of its data directory in {region}");
+            return Err(self.failed(operation, why));
+        };
+        let found = detail
+            .directory
+            .map_err(|why| self.failed(operation, why))?;
+        let claimed = Claimed {
+            system_identifier: found.system_identifier,
+            timeline: found.fenced.unwrap_or(found.timeline),
+        };
+        if let Some(why) = found.is_not(claimed) {
+            return Err(self.failed(operation, why));
+        }
+        let other = self.seen(standby, facts, operation)?;
+        match &other.instance {
+            Instance::Running {
+                role: Role::Standby,
+                timeline,
+                ..
+            } if *timeline == claimed.timeline => {}
+            instance => {
+                return Err(self
+                    .failed(
+                        operation,
+                        format!(
+                            "the server in {standby} is not seen to be a standby on timeline {}: {}",
+                            claimed.timeline,
+                            describe(instance)
+                        ),
+                    )
+                    .with_hint("once it is promoted there is no way back but another move"));
+            }
+        }
+        Ok(vec![
+            self.action(
+                Work::AttachStandby {
+                    region: standby.clone(),
+                    primary: region.clone(),
+                    timeline: claimed.timeline,
+                },
+                standby,
+                Shown {
+                    summary: format!("let the standby in {standby} follow {region} again"),
+                    current: Some(describe(&other.instance)),
+                    intended: Some(format!("primary_conninfo leads to {region}")),
+                    undo: Undo::Reversible("set primary_conninfo again".to_owned()),
+                },
+            ),
+            self.action(
+                Work::ResumePrimary {
+                    region: region.clone(),
+                    claimed,
+                },
+                region,
+                Shown {
+                    summary: format!(
+                        "remove standby.signal in {region}, start the server as the primary that it was"
+                    ),
+                    current: Some(describe(&seen.instance)),
+                    intended: Some(format!("a primary on timeline {}", claimed.timeline)),
+                    undo: Undo::Compensable("another move".to_owned()),
+                },
+            ),
+        ])
+    }
+}
