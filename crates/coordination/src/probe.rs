@@ -113,6 +113,26 @@ pub async fn probe_store(
     Ok(report)
 }
 
+/// Creates one small object, which stays, and reads it again: a store can have become full, or read-only, since its probe.
+///
+/// # Errors
+///
+/// What the store answers.
+pub async fn probe_write(store: &dyn ObjectStore, at: Timestamp, entropy: u64) -> Result<()> {
+    let name = format!("{}-{entropy:016x}", at.strftime("%Y%m%dT%H%M%SZ"));
+    let written = key(format!("writable/{name}"));
+    let body = Bytes::from(format!("{at}\n"));
+    publish(store, written.clone(), body.clone(), Patience::default()).await?;
+    if read(store, &written, Patience::default()).await? == Some(body) {
+        return Ok(());
+    }
+    let subject = format!("{}/{written}", store.location());
+    Err(
+        Error::new(ErrorKind::Corrupt, "read what was written to", subject)
+            .with_hint("what the store acknowledges cannot be read: do not rely on it"),
+    )
+}
+
 /// Returns the newest recorded probe of a store; `None` if it was never probed.
 pub async fn newest_probe(store: &dyn ObjectStore) -> Result<Option<ProbeReport>> {
     let is_report = |key: &Key| key.as_str().matches('/').count() == 1;
@@ -156,17 +176,28 @@ mod tests {
     use super::*;
     use crate::testing::at;
 
-    /// Checks first and writes then.
+    /// How a store is wrong.
+    #[derive(Clone, Copy, Debug)]
+    enum Fault {
+        /// Checks first and writes then.
+        Racy,
+        /// Acknowledges what it does not keep.
+        Forgetful,
+    }
+
     #[derive(Debug)]
-    struct Racy(MemoryStore);
+    struct Unsound(MemoryStore, Fault);
 
     #[async_trait]
-    impl ObjectStore for Racy {
+    impl ObjectStore for Unsound {
         fn location(&self) -> &str {
             self.0.location()
         }
 
         async fn create(&self, key: &Key, body: Bytes) -> Result<()> {
+            if matches!(self.1, Fault::Forgetful) {
+                return Ok(());
+            }
             if self.0.head(key).await.is_ok() {
                 return self.0.create(key, body).await;
             }
@@ -215,10 +246,22 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn a_store_that_checks_and_then_writes_is_refused() {
-        let store: Arc<dyn ObjectStore> = Arc::new(Racy(MemoryStore::new("racy")));
+        let store: Arc<dyn ObjectStore> = Arc::new(Unsound(MemoryStore::new("racy"), Fault::Racy));
         let report = probe_store(&store, at(0), 7).await.unwrap();
         assert!(!report.atomic_create);
         let refused = require_atomic_create(&*store, &report).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Unsupported);
+    }
+
+    #[tokio::test]
+    async fn a_store_is_asked_for_what_was_written_to_it() {
+        let sound = MemoryStore::new("west");
+        probe_write(&sound, at(0), 7).await.unwrap();
+        assert_eq!(list_all(&sound, "writable/").await.unwrap().len(), 1);
+        assert_eq!(newest_probe(&sound).await.unwrap(), None);
+
+        let forgetful = Unsound(MemoryStore::new("void"), Fault::Forgetful);
+        let error = probe_write(&forgetful, at(0), 7).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
     }
 }

@@ -1,6 +1,7 @@
 //! A store whose answers a test scripts.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -32,6 +33,7 @@ pub(crate) struct Scripted {
     faults: Mutex<VecDeque<Fault>>,
     down: Mutex<bool>,
     hanging: Mutex<bool>,
+    calls: AtomicUsize,
 }
 
 impl Scripted {
@@ -41,6 +43,7 @@ impl Scripted {
             faults: Mutex::default(),
             down: Mutex::new(false),
             hanging: Mutex::new(false),
+            calls: AtomicUsize::new(0),
         })
     }
 
@@ -52,12 +55,22 @@ impl Scripted {
         *self.down.lock().unwrap() = down;
     }
 
-    /// Makes listings hang.
+    /// Makes every call hang.
     pub(crate) fn set_hanging(&self, hanging: bool) {
         *self.hanging.lock().unwrap() = hanging;
     }
 
-    fn check(&self) -> Result<()> {
+    /// Returns how often it has been called.
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let hanging = *self.hanging.lock().unwrap();
+        if hanging {
+            std::future::pending::<()>().await;
+        }
         if *self.down.lock().unwrap() {
             Err(self.error(ErrorKind::Unavailable))
         } else {
@@ -77,7 +90,7 @@ impl ObjectStore for Scripted {
     }
 
     async fn create(&self, key: &Key, body: Bytes) -> Result<()> {
-        self.check()?;
+        self.check().await?;
         let fault = self.faults.lock().unwrap().pop_front();
         match fault.unwrap_or(Fault::None) {
             Fault::None => self.inner.create(key, body).await,
@@ -92,17 +105,17 @@ impl ObjectStore for Scripted {
     }
 
     async fn get(&self, key: &Key) -> Result<Bytes> {
-        self.check()?;
+        self.check().await?;
         self.inner.get(key).await
     }
 
     async fn get_range(&self, key: &Key, offset: u64, length: u64) -> Result<Bytes> {
-        self.check()?;
+        self.check().await?;
         self.inner.get_range(key, offset, length).await
     }
 
     async fn head(&self, key: &Key) -> Result<ObjectInfo> {
-        self.check()?;
+        self.check().await?;
         self.inner.head(key).await
     }
 
@@ -112,11 +125,7 @@ impl ObjectStore for Scripted {
         after: Option<&Key>,
         limit: usize,
     ) -> Result<Vec<ObjectInfo>> {
-        self.check()?;
-        let hanging = *self.hanging.lock().unwrap();
-        if hanging {
-            std::future::pending::<()>().await;
-        }
+        self.check().await?;
         self.inner.list(prefix, after, limit).await
     }
 

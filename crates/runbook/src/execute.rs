@@ -19,7 +19,7 @@ pub use error::Error;
 use crate::events::{Event, Monitor};
 use crate::history::History;
 use crate::outcome::{Report, StepState};
-use crate::plan::{Lane, Plan, PlannedStep};
+use crate::plan::{Lane, Mode, Plan, PlannedStep};
 use crate::proof;
 use crate::record::{Batch, Place, Record};
 use crate::redact::Redactor;
@@ -109,6 +109,9 @@ impl<'a> Executor<'a> {
         history: History,
         monitor: &'a dyn Monitor,
     ) -> Self {
+        if history.plan.mode == Mode::Unplanned {
+            site.register.leave(&history.plan.from);
+        }
         Self {
             redactor: Redactor::new(&site.secrets),
             site,

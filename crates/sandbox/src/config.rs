@@ -290,6 +290,7 @@ mod tests {
                 app_port: 6002,
                 daemon_port: 6003,
                 store_port: (last == 2).then_some(6005),
+                machine: None,
             };
             (name.parse::<RegionName>().unwrap(), place)
         });

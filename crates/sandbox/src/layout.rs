@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use dr_model::RegionName;
 use serde::{Deserialize, Serialize};
 
+use crate::machines::Machine;
 use crate::{Error, Result};
 
 /// The workload, and the database that its application writes to.
@@ -68,6 +69,8 @@ pub struct Place {
     pub daemon_port: u16,
     /// The port of the store's S3 server; the store is a directory without one.
     pub store_port: Option<u16>,
+    /// The machine that the region's programs run on, if it is another than this program's.
+    pub machine: Option<Machine>,
 }
 
 /// What the regions' stores are.

@@ -12,6 +12,7 @@ mod http;
 pub mod judge;
 pub mod layout;
 pub mod ledger;
+pub mod machines;
 pub mod network;
 mod place;
 pub mod postgres;

@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::layout::{DR_ROLE, Place, STORE_BUCKET, STORE_KEY};
 use crate::postgres::Cluster;
-use crate::process::{Process, Table, end, is_alive, members};
+use crate::process::{Launcher, Process, Table, end, is_alive, members};
 use crate::sandbox::Sandbox;
 use crate::{Error, Result, http, service, wait};
 
@@ -50,7 +50,13 @@ impl<'a> Region<'a> {
 
     /// Returns the control of its PostgreSQL.
     pub fn postgres(&self) -> Result<Cluster> {
-        Cluster::new(self.sandbox.layout(), self.name, self.sandbox.launcher())
+        Cluster::new(self.sandbox.layout(), self.name, &self.launcher())
+    }
+
+    /// Returns what starts programs on the region's machine.
+    #[must_use]
+    pub fn launcher(&self) -> Launcher {
+        self.sandbox.launcher().on(self.place.machine)
     }
 
     /// Returns its processes: those of the sandbox that work inside its directory.
@@ -100,7 +106,7 @@ impl<'a> Region<'a> {
         let (Some(listen), Some(program)) = (self.place.store_listen(), &layout.s3_server) else {
             return Ok(());
         };
-        let launcher = self.sandbox.launcher();
+        let launcher = self.launcher();
         let mut command = launcher.command(program, &self.place.directory);
         command
             .args(["--bucket", STORE_BUCKET, "--access-key-id", STORE_KEY])
@@ -121,7 +127,7 @@ impl<'a> Region<'a> {
     /// Starts the daemon, which must not run already, and waits until it answers.
     pub async fn start_daemon(&self) -> Result<()> {
         let layout = self.sandbox.layout();
-        let launcher = self.sandbox.launcher();
+        let launcher = self.launcher();
         let mut command = launcher.command(&layout.dr, &self.place.daemon());
         command.arg("--config").arg(&layout.directory);
         command.args(["daemon", "--region", self.name.as_str()]);
@@ -165,7 +171,7 @@ impl<'a> Region<'a> {
 
     /// Starts the application.
     pub async fn start_app(&self) -> Result<()> {
-        service::start(self.sandbox.layout(), self.name).await
+        service::start(self.sandbox.layout(), self.name, &self.launcher()).await
     }
 
     /// Returns the name under which the region's receiver of WAL is connected.

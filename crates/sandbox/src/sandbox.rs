@@ -13,7 +13,7 @@ use crate::place::{claim, default_directory, program, reachable};
 use crate::postgres::find_programs;
 use crate::process::{Keeper, Launcher, Output, adopt_orphans, end_all};
 use crate::region::Region;
-use crate::{Error, Result, config, dns, network, user, wait};
+use crate::{Error, Result, config, dns, machines, network, user, wait};
 
 /// The region where the workload is served at first.
 pub const HOME: &str = "us-east-1";
@@ -28,6 +28,7 @@ pub struct Builder {
     sync: bool,
     daemons: bool,
     store: StoreKind,
+    machines: bool,
 }
 
 /// A running sandbox. Dropping it ends every process of it.
@@ -68,6 +69,14 @@ impl Builder {
         self
     }
 
+    /// Chooses whether each region is on a machine of its own ([`machines`]); they share this one unless told otherwise.
+    /// Stores are to be on S3 then, for nobody reaches another's directories.
+    #[must_use]
+    pub fn machines(mut self, machines: bool) -> Self {
+        self.machines = machines;
+        self
+    }
+
     /// Chooses whether the daemons run; they do unless told otherwise.
     #[must_use]
     pub fn daemons(mut self, daemons: bool) -> Self {
@@ -80,7 +89,7 @@ impl Builder {
     /// Must be called within a tokio runtime. Dropping the future ends what it has started.
     pub async fn start(self) -> Result<Sandbox> {
         adopt_orphans()?;
-        let sandbox = self.prepare()?;
+        let sandbox = self.prepare().await?;
         let (home, recovery) = (sandbox.region(HOME)?, sandbox.region(RECOVERY)?);
         sandbox.start_dns().await?;
         tokio::try_join!(home.start_store(), recovery.start_store())?;
@@ -114,7 +123,7 @@ impl Builder {
     }
 
     /// Makes the directory with the configuration, and the keeper that will clean up after us.
-    fn prepare(&self) -> Result<Sandbox> {
+    async fn prepare(&self) -> Result<Sandbox> {
         let postgres_programs = find_programs()?;
         let user = user::unprivileged()?;
         let demo = program("dr-demo")?;
@@ -142,16 +151,25 @@ impl Builder {
         };
         let home: RegionName = name(HOME);
         let recovery: RegionName = name(RECOVERY);
-        let layout = Layout {
-            dns: SocketAddr::from((
-                [127, 0, 0, 1],
-                network::free_port(&[[127, 0, 0, 1].into()])?,
-            )),
+        let dns = if self.machines {
+            SocketAddr::new(machines::middle(), 5300)
+        } else {
+            let loopback = [127, 0, 0, 1].into();
+            SocketAddr::new(loopback, network::free_port(&[loopback])?)
+        };
+        let names = [home.clone(), recovery.clone()];
+        let regions = if self.machines {
+            places_apart(&directory, &names, self.store)
+        } else {
+            places(&directory, &names, self.store)?
+        };
+        let mut layout = Layout {
+            dns,
             postgres_programs,
             dr,
             demo,
             s3_server,
-            regions: places(&directory, &[home.clone(), recovery.clone()], self.store)?,
+            regions,
             directory,
         };
         launcher.make_directory(&layout.directory.join("log"))?;
@@ -166,6 +184,10 @@ impl Builder {
             ] {
                 launcher.make_directory(made)?;
             }
+        }
+        if self.machines {
+            let logs = layout.directory.join("log");
+            machines::make(&launcher, &mut layout.regions, &logs).await?;
         }
         let text = serde_json::to_string_pretty(&layout).map_err(|source| Error::Output {
             program: "the layout".to_owned(),
@@ -200,6 +222,7 @@ impl Sandbox {
             sync: false,
             daemons: true,
             store: StoreKind::Directory,
+            machines: false,
         }
     }
 
@@ -238,9 +261,24 @@ impl Sandbox {
         &self,
         arguments: impl IntoIterator<Item = S>,
     ) -> std::process::Command {
-        let mut command = self
-            .launcher
-            .command(&self.layout.dr, &self.layout.directory);
+        self.dr_by(&self.launcher, arguments)
+    }
+
+    /// Prepares a `dr` command on the machine of a region.
+    pub fn dr_command_in<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        region: &str,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Result<std::process::Command> {
+        Ok(self.dr_by(&self.region(region)?.launcher(), arguments))
+    }
+
+    fn dr_by<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        launcher: &Launcher,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> std::process::Command {
+        let mut command = launcher.command(&self.layout.dr, &self.layout.directory);
         command
             .arg("--config")
             .arg(&self.layout.directory)
@@ -258,9 +296,14 @@ impl Sandbox {
             .await
     }
 
-    /// Starts a load on the application, by its DNS name. Its record is also written to `commits.jsonl`.
+    /// Starts a load on the application, by its DNS name. Its record is also written to `commits.jsonl`; that of another load
+    /// beside it to a file with the number of its first worker.
     pub fn load(&self, options: LoadOptions) -> Result<Load> {
-        let file = self.layout.directory.join("commits.jsonl");
+        let name = match options.first_worker {
+            0 => "commits.jsonl".to_owned(),
+            first => format!("commits-{first}.jsonl"),
+        };
+        let file = self.layout.directory.join(name);
         Load::start(&self.layout, self.clock, options, file)
     }
 
@@ -328,8 +371,30 @@ fn places(
                     StoreKind::Directory => None,
                     StoreKind::S3 => Some(network::free_port(&[address])?),
                 },
+                machine: None,
             };
             Ok((region.clone(), place))
         })
         .collect()
+}
+
+/// The same on machines of their own, where every port is free.
+fn places_apart(
+    directory: &Path,
+    regions: &[RegionName],
+    store: StoreKind,
+) -> BTreeMap<RegionName, Place> {
+    let place = |(number, region): (u8, &RegionName)| {
+        let place = Place {
+            directory: directory.join(region.as_str()),
+            address: machines::address_of(number),
+            postgres_port: 5432,
+            app_port: 8080,
+            daemon_port: 8600,
+            store_port: (store == StoreKind::S3).then_some(9000),
+            machine: None,
+        };
+        (region.clone(), place)
+    };
+    (0..).zip(regions).map(place).collect()
 }

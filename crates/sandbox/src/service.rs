@@ -7,19 +7,18 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::layout::Layout;
 use crate::process::{Launcher, Process, Table, end, members};
-use crate::{Error, Result, http, user, wait};
+use crate::{Error, Result, http, wait};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Starts the application and leaves it running; does nothing if it runs already.
 ///
 /// It is there when it answers at all: whether its database accepts writes is the question of [`check`].
-pub async fn start(layout: &Layout, region: &RegionName) -> Result<()> {
+pub async fn start(layout: &Layout, region: &RegionName, launcher: &Launcher) -> Result<()> {
     let place = layout.place(region)?;
     if http::get(place.service(), "/live").await.is_ok() {
         return Ok(());
     }
-    let launcher = Launcher::new(&layout.directory, user::unprivileged()?);
     let mut command = launcher.command(&layout.demo, &place.app());
     command.arg("app").arg("--directory").arg(&layout.directory);
     command.args(["--region", region.as_str()]);

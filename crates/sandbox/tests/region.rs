@@ -113,6 +113,7 @@ async fn a_commit_whose_wait_was_cut_short_is_indeterminate() {
         workers: 1,
         rate: 1000,
         limit: Duration::from_secs(20),
+        ..Options::default()
     };
     let load = sandbox.load(patient).unwrap();
     acknowledge(&load, 20).await;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dr_config::{Config, Region, Workload};
 use dr_coordination::Actor;
@@ -28,6 +28,8 @@ pub(crate) struct Setup {
     pub(crate) actor: Actor,
     pub(crate) stores: Stores,
     secrets: Arc<LocalSecrets>,
+    /// What was made of a workload's register: whoever asks for it again shares what it has learnt.
+    registers: Mutex<BTreeMap<WorkloadName, Register>>,
 }
 
 impl Setup {
@@ -52,6 +54,7 @@ impl Setup {
             clock,
             actor: actor::actor(),
             secrets,
+            registers: Mutex::default(),
         })
     }
 
@@ -134,11 +137,15 @@ impl Setup {
 
     /// Returns the register of a workload.
     pub(crate) fn register(&self, name: &WorkloadName, workload: &Workload) -> Register {
-        Register::new(
-            name.clone(),
-            self.stores.clone(),
-            Self::first_register(workload).clone(),
-        )
+        let mut registers = self
+            .registers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let register = registers.entry(name.clone()).or_insert_with(|| {
+            let first = Self::first_register(workload);
+            Register::new(name.clone(), self.stores.clone(), first.clone())
+        });
+        register.clone()
     }
 
     /// Returns a host of a region by its name in the configuration.

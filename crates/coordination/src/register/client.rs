@@ -1,7 +1,7 @@
 //! Reads and writes a register on real stores.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use crate::publish::{Published, publish};
 /// be that of a dead region.
 const SIGHTING_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long a store that took longer is not asked again: a dead one costs a failover this wait once.
+/// How long a store that took longer is asked only if nobody else will do: a dead one costs a failover this wait once.
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// Where a store holds records of a register: copies, and those that count.
@@ -50,8 +50,15 @@ pub struct Register {
     stores: BTreeMap<RegionName, Arc<dyn ObjectStore>>,
     initial: RegionName,
     patience: Patience,
-    /// Stores that did not say in time what they hold, and when that was.
-    silent: Arc<Mutex<BTreeMap<RegionName, Instant>>>,
+    /// Stores that did not say in time what they hold, and until when they are spared. Clones share it.
+    silent: Arc<Mutex<BTreeMap<RegionName, Spared>>>,
+}
+
+/// How long a store is spared.
+#[derive(Clone, Copy, Debug)]
+enum Spared {
+    Since(Instant),
+    ForGood,
 }
 
 impl Register {
@@ -81,6 +88,27 @@ impl Register {
     pub fn with_patience(mut self, patience: Patience) -> Self {
         self.patience = patience;
         self
+    }
+
+    /// Asks the store of `region` from now on only for what nobody else has: an execution is about to leave it (PROTOCOL 7).
+    /// Clones are told too.
+    pub fn leave(&self, region: &RegionName) {
+        self.silent().insert(region.clone(), Spared::ForGood);
+    }
+
+    fn silent(&self) -> MutexGuard<'_, BTreeMap<RegionName, Spared>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the regions whose stores are spared at present.
+    fn spared(&self) -> BTreeSet<RegionName> {
+        let spared = |how: &Spared| match how {
+            Spared::Since(at) => at.elapsed() < SILENCE,
+            Spared::ForGood => true,
+        };
+        let silent = self.silent();
+        let found = silent.iter().filter(|(_, how)| spared(how));
+        found.map(|(region, _)| region.clone()).collect()
     }
 
     /// Returns the newest record, which says who is primary; `None` if the workload has never had an epoch.
@@ -218,8 +246,9 @@ impl Register {
 
     /// Walks, and refuses what a store contradicts.
     async fn walk(&self) -> Result<Walk, Error> {
-        let (walk, seen) = futures::future::join(self.walk_records(), self.sightings()).await;
-        let mut walk = walk?;
+        // First, so that the walk knows whom not to wait for.
+        let seen = self.sightings().await;
+        let mut walk = self.walk_records().await?;
         if contradiction(&self.workload, &walk, &seen).is_some() {
             // It may have been written meanwhile. Nothing of what has been seen is newer than this walk.
             walk = self.walk_records().await?;
@@ -244,20 +273,20 @@ impl Register {
 
     /// Returns what the stores hold of the register, as far as they answer in time.
     async fn sightings(&self) -> Vec<Sighting> {
-        let silent = || self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        let looks = self.stores.iter().map(|(region, store)| async move {
-            if silent()
-                .get(region)
-                .is_some_and(|at| at.elapsed() < SILENCE)
-            {
-                return Vec::new();
-            }
+        let spared = self.spared();
+        let asked = self.stores.iter().filter(|(r, _)| !spared.contains(*r));
+        let looks = asked.map(|(region, store)| async move {
             let looks = PREFIXES.map(|prefix| self.sighting(region, &**store, prefix));
             let look = futures::future::join_all(looks);
             match tokio::time::timeout(SIGHTING_LIMIT, look).await {
                 Ok(found) => found.into_iter().filter_map(Result::ok).collect(),
                 Err(_) => {
-                    silent().insert(region.clone(), now());
+                    let mut silent = self.silent();
+                    let known = silent.entry(region.clone());
+                    let how = known.or_insert(Spared::Since(now()));
+                    if let Spared::Since(at) = how {
+                        *at = now();
+                    }
                     Vec::new()
                 }
             }
@@ -306,8 +335,20 @@ impl Register {
     }
 
     async fn walk_records(&self) -> Result<Walk, Error> {
+        let spared = self.spared();
+        match self.walk_without(spared.clone()).await {
+            // Who was spared may be the only one to know.
+            Err(Error::Unreachable { .. }) if !spared.is_empty() => {
+                self.walk_without(BTreeSet::new()).await
+            }
+            end => end,
+        }
+    }
+
+    async fn walk_without(&self, spared: BTreeSet<RegionName>) -> Result<Walk, Error> {
         let regions = self.stores.keys().cloned().collect();
-        let mut walk = Walk::new(self.workload.clone(), self.initial.clone(), regions);
+        let walk = Walk::new(self.workload.clone(), self.initial.clone(), regions);
+        let mut walk = walk.without(spared);
         let mut last_error = None;
         loop {
             let end = match walk.next() {

@@ -367,10 +367,19 @@ async fn fewer_copies_and_a_moved_register_contradict_nothing() {
     assert_eq!(w.register.read().await.unwrap(), Some(after));
 }
 
-/// Reading costs one wait for a store that hangs, and then none.
+/// Reading costs one wait for a store that hangs, and then none; also where the register once was in it.
+#[rstest]
 #[tokio::test(start_paused = true)]
-async fn a_store_that_hangs_is_waited_for_once() {
+async fn a_store_that_hangs_is_waited_for_once(#[values(false, true)] was_there: bool) {
     let w = filled(2).await;
+    if was_there {
+        for name in ["east", "west"] {
+            let newest = w.register.read().await.unwrap().unwrap();
+            let moved = newest.with_register(region(name));
+            w.register.create(&moved).await.unwrap();
+        }
+        w.register.copy_to(&region("west")).await.unwrap();
+    }
     w.east.set_hanging(true);
     // The clock stands still unless somebody waits: one second is one wait, of one read.
     let mut reads = 0;
@@ -384,4 +393,26 @@ async fn a_store_that_hangs_is_waited_for_once() {
         .await
         .unwrap();
     assert_eq!(reads, 5);
+}
+
+/// A region that is left is asked for nothing, unless nobody else can say.
+#[rstest]
+#[tokio::test]
+async fn a_region_that_is_left_is_spared(#[values(true, false)] copied: bool) {
+    let w = filled(1).await;
+    for name in ["east", "west"] {
+        let newest = w.register.read().await.unwrap().unwrap();
+        let moved = newest.with_register(region(name));
+        w.register.create(&moved).await.unwrap();
+    }
+    if copied {
+        w.register.copy_to(&region("west")).await.unwrap();
+    }
+    w.register.leave(&region("east"));
+    let before = w.east.calls();
+    let newest = w.register.read().await.unwrap().unwrap();
+    assert_eq!(newest.epoch, Epoch(3));
+    let next = record(4, "west", 2, Some("x4"));
+    w.register.create(&next).await.unwrap();
+    assert_eq!(w.east.calls() == before, copied);
 }

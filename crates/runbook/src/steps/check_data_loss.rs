@@ -110,6 +110,7 @@ pub(crate) fn shown(estimate: Option<&Estimate>) -> String {
         Some(estimate) => {
             let commits = match estimate.commits {
                 Some(0) => ", no commit".to_owned(),
+                Some(1) => ", about 1 commit".to_owned(),
                 Some(commits) => format!(", about {commits} commits"),
                 None => String::new(),
             };

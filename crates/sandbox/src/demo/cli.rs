@@ -13,9 +13,9 @@ use super::screen::Screen;
 use super::story;
 use crate::layout::{APP_ROLE, KEY_NAME, Layout, NAME, StoreKind, TTL_SECONDS, WORKLOAD, ZONE};
 use crate::postgres::describe;
-use crate::process::{end_all, keep};
+use crate::process::{Launcher, end_all, keep};
 use crate::sandbox::HOME;
-use crate::{Error, LostStore, Result, dns, ledger, service};
+use crate::{Error, LostStore, Result, dns, ledger, service, user};
 
 /// Lose a region on this machine, and get the workload back in another.
 ///
@@ -191,7 +191,10 @@ impl Part {
             } => {
                 let layout = Layout::read(&directory)?;
                 match verb {
-                    Verb::Start => service::start(&layout, &region).await,
+                    Verb::Start => {
+                        let launcher = Launcher::new(&layout.directory, user::unprivileged()?);
+                        service::start(&layout, &region, &launcher).await
+                    }
                     Verb::Stop => service::stop(&layout, &region),
                     Verb::Check => service::check(&layout, &region).await,
                 }

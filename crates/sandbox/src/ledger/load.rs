@@ -30,6 +30,10 @@ pub struct Options {
     pub rate: u32,
     /// How long a commit may take before the client gives up on it.
     pub limit: Duration,
+    /// The number of the first worker, which the keys of commits are made of: two loads must not share one.
+    pub first_worker: u16,
+    /// Whether it asks for the name's address once, and keeps the answer for ever.
+    pub stale: bool,
 }
 
 impl Default for Options {
@@ -38,6 +42,8 @@ impl Default for Options {
             workers: 8,
             rate: 240,
             limit: Duration::from_secs(1),
+            first_worker: 0,
+            stale: false,
         }
     }
 }
@@ -89,7 +95,7 @@ impl Load {
     ) -> Result<Self> {
         let writer = std::fs::File::create(&file).map_err(Error::file("create", &file))?;
         let shared = Arc::new(Shared {
-            resolver: Resolver::new(layout.dns, NAME, clock),
+            resolver: Resolver::new(layout.dns, NAME, clock, options.stale),
             clock,
             port: layout
                 .regions
@@ -114,7 +120,7 @@ impl Load {
         let mut workers = JoinSet::new();
         for number in 0..options.workers {
             let work = Worker {
-                number,
+                number: options.first_worker + number,
                 shared: Arc::clone(&shared),
                 connection: None,
             };

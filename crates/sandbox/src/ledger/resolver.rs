@@ -1,4 +1,4 @@
-//! The client's resolver: keeps an answer for its TTL and not a moment longer.
+//! The client's resolver: keeps an answer for its TTL and not a moment longer, or for ever, as some do.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -15,15 +15,17 @@ pub(super) struct Resolver {
     server: SocketAddr,
     name: String,
     clock: SystemClock,
+    stale: bool,
     kept: Mutex<Option<(IpAddr, Duration)>>,
 }
 
 impl Resolver {
-    pub(super) fn new(server: SocketAddr, name: &str, clock: SystemClock) -> Self {
+    pub(super) fn new(server: SocketAddr, name: &str, clock: SystemClock, stale: bool) -> Self {
         Self {
             server,
             name: name.to_owned(),
             clock,
+            stale,
             kept: Mutex::default(),
         }
     }
@@ -32,7 +34,7 @@ impl Resolver {
     pub(super) async fn address(&self) -> Result<IpAddr> {
         let mut kept = self.kept.lock().await;
         if let Some((address, until)) = *kept
-            && self.clock.elapsed() < until
+            && (self.stale || self.clock.elapsed() < until)
         {
             return Ok(address);
         }

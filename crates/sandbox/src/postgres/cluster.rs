@@ -54,7 +54,7 @@ impl Cluster {
             &settings::of_region(&self.place),
         )?;
         self.launcher
-            .write_file(&self.place.access_file(), &settings::access())
+            .write_file(&self.place.access_file(), &settings::access(&self.place))
     }
 
     /// Makes an empty cluster with page checksums.

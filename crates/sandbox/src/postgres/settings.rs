@@ -51,14 +51,18 @@ log_checkpoints = off
     )
 }
 
-/// Writes the rules of who may log in: with a password, from this machine.
-pub(super) fn access() -> String {
+/// Writes the rules of who may log in: with a password, from the network that the region's address is in.
+pub(super) fn access(place: &Place) -> String {
+    let network = match place.machine {
+        None => "127.0.0.0/8".to_owned(),
+        Some(_) => format!("{}/16", place.address),
+    };
     format!(
         "\
-# type  database     user         address      method
-host    all          {SUPERUSER}  127.0.0.0/8  scram-sha-256
-host    all          all          127.0.0.0/8  scram-sha-256
-host    replication  all          127.0.0.0/8  scram-sha-256
+# type  database     user         address    method
+host    all          {SUPERUSER}  {network}  scram-sha-256
+host    all          all          {network}  scram-sha-256
+host    replication  all          {network}  scram-sha-256
 "
     )
 }

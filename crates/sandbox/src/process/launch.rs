@@ -9,6 +9,7 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use super::MARK;
 use super::reap::awaited;
+use crate::machines::Machine;
 use crate::user::User;
 use crate::{Error, Result};
 
@@ -30,6 +31,7 @@ pub struct Launcher {
     directory: PathBuf,
     user: Option<User>,
     environment: BTreeMap<String, String>,
+    machine: Option<Machine>,
 }
 
 impl Launcher {
@@ -40,6 +42,7 @@ impl Launcher {
             directory: directory.to_owned(),
             user,
             environment: BTreeMap::new(),
+            machine: None,
         }
     }
 
@@ -48,6 +51,15 @@ impl Launcher {
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.environment.insert(name.to_owned(), value.into());
         self
+    }
+
+    /// Returns a launcher of programs on that machine; `None` is the one that this program runs on.
+    #[must_use]
+    pub fn on(&self, machine: Option<Machine>) -> Self {
+        Self {
+            machine,
+            ..self.clone()
+        }
     }
 
     /// Returns the account that programs run under, if it is another than this program's.
@@ -75,7 +87,7 @@ impl Launcher {
         self.user.as_ref().map_or(Ok(()), |user| user.own(path))
     }
 
-    /// Prepares a program with its working directory. It runs as this program's user.
+    /// Prepares a program with its working directory. It runs as this program's user, here whatever the machine is.
     #[must_use]
     pub fn privileged(&self, program: &Path, working: &Path) -> Command {
         let mut command = Command::new(program);
@@ -97,14 +109,43 @@ impl Launcher {
     /// Prepares a program with its working directory. It runs as the sandbox's user.
     #[must_use]
     pub fn command(&self, program: &Path, working: &Path) -> Command {
-        let mut command = self.privileged(program, working);
+        let mut command = match (&self.user, self.machine) {
+            (None, _) => self.root(program, working),
+            (Some(user), None) => {
+                let mut command = self.privileged(program, working);
+                command.uid(user.uid).gid(user.gid);
+                command
+            }
+            (Some(user), Some(_)) => {
+                let mut command = self.root(Path::new("setpriv"), working);
+                command
+                    .arg(format!("--reuid={}", user.uid))
+                    .arg(format!("--regid={}", user.gid))
+                    .args(["--clear-groups", "--"])
+                    .arg(program);
+                command
+            }
+        };
         if let Some(user) = &self.user {
-            command
-                .uid(user.uid)
-                .gid(user.gid)
-                .env("HOME", &self.directory)
-                .env("USER", &user.name);
+            command.env("HOME", &self.directory).env("USER", &user.name);
         }
+        command
+    }
+
+    /// Prepares a program with its working directory. It runs on the machine, as this program's user.
+    ///
+    /// Every program in between replaces itself by the next, so that the process started is the program's.
+    #[must_use]
+    pub(crate) fn root(&self, program: &Path, working: &Path) -> Command {
+        let Some(machine) = self.machine else {
+            return self.privileged(program, working);
+        };
+        let mut command = self.privileged(Path::new("nsenter"), working);
+        // The working directory is left with the mounts that it was found in.
+        command
+            .args([&machine.target(), "--net", "--mount", "--", "env"])
+            .arg(format!("--chdir={}", working.display()))
+            .arg(program);
         command
     }
 

@@ -6,17 +6,14 @@ use std::process::Command;
 use dr_sandbox::{HOME, LostStore, RECOVERY, Sandbox};
 
 use crate::support::{
-    acknowledge, acknowledge_after, ask_lsn, backup, dr, dr_json, end, fail_over, judged,
-    lost_before, now_us, start, stored, until,
+    acknowledge, acknowledge_after, apart, ask_lsn, backup, dr, dr_json, end, fail_over, judged,
+    lost_before, now_us, run, start, stored, until,
 };
-
-/// Set in a copy of this program that has mounts of its own, which end with it.
-const APART: &str = "DR_TEST_OWN_MOUNTS";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_catches_up_when_there_is_room_again() {
-    if std::env::var_os(APART).is_none() {
-        run_apart("disk_full::the_log_catches_up_when_there_is_room_again");
+    let own = "disk_full::the_log_catches_up_when_there_is_room_again";
+    if !apart(own, "--mount") {
         return;
     }
     let sandbox = start(Sandbox::builder().daemons(false)).await;
@@ -73,24 +70,6 @@ async fn the_log_catches_up_when_there_is_room_again() {
     end(sandbox);
 }
 
-/// Runs the named test once more where its mounts are nobody else's; says so if that is not allowed here.
-#[expect(
-    clippy::print_stderr,
-    reason = "what was not tested must not pass in silence"
-)]
-fn run_apart(test: &str) {
-    let may = Command::new("unshare").args(["--mount", "true"]).output();
-    if !may.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: a disk of its own needs the right to mount one");
-        return;
-    }
-    let mut again = Command::new("unshare");
-    again.arg("--mount").arg(std::env::current_exe().unwrap());
-    run(again
-        .args(["--exact", test, "--nocapture"])
-        .env(APART, "yes"));
-}
-
 /// Mounts a small disk that belongs to the sandbox's user.
 fn mount(sandbox: &Sandbox, at: &Path) {
     let owner = sandbox.launcher().user();
@@ -101,9 +80,4 @@ fn mount(sandbox: &Sandbox, at: &Path) {
     run(Command::new("mount")
         .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
         .arg(at));
-}
-
-fn run(command: &mut Command) {
-    let status = command.status().unwrap();
-    assert!(status.success(), "{command:?}: {status}");
 }

@@ -11,6 +11,7 @@ mod disk_full;
 mod executions;
 mod faults;
 mod killed_failover;
+mod partitions;
 mod paused_receiver;
 mod planned;
 mod promise;

@@ -1,6 +1,7 @@
 //! What every test here does: start a sandbox, wait for conditions, run `dr`, judge by the ledger, end it all.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::Duration;
 
 use dr_model::{Clock, Lsn};
@@ -14,6 +15,37 @@ use serde_json::Value;
 
 /// How long anything may take. Generous: the machine may be busy compiling.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// Set in a copy of this program that has namespaces of its own, which end with it.
+const APART: &str = "DR_TEST_OWN_NAMESPACES";
+
+/// Tells whether this program has a namespace of its own of the kind that `unshare` knows by this option. If not, runs the
+/// named test once more where it has; says so if that is not allowed here.
+#[expect(
+    clippy::print_stderr,
+    reason = "what was not tested must not pass in silence"
+)]
+pub(crate) fn apart(test: &str, namespace: &str) -> bool {
+    if std::env::var_os(APART).is_some() {
+        return true;
+    }
+    let may = Command::new("unshare").args([namespace, "true"]).output();
+    if may.is_ok_and(|output| output.status.success()) {
+        let mut again = Command::new("unshare");
+        again.arg(namespace).arg(std::env::current_exe().unwrap());
+        again.args(["--exact", test, "--nocapture"]);
+        run(again.env(APART, "yes"));
+    } else {
+        eprintln!("skipped: `unshare {namespace}` is not allowed here");
+    }
+    false
+}
+
+/// Runs a command, which has to succeed.
+pub(crate) fn run(command: &mut Command) {
+    let status = command.status().unwrap();
+    assert!(status.success(), "{command:?}: {status}");
+}
 
 /// Starts a sandbox.
 pub(crate) async fn start(builder: Builder) -> Sandbox {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dr_config::Workload;
 use dr_coordination::identity::read_identity;
-use dr_coordination::probe::{newest_probe, probe_store, require_atomic_create};
+use dr_coordination::probe::{newest_probe, probe_store, probe_write, require_atomic_create};
 use dr_model::{RegionName, WorkloadName};
 use dr_provider::{ObjectStore, Result};
 use futures::future::join_all;
@@ -17,7 +17,8 @@ use crate::wiring::Setup;
 /// A probe that is older says little about the store of today: a mount, a bucket's rules or its software may have changed.
 const PROBE_AGE: SignedDuration = SignedDuration::from_hours(24);
 
-/// Looks at every store: whose it is, and what it can do. One that was not probed within a day is probed.
+/// Looks at every store: whose it is, what it can do, and whether it takes anything now. One that was not probed within a day
+/// is probed; to any other one small object is written.
 pub(super) async fn check(setup: &Setup) -> Vec<Finding> {
     let looks = setup.stores.iter().map(|(region, store)| async move {
         let subject = format!("store of {region}");
@@ -41,7 +42,10 @@ async fn look(setup: &Setup, region: &RegionName, store: &Arc<dyn ObjectStore>) 
     let identity = read_identity(&**store, region).await?;
     let now = setup.clock.now();
     let report = match newest_probe(&**store).await? {
-        Some(report) if now.duration_since(report.at) < PROBE_AGE => report,
+        Some(report) if now.duration_since(report.at) < PROBE_AGE => {
+            probe_write(&**store, now, rand::random()).await?;
+            report
+        }
         _ => probe_store(store, now, rand::random()).await?,
     };
     require_atomic_create(&**store, &report)?;

@@ -120,14 +120,14 @@ fn rate(loss: &LossPlan) -> String {
     };
     match &loss.bound {
         Bound::Seconds { seconds, .. } if rate > 0.0 => {
-            format!(
-                ", about {:.0} commits at the rate before it",
-                (seconds * rate).ceil()
-            )
+            let at_most = (seconds * rate).ceil();
+            let plural = if at_most > 1.0 { "s" } else { "" };
+            format!(", about {at_most:.0} commit{plural} at the rate before it")
         }
-        Bound::Growing { since: Some(_) } if rate > 0.0 => {
-            format!(", by about {rate:.0} commits a second as before it")
-        }
+        Bound::Growing { since: Some(_) } if rate > 0.0 => match rate {
+            10.0.. => format!(", by about {rate:.0} commits a second as before it"),
+            _ => format!(", by about {rate:.1} commits a second as before it"),
+        },
         _ => String::new(),
     }
 }
@@ -146,6 +146,7 @@ pub(super) fn estimated(estimate: &Estimate) -> String {
     let mut text = seconds(estimate.delay_seconds);
     match estimate.commits {
         Some(0) => text.push_str(", no commit"),
+        Some(1) => text.push_str(", about 1 commit"),
         Some(commits) => text.push_str(&format!(", about {commits} commits")),
         None => {}
     }

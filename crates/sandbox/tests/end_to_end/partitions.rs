@@ -1,0 +1,386 @@
+//! The wire between the regions is cut, and both are alive. Each is on a machine of its own here; clients and DNS are in
+//! between and reach both. One client has the answer of DNS from before and never asks again. The ledger is the judge.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dr_model::loss::Bound;
+use dr_model::{Clock, SystemClock};
+use dr_sandbox::demo::Failover;
+use dr_sandbox::judge::{Verdict, judge};
+use dr_sandbox::layout::StoreKind;
+use dr_sandbox::ledger::{Load, Options};
+use dr_sandbox::process::Output;
+use dr_sandbox::{Builder, HOME, LostStore, RECOVERY, Sandbox, machines};
+use jiff::Timestamp;
+use rstest::rstest;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::executions::{Running, epochs, executions, moved_once, reaches};
+use crate::second_loss::register_in;
+use crate::support::{
+    acknowledge, acknowledge_after, apart, backup, cluster, end, is_primary, now_us, says, start,
+    until,
+};
+
+/// How long the old primary is watched after everything is over.
+const WATCH: Duration = Duration::from_secs(3);
+
+/// What `dr failover` is told.
+const MOVE: [&str; 5] = ["failover", "--to", RECOVERY, "--yes", "--json"];
+
+/// Two machines with a client that follows DNS and one that does not.
+struct Parted {
+    sandbox: Sandbox,
+    load: Load,
+    stale: Load,
+}
+
+impl Parted {
+    /// Starts everything and waits until the workload is protected.
+    async fn start(builder: Builder) -> Self {
+        let sandbox = start(builder.machines(true).store(StoreKind::S3)).await;
+        let load = sandbox.load(Options::default()).unwrap();
+        let stale = Options {
+            workers: 2,
+            rate: 40,
+            first_worker: 1000,
+            stale: true,
+            ..Options::default()
+        };
+        let stale = sandbox.load(stale).unwrap();
+        backup(&sandbox, RECOVERY).await;
+        register_in(&sandbox, RECOVERY).await;
+        acknowledge(&load, 100).await;
+        acknowledge(&stale, 20).await;
+        Self {
+            sandbox,
+            load,
+            stale,
+        }
+    }
+
+    async fn cut(&self) {
+        let [home, recovery] = self.ends();
+        machines::cut(self.sandbox.launcher(), home, recovery)
+            .await
+            .unwrap();
+    }
+
+    async fn mend(&self) {
+        let [home, recovery] = self.ends();
+        machines::mend(self.sandbox.launcher(), home, recovery)
+            .await
+            .unwrap();
+    }
+
+    fn ends(&self) -> [std::net::IpAddr; 2] {
+        [HOME, RECOVERY].map(|region| self.sandbox.region(region).unwrap().place().address)
+    }
+
+    /// Runs `dr` on the machine of a region.
+    async fn dr(&self, region: &str, words: &[&str]) -> Output {
+        let command = self.sandbox.dr_command_in(region, words).unwrap();
+        let output = self.sandbox.launcher().output(command, false);
+        output.await.unwrap()
+    }
+
+    /// Waits until the old primary's daemon knows that its epoch is over, from the register's copy in its own store.
+    async fn home_knows(&self) {
+        let copies = self.sandbox.region(HOME).unwrap().place().store();
+        let copy = copies.join("copies/register/ledger/00000002");
+        until("the record of epoch 2 at home", async || {
+            if copy.exists() {
+                Ok(())
+            } else {
+                Err(format!("{} is not there", copy.display()))
+            }
+        })
+        .await;
+    }
+
+    /// Compares what both clients were told with the ledger in the recovery region.
+    async fn end(self) -> Verdict {
+        let mut commits = self.load.stop().await.unwrap().commits;
+        commits.extend(self.stale.stop().await.unwrap().commits);
+        commits.sort_by_key(|commit| commit.ended_us);
+        let found = cluster(&self.sandbox, RECOVERY).ledger().await.unwrap();
+        let verdict = judge(&commits, &found.into_iter().collect::<BTreeSet<i64>>());
+        assert_eq!(verdict.holes, vec![]);
+        assert_eq!(verdict.refused_found, Vec::<i64>::new());
+        end(self.sandbox);
+        verdict
+    }
+}
+
+fn report(output: &Output) -> Failover {
+    serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+/// With commits that wait for the recovery region's store, the seal is proof enough: the old primary lives, and nothing that
+/// anybody was told is lost, then or after the wire is whole again.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_promised_is_lost_to_a_primary_that_lives_on() {
+    if !apart(
+        "partitions::nothing_promised_is_lost_to_a_primary_that_lives_on",
+        "--net",
+    ) {
+        return;
+    }
+    let parted = Parted::start(Sandbox::builder().sync(true)).await;
+    let sandbox = &parted.sandbox;
+    parted.cut().await;
+    let cut_at = now_us(sandbox);
+    let output = parted.dr(RECOVERY, &MOVE).await;
+    let failover = report(&output);
+    assert_eq!(failover.state, "completed", "{output:?}");
+    assert_eq!(
+        (failover.fence.as_str(), &failover.loss.bound),
+        ("sealed", &Bound::Zero)
+    );
+    moved_once(sandbox).await;
+    acknowledge_after(&parted.load, cut_at).await;
+    assert!(is_primary(sandbox, HOME).await);
+
+    parted.mend().await;
+    parted.home_knows().await;
+    let told = parted.stale.acknowledged();
+    let over = sandbox.clock().elapsed() + WATCH;
+    while sandbox.clock().elapsed() < over {
+        assert_eq!(parted.stale.acknowledged(), told, "after the seal");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(parted.end().await.lost, vec![]);
+}
+
+/// The executor stops within its work, the old primary comes back meanwhile, and the executor goes on as if nothing had been.
+#[rstest]
+#[case::in_the_open_epoch(4)]
+#[case::about_the_seal(10)]
+#[case::after_it(14)]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_old_primary_is_back_in_the_middle(#[case] entry: usize) {
+    let name = match entry {
+        4 => "case_1_in_the_open_epoch",
+        10 => "case_2_about_the_seal",
+        _ => "case_3_after_it",
+    };
+    if !apart(
+        &format!("partitions::the_old_primary_is_back_in_the_middle::{name}"),
+        "--net",
+    ) {
+        return;
+    }
+    let parted = Parted::start(Sandbox::builder().sync(true)).await;
+    let sandbox = &parted.sandbox;
+    parted.cut().await;
+    let running = Running::command(sandbox, sandbox.dr_command_in(RECOVERY, MOVE).unwrap());
+    assert!(reaches(sandbox, &running, entry).await);
+    running.signal(Signal::STOP);
+    parted.mend().await;
+    let back_at = now_us(sandbox);
+    // Until the seal is in, the old epoch may acknowledge; afterwards nobody may.
+    parted.home_knows().await;
+    running.signal(Signal::CONT);
+    let output = running.end().await;
+    assert_eq!(report(&output).state, "completed", "{output:?}");
+    moved_once(sandbox).await;
+    acknowledge_after(&parted.load, back_at).await;
+    assert_eq!(parted.end().await.lost, vec![]);
+}
+
+/// Without that, a primary out of sight may go on accepting commits: nothing moves without somebody's word, and then what it cost
+/// is measured.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_proof_it_is_refused_and_an_override_is_measured() {
+    if !apart(
+        "partitions::without_a_proof_it_is_refused_and_an_override_is_measured",
+        "--net",
+    ) {
+        return;
+    }
+    let parted = Parted::start(Sandbox::builder()).await;
+    let sandbox = &parted.sandbox;
+    parted.cut().await;
+    let refused = parted.dr(RECOVERY, &MOVE).await;
+    says(&refused, 12, &["proves", "--override"]);
+    assert_eq!((epochs(sandbox).len(), executions(sandbox).len()), (1, 0));
+    acknowledge(&parted.load, 50).await;
+
+    let moved_at = now_us(sandbox);
+    let overridden = [&MOVE[..], &["--override", "the wire is cut"]].concat();
+    let output = parted.dr(RECOVERY, &overridden).await;
+    let failover = report(&output);
+    assert!(
+        matches!(failover.loss.bound, Bound::Growing { .. }),
+        "{output:?}"
+    );
+    moved_once(sandbox).await;
+    acknowledge_after(&parted.load, moved_at).await;
+    // Two primaries: this is what the override took upon itself.
+    acknowledge(&parted.stale, 50).await;
+    parted.mend().await;
+    parted.home_knows().await;
+
+    cluster(sandbox, HOME).stop().await.unwrap();
+    let words = ["execution", "divergence", &failover.execution, "--json"];
+    let diverged = parted.dr(HOME, &words).await;
+    assert_eq!(diverged.status.code(), Some(10), "{diverged:?}");
+    let diverged: Value = serde_json::from_str(&diverged.stdout).unwrap();
+    let counted = diverged["resources"][0]["found"][0]["in"][1]["commits"].as_u64();
+    let verdict = parted.end().await;
+    assert!(verdict.lost.len() >= 50, "{}", verdict.lost.len());
+    // Heartbeats are commits too.
+    assert!(counted.unwrap() >= verdict.lost.len() as u64, "{diverged}");
+}
+
+/// The primary answers, its store does not: that is no reason to leave it, and no witness makes it one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_answers_without_its_store_is_not_left() {
+    if !apart(
+        "partitions::a_primary_that_answers_without_its_store_is_not_left",
+        "--net",
+    ) {
+        return;
+    }
+    let parted = Parted::start(Sandbox::builder()).await;
+    let sandbox = &parted.sandbox;
+    let home = sandbox.region(HOME).unwrap();
+    let mut server = home.processes();
+    server.retain(|process| process.name.starts_with("dr-s3-server"));
+    assert!(!server.is_empty());
+    dr_sandbox::region::signal(&server, Signal::STOP);
+    let refused = parted.dr(RECOVERY, &MOVE).await;
+    says(&refused, 12, &["answers"]);
+    let stated = [&MOVE[..], &["--witness", "test: its store is gone"]].concat();
+    let refused = parted.dr(RECOVERY, &stated).await;
+    says(&refused, 12, &["answers"]);
+    assert_eq!(epochs(sandbox).len(), 1);
+    acknowledge(&parted.load, 50).await;
+    dr_sandbox::region::signal(&server, Signal::CONT);
+    parted.load.stop().await.unwrap();
+    parted.stale.stop().await.unwrap();
+    end(parted.sandbox);
+}
+
+/// The region is gone, and something listens in the place of each of its servers: whoever moves the workload away asks it for
+/// nothing while the execution lasts, but for the fence.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_asked_of_the_region_that_is_left() {
+    if !apart(
+        "partitions::nothing_is_asked_of_the_region_that_is_left",
+        "--net",
+    ) {
+        return;
+    }
+    let parted = Parted::start(Sandbox::builder().sync(true)).await;
+    let sandbox = &parted.sandbox;
+    let (home, recovery) = (
+        sandbox.region(HOME).unwrap(),
+        sandbox.region(RECOVERY).unwrap(),
+    );
+    // What the operator starts in the other region would not be on that region's machine.
+    recovery.start_app().await.unwrap();
+    let record = parted.load.stop().await.unwrap();
+    parted.stale.stop().await.unwrap();
+    home.lose(LostStore::Renamed).unwrap();
+    let place = home.place();
+    let ports = [
+        place.postgres_port,
+        place.app_port,
+        place.daemon_port,
+        place.store_port.unwrap(),
+    ];
+    let calls = Calls::default();
+    for port in ports {
+        calls.count(machines::listen(place, port).unwrap());
+    }
+
+    // From the middle, so that a call of this `dr` is known by where it comes from; the region's files are out of sight.
+    let user = sandbox.launcher().user().unwrap();
+    let layout = sandbox.layout();
+    let mut command = sandbox
+        .launcher()
+        .privileged("unshare".as_ref(), &layout.directory);
+    command
+        .args(["--mount", "sh", "-c"])
+        .arg("mount -t tmpfs tmpfs \"$0\" && exec setpriv \"$@\"")
+        .arg(&place.directory)
+        .arg(format!("--reuid={}", user.uid))
+        .arg(format!("--regid={}", user.gid))
+        .args(["--clear-groups", "--"])
+        .arg(&layout.dr)
+        .arg("--config")
+        .arg(&layout.directory)
+        .args(MOVE);
+    let output = sandbox.launcher().output(command, false).await.unwrap();
+    let failover = report(&output);
+    assert_eq!(failover.state, "completed", "{output:?}");
+    let fence = failover.steps.iter().find(|s| s.uses == "fence-primary");
+    let fence = fence.unwrap();
+    let began = fence.started_at.unwrap();
+    let fenced = began
+        ..=began
+            .checked_add(jiff::SignedDuration::from_secs_f64(
+                fence.took_seconds.unwrap(),
+            ))
+            .unwrap();
+    let middle = |call: &Call| !call.from.ip().to_string().ends_with(".2");
+    let calls: Vec<Call> = calls
+        .0
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|c| middle(c))
+        .cloned()
+        .collect();
+    let during = calls.iter().filter(|call| call.at >= failover.started_at);
+    let others: Vec<&Call> = during
+        .filter(|call| call.port != place.postgres_port || !fenced.contains(&call.at))
+        .collect();
+    assert!(others.is_empty(), "{others:?}; all: {calls:?}");
+
+    let verdict = judge(
+        &record.commits,
+        &cluster(sandbox, RECOVERY)
+            .ledger()
+            .await
+            .unwrap()
+            .into_iter()
+            .collect(),
+    );
+    assert_eq!(verdict.lost, vec![]);
+    end(parted.sandbox);
+}
+
+/// A connection that somebody opened to what is gone.
+#[derive(Clone, Debug)]
+struct Call {
+    at: Timestamp,
+    port: u16,
+    from: SocketAddr,
+}
+
+/// What listens in the place of servers that are gone; it takes connections, says nothing, and keeps them.
+#[derive(Clone, Default)]
+struct Calls(Arc<Mutex<Vec<Call>>>);
+
+impl Calls {
+    fn count(&self, listener: std::net::TcpListener) {
+        let calls = self.0.clone();
+        listener.set_nonblocking(true).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        tokio::spawn(async move {
+            let port = listener.local_addr().unwrap().port();
+            let mut kept = Vec::new();
+            while let Ok((connection, from)) = listener.accept().await {
+                let at = SystemClock::new().now();
+                calls.lock().unwrap().push(Call { at, port, from });
+                kept.push(connection);
+            }
+        });
+    }
+}
