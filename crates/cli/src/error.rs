@@ -94,6 +94,22 @@ fn hint_of(error: &(dyn StdError + 'static)) -> Option<String> {
         .and_then(|error| error.hint().map(str::to_owned))
 }
 
+impl CommandError {
+    /// Takes what a daemon answered over its control socket.
+    pub(crate) fn from_refusal(refusal: dr_server::control::Refusal) -> Self {
+        let exit = match refusal.kind.as_str() {
+            "unavailable" | "unknown" => Exit::Unavailable,
+            "superseded" => Exit::Busy,
+            _ => Exit::Failed,
+        };
+        let error = Self::new(exit, refusal.message);
+        match refusal.hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
 /// Returns how the program ends after an error of this kind.
 fn exit_of(kind: ErrorKind) -> Exit {
     match kind {

@@ -11,7 +11,7 @@
 //!   reads.
 //! - Reading back: [`ChainReader`].
 //! - Merging: [`Compactor`] makes pieces of chunks, and removes chunks behind a [`Floor`].
-//! - Loss: [`GapRecord`], and [`pass_over`] for a chain to go on behind it.
+//! - Loss: [`GapRecord`], and [`pass_over`] for a chain to go on behind it, and [`fill`] for when it comes after all.
 //!
 //! Format: `docs/formats/wal.md`.
 
@@ -24,6 +24,7 @@ mod encryption;
 mod envelope;
 mod error;
 mod expire;
+mod fill;
 mod floor;
 mod follow;
 mod gap;
@@ -53,6 +54,7 @@ pub use encryption::{Cipher, Encryption, NoRandomness, SaltText};
 pub use envelope::{decode, decode_header, encode};
 pub use error::Error;
 pub use expire::{LogExpired, LogExpiry, Needed, expire_log, plan_log_expiry};
+pub use fill::fill;
 pub use floor::Floor;
 pub use gap::{GapRecord, open_gaps, record_gap};
 pub use history::{read_history, write_history};
@@ -67,7 +69,7 @@ pub use seal::{SealRequest, Sealed, seal};
 pub use start::{LogStart, log_start};
 pub use summary::{ChainSummary, summarise};
 pub use tail::{Tail, find_tail};
-pub use uploader::{BootTime, ChainWriter, Options, Progress, boot_time};
+pub use uploader::{BootTime, ChainWriter, Options, Progress, WritableTail, boot_time};
 
 /// The version of the formats of origin, chunk and seal that this code writes, and the only one that it reads.
 pub const FORMAT_VERSION: u32 = 1;

@@ -11,6 +11,7 @@ mod gap;
 mod held;
 mod push;
 mod size;
+mod spool;
 mod superseded;
 
 pub(crate) use compact::Compactors;

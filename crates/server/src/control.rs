@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 
-pub use client::{ClientError, run_job};
+pub use client::{ClientError, push_wal, run_job};
 
 /// The name of the socket in a state directory.
 pub const SOCKET: &str = "control.sock";
@@ -46,6 +46,23 @@ pub struct RunAnswer {
     pub detail: serde_json::Value,
 }
 
+/// A file of the log that is to be archived.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PushRequest {
+    /// `WORKLOAD/RESOURCE`.
+    pub resource: String,
+    /// Where it is, absolute.
+    pub path: PathBuf,
+}
+
+/// What was done with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushAnswer {
+    /// One line for people.
+    pub summary: String,
+}
+
 /// A request that was not done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
@@ -62,6 +79,9 @@ pub struct Refusal {
 pub trait Control: Send + Sync {
     /// Runs a scheduled job once and returns when it is done.
     async fn run_job(&self, request: RunRequest) -> Result<RunAnswer, Refusal>;
+
+    /// Archives a file of the log and returns when it is durable.
+    async fn push_wal(&self, request: PushRequest) -> Result<PushAnswer, Refusal>;
 }
 
 /// The socket could not be used.
@@ -104,6 +124,7 @@ pub fn serve_control(
     std::fs::set_permissions(&path, permissions).map_err(failed("protect"))?;
     let router = Router::new()
         .route("/jobs/run", post(run))
+        .route("/wal/push", post(push))
         .with_state(control);
     let stopped = async move {
         // A sender that is gone means that the daemon has ended: stop as well.
@@ -119,7 +140,18 @@ pub fn serve_control(
 }
 
 async fn run(State(control): State<Arc<dyn Control>>, Json(request): Json<RunRequest>) -> Response {
-    match control.run_job(request).await {
+    answer(control.run_job(request).await)
+}
+
+async fn push(
+    State(control): State<Arc<dyn Control>>,
+    Json(request): Json<PushRequest>,
+) -> Response {
+    answer(control.push_wal(request).await)
+}
+
+fn answer(result: Result<impl Serialize, Refusal>) -> Response {
+    match result {
         Ok(answer) => Json(answer).into_response(),
         Err(refusal) => (StatusCode::CONFLICT, Json(refusal)).into_response(),
     }
@@ -147,6 +179,12 @@ mod tests {
                     hint: None,
                 }),
             }
+        }
+
+        async fn push_wal(&self, request: PushRequest) -> Result<PushAnswer, Refusal> {
+            Ok(PushAnswer {
+                summary: request.path.display().to_string(),
+            })
         }
     }
 

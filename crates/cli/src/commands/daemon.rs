@@ -66,7 +66,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     let (stop, stopped) = watch::channel(false);
     let source = Arc::new(DaemonSource::new(&setup, region.clone(), daemon.board()));
     let (address, serving) = dr_server::serve(bound, source, stopped.clone());
-    let control = Arc::new(DaemonControl::new(daemon.roster()));
+    let control = Arc::new(DaemonControl::new(&setup, region, daemon.roster())?);
     let controlling = serve_control(&place.state_directory, control, stopped.clone())
         .map_err(|error| CommandError::from_error(Exit::Failed, &error))?;
     tracing::info!(%region, %address, process = std::process::id(), "the daemon runs");

@@ -8,3 +8,4 @@ mod failing;
 mod reference;
 mod support;
 mod wal_fetch;
+mod wal_push;

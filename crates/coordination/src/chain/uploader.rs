@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::link::{Link, Reply, link_with_log};
-use super::tail::find_tail_to_write;
+use super::tail::{Tail, find_tail_to_write};
 use super::writer::{Failure, Order, Task, Writer};
 use super::{ChainId, Chunk, Cipher, Error, FORMAT_VERSION, MAX_LOG_BYTES, Origin, encode};
 use crate::operation::{Answer, Operation, Patience, back_off, carry_out};
@@ -112,6 +112,49 @@ pub struct ChainWriter {
     task: JoinHandle<()>,
 }
 
+/// Where a chain ends, for who is going to write there: what is known of it grows old.
+#[derive(Debug)]
+pub struct WritableTail {
+    tail: Tail,
+    /// When it was asked for.
+    asked_at: Duration,
+}
+
+impl WritableTail {
+    /// Looks for the tail of a chain; `None` if this store has no such chain.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Superseded`] if it is sealed, [`Error::Corrupt`], [`Error::Store`].
+    pub async fn find(
+        store: &dyn ObjectStore,
+        chain: &ChainId,
+        options: &Options,
+    ) -> Result<Option<Self>, Error> {
+        let asked_at = (options.boot_time)();
+        let found = find_tail_to_write(store, chain, options.patience).await?;
+        match found {
+            None => Ok(None),
+            Some((
+                Tail {
+                    seal: Some(seal), ..
+                },
+                _,
+            )) => Err(Error::Superseded {
+                chain: *chain,
+                seal,
+            }),
+            Some((tail, _)) => Ok(Some(Self { tail, asked_at })),
+        }
+    }
+
+    /// Returns where the chain ends.
+    #[must_use]
+    pub fn end(&self) -> Lsn {
+        self.tail.end
+    }
+}
+
 impl ChainWriter {
     /// Opens a chain at its tail, and begins it at `origin` if this store has none yet.
     ///
@@ -124,10 +167,8 @@ impl ChainWriter {
         origin: Lsn,
         options: Options,
     ) -> Result<Self, Error> {
-        let asked_at = (options.boot_time)();
         let tail = loop {
-            let found = find_tail_to_write(&*store, &chain, options.patience).await?;
-            if let Some((tail, _)) = found {
+            if let Some(tail) = WritableTail::find(&*store, &chain, &options).await? {
                 break tail;
             }
             let origin = Origin {
@@ -149,10 +190,19 @@ impl ChainWriter {
             .await
             .map_err(|error| Error::store(chain, error))?;
         };
-        if let Some(seal) = tail.seal {
-            return Err(Error::Superseded { chain, seal });
-        }
-        let core = Writer::new(tail.end, asked_at, options.grace / 2);
+        Ok(Self::at(store, chain, &tail, options))
+    }
+
+    /// Opens a chain at a tail that was found.
+    #[must_use]
+    pub fn at(
+        store: Arc<dyn ObjectStore>,
+        chain: ChainId,
+        found: &WritableTail,
+        options: Options,
+    ) -> Self {
+        let WritableTail { tail, asked_at } = found;
+        let core = Writer::new(tail.end, *asked_at, options.grace / 2);
         let (chunks, incoming) = mpsc::channel(1);
         let (sender, progress) = watch::channel(Progress {
             durable: tail.end,
@@ -171,13 +221,13 @@ impl ChainWriter {
             }),
             progress: sender,
         };
-        Ok(Self {
+        Self {
             chain,
             end: tail.end,
             chunks: Some(chunks),
             progress,
             task: tokio::spawn(upload.run(incoming)),
-        })
+        }
     }
 
     /// Returns the chain.

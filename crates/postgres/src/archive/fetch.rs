@@ -10,12 +10,15 @@ use std::sync::Arc;
 
 use dr_coordination::chain::{self, Available, ChainReader, bounds, log_start, read_history};
 use dr_model::{Lsn, RegionName, SegmentSize, SystemIdentifier, TimelineId};
+use dr_provider::error::chain as explain;
 use dr_provider::store::IDENTITY_KEY;
 use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result};
 use dr_repository::Keys;
+use futures::future::join_all;
 
 use super::file::{Name, cluster_at, file_key, kept};
 use super::size::size_at;
+use super::spool::{self, Spool};
 use crate::driver::PostgresDriver;
 use crate::register::patience;
 use crate::wal::{Expected, check_segment, last_valid_end};
@@ -23,6 +26,7 @@ use crate::wal::{Expected, check_segment, last_valid_end};
 const OPERATION: &str = "fetch";
 
 /// What is asked for.
+#[derive(Clone, Copy)]
 struct Wanted<'a> {
     store: &'a Arc<dyn ObjectStore>,
     keys: &'a Keys,
@@ -48,6 +52,33 @@ impl PostgresDriver {
         name: &str,
         destination: &Path,
         through: Option<Lsn>,
+    ) -> Result<bool> {
+        self.fetch(region, name, destination, (through, None)).await
+    }
+
+    /// The same, with a directory for the segments that will be asked for next: they are fetched with this one, and taken
+    /// from there when they are. It must be of one recovering server alone, and is emptied of everything else.
+    ///
+    /// # Errors
+    ///
+    /// As [`fetch_wal`](Self::fetch_wal); what goes wrong with what is fetched ahead is none.
+    pub async fn fetch_wal_ahead(
+        &self,
+        region: &RegionName,
+        name: &str,
+        destination: &Path,
+        spool: &Path,
+    ) -> Result<bool> {
+        self.fetch(region, name, destination, (None, Some(spool)))
+            .await
+    }
+
+    async fn fetch(
+        &self,
+        region: &RegionName,
+        name: &str,
+        destination: &Path,
+        (through, spool): (Option<Lsn>, Option<&Path>),
     ) -> Result<bool> {
         let store = self.store(region)?;
         let Some(kind) = Name::parse(name) else {
@@ -77,7 +108,13 @@ impl PostgresDriver {
                     name,
                     through,
                 };
-                wanted.segment(destination).await?
+                match spool {
+                    Some(spool) => {
+                        let spool = Spool::new(spool, cluster);
+                        wanted.segment_and_next(destination, &spool).await?
+                    }
+                    None => wanted.segment(destination).await?,
+                }
             }
         };
         let Some(content) = content else {
@@ -97,6 +134,36 @@ impl PostgresDriver {
 }
 
 impl Wanted<'_> {
+    /// Returns the bytes of the segment, from the spool if they are there, and fills that for the next ones if not.
+    async fn segment_and_next(&self, destination: &Path, spool: &Spool) -> Result<Option<Vec<u8>>> {
+        let next = spool::following(self.name);
+        let taken = spool.take(self.name);
+        spool.keep_only(&next);
+        if let Some(taken) = taken.filter(|bytes| self.check(bytes).is_ok()) {
+            return Ok(Some(taken));
+        }
+        let found = self.segment(destination).await?;
+        // Nothing comes after the end of the log, nor, whole, after the segment in which it is. What could not be kept would be
+        // fetched each time again.
+        let usual = |bytes: &Vec<u8>| bytes.len() as u64 == SegmentSize::DEFAULT.bytes();
+        if found.as_ref().is_some_and(usual) && spool.can_keep() {
+            let missing = next.iter().filter(|name| !spool.has(name));
+            join_all(missing.map(|name| self.fetch_ahead(name, spool))).await;
+        }
+        Ok(found)
+    }
+
+    /// Puts a later segment into the spool, if it is there and complete.
+    async fn fetch_ahead(&self, name: &str, spool: &Spool) {
+        let later = Wanted { name, ..*self };
+        match later.usual().await {
+            Ok(Some(bytes)) => spool.put(name, &bytes),
+            Ok(None) => {}
+            // Asked for again, and then it is an error.
+            Err(error) => tracing::debug!(name, "not fetched ahead: {}", explain(&error)),
+        }
+    }
+
     /// Returns the bytes of the segment; `None` if it is proven not to be there.
     async fn segment(&self, destination: &Path) -> Result<Option<Vec<u8>>> {
         if let Some(bytes) = self.usual().await? {

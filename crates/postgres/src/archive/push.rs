@@ -1,7 +1,7 @@
 //! Taking the log from `archive_command` (R10, R12 to R15, R17).
 //!
 //! A segment goes into the chain of the newest epoch, of which it usually finds most or all there already: what is there
-//! has to be the same bytes, what is not is appended. Success means that every byte of it is durable in the store.
+//! has to be the same bytes, what is not is appended. A hole before log that is there is filled with pieces. Success means that every byte of it is durable in the store.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dr_coordination::chain::{
-    Available, ChainId, ChainReader, ChainWriter, Chunk, Facts, available, bounds, write_history,
+    Available, ChainId, ChainReader, ChainWriter, Chunk, Facts, PieceFacts, available, bounds,
+    fill, write_history,
 };
 use dr_model::{Lsn, RegionName, TimelineId};
 use dr_provider::{Error, ErrorKind, ObjectStore, Result};
@@ -88,8 +89,15 @@ impl PostgresDriver {
             return Err(refuse(ErrorKind::Invalid, why));
         }
         let content = tokio::fs::read(path).await.map(Bytes::from);
-        let content = content
-            .map_err(|error| Error::new(ErrorKind::Failed, OPERATION, &subject).because(error))?;
+        let content = content.map_err(|error| {
+            use std::io::ErrorKind::{NotFound, PermissionDenied};
+
+            let kind = match error.kind() {
+                NotFound | PermissionDenied => ErrorKind::NotFound,
+                _ => ErrorKind::Failed,
+            };
+            Error::new(kind, OPERATION, &subject).because(error)
+        })?;
         let store = self.store(region)?;
         let unclaimed = |timeline: TimelineId| {
             refuse(
@@ -153,7 +161,6 @@ impl PostgresDriver {
         log: Log,
         segment: &Segment,
     ) -> Result<String> {
-        let commits = commits(log, segment)?;
         for _ in 0..ATTEMPTS {
             let (start, end) = (segment.start(), segment.end());
             let (cluster, timeline) = (log.system_identifier, log.timeline);
@@ -163,7 +170,7 @@ impl PostgresDriver {
             let from = match held.iter().find(holds) {
                 Some(part) => {
                     let known = part.to.min(end);
-                    compare((store, self.keys()), log, segment, known).await?;
+                    compare((store, self.keys()), log, segment, (start, known)).await?;
                     if known == end {
                         return Ok(format!(
                             "{} is in {} already",
@@ -171,12 +178,23 @@ impl PostgresDriver {
                             store.location()
                         ));
                     }
+                    if outer.is_some_and(|outer| known < outer.to) {
+                        let until = outer.map_or(known, |outer| outer.to.min(end));
+                        self.fill_hole(store, log, segment, (&held, until)).await?;
+                        // Compared with all of it, and the rest appended.
+                        continue;
+                    }
                     known
                 }
                 None => match outer {
                     None => start,
                     Some(outer) if start < outer.from => {
                         return keep_aside(store, log, segment, outer.from).await;
+                    }
+                    Some(outer) if start < outer.to => {
+                        let until = outer.to.min(end);
+                        self.fill_hole(store, log, segment, (&held, until)).await?;
+                        continue;
                     }
                     Some(outer) if outer.to == start => start,
                     Some(outer) => return Err(gap(store, segment, outer.to.min(start))),
@@ -194,7 +212,7 @@ impl PostgresDriver {
                 return keep_aside(store, log, segment, tail).await;
             }
             if tail == from {
-                self.append(&mut writer, segment, &commits).await?;
+                self.append(&mut writer, log, segment).await?;
                 return Ok(format!(
                     "{} is in {}, {} bytes of it new",
                     segment.name,
@@ -207,20 +225,68 @@ impl PostgresDriver {
             .because("the receiver is writing this very segment"))
     }
 
-    /// Appends the part of a segment that the chain lacks.
-    async fn append(
+    /// Puts what is missing of a segment before `until` into the store as pieces. Log that lies behind must be there: the end of
+    /// the log belongs to a chain.
+    async fn fill_hole(
         &self,
-        writer: &mut ChainWriter,
+        store: &Arc<dyn ObjectStore>,
+        log: Log,
         segment: &Segment,
-        commits: &[(Lsn, Timestamp)],
+        (held, until): (&[Available], Lsn),
     ) -> Result<()> {
+        let followed = Followed::new(log, segment);
+        let (_, commits) = followed
+            .feed(segment.content.clone(), &segment.name)
+            .await?;
+        // Before anything is written: what is there decides whether this is the same log.
+        for part in held {
+            let part = (part.from.max(segment.start()), part.to.min(segment.end()));
+            compare((store, self.keys()), log, segment, part).await?;
+        }
+        let place = (log.system_identifier, log.timeline);
+        let mut at = segment.start();
+        let end = Available {
+            from: until,
+            to: until,
+        };
+        for part in held.iter().chain([&end]) {
+            let to = part.from.min(until);
+            if at < to {
+                let inside = commits.iter().filter(|(lsn, _)| at < *lsn && *lsn <= to);
+                let facts = PieceFacts {
+                    epochs: vec![log.epoch],
+                    commits: inside.clone().count() as u64,
+                    last_commit_at: inside.map(|(_, at)| *at).max(),
+                    received_at: self.clock().now(),
+                };
+                let bytes = segment.slice(at, to);
+                let writer = ("archive_command", self.keys());
+                fill(&**store, place, at, &bytes, &facts, writer, patience()).await?;
+            }
+            at = at.max(part.to);
+        }
+        Ok(())
+    }
+
+    /// Appends the part of a segment that the chain lacks.
+    ///
+    /// Each part is checked before it goes, while those before it are compressed and stored: records that are whole are what the
+    /// receiver would have stored as well.
+    async fn append(&self, writer: &mut ChainWriter, log: Log, segment: &Segment) -> Result<()> {
+        let mut followed = Followed::new(log, segment);
+        if segment.start() < writer.end() {
+            let known = segment.slice(segment.start(), writer.end());
+            (followed, _) = followed.feed(known, &segment.name).await?;
+        }
         while writer.end() < segment.end() {
             let start = writer.end();
             let end = start.advance(FULL_BYTES as u64).min(segment.end());
-            let inside = commits.iter().filter(|(at, _)| start < *at && *at <= end);
+            let part = segment.slice(start, end);
+            let commits;
+            (followed, commits) = followed.feed(part.clone(), &segment.name).await?;
             let facts = Facts {
-                commits: inside.clone().count() as u64,
-                last_commit_at: inside.map(|(_, at)| *at).max(),
+                commits: commits.len() as u64,
+                last_commit_at: commits.iter().map(|(_, at)| *at).max(),
                 received_at: self.clock().now(),
                 primary_end: segment.end(),
                 promise: None,
@@ -228,7 +294,7 @@ impl PostgresDriver {
             writer
                 .push(Chunk {
                     start,
-                    log: segment.slice(start, end),
+                    log: part,
                     facts,
                 })
                 .await?;
@@ -238,37 +304,56 @@ impl PostgresDriver {
     }
 }
 
-/// Returns the ends and times of the commits in a segment.
-///
-/// Refuses what is not WAL to its end, as the receiver does: nothing behind it could be replayed.
-fn commits(log: Log, segment: &Segment) -> Result<Vec<(Lsn, Timestamp)>> {
-    let expected = Expected {
-        system_identifier: log.system_identifier,
-        timeline: segment.info.timeline,
-    };
-    let mut decoder = Decoder::new(segment.start(), segment.info.size, Some(expected));
-    let mut commits = Vec::new();
-    let fed = decoder.feed(&segment.content, |record| {
-        commits.extend(record.commit.map(|commit| (record.end, commit.at)));
-    });
-    match fed {
-        Ok(()) => Ok(commits),
-        Err(stop) => Err(Error::new(ErrorKind::Invalid, OPERATION, &segment.name).because(stop)),
+/// Ends and times of commits.
+type Commits = Vec<(Lsn, Timestamp)>;
+
+/// A segment's records as far as they were followed.
+struct Followed(Decoder);
+
+impl Followed {
+    fn new(log: Log, segment: &Segment) -> Self {
+        let expected = Expected {
+            system_identifier: log.system_identifier,
+            timeline: segment.info.timeline,
+        };
+        Self(Decoder::new(
+            segment.start(),
+            segment.info.size,
+            Some(expected),
+        ))
+    }
+
+    /// Follows the next bytes, off the threads that others wait for, and returns the commits that end in them.
+    ///
+    /// Refuses what is not WAL, as the receiver does: nothing behind it could be replayed.
+    async fn feed(mut self, bytes: Bytes, name: &str) -> Result<(Self, Commits)> {
+        let fed = tokio::task::spawn_blocking(move || {
+            let mut commits = Commits::new();
+            let fed = self.0.feed(&bytes, |record| {
+                commits.extend(record.commit.map(|commit| (record.end, commit.at)));
+            });
+            fed.map(|()| (self, commits))
+        });
+        match fed.await {
+            Ok(Ok(fed)) => Ok(fed),
+            Ok(Err(stop)) => Err(Error::new(ErrorKind::Invalid, OPERATION, name).because(stop)),
+            Err(error) => Err(Error::new(ErrorKind::Failed, OPERATION, name).because(error)),
+        }
     }
 }
 
-/// Compares the beginning of a segment, up to `to`, with what the store holds of it.
+/// Compares a part of a segment with what the store holds of it.
 pub(super) async fn compare(
     (store, keys): (&Arc<dyn ObjectStore>, &Keys),
     log: Log,
     segment: &Segment,
-    to: Lsn,
+    (from, to): (Lsn, Lsn),
 ) -> Result<()> {
     let mut reader = ChainReader::open(
         Arc::clone(store),
         log.system_identifier,
         segment.info.timeline,
-        segment.start(),
+        from,
         to,
         patience(),
     )

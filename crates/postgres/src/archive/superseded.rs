@@ -45,7 +45,7 @@ impl PostgresDriver {
         // After the fork the store may hold anything: what was streamed before the seal, or nothing (R17).
         let known = held.min(fork).min(segment.end());
         if known > segment.start() {
-            compare((store, self.keys()), log, segment, known).await?;
+            compare((store, self.keys()), log, segment, (segment.start(), known)).await?;
         }
         if segment.end() <= fork {
             return if known == segment.end() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dr_coordination::chain::{ChainId, ChainWriter, find_tail, write_history};
+use dr_coordination::chain::{ChainId, ChainWriter, WritableTail, write_history};
 use dr_coordination::register::EpochRecord;
 use dr_model::{Lsn, RegionName, SegmentSize};
 use dr_pgwire::{Connection, ReplicationReader, StatusWriter, sql_state};
@@ -14,7 +14,6 @@ use crate::actions::Log;
 use crate::driver::PostgresDriver;
 use crate::instance::translate;
 use crate::options::Options;
-use crate::register::patience;
 use crate::wal::TimelineHistory;
 
 /// Everything that a session of streaming works with.
@@ -71,13 +70,15 @@ impl PostgresDriver {
 
         let store = Arc::clone(self.store(region)?);
         let chain = ChainId::from(log);
-        let tail = find_tail(&*store, &chain, patience()).await?;
+        let options = self.chain_options(format!("receiver {region}"));
+        let mut tail = WritableTail::find(&*store, &chain, &options).await?;
+        if let Some(found) = &tail
+            && self.go_on(way, found.end(), &reserved).await? != found.end()
+        {
+            tail = WritableTail::find(&*store, &chain, &options).await?;
+        }
         let start = match &tail {
-            Some(tail) if tail.seal.is_some() => {
-                return Err(Error::new(ErrorKind::Superseded, OPERATION, &subject)
-                    .because(format!("epoch {} is sealed at {}", log.epoch, tail.end)));
-            }
-            Some(tail) => segment_size.start_of(self.go_on(way, tail.end, &reserved).await?),
+            Some(tail) => segment_size.start_of(tail.end()),
             // Every region's chain of an epoch begins where the epoch does, so that a backup taken anywhere can be
             // completed everywhere.
             None => {
@@ -97,8 +98,10 @@ impl PostgresDriver {
             .start_physical_replication(Some(&name), start, log.timeline)
             .await
             .map_err(wire)?;
-        let options = self.chain_options(format!("receiver {region}"));
-        let writer = ChainWriter::open(store, chain, start, options).await?;
+        let writer = match &tail {
+            Some(tail) => ChainWriter::at(store, chain, tail, options),
+            None => ChainWriter::open(store, chain, start, options).await?,
+        };
         let (reader, status) = stream.split();
         Ok(Link {
             record,

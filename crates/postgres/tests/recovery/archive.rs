@@ -1,6 +1,7 @@
 //! Pushing and fetching.
 
 use std::fs;
+use std::path::Path;
 
 use dr_model::{Lsn, SegmentSize};
 use dr_provider::ErrorKind;
@@ -297,4 +298,73 @@ async fn a_superseded_primary_goes_on_archiving_into_quarantine() {
         ErrorKind::Corrupt
     );
     assert_eq!(list_all(&*site.store(EAST), "postgres/").await.unwrap(), []);
+}
+
+/// Segments fetched ahead serve a server whose store has gone, and never what is damaged or was left by another restore.
+#[tokio::test]
+async fn what_was_fetched_ahead_is_served_without_the_store() {
+    let site = Site::start(16).await;
+    while site.segments().len() < 7 {
+        site.commit(1).await;
+        site.switch().await;
+    }
+    site.push(WEST).await;
+    let segments = site.segments();
+    // As in a server's own directory, whose control file says which cluster it is.
+    let server = site.place("server");
+    fs::create_dir_all(server.join("pg_wal")).unwrap();
+    fs::create_dir_all(server.join("global")).unwrap();
+    let control = Path::new("global/pg_control");
+    fs::copy(site.primary.data.join(control), server.join(control)).unwrap();
+    let destination = server.join("pg_wal/RECOVERYXLOG");
+    let spool = site.place("spool");
+    let fetch = async |name: &str| {
+        fs::remove_file(&destination).ok();
+        let west = region(WEST);
+        let fetched = site
+            .driver
+            .fetch_wal_ahead(&west, name, &destination, &spool);
+        let there = fetched.await?;
+        Ok::<_, dr_provider::Error>(there.then(|| fs::read(&destination).unwrap()))
+    };
+    let archived = |name: &str| fs::read(site.archive().join(name)).unwrap();
+    let spooled = || {
+        let entries = fs::read_dir(&spool).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+
+    assert_eq!(
+        fetch(&segments[0]).await.unwrap(),
+        Some(archived(&segments[0]))
+    );
+    assert_eq!(spooled(), segments[1..5]);
+    // Damaged meanwhile: fetched from the store.
+    let path = spool.join(&segments[1]);
+    let mut damaged = fs::read(&path).unwrap();
+    damaged[1 << 20] ^= 1;
+    fs::write(&path, damaged).unwrap();
+    assert_eq!(
+        fetch(&segments[1]).await.unwrap(),
+        Some(archived(&segments[1]))
+    );
+    assert_eq!(spooled(), segments[2..6]);
+
+    let (store, away) = (site.place(WEST), site.place("away"));
+    fs::rename(&store, &away).unwrap();
+    for name in &segments[2..6] {
+        assert_eq!(fetch(name).await.unwrap(), Some(archived(name)));
+    }
+    // Not there is not proven to be missing.
+    fetch(&segments[6]).await.unwrap_err();
+    fs::rename(&away, &store).unwrap();
+
+    // Another restore begins earlier: what the one before left is not kept.
+    fetch(&segments[3]).await.unwrap();
+    assert_eq!(spooled(), segments[4..7]);
+    fetch(&segments[0]).await.unwrap();
+    assert_eq!(spooled(), segments[1..5]);
 }

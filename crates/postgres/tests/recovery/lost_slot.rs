@@ -202,6 +202,43 @@ async fn what_is_lost_with_a_slot_is_recorded_and_the_log_goes_on() {
     assert_eq!(missing.kind(), ErrorKind::NotFound);
 }
 
+/// The archiver still has what the slot has lost: pushed, it closes the hole, and what needed it can be restored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_archived_closes_the_hole() {
+    let site = Site::start(1).await;
+    let mut shipping = Shipping::start(&site);
+    site.commit(3).await;
+    shipping.until_durable(&site).await;
+    let first = site.back_up_quietly().await;
+    shipping.until_durable(&site).await;
+    copy(&site).await;
+    shipping.kill(&site).await;
+    lose_slot(&site).await;
+    let mut shipping = Shipping::start(&site);
+    site.commit(3).await;
+    shipping.until_durable(&site).await;
+    assert_eq!(lost_since(&site, WEST, first.start).await.len(), 1);
+    restore(&site, "refused").await.unwrap_err();
+
+    site.switch().await;
+    shipping.until_durable(&site).await;
+    site.push(WEST).await;
+    let none: Vec<String> = Vec::new();
+    assert_eq!(lost_since(&site, WEST, Lsn::INVALID).await, none);
+    restore(&site, "recovered").await.unwrap();
+    let place = site.place("recovered");
+    let mut server = Server::start(&place, &["track_commit_timestamp=on"]).await;
+    server.wait_until_promoted().await;
+    assert_eq!(
+        Site::ledger(&server).await,
+        Site::ledger(&site.primary).await
+    );
+    server.stop();
+    let compacted = site.driver.compact(&region(WEST)).await.unwrap();
+    assert_eq!(compacted.missing, none);
+    shipping.stop().await;
+}
+
 /// A slot that somebody dropped costs nothing as long as the primary has the log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_that_was_dropped_in_time_loses_nothing() {

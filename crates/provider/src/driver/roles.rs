@@ -212,8 +212,9 @@ pub trait LogStream: Send + Sync {
     /// recorded in the store and reported; the rest is merged all the same.
     async fn compact(&self, region: &RegionName) -> Result<CompactReport>;
 
-    /// Says what is recorded as lost of the log behind `since` in the store of `region`, and has not arrived after all: one line
-    /// each. A recovery point that starts at `since` cannot be brought to the present then.
+    /// Says what is recorded as lost of the log behind `since` in the store of `region`, or of another whose recovery points come
+    /// from there, and has not arrived after all: one line each. A recovery point that starts at `since` cannot be brought to the
+    /// present there then.
     async fn lost_since(&self, region: &RegionName, since: Lsn) -> Result<Vec<String>>;
 
     /// Returns the time between two heartbeats, which is the error of an achieved recovery point.

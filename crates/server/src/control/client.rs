@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::{Refusal, RunAnswer, RunRequest, SOCKET};
+use super::{PushAnswer, PushRequest, Refusal, RunAnswer, RunRequest, SOCKET};
 
 /// The daemon did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +43,16 @@ pub enum ClientError {
 pub async fn run_job(directory: &Path, request: &RunRequest) -> Result<RunAnswer, ClientError> {
     let body = serde_json::to_vec(request).expect("a request always has a JSON form");
     post(&directory.join(SOCKET), "/jobs/run", body).await
+}
+
+/// Asks the daemon whose state is in `directory` to archive a file of the log, and waits until it is durable.
+///
+/// # Errors
+///
+/// [`ClientError`]; pushing again is always safe.
+pub async fn push_wal(directory: &Path, request: &PushRequest) -> Result<PushAnswer, ClientError> {
+    let body = serde_json::to_vec(request).expect("a request always has a JSON form");
+    post(&directory.join(SOCKET), "/wal/push", body).await
 }
 
 async fn post<T: DeserializeOwned>(

@@ -12,7 +12,9 @@ use crate::wiring::Setup;
 ///
 /// For restore_command: `dr --config DIR wal fetch orders/database %f %p --in us-west-2`. Ends with
 /// 0 if the file is there, with 1 only if it is proven not to exist, and with 255 otherwise,
-/// whatever the reason: PostgreSQL would take any code up to 125 for the end of the log.
+/// whatever the reason: PostgreSQL would take any code up to 125 for the end of the log. The next few
+/// segments are fetched with it, into the state directory of the region's daemon if that can be
+/// written.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// The resource, as WORKLOAD/RESOURCE
@@ -34,8 +36,42 @@ pub(super) async fn run(args: &Args, config: &Path) -> Result<Exit> {
     let setup = Setup::load(config)?;
     let driver = setup.postgres(&args.resource)?;
     setup.identified(&args.region).await?;
-    let written = driver
-        .fetch_wal(&args.region, &args.name, &args.destination, args.through)
-        .await?;
+    let written = match spool(&setup, args)? {
+        Some(spool) => {
+            let Args {
+                region,
+                name,
+                destination,
+                ..
+            } = args;
+            driver
+                .fetch_wal_ahead(region, name, destination, &spool)
+                .await?
+        }
+        None => {
+            driver
+                .fetch_wal(&args.region, &args.name, &args.destination, args.through)
+                .await?
+        }
+    };
     Ok(if written { Exit::Ok } else { Exit::Failed })
+}
+
+/// Returns where segments are kept that will be asked for next: a directory for each that a server recovers into, beside what
+/// else is kept of the region on this machine. Up to a given end nothing is fetched ahead.
+fn spool(setup: &Setup, args: &Args) -> Result<Option<PathBuf>> {
+    let Some(daemon) = &setup.region(&args.region)?.daemon else {
+        return Ok(None);
+    };
+    if args.through.is_some() || !daemon.state_directory.is_dir() {
+        return Ok(None);
+    }
+    let destination = std::path::absolute(&args.destination)?;
+    let server = destination.parent().unwrap_or(&destination);
+    let name: String = server
+        .to_string_lossy()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect();
+    Ok(Some(daemon.state_directory.join("fetched").join(name)))
 }
