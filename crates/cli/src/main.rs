@@ -5,6 +5,7 @@ mod commands;
 mod error;
 mod exit;
 mod output;
+mod readiness;
 mod wiring;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

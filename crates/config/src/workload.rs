@@ -2,6 +2,7 @@
 
 mod parts;
 mod places;
+mod watching;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use dr_model::{RegionName, ResourceName, ServiceName};
 
 use crate::scope::Scope;
 use places::Places;
+pub use watching::Readiness;
 
 /// What the business calls an application, with everything that moves with it.
 #[derive(Clone, Debug)]
@@ -41,6 +43,8 @@ pub struct Workload {
     pub checks: Vec<HealthCheck>,
     /// Who is told.
     pub notify: Vec<Notify>,
+    /// How often it is looked whether it could be moved.
+    pub readiness: Readiness,
 }
 
 /// What was promised of a workload's recovery.
@@ -186,6 +190,7 @@ impl Workload {
         let check = |n: &Node, c: &mut Context| HealthCheck::read(n, c, resource_names);
         let checks = reader.optional_with("checks", list(check));
         let notify = reader.or_default("notify");
+        let readiness = reader.or_default("readiness");
         reader.finish();
         let objectives = objectives?;
         Some(Self {
@@ -202,6 +207,7 @@ impl Workload {
             traffic: traffic.unwrap_or_default(),
             checks: checks.unwrap_or_default(),
             notify,
+            readiness,
         })
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
+use hyper::StatusCode;
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -15,6 +16,14 @@ const LIMIT: Duration = Duration::from_secs(2);
 
 /// Asks for a path; answers its body if the status is a success, else what was seen instead.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<String, String> {
+    match ask(address, path).await? {
+        (status, text) if status.is_success() => Ok(text),
+        (status, text) => Err(format!("{status}: {text}")),
+    }
+}
+
+/// Asks for a path; answers the body with whatever status.
+pub(crate) async fn ask(address: SocketAddr, path: &str) -> Result<(StatusCode, String), String> {
     let exchange = async {
         let stream = TcpStream::connect(address)
             .await
@@ -41,11 +50,7 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<String, Strin
             .await
             .map_err(|error| describe(&error))?;
         let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
-        if status.is_success() {
-            Ok(text)
-        } else {
-            Err(format!("{status}: {text}"))
-        }
+        Ok((status, text))
     };
     tokio::time::timeout(LIMIT, exchange)
         .await

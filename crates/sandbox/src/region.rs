@@ -158,6 +158,12 @@ impl<'a> Region<'a> {
         })
     }
 
+    /// Asks the daemon for a path, such as `/health`, and returns what it answers with whatever status.
+    pub async fn ask_daemon(&self, path: &str) -> std::result::Result<String, String> {
+        let (_status, text) = http::ask(self.place.daemon_listen(), path).await?;
+        Ok(text)
+    }
+
     /// Returns the daemon's processes.
     #[must_use]
     pub fn daemon(&self) -> Vec<Process> {

@@ -1,5 +1,6 @@
 //! `dr daemon`.
 
+pub(crate) mod check_readiness;
 mod control;
 mod lock;
 mod metrics;
@@ -22,7 +23,9 @@ use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::wiring::Setup;
+use check_readiness::CheckReadiness;
 use control::DaemonControl;
+pub(crate) use control::answer;
 pub(crate) use lock::Lock;
 use registers::Registers;
 use source::DaemonSource;
@@ -45,7 +48,7 @@ pub(crate) struct Args {
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<Exit> {
-    let setup = Setup::load(config)?;
+    let setup = Arc::new(Setup::load(config)?);
     let region = &args.region;
     let place = setup.region(region)?.daemon.clone().ok_or_else(|| {
         CommandError::new(Exit::Configuration, format!("`{region}` has no daemon configured"))
@@ -64,17 +67,27 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     let daemon = daemon(&setup, region)?;
     let registers = Registers::new(&setup, region, daemon.board())?;
     let (stop, stopped) = watch::channel(false);
-    let source = Arc::new(DaemonSource::new(&setup, region.clone(), daemon.board()));
+    let readiness = CheckReadiness::new(&setup, config, region, daemon.board());
+    let readiness = Arc::new(readiness);
+    let source = DaemonSource::new(
+        &setup,
+        region.clone(),
+        daemon.board(),
+        Arc::clone(&readiness),
+    );
+    let source = Arc::new(source);
     let (address, serving) = dr_server::serve(bound, source, stopped.clone());
-    let control = Arc::new(DaemonControl::new(&setup, region, daemon.roster())?);
+    let control = DaemonControl::new(&setup, region, daemon.roster(), Arc::clone(&readiness))?;
+    let control = Arc::new(control);
     let controlling = serve_control(&place.state_directory, control, stopped.clone())
         .map_err(|error| CommandError::from_error(Exit::Failed, &error))?;
     tracing::info!(%region, %address, process = std::process::id(), "the daemon runs");
 
     let mut work = std::pin::pin!(async {
         let moving = registers.keep(stopped.clone());
-        let (_ended, (), served, controlled) =
-            tokio::join!(daemon.run(stopped), moving, serving, controlling);
+        let checking = readiness.keep(stopped.clone());
+        let (_ended, (), (), served, controlled) =
+            tokio::join!(daemon.run(stopped), moving, checking, serving, controlling);
         served
             .map_err(|error| CommandError::from_error(Exit::Failed, &error))
             .and(controlled.map_err(|error| CommandError::from_error(Exit::Failed, &error)))

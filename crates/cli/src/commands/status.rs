@@ -3,7 +3,6 @@
 mod daemons;
 mod judge;
 mod look;
-mod readiness;
 mod text;
 mod view;
 
@@ -16,10 +15,10 @@ use crate::error::Result;
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::wiring::Setup;
-use view::{StatusView, Verdict};
+use view::StatusView;
 
 pub(crate) use daemons::daemons;
-pub(crate) use view::DaemonView;
+pub(crate) use view::{DaemonView, Verdict};
 
 /// Show objectives against what is measured, by region
 ///

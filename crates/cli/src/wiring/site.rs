@@ -6,6 +6,7 @@ use std::sync::Arc;
 use dr_config::{Notify, Service, ServiceInstance, Workload};
 use dr_jobs::engine::WorkloadSite;
 use dr_model::{RegionName, ResourceId, ResourceName, WorkloadName};
+use dr_postgres::StandbyPolicy;
 use dr_provider::host::Command;
 use dr_provider::{Notifier, ResourceDriver, Secret, SecretSource};
 use dr_runbook::{ServiceSite, Site};
@@ -29,6 +30,21 @@ impl Setup {
             Ok((resource.clone(), self.driver(&id)?))
         };
         workload.resources.keys().map(make).collect()
+    }
+
+    /// Tells whether a standby of any of a workload's resources is kept running in a region.
+    pub(crate) fn keeps_standby(&self, name: &WorkloadName, region: &RegionName) -> Result<bool> {
+        for resource in self.workload(name)?.resources.keys() {
+            let options = self.postgres_options(&ResourceId {
+                workload: name.clone(),
+                resource: resource.clone(),
+            })?;
+            let instance = options.instances.get(region);
+            if instance.is_some_and(|instance| instance.standby == StandbyPolicy::Warm) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Returns a workload as an execution works with it.

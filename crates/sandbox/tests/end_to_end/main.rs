@@ -16,6 +16,7 @@ mod paused_receiver;
 mod planned;
 mod promise;
 mod promotion;
+mod readiness;
 mod restore;
 mod rivals;
 mod s3;

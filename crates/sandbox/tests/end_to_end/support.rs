@@ -176,6 +176,26 @@ pub(crate) async fn database_in(sandbox: &Sandbox, region: &str) -> Value {
     regions.find(|r| r["region"] == region).unwrap().clone()
 }
 
+/// Returns what the daemon of a region says of one of its tasks.
+pub(crate) async fn task(sandbox: &Sandbox, region: &str, name: &str) -> Result<Value, String> {
+    let health = sandbox
+        .region(region)
+        .unwrap()
+        .ask_daemon("/health")
+        .await?;
+    let health: Value = serde_json::from_str(&health).map_err(|error| error.to_string())?;
+    match &health["checks"][name] {
+        Value::Null => Err(format!("there is no `{name}` in {health}")),
+        found => Ok(found.clone()),
+    }
+}
+
+/// Returns the metrics of a region's daemon.
+pub(crate) async fn metrics(sandbox: &Sandbox, region: &str) -> String {
+    let region = sandbox.region(region).unwrap();
+    region.ask_daemon("/metrics").await.unwrap()
+}
+
 /// Waits until a region's store holds the log up to `lsn`.
 pub(crate) async fn stored(sandbox: &Sandbox, region: &str, lsn: Lsn) {
     until(&format!("the log up to {lsn} in {region}"), async || {

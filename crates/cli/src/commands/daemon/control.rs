@@ -5,17 +5,21 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use dr_jobs::engine::Roster;
-use dr_model::{RegionName, ResourceId};
+use dr_model::{RegionName, ResourceId, WorkloadName};
 use dr_postgres::PostgresDriver;
 use dr_provider::error::chain;
 use dr_provider::{Error, ErrorKind};
 use dr_server::control::{Control, PushAnswer, PushRequest, Refusal, RunAnswer, RunRequest};
+use serde_json::json;
 
+use super::check_readiness::{self, CheckReadiness};
+use crate::readiness::Readiness;
 use crate::wiring::Setup;
 
 /// The daemon as its control socket sees it.
 pub(super) struct DaemonControl {
     roster: Arc<Roster>,
+    readiness: Arc<CheckReadiness>,
     region: RegionName,
     /// Those whose log this daemon can be given.
     clusters: BTreeMap<ResourceId, PostgresDriver>,
@@ -26,6 +30,7 @@ impl DaemonControl {
         setup: &Setup,
         region: &RegionName,
         roster: Arc<Roster>,
+        readiness: Arc<CheckReadiness>,
     ) -> crate::error::Result<Self> {
         let mut clusters = BTreeMap::new();
         for (name, workload) in &setup.config.workloads {
@@ -40,9 +45,28 @@ impl DaemonControl {
         }
         Ok(Self {
             roster,
+            readiness,
             region: region.clone(),
             clusters,
         })
+    }
+
+    /// Assesses one workload, or all that have a place in this region.
+    async fn check_readiness(&self, only: Option<&WorkloadName>) -> Result<RunAnswer, Refusal> {
+        let names: Vec<_> = self.readiness.workloads().cloned().collect();
+        let names = names
+            .iter()
+            .filter(|name| only.is_none_or(|only| only == *name));
+        let mut found = Vec::new();
+        for name in names {
+            let known = self.readiness.check(name).await.map_err(|error| Refusal {
+                kind: "failed".to_owned(),
+                message: error.message,
+                hint: error.hints.into_iter().next(),
+            })?;
+            found.push((name.clone(), known.readiness));
+        }
+        Ok(answer(&found))
     }
 }
 
@@ -55,6 +79,10 @@ impl Control for DaemonControl {
             })
         });
         let resource = resource.transpose().map_err(refusal)?;
+        if request.name == check_readiness::NAME {
+            let workload = resource.as_ref().map(|id| &id.workload);
+            return self.check_readiness(workload).await;
+        }
         let job = self
             .roster
             .find(&request.name, resource.as_ref())
@@ -91,6 +119,19 @@ impl DaemonControl {
             .get(&id)
             .ok_or_else(|| refuse(format!("this daemon knows no {id}")))?;
         driver.push_wal(&self.region, &request.path).await
+    }
+}
+
+/// Puts assessments together as the answer to who asked for them.
+pub(crate) fn answer(found: &[(WorkloadName, Option<Readiness>)]) -> RunAnswer {
+    let line = |(name, readiness): &(WorkloadName, Option<Readiness>)| match readiness {
+        Some(readiness) => format!("{name}: {}", readiness.describe()),
+        None => format!("{name}: the primary is here"),
+    };
+    let each = |(name, readiness): &(WorkloadName, Option<Readiness>)| json!({ "workload": name, "readiness": readiness });
+    RunAnswer {
+        summary: found.iter().map(line).collect::<Vec<_>>().join("\n"),
+        detail: found.iter().map(each).collect(),
     }
 }
 

@@ -12,6 +12,10 @@ use dr_provider::driver::Frontier;
 use dr_server::{Family, Kind, Sample};
 use jiff::Timestamp;
 
+use super::check_readiness::Known;
+use crate::commands::status::Verdict;
+use crate::readiness::Readiness;
+
 /// What the metrics are made of, taken at one moment.
 pub(super) struct Snapshot<'a> {
     pub(super) region: &'a RegionName,
@@ -21,6 +25,7 @@ pub(super) struct Snapshot<'a> {
     pub(super) runs: BTreeMap<String, Runs>,
     pub(super) conditions: BTreeMap<String, Condition>,
     pub(super) objectives: &'a BTreeMap<WorkloadName, Objectives>,
+    pub(super) readiness: BTreeMap<WorkloadName, Known>,
 }
 
 /// Returns all metric families.
@@ -43,6 +48,7 @@ pub(super) fn families(snapshot: &Snapshot<'_>) -> Vec<Family> {
     ];
     families.extend(logs(snapshot));
     families.extend(runs(snapshot));
+    families.extend(readiness(snapshot));
     families
 }
 
@@ -229,6 +235,54 @@ fn runs(snapshot: &Snapshot<'_>) -> Vec<Family> {
     ]
 }
 
+/// A workload whose primary is in this region has no samples: there is nothing to move here.
+fn readiness(snapshot: &Snapshot<'_>) -> Vec<Family> {
+    let each = |value: &dyn Fn(&Known, &Readiness) -> Option<f64>| -> Vec<Sample> {
+        let sample = |(workload, known): (&WorkloadName, &Known)| {
+            let labels = vec![
+                ("workload", workload.to_string()),
+                ("region", snapshot.region.to_string()),
+            ];
+            let value = value(known, known.readiness.as_ref()?)?;
+            Some(Sample { labels, value })
+        };
+        snapshot.readiness.iter().filter_map(sample).collect()
+    };
+    vec![
+        gauge(
+            "dr_readiness",
+            None,
+            "Whether a failover to this region would come to its end; absent while that is unknown.",
+            each(&|_, readiness| match readiness.verdict {
+                Verdict::Ok => Some(1.0),
+                Verdict::Breach => Some(0.0),
+                Verdict::Unknown => None,
+            }),
+        ),
+        gauge(
+            "dr_readiness_score",
+            None,
+            "How many checks of a failover to this region passed, in percent.",
+            each(&|_, readiness| Some(f64::from(readiness.score))),
+        ),
+        gauge(
+            "dr_readiness_age_seconds",
+            Some("seconds"),
+            "Time since a failover to this region was assessed.",
+            each(&|_, readiness| {
+                let age = snapshot.now.duration_since(readiness.checked_at);
+                Some(age.as_secs_f64().max(0.0))
+            }),
+        ),
+        gauge(
+            "dr_readiness_stale",
+            None,
+            "Whether something has changed since that the assessment rests on; /health says what.",
+            each(&|known, _| Some(f64::from(u8::from(known.stale.is_some())))),
+        ),
+    ]
+}
+
 fn region(snapshot: &Snapshot<'_>, value: f64) -> Sample {
     Sample {
         labels: vec![("region", snapshot.region.to_string())],
@@ -285,6 +339,7 @@ mod tests {
             runs: BTreeMap::new(),
             conditions: BTreeMap::new(),
             objectives: &objectives,
+            readiness: BTreeMap::new(),
         };
         let families = families(&snapshot);
         let family = families

@@ -8,6 +8,7 @@ use dr_jobs::engine::{Board, Condition};
 use dr_model::{Clock, RegionName, WorkloadName};
 use dr_server::{Component, Family, Health, Source, Status};
 
+use super::check_readiness::CheckReadiness;
 use super::metrics;
 use crate::wiring::Setup;
 
@@ -18,10 +19,16 @@ pub(super) struct DaemonSource {
     clock: Arc<dyn Clock>,
     started: Duration,
     objectives: BTreeMap<WorkloadName, dr_config::Objectives>,
+    readiness: Arc<CheckReadiness>,
 }
 
 impl DaemonSource {
-    pub(super) fn new(setup: &Setup, region: RegionName, board: Arc<Board>) -> Self {
+    pub(super) fn new(
+        setup: &Setup,
+        region: RegionName,
+        board: Arc<Board>,
+        readiness: Arc<CheckReadiness>,
+    ) -> Self {
         let objectives = setup.config.workloads.iter();
         Self {
             region,
@@ -31,6 +38,7 @@ impl DaemonSource {
             objectives: objectives
                 .map(|(name, workload)| (name.clone(), workload.objectives))
                 .collect(),
+            readiness,
         }
     }
 
@@ -70,6 +78,7 @@ impl Source for DaemonSource {
             runs: self.board.runs(),
             conditions: self.board.conditions(),
             objectives: &self.objectives,
+            readiness: self.readiness.known(),
         })
     }
 }

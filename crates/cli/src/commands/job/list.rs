@@ -5,9 +5,10 @@ use std::path::Path;
 use dr_config::{Place, Trigger};
 use serde_json::json;
 
+use crate::commands::daemon::check_readiness;
 use crate::error::Result;
 use crate::exit::Exit;
-use crate::output::{Output, Table};
+use crate::output::{Output, Table, seconds};
 use crate::wiring::Setup;
 
 /// List the schedules: which job, for which resource, in which region, and when next
@@ -41,6 +42,21 @@ pub(crate) fn run(_args: &Args, config: &Path, output: &Output) -> Result<Exit> 
             place.to_owned(),
             when,
             next.map_or_else(|| "-".to_owned(), |next| next.to_string()),
+        ]);
+    }
+    for (name, workload) in &setup.config.workloads {
+        let when = format!("every {}", seconds(workload.readiness.every.as_secs_f64()));
+        jobs.push(json!({
+            "name": check_readiness::NAME, "job": check_readiness::NAME, "resource": name,
+            "in": "recovery", "when": when, "next": null,
+        }));
+        table.row([
+            check_readiness::NAME.to_owned(),
+            check_readiness::NAME.to_owned(),
+            name.to_string(),
+            "recovery".to_owned(),
+            when,
+            "-".to_owned(),
         ]);
     }
     if output.json {

@@ -10,10 +10,11 @@ use dr_jobs::{JobContext, registry, retention};
 use dr_model::{RegionName, ResourceId};
 use dr_server::control::{ClientError, RunAnswer, RunRequest, run_job};
 
-use crate::commands::daemon::Lock;
+use crate::commands::daemon::{Lock, answer, check_readiness};
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 use crate::output::Output;
+use crate::readiness::{self, Standpoint};
 use crate::wiring::{Setup, unknown};
 
 /// Run a scheduled job now, and wait until it is done
@@ -22,7 +23,7 @@ use crate::wiring::{Setup, unknown};
 /// daemon it runs in this process, under the daemon's lock.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The schedule's name, as `dr job list` shows it
+    /// The schedule's name, as `dr job list` shows it, or `check-readiness`, which has no schedule
     #[arg(value_name = "NAME")]
     name: String,
     /// The region whose daemon runs it; may be left out if one region has a daemon on this machine
@@ -35,8 +36,11 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<Exit> {
     let setup = Setup::load(config)?;
-    let schedule = schedule(&setup, args)?;
-    if matches!(schedule.trigger, Trigger::Continuous) {
+    let schedule = match args.name.as_str() {
+        check_readiness::NAME => None,
+        _ => Some(schedule(&setup, args)?),
+    };
+    if schedule.is_some_and(|schedule| matches!(schedule.trigger, Trigger::Continuous)) {
         let what = format!("`{}` is a stream: it runs all the time", args.name);
         return Err(CommandError::new(Exit::Usage, what).hint("`dr status` shows how far it is"));
     }
@@ -55,7 +59,10 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         Ok(answer) => answer,
         Err(ClientError::Absent { .. }) => {
             let _lock = Lock::take(&state, &region).await?;
-            run_here(&setup, schedule, region).await?
+            match schedule {
+                Some(schedule) => run_here(&setup, schedule, region).await?,
+                None => assess_here(&setup, args, &region).await?,
+            }
         }
         Err(ClientError::Refused(refusal)) => {
             let exit = match refusal.kind.as_str() {
@@ -77,6 +84,20 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         output.data(&answer.summary)?;
     }
     Ok(Exit::Ok)
+}
+
+/// Assesses the workloads that the region can recover in this process.
+async fn assess_here(setup: &Setup, args: &Args, region: &RegionName) -> Result<RunAnswer> {
+    let mut found = Vec::new();
+    for (name, workload) in &setup.config.workloads {
+        let here = workload.home == *region || workload.recovery.contains(region);
+        let asked = args.resource.as_ref().is_none_or(|id| id.workload == *name);
+        if here && asked {
+            let look = readiness::assess(setup, name, workload, region, Standpoint::Inside);
+            found.push((name.clone(), look.await?));
+        }
+    }
+    Ok(answer(&found))
 }
 
 /// Runs the job in this process.

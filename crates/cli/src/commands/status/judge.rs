@@ -9,6 +9,7 @@ use dr_provider::driver::{Facts, Instance, LogFacts, RegionFacts, Role};
 use jiff::Timestamp;
 
 use super::view::{DaemonView, RegisterView, TrafficView, Verdict};
+use crate::readiness::Readiness;
 
 /// What is known, with its reasons unless it is ok.
 #[derive(Debug, PartialEq)]
@@ -252,6 +253,26 @@ fn leads(record: &EpochRecord, seen: &TrafficView) -> Judgement {
         )),
         (None, None) => breach(format!("{} leads to none of the regions", seen.name)),
     }
+}
+
+/// Judges the moves to each other region: one region that the workload can be moved to is enough.
+pub(super) fn failovers(moves: &[Readiness]) -> Judgement {
+    let best = moves.iter().min_by_key(|readiness| readiness.verdict);
+    let mut judgement = fine();
+    judgement.verdict = best.map_or(Verdict::Ok, |readiness| readiness.verdict);
+    if judgement.verdict == Verdict::Ok {
+        return judgement;
+    }
+    for readiness in moves.iter().filter(|view| view.verdict != Verdict::Ok) {
+        judgement.reasons.push(match readiness.refusal {
+            Some(_) => format!("a failover to {} would be refused", readiness.to),
+            None => format!(
+                "a failover to {} is not sure to come to its end",
+                readiness.to
+            ),
+        });
+    }
+    judgement
 }
 
 /// Judges what the daemons say of themselves. One that cannot be reached from here may be well; one that says that something

@@ -17,11 +17,11 @@ use futures::future::{join, join_all};
 use serde_json::Value;
 
 use super::judge::{self, both, exposure};
-use super::readiness;
 use super::view::{
     LogView, PointView, RegionView, RegisterView, ResourceView, TrafficView, Verdict, WorkloadView,
 };
 use crate::error::Result;
+use crate::readiness;
 use crate::wiring::Setup;
 
 /// How long one look may take.
@@ -50,7 +50,7 @@ pub(super) async fn look(
         resources,
         join_all(records.iter().map(traffic)),
         executions::list(&setup.stores, &setup.clock),
-        readiness::moves(setup, &name, workload),
+        readiness::all(setup, &name, workload),
     );
     let failovers = failovers?;
     let facts: BTreeMap<ResourceName, Facts> = facts.into_iter().collect();
@@ -74,7 +74,7 @@ pub(super) async fn look(
     let exposure_seconds = judged.protection.exposure_seconds;
     let protected = judged.protection.verdict;
     let judgement = both(judged.protection, judged.rest);
-    let judgement = both(judgement, readiness::judge(&failovers));
+    let judgement = both(judgement, judge::failovers(&failovers));
     let mut reasons = judgement.reasons;
     // Executions in a store that cannot be seen change nothing that is measured here; they are
     // worth a line.

@@ -2,8 +2,9 @@
 
 use dr_provider::driver::{Instance, Role};
 
-use super::view::{MoveView, RegionView, ResourceView, StatusView, Verdict, WorkloadView};
+use super::view::{RegionView, ResourceView, StatusView, Verdict, WorkloadView};
 use crate::output::{Style, Table, Tone, seconds};
+use crate::readiness::{Found, Readiness};
 
 /// Writes the whole status.
 pub(super) fn render(view: &StatusView, style: Style) -> String {
@@ -97,7 +98,7 @@ fn workload(view: &WorkloadView, style: Style) -> String {
         lines.push(format!("  traffic   {}: {leads}", traffic.name));
     }
     for failover in &view.failovers {
-        lines.push(self::failover(failover, style));
+        lines.extend(self::failover(failover, style));
     }
     for execution in &view.executions {
         lines.push(format!(
@@ -114,7 +115,7 @@ fn workload(view: &WorkloadView, style: Style) -> String {
     lines.join("\n")
 }
 
-fn failover(view: &MoveView, style: Style) -> String {
+fn failover(view: &Readiness, style: Style) -> Vec<String> {
     let would = match (&view.refusal, view.rung, view.proof) {
         (Some(why), ..) => {
             let tone = match view.verdict {
@@ -128,7 +129,22 @@ fn failover(view: &MoveView, style: Style) -> String {
         }
         (None, ..) => "would go".to_owned(),
     };
-    format!("  failover  to {}: {would}", view.to)
+    let mut lines = vec![format!(
+        "  failover  to {}: {would}; readiness {} of 100",
+        view.to, view.score
+    )];
+    for check in view
+        .objections()
+        .filter(|check| view.refusal.as_ref() != Some(&check.detail))
+    {
+        let tone = match check.found {
+            Found::Failed => Tone::Bad,
+            _ => Tone::Warning,
+        };
+        let line = format!("{}: {}", check.name, check.detail);
+        lines.push(format!("            {}", style.paint(tone, &line)));
+    }
+    lines
 }
 
 fn resource(view: &ResourceView, style: Style) -> String {

@@ -3,9 +3,10 @@
 use dr_model::{Epoch, Lsn, RegionName, ResourceName, SystemIdentifier, TimelineId, WorkloadName};
 use dr_provider::driver::Instance;
 use dr_runbook::executions::Summary;
-use dr_runbook::{ExpectedProof, Rung};
 use jiff::Timestamp;
 use serde::Serialize;
+
+use crate::readiness::Readiness;
 
 /// How something is measured against what was promised. What is not known is not met (principle 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -47,23 +48,9 @@ pub(super) struct WorkloadView {
     pub(super) resources: Vec<ResourceView>,
     pub(super) traffic: Vec<TrafficView>,
     /// What a failover that began now would do, by the region moved to.
-    pub(super) failovers: Vec<MoveView>,
+    pub(super) failovers: Vec<Readiness>,
     /// Executions that have not ended.
     pub(super) executions: Vec<Summary>,
-}
-
-/// A move that nobody has asked for.
-#[derive(Debug, Serialize)]
-pub(super) struct MoveView {
-    pub(super) to: RegionName,
-    /// Ok also where it takes a person's word that the primary has stopped.
-    pub(super) verdict: Verdict,
-    pub(super) rung: Option<Rung>,
-    /// The weakest of what is expected to prove that the primary has stopped.
-    pub(super) proof: Option<ExpectedProof>,
-    /// Why there is no plan.
-    pub(super) refusal: Option<String>,
-    pub(super) hint: Option<String>,
 }
 
 /// The register.

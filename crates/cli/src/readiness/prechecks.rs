@@ -1,0 +1,151 @@
+//! What a failover leans on besides its plan, each tried without changing anything.
+
+use std::path::Path;
+use std::time::Duration;
+
+use dr_config::{Notify, Workload};
+use dr_coordination::identity::read_identity;
+use dr_coordination::probe::{newest_probe, require_atomic_create};
+use dr_model::RegionName;
+use dr_provider::host::PathKind;
+use dr_provider::{Error, SecretSource};
+use dr_runbook::{ServiceSite, Site};
+use futures::future::join_all;
+use serde::Serialize;
+
+use super::Standpoint;
+use crate::wiring::Setup;
+
+/// How long one of them may take.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// What came of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Found {
+    /// It is as it should be.
+    Passed,
+    /// A failover would do without, or needs a person for it.
+    Warning,
+    /// It could not be seen.
+    Unknown,
+    /// It is not as it should be.
+    Failed,
+}
+
+/// One check.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Precheck {
+    pub(crate) name: String,
+    pub(crate) found: Found,
+    pub(crate) detail: String,
+}
+
+impl Precheck {
+    pub(super) fn new(name: impl Into<String>, found: Found, detail: String) -> Self {
+        Self {
+            name: name.into(),
+            found,
+            detail,
+        }
+    }
+
+    /// What does not answer is unknown, every other error a failure.
+    fn of(name: String, result: Result<String, Error>) -> Self {
+        match result {
+            Ok(detail) => Self::new(name, Found::Passed, detail),
+            Err(error) => {
+                let found = if error.is_permanent() {
+                    Found::Failed
+                } else {
+                    Found::Unknown
+                };
+                Self::new(name, found, dr_provider::error::chain(&error))
+            }
+        }
+    }
+}
+
+/// Awaits a look for as long as it may take.
+async fn limited(name: String, look: impl Future<Output = Result<String, Error>>) -> Precheck {
+    match tokio::time::timeout(LIMIT, look).await {
+        Ok(result) => Precheck::of(name, result),
+        Err(_) => Precheck::new(name, Found::Unknown, format!("no answer within {LIMIT:?}")),
+    }
+}
+
+/// Tries everything that a move to `to` leans on.
+pub(super) async fn all(
+    setup: &Setup,
+    site: &Site,
+    workload: &Workload,
+    to: &RegionName,
+    from: Standpoint,
+) -> Vec<Precheck> {
+    let store = limited(format!("store of {to}"), store(site, to));
+    let traffic = join_all(site.traffic.iter().map(|traffic| {
+        limited(traffic.describe(), async {
+            traffic.rehearse().await?;
+            Ok("the server would take a switch".to_owned())
+        })
+    }));
+    let services = join_all(site.services.iter().filter_map(|(name, regions)| {
+        let service = regions.get(to)?;
+        if from == Standpoint::Anywhere && service.host.is_local() {
+            return None;
+        }
+        Some(limited(format!("service {name}"), program(service)))
+    }));
+    let (store, traffic, services) = tokio::join!(store, traffic, services);
+    let mut checks = vec![store];
+    checks.extend(traffic);
+    checks.extend(services);
+    for notify in &workload.notify {
+        let Notify::Webhook(url) = notify;
+        let resolved = setup.secrets().resolve(url.text());
+        let resolved = resolved.map(|_| "its address can be read".to_owned());
+        checks.push(Precheck::of(format!("webhook of {}", url.span()), resolved));
+    }
+    checks
+}
+
+/// The epoch, the seal and the journal rest on create-only writes there.
+async fn store(site: &Site, to: &RegionName) -> Result<String, Error> {
+    let store = site.stores.get(to).ok_or_else(|| {
+        Error::new(
+            dr_provider::ErrorKind::Invalid,
+            "find in the configuration",
+            format!("the store of {to}"),
+        )
+    })?;
+    read_identity(&**store, to).await?;
+    match newest_probe(&**store).await? {
+        Some(report) => {
+            require_atomic_create(&**store, &report)?;
+            Ok(format!("creates are atomic, as probed at {:.0}", report.at))
+        }
+        None => Err(Error::new(
+            dr_provider::ErrorKind::Unavailable,
+            "tell what can be relied on of",
+            store.location(),
+        )
+        .because("it was never probed")
+        .with_hint("`dr check --online` probes it")),
+    }
+}
+
+/// What cannot be found now will not be found then. A name without a path is left to the machine's PATH.
+async fn program(service: &ServiceSite) -> Result<String, Error> {
+    let program = service.start.argv.first().map_or("", String::as_str);
+    if !program.starts_with('/') {
+        return Ok(format!("`{program}` is looked for when it is started"));
+    }
+    match service.host.kind(Path::new(program)).await? {
+        PathKind::File => Ok(format!("`{program}` is there")),
+        _ => Err(Error::new(
+            dr_provider::ErrorKind::NotFound,
+            "find the program",
+            program,
+        )),
+    }
+}
