@@ -168,7 +168,7 @@ pub(crate) async fn assess(
 }
 
 /// Makes the plan that `dr failover` would make; `Err(None)` without a runbook.
-fn plan(
+pub(crate) fn plan(
     setup: &Setup,
     workload: &Workload,
     world: &World,

@@ -12,7 +12,7 @@ use dr_model::{RegionName, ResourceName, ServiceName};
 
 use crate::scope::Scope;
 use places::Places;
-pub use watching::Readiness;
+pub use watching::{Detection, Readiness};
 
 /// What the business calls an application, with everything that moves with it.
 #[derive(Clone, Debug)]
@@ -45,6 +45,8 @@ pub struct Workload {
     pub notify: Vec<Notify>,
     /// How often it is looked whether it could be moved.
     pub readiness: Readiness,
+    /// How another region finds out that its primary is down.
+    pub detection: Detection,
 }
 
 /// What was promised of a workload's recovery.
@@ -191,6 +193,7 @@ impl Workload {
         let checks = reader.optional_with("checks", list(check));
         let notify = reader.or_default("notify");
         let readiness = reader.or_default("readiness");
+        let detection = reader.or_default("detection");
         reader.finish();
         let objectives = objectives?;
         Some(Self {
@@ -208,6 +211,7 @@ impl Workload {
             checks: checks.unwrap_or_default(),
             notify,
             readiness,
+            detection,
         })
     }
 }

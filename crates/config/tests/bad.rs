@@ -42,7 +42,7 @@ fn envelope() {
     dr.yaml:10:34: error: workloads.orders.objectives.rto: `soon` is not a duration: expected number at 0
       expected: a duration with its unit, such as `30s`, `15m` or `4h`
     dr.yaml:11:5: error: workloads.orders: unknown key `max_los`
-      expected: `approval`, `checks`, `home`, `max_loss`, `notify`, `objectives`, `owner`, `recovery`, `resources`, `services`, `tier` or `traffic`
+      expected: `approval`, `checks`, `detection`, `home`, `max_loss`, `notify`, `objectives`, `owner`, `readiness`, `recovery`, `resources`, `services`, `tier` or `traffic`
       hint: did you mean `max_loss`?
     dr.yaml:13:15: error: workloads.orders.recovery: found text
       expected: a list
@@ -215,7 +215,7 @@ fn secrets() {
     dr.yaml:11:25: error: workloads.orders.approval.quorum: the value that `${env:SECRET}` stands for cannot be used
       expected: a whole number from 0 to 4294967295
     dr.yaml:12:5: error: workloads.orders: unknown key `pasword`
-      expected: `approval`, `checks`, `home`, `max_loss`, `notify`, `objectives`, `owner`, `recovery`, `resources`, `services`, `tier` or `traffic`
+      expected: `approval`, `checks`, `detection`, `home`, `max_loss`, `notify`, `objectives`, `owner`, `readiness`, `recovery`, `resources`, `services`, `tier` or `traffic`
     dr.yaml:15:15: error: workloads.orders.resources.database.kind: there is no kind of resource `${env:SECRET}`
       expected: `postgres`
     dr.yaml:17:42: error: workloads.orders.resources.other.password: found a list

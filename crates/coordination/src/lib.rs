@@ -10,6 +10,7 @@
 //! - [`chain`]: the WAL in a store and its seal, which says what was promised.
 //! - [`journal`]: what an execution intends and did; takeover.
 //! - [`identity`], [`probe`]: whose a store is, and what it can do.
+//! - [`outage`]: that a primary does not answer, and since when. Decides nothing.
 
 pub mod actor;
 pub mod chain;
@@ -19,6 +20,7 @@ pub mod journal;
 mod model;
 mod mutation;
 mod operation;
+pub mod outage;
 pub mod probe;
 mod publish;
 pub mod register;

@@ -4,6 +4,7 @@
 //! shared by every other crate. See `docs/glossary.md` for the words.
 
 pub mod clock;
+pub mod detection;
 pub mod document;
 pub mod epoch;
 pub mod execution;

@@ -125,11 +125,20 @@ pub struct Report {
     pub started_at: Timestamp,
     /// When it ended or got stuck; `None` while it runs.
     pub finished_at: Option<Timestamp>,
-    /// From the beginning until clients were proven to be led to the new region. Detection and decision come before and
-    /// were not exercised. `None` if it did not come so far.
+    /// Until clients were proven to be led to the new region: from the disruption if it was measured or stated, from the
+    /// beginning of the execution otherwise. `None` if it did not come so far.
     pub rta_seconds: Option<f64>,
-    /// What is left out of `rta_seconds`.
+    /// What is left out of `rta_seconds`; empty if nothing is.
     pub rta_excludes: String,
+    /// The part of `rta_seconds` until a daemon was sure of the disruption; `None` if none saw it.
+    #[serde(default)]
+    pub detection_seconds: Option<f64>,
+    /// The part after that until the execution began; `None` if the disruption was neither measured nor stated.
+    #[serde(default)]
+    pub decision_seconds: Option<f64>,
+    /// The part that the execution took; `None` if it did not come so far.
+    #[serde(default)]
+    pub execution_seconds: Option<f64>,
     /// From the newest heartbeat in the recovered copy to the disruption; the largest over the resources. `None` if it
     /// could not be measured, which is never a pass.
     pub rpa_seconds: Option<f64>,

@@ -28,7 +28,7 @@ pub use make::plan;
 pub use mode::Mode;
 pub use refusal::{Class, Refusal};
 
-use crate::request::{Rung, Statement};
+use crate::request::{Disruption, Rung, Statement};
 
 /// The version of the plan's form in the journal.
 pub const VERSION: u32 = 1;
@@ -67,6 +67,9 @@ pub struct Plan {
     pub statements: Vec<Statement>,
     /// When the disruption began: what the achieved recovery point is measured from. `None` if nobody knows.
     pub disrupted_at: Option<Timestamp>,
+    /// When it began, if that was measured or stated: what the time to recover is counted from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disruption: Option<Disruption>,
     /// The longest interval between heartbeats: the error of the achieved recovery point. `None` if there are none.
     pub heartbeat_seconds: Option<f64>,
     /// The steps in the order in which they run.

@@ -15,9 +15,30 @@ use crate::record::{Outcome, Place};
 use crate::request::{Rung, override_reason, witness};
 use crate::steps::{rearm_protection, restore_database, verify_traffic};
 
-/// What no execution measures.
+/// What is left out where nobody knows when the disruption began.
 const RTA_EXCLUDES: &str =
     "detection and decision come before the execution and were not exercised";
+
+impl Report {
+    /// Puts the time to recover together out of its parts, once it is known how long the execution took.
+    pub(crate) fn set_execution_time(&mut self, history: &History, seconds: Option<f64>) {
+        let started = history.started_at;
+        self.execution_seconds = seconds;
+        let Some(disruption) = &history.plan.disruption else {
+            self.rta_seconds = seconds;
+            return;
+        };
+        // One that is seen only after somebody has acted took no time to be decided about.
+        let detected = disruption.detected_at.map(|at| at.min(started));
+        let between = |from: Timestamp, to: Timestamp| to.duration_since(from).as_secs_f64();
+        let detection = detected.map(|at| between(disruption.not_before, at).max(0.0));
+        let decision = between(detected.unwrap_or(disruption.not_before), started).max(0.0);
+        self.detection_seconds = detection;
+        self.decision_seconds = Some(decision);
+        self.rta_seconds = seconds.map(|took| detection.unwrap_or(0.0) + decision + took);
+        self.rta_excludes = String::new();
+    }
+}
 
 /// Returns the report of an execution that is in `state` because of `reason`.
 #[must_use]
@@ -29,7 +50,7 @@ pub(crate) fn report(history: &History, state: State, reason: Option<String>) ->
         .collect();
     let bounds = resources.values().map(|r| r.loss.bound.clone());
     let restored = resources.values().any(|r| r.rung == Rung::Restore);
-    Report {
+    let mut report = Report {
         execution: history.execution.clone(),
         mode: plan.mode,
         state,
@@ -56,13 +77,18 @@ pub(crate) fn report(history: &History, state: State, reason: Option<String>) ->
         resources,
         started_at: history.started_at,
         finished_at: None,
-        rta_seconds: rta(history),
+        rta_seconds: None,
         rta_excludes: RTA_EXCLUDES.to_owned(),
+        detection_seconds: None,
+        decision_seconds: None,
+        execution_seconds: None,
         rpa_interval_seconds: plan.heartbeat_seconds,
         unprotected_since: unprotected_since(history),
         stuck: history.stuck.clone(),
         steps: steps(history),
-    }
+    };
+    report.set_execution_time(history, execution_time(history));
+    report
 }
 
 impl History {
@@ -156,7 +182,8 @@ fn rpa(resources: &BTreeMap<ResourceName, ResourceReport>) -> Option<f64> {
     each?.into_iter().reduce(f64::max)
 }
 
-fn rta(history: &History) -> Option<f64> {
+/// Returns how long it took until clients were proven to be led to the new region.
+fn execution_time(history: &History) -> Option<f64> {
     let proven = history
         .plan
         .steps

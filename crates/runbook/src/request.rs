@@ -37,6 +37,32 @@ pub enum Statement {
     Override(String),
 }
 
+/// When the disruption began: what the time to recover is counted from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disruption {
+    /// It is not older than this: the time to recover counts from here.
+    pub not_before: Timestamp,
+    /// It is not younger than this: the achieved recovery point counts to here.
+    pub not_after: Timestamp,
+    /// When it was beyond doubt, if a daemon has seen it.
+    pub detected_at: Option<Timestamp>,
+    /// The region that it was seen from, by whose clock these times are; `None` if a person states it.
+    pub seen_from: Option<RegionName>,
+}
+
+impl Disruption {
+    /// Takes a person's word for when it began.
+    #[must_use]
+    pub fn stated(at: Timestamp) -> Self {
+        Self {
+            not_before: at,
+            not_after: at,
+            detected_at: None,
+            seen_from: None,
+        }
+    }
+}
+
 /// What the operator asked for.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -48,8 +74,8 @@ pub struct Request {
     pub rung: Option<Rung>,
     /// A witness's statement and an override, if they were given.
     pub statements: Vec<Statement>,
-    /// When the disruption began, if somebody knows; the last contact otherwise.
-    pub disrupted_at: Option<Timestamp>,
+    /// When the disruption began, if that was measured or somebody knows it.
+    pub disruption: Option<Disruption>,
     /// The execution that is undone, if this undoes one.
     pub undoes: Option<ExecutionId>,
 }
@@ -63,7 +89,7 @@ impl Request {
             max_loss: None,
             rung: None,
             statements: Vec::new(),
-            disrupted_at: None,
+            disruption: None,
             undoes: None,
         }
     }

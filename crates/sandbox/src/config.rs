@@ -109,7 +109,7 @@ regions:
   {WORKLOAD}:
     tier: critical
     owner: sandbox@sandbox.example
-    objectives: {{ rpo: 15s, rto: 1m }}
+    objectives: {{ rpo: 15s, rto: 5m }}
     home: {home}
     recovery: [{recovery}]
     resources:

@@ -7,6 +7,7 @@ mod metrics;
 mod registers;
 mod source;
 mod store;
+mod watch_primary;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub(crate) use control::answer;
 pub(crate) use lock::Lock;
 use registers::Registers;
 use source::DaemonSource;
+use watch_primary::WatchPrimaries;
 
 /// Run the daemon of a region
 ///
@@ -69,11 +71,14 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     let (stop, stopped) = watch::channel(false);
     let readiness = CheckReadiness::new(&setup, config, region, daemon.board());
     let readiness = Arc::new(readiness);
+    let primaries = WatchPrimaries::new(&setup, region, daemon.board())?;
+    let primaries = Arc::new(primaries);
     let source = DaemonSource::new(
         &setup,
         region.clone(),
         daemon.board(),
         Arc::clone(&readiness),
+        Arc::clone(&primaries),
     );
     let source = Arc::new(source);
     let (address, serving) = dr_server::serve(bound, source, stopped.clone());
@@ -86,8 +91,15 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     let mut work = std::pin::pin!(async {
         let moving = registers.keep(stopped.clone());
         let checking = readiness.keep(stopped.clone());
-        let (_ended, (), (), served, controlled) =
-            tokio::join!(daemon.run(stopped), moving, checking, serving, controlling);
+        let watching = primaries.keep(stopped.clone());
+        let (_ended, (), (), (), served, controlled) = tokio::join!(
+            daemon.run(stopped),
+            moving,
+            checking,
+            watching,
+            serving,
+            controlling
+        );
         served
             .map_err(|error| CommandError::from_error(Exit::Failed, &error))
             .and(controlled.map_err(|error| CommandError::from_error(Exit::Failed, &error)))

@@ -1,6 +1,7 @@
 //! `dr failover`.
 
 mod confirm;
+mod disruption;
 mod plan_text;
 mod progress;
 pub(crate) mod report_text;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use dr_config::{Runbook, Workload};
 use dr_model::{RegionName, RunbookName, WorkloadName};
-use dr_runbook::{Mode, Plan, Refusal, Report, Request, Rung, Site};
+use dr_runbook::{Disruption, Mode, Plan, Refusal, Report, Request, Rung, Site};
 use jiff::Timestamp;
 
 use crate::error::{CommandError, Result};
@@ -62,7 +63,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     stated: Stated,
 
-    /// When the disruption began, such as 2026-11-21T09:30:05Z, if it is known
+    /// When the disruption began, such as 2026-11-21T09:30:05Z; what the region's daemon has measured
+    /// unless given
     #[arg(long, value_name = "TIME")]
     disrupted_at: Option<Timestamp>,
 
@@ -254,6 +256,12 @@ async fn plan(
     site: &Site,
 ) -> std::result::Result<Plan, Refusal> {
     let world = dr_runbook::observe(site, &args.to).await;
+    let disruption = match args.disrupted_at {
+        Some(at) => Some(Disruption::stated(at)),
+        // A move by appointment leaves a region that is well.
+        None if args.planned => None,
+        None => disruption::measured(site, &args.to, &world).await,
+    };
     let request = Request {
         max_loss: Some(args.max_loss.unwrap_or(workload.max_loss)),
         rung: args.rung.map(|rung| match rung {
@@ -261,7 +269,7 @@ async fn plan(
             RungName::Restore => Rung::Restore,
         }),
         statements: args.stated.statements(),
-        disrupted_at: args.disrupted_at,
+        disruption,
         ..Request::new(args.to.clone())
     };
     dr_runbook::plan(runbook, &world, &request)

@@ -61,7 +61,7 @@ impl Executor<'_> {
     pub(super) async fn close(mut self, mut report: Report) -> Result<Report, Error> {
         report.finished_at = Some(self.site.clock.now());
         if let Some(rta) = self.rta {
-            report.rta_seconds = Some(rta.as_secs_f64());
+            report.set_execution_time(&self.history, Some(rta.as_secs_f64()));
         }
         if !self.taken_over {
             if report.state.is_final() {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Plan;
 
 /// Fields that differ between two observations of the same situation.
-const VOLATILE: [&str; 4] = ["hash", "loss", "observed_at", "disrupted_at"];
+const VOLATILE: [&str; 5] = ["hash", "loss", "observed_at", "disrupted_at", "disruption"];
 
 /// Returns the BLAKE3 hash, in hexadecimal, of the plan's canonical JSON: keys sorted, no white space, without what
 /// changes by the second.

@@ -11,7 +11,7 @@ use super::world::{Everything, Fault, before_noon, database, noon, shipped, west
 use crate::events::{Event, Monitor, Silent};
 use crate::outcome::{SealedAt, State, StepState};
 use crate::proof::ProofName;
-use crate::request::{Request, Rung, Statement};
+use crate::request::{Disruption, Request, Rung, Statement};
 use crate::{Plan, Report, execute, executions, observe, plan, resume};
 
 pub(crate) async fn planned(world: &Everything, request: &Request) -> Plan {
@@ -404,11 +404,51 @@ async fn a_plan_that_holds_a_secret_is_not_executed() {
 async fn the_disruption_can_be_named() {
     let world = Everything::new().await;
     let request = Request {
-        disrupted_at: Some(noon()),
+        disruption: Some(Disruption::stated(noon())),
         ..Request::new(west())
     };
     let report = failover(&world, &request).await;
     assert_eq!(report.rpa_seconds, Some(1.25));
+    assert_eq!(report.detection_seconds, None);
+    assert_eq!(report.rta_excludes, "");
+    counts_from_the_disruption(&report, 0.0);
+}
+
+/// The parts of the time to recover add up to the whole.
+fn counts_from_the_disruption(report: &Report, detection: f64) {
+    let decision = report.decision_seconds.unwrap();
+    let execution = report.execution_seconds.unwrap();
+    let whole = report.rta_seconds.unwrap();
+    assert!(execution > 0.0 && decision >= 0.0, "{report:?}");
+    assert!(
+        (detection + decision + execution - whole).abs() < 1e-6,
+        "{report:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_to_recover_counts_from_a_measured_disruption() {
+    let world = Everything::new().await;
+    let before = |seconds| noon() - jiff::SignedDuration::from_secs(seconds);
+    let undisturbed = planned(&world, &Request::new(west())).await;
+    let request = Request {
+        disruption: Some(Disruption {
+            not_before: before(100),
+            not_after: before(98),
+            detected_at: Some(before(94)),
+            seen_from: Some(west()),
+        }),
+        ..Request::new(west())
+    };
+    let plan = planned(&world, &request).await;
+    assert_eq!(
+        plan.hash, undisturbed.hash,
+        "what is done does not depend on it"
+    );
+    let report = failover(&world, &request).await;
+    assert_eq!(report.detection_seconds, Some(6.0));
+    assert!(report.decision_seconds.unwrap() >= 94.0, "{report:?}");
+    counts_from_the_disruption(&report, 6.0);
 }
 
 #[tokio::test(start_paused = true)]

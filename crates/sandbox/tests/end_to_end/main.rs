@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod daemon;
+mod detection;
 mod disk_full;
 mod executions;
 mod faults;

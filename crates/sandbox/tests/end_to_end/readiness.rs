@@ -67,7 +67,7 @@ async fn what_would_stop_a_failover_is_found_by_the_daemon() {
     // The daemon goes on with the configuration that it was started with, and says so.
     let file = sandbox.layout().directory.join("dr.yaml");
     let text = std::fs::read_to_string(&file).unwrap();
-    let changed = text.replace("rto: 1m", "rto: 2m");
+    let changed = text.replace("rto: 5m", "rto: 6m");
     assert_ne!(text, changed);
     sandbox.launcher().write_file(&file, &changed).unwrap();
     assess(&sandbox).await;

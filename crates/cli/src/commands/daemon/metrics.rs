@@ -7,12 +7,14 @@ use std::time::Duration;
 use dr_config::Objectives;
 use dr_jobs::engine::Condition;
 use dr_jobs::engine::board::Runs;
+use dr_model::detection::PrimaryState;
 use dr_model::{RegionName, ResourceId, WorkloadName};
 use dr_provider::driver::Frontier;
 use dr_server::{Family, Kind, Sample};
 use jiff::Timestamp;
 
 use super::check_readiness::Known;
+use super::watch_primary::Watched;
 use crate::commands::status::Verdict;
 use crate::readiness::Readiness;
 
@@ -26,6 +28,7 @@ pub(super) struct Snapshot<'a> {
     pub(super) conditions: BTreeMap<String, Condition>,
     pub(super) objectives: &'a BTreeMap<WorkloadName, Objectives>,
     pub(super) readiness: BTreeMap<WorkloadName, Known>,
+    pub(super) primaries: BTreeMap<WorkloadName, Watched>,
 }
 
 /// Returns all metric families.
@@ -49,6 +52,7 @@ pub(super) fn families(snapshot: &Snapshot<'_>) -> Vec<Family> {
     families.extend(logs(snapshot));
     families.extend(runs(snapshot));
     families.extend(readiness(snapshot));
+    families.extend(primaries(snapshot));
     families
 }
 
@@ -235,6 +239,38 @@ fn runs(snapshot: &Snapshot<'_>) -> Vec<Family> {
     ]
 }
 
+fn primaries(snapshot: &Snapshot<'_>) -> Vec<Family> {
+    let each = |value: &dyn Fn(&Watched) -> Option<f64>| -> Vec<Sample> {
+        let sample = |(workload, watched): (&WorkloadName, &Watched)| {
+            let labels = vec![
+                ("workload", workload.to_string()),
+                ("region", snapshot.region.to_string()),
+            ];
+            let value = value(watched)?;
+            Some(Sample { labels, value })
+        };
+        snapshot.primaries.iter().filter_map(sample).collect()
+    };
+    vec![
+        gauge(
+            "dr_primary_up",
+            None,
+            "Whether the primary in another region answers, seen from this one; absent while that is unknown.",
+            each(&|watched| match watched.state {
+                PrimaryState::Up => Some(1.0),
+                PrimaryState::Down => Some(0.0),
+                PrimaryState::Unknown => None,
+            }),
+        ),
+        counter(
+            "dr_primary_looks",
+            None,
+            "Rounds of looks at the primary in another region.",
+            each(&|watched| Some(watched.rounds as f64)),
+        ),
+    ]
+}
+
 /// A workload whose primary is in this region has no samples: there is nothing to move here.
 fn readiness(snapshot: &Snapshot<'_>) -> Vec<Family> {
     let each = |value: &dyn Fn(&Known, &Readiness) -> Option<f64>| -> Vec<Sample> {
@@ -340,6 +376,7 @@ mod tests {
             conditions: BTreeMap::new(),
             objectives: &objectives,
             readiness: BTreeMap::new(),
+            primaries: BTreeMap::new(),
         };
         let families = families(&snapshot);
         let family = families

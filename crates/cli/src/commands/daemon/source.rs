@@ -10,6 +10,7 @@ use dr_server::{Component, Family, Health, Source, Status};
 
 use super::check_readiness::CheckReadiness;
 use super::metrics;
+use super::watch_primary::WatchPrimaries;
 use crate::wiring::Setup;
 
 /// The daemon as its server sees it.
@@ -20,6 +21,7 @@ pub(super) struct DaemonSource {
     started: Duration,
     objectives: BTreeMap<WorkloadName, dr_config::Objectives>,
     readiness: Arc<CheckReadiness>,
+    primaries: Arc<WatchPrimaries>,
 }
 
 impl DaemonSource {
@@ -28,6 +30,7 @@ impl DaemonSource {
         region: RegionName,
         board: Arc<Board>,
         readiness: Arc<CheckReadiness>,
+        primaries: Arc<WatchPrimaries>,
     ) -> Self {
         let objectives = setup.config.workloads.iter();
         Self {
@@ -39,6 +42,7 @@ impl DaemonSource {
                 .map(|(name, workload)| (name.clone(), workload.objectives))
                 .collect(),
             readiness,
+            primaries,
         }
     }
 
@@ -79,6 +83,7 @@ impl Source for DaemonSource {
             conditions: self.board.conditions(),
             objectives: &self.objectives,
             readiness: self.readiness.known(),
+            primaries: self.primaries.states(),
         })
     }
 }

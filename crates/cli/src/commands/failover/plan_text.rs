@@ -4,9 +4,26 @@
 use dr_model::loss::{Bound, Estimate, Verdict};
 use dr_provider::driver::{Action, Undo};
 use dr_runbook::plan::{Branch, Lane, LossPlan, PlannedStep, Target};
-use dr_runbook::{Mode, Plan};
+use dr_runbook::{Disruption, Mode, Plan};
 
 use crate::output::{Style, Tone, amount, seconds};
+
+/// Says since when, and who says so.
+pub(super) fn disrupted(disruption: &Disruption) -> String {
+    let Disruption {
+        not_before,
+        not_after,
+        detected_at,
+        seen_from,
+    } = disruption;
+    match (detected_at, seen_from) {
+        (Some(detected), Some(region)) => format!(
+            "between {not_before:.1} and {not_after:.1}, seen from {region} after {}",
+            seconds(detected.duration_since(*not_before).as_secs_f64())
+        ),
+        _ => format!("at {not_before:.1}, as stated"),
+    }
+}
 
 /// Writes the plan.
 pub(super) fn render(plan: &Plan, style: Style) -> String {
@@ -30,6 +47,9 @@ pub(super) fn render(plan: &Plan, style: Style) -> String {
             "  proof     {resource}: {} expected",
             proof.as_str()
         ));
+    }
+    if let Some(disruption) = &plan.disruption {
+        lines.push(format!("  disrupted {}", disrupted(disruption)));
     }
     match &plan.register.unproven {
         None => lines.push(format!("  register  store of {}", plan.register.region)),

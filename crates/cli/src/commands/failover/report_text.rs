@@ -109,7 +109,7 @@ pub(crate) fn render(report: &Report, objectives: Objectives, style: Style) -> S
                 None,
                 objectives.rto.as_secs_f64(),
                 style,
-            ) + &format!("; {}", report.rta_excludes),
+            ) + &rta_parts(report),
         );
         line(
             "RPA",
@@ -129,6 +129,25 @@ pub(crate) fn render(report: &Report, objectives: Objectives, style: Style) -> S
     }
     line("execution", report.execution.to_string());
     lines.join("\n")
+}
+
+/// Says what the time to recover consists of, or what it leaves out.
+fn rta_parts(report: &Report) -> String {
+    if !report.rta_excludes.is_empty() {
+        return format!("; {}", report.rta_excludes);
+    }
+    let parts = [
+        ("detection", report.detection_seconds),
+        ("decision", report.decision_seconds),
+        ("execution", report.execution_seconds),
+    ];
+    let known = parts
+        .iter()
+        .filter_map(|(name, value)| Some((name, (*value)?)));
+    let known: Vec<String> = known
+        .map(|(name, value)| format!("{name} {value:.2} s"))
+        .collect();
+    format!("; {}", known.join(", "))
 }
 
 fn headline(report: &Report, style: Style) -> String {

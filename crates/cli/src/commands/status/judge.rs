@@ -8,7 +8,7 @@ use dr_model::{Epoch, RegionName, ResourceName};
 use dr_provider::driver::{Facts, Instance, LogFacts, RegionFacts, Role};
 use jiff::Timestamp;
 
-use super::view::{DaemonView, RegisterView, TrafficView, Verdict};
+use super::view::{DaemonView, OutageView, RegisterView, TrafficView, Verdict};
 use crate::readiness::Readiness;
 
 /// What is known, with its reasons unless it is ok.
@@ -273,6 +273,15 @@ pub(super) fn failovers(moves: &[Readiness]) -> Judgement {
         });
     }
     judgement
+}
+
+/// Judges an outage: whoever reads it has to decide.
+pub(super) fn outage(view: Option<&OutageView>) -> Judgement {
+    let Some(view) = view else { return fine() };
+    breach(format!(
+        "{} does not answer since {:.0}, seen from {}: `{}`",
+        view.primary, view.first_missed_at, view.seen_from, view.proposal.command
+    ))
 }
 
 /// Judges what the daemons say of themselves. One that cannot be reached from here may be well; one that says that something

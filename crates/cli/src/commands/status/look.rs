@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dr_config::Workload;
+use dr_coordination::outage;
 use dr_coordination::register::{self, EpochRecord, Register};
 use dr_model::{RegionName, ResourceId, ResourceName, WorkloadName};
 use dr_postgres::StandbyPolicy;
@@ -18,7 +19,8 @@ use serde_json::Value;
 
 use super::judge::{self, both, exposure};
 use super::view::{
-    LogView, PointView, RegionView, RegisterView, ResourceView, TrafficView, Verdict, WorkloadView,
+    LogView, OutageView, PointView, RegionView, RegisterView, ResourceView, TrafficView, Verdict,
+    WorkloadView,
 };
 use crate::error::Result;
 use crate::readiness;
@@ -71,10 +73,15 @@ pub(super) async fn look(
                 .as_ref()
                 .map_or(!summary.state.is_final(), |head| summary.may_go_on(head))
     };
+    let outage = match &record {
+        Some(record) => self::outage(setup, &name, record).await,
+        None => None,
+    };
     let exposure_seconds = judged.protection.exposure_seconds;
     let protected = judged.protection.verdict;
     let judgement = both(judged.protection, judged.rest);
     let judgement = both(judgement, judge::failovers(&failovers));
+    let judgement = both(judgement, judge::outage(outage.as_ref()));
     let mut reasons = judgement.reasons;
     // Executions in a store that cannot be seen change nothing that is measured here; they are
     // worth a line.
@@ -98,6 +105,7 @@ pub(super) async fn look(
             .map(|(name, facts)| resource(name, facts, record.as_ref()))
             .collect(),
         traffic,
+        outage,
         failovers,
         executions: found.into_iter().filter(goes_on).collect(),
         workload: name,
@@ -120,6 +128,30 @@ fn warm(setup: &Setup, name: &WorkloadName, workload: &Workload) -> Result<judge
         );
     }
     Ok(warm)
+}
+
+/// Looks for an outage that goes on, in the stores of the regions that could have seen it.
+async fn outage(setup: &Setup, name: &WorkloadName, record: &EpochRecord) -> Option<OutageView> {
+    let stores = setup.stores.iter();
+    let others = stores.filter(|(region, _)| **region != record.primary);
+    let looks = others.map(|(_, store)| async move {
+        let look = outage::newest(&**store, name, record.epoch);
+        tokio::time::timeout(LIMIT, look).await.ok()?.ok()?
+    });
+    let seen = join_all(looks).await.into_iter().flatten();
+    let seen = seen
+        .filter(|seen| !seen.ended)
+        .min_by_key(|seen| seen.outage.detected_at)?;
+    let outage = seen.outage;
+    Some(OutageView {
+        primary: outage.primary,
+        seen_from: outage.seen_from,
+        last_answered_at: outage.last_answered_at,
+        first_missed_at: outage.first_missed_at,
+        detected_at: outage.detected_at,
+        told: seen.told,
+        proposal: outage.proposal,
+    })
 }
 
 /// Reads the newest record where it counts, or else the newest copy.

@@ -97,6 +97,17 @@ fn workload(view: &WorkloadView, style: Style) -> String {
         };
         lines.push(format!("  traffic   {}: {leads}", traffic.name));
     }
+    if let Some(outage) = &view.outage {
+        lines.push(format!(
+            "  outage    detected at {:.0} from {}; proposed: {}",
+            outage.detected_at,
+            outage.seen_from,
+            match (&outage.proposal.plan, &outage.proposal.refusal) {
+                (Some(hash), _) => format!("plan {}", &hash[..hash.len().min(16)]),
+                (None, why) => format!("none, {}", why.as_deref().unwrap_or_default()),
+            }
+        ));
+    }
     for failover in &view.failovers {
         lines.extend(self::failover(failover, style));
     }

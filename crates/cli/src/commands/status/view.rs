@@ -1,5 +1,6 @@
 //! What `dr status` shows; with `--json`, as it is.
 
+use dr_coordination::outage::Proposal;
 use dr_model::{Epoch, Lsn, RegionName, ResourceName, SystemIdentifier, TimelineId, WorkloadName};
 use dr_provider::driver::Instance;
 use dr_runbook::executions::Summary;
@@ -47,10 +48,27 @@ pub(super) struct WorkloadView {
     pub(super) register: RegisterView,
     pub(super) resources: Vec<ResourceView>,
     pub(super) traffic: Vec<TrafficView>,
+    /// The outage of its primary that a daemon has written down, if one goes on.
+    pub(super) outage: Option<OutageView>,
     /// What a failover that began now would do, by the region moved to.
     pub(super) failovers: Vec<Readiness>,
     /// Executions that have not ended.
     pub(super) executions: Vec<Summary>,
+}
+
+/// An outage of a primary, as the daemon of another region has written it down.
+#[derive(Debug, Serialize)]
+pub(super) struct OutageView {
+    pub(super) primary: RegionName,
+    /// The region that it was seen from.
+    pub(super) seen_from: RegionName,
+    pub(super) last_answered_at: Option<Timestamp>,
+    pub(super) first_missed_at: Timestamp,
+    pub(super) detected_at: Timestamp,
+    /// Whether those who are to be told were told.
+    pub(super) told: bool,
+    /// What to do about it; nothing is done by itself.
+    pub(super) proposal: Proposal,
 }
 
 /// The register.

@@ -1,0 +1,221 @@
+//! One round of looks at a primary from outside, and at what stands beside it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dr_config::{StoreLocation, Workload};
+use dr_coordination::identity::read_identity;
+use dr_model::RegionName;
+use dr_provider::probe::Health;
+use dr_provider::{Error, ErrorKind, ObjectStore, Traffic};
+use dr_runbook::Site;
+use futures::future::join_all;
+
+use crate::wiring::Setup;
+
+/// How long one look may take.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// What a look found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Found {
+    /// It answered as it should.
+    Well,
+    /// It answered otherwise; what.
+    Ill(String),
+    /// It did not answer; why.
+    Silent(String),
+}
+
+/// One look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Look {
+    what: String,
+    /// Whether it is at a database itself: what answers there is the primary, however it answers.
+    is_database: bool,
+    found: Found,
+}
+
+/// A round of looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Looks(Vec<Look>);
+
+impl Looks {
+    /// Looks at every database and with every check, all at once.
+    pub(super) async fn take(site: &Site, primary: &RegionName) -> Self {
+        let databases = site.resources.iter().map(|(name, driver)| async move {
+            let what = format!("{name} in {primary}");
+            let found = match driver.query() {
+                None => Found::Ill(format!("kind `{}` answers no queries", driver.kind())),
+                Some(query) => {
+                    let asked = query.scalar(primary, "select true", LIMIT);
+                    match tokio::time::timeout(LIMIT, asked).await {
+                        Ok(Ok(_)) => Found::Well,
+                        Ok(Err(error)) => failed(&error),
+                        Err(_) => Found::Silent(format!("no answer within {LIMIT:?}")),
+                    }
+                }
+            };
+            Look {
+                what,
+                is_database: true,
+                found,
+            }
+        });
+        let probes = site.probes.get(primary).into_iter().flatten();
+        let checks = probes.map(|probe| async move {
+            let found = match tokio::time::timeout(LIMIT, probe.probe()).await {
+                Ok(Health::Healthy(_)) => Found::Well,
+                Ok(Health::Unhealthy(what)) => Found::Ill(what),
+                Ok(Health::Unknown(why)) => Found::Silent(why),
+                Err(_) => Found::Silent(format!("no answer within {LIMIT:?}")),
+            };
+            Look {
+                what: probe.describe(),
+                is_database: false,
+                found,
+            }
+        });
+        let (databases, checks) =
+            futures::future::join(join_all(databases), join_all(checks)).await;
+        Self(databases.into_iter().chain(checks).collect())
+    }
+
+    /// Tells whether the primary answers: every database does, or a check passes, which goes all the way.
+    ///
+    /// A check that fails while the databases answer is no reason to leave the region.
+    pub(super) fn is_answered(&self) -> bool {
+        let mut databases = self.0.iter().filter(|look| look.is_database);
+        let mut checks = self.0.iter().filter(|look| !look.is_database);
+        databases.all(|look| !matches!(look.found, Found::Silent(_)))
+            || checks.any(|look| look.found == Found::Well)
+    }
+
+    /// Returns what was not answered as it should be, one line each.
+    pub(super) fn missed(&self) -> Vec<String> {
+        let line = |look: &Look| match &look.found {
+            Found::Well => None,
+            Found::Ill(what) | Found::Silent(what) => Some(format!("{}: {what}", look.what)),
+        };
+        self.0.iter().filter_map(line).collect()
+    }
+
+    /// Returns what a person should see to although the primary answers, one line each.
+    pub(super) fn trouble(&self) -> Vec<String> {
+        self.missed()
+    }
+}
+
+/// Who says no is there.
+fn failed(error: &Error) -> Found {
+    let why = dr_provider::error::chain(error);
+    match error.kind() {
+        ErrorKind::Unavailable | ErrorKind::Unknown => Found::Silent(why),
+        _ => Found::Ill(why),
+    }
+}
+
+/// Something beside the primary that answers as long as our own network works.
+pub(super) enum Landmark {
+    /// The authority for a traffic record.
+    Traffic(Arc<dyn Traffic>),
+    /// A store that is reached over the network.
+    Store(RegionName, Arc<dyn ObjectStore>),
+    /// An address that takes connections.
+    Address(SocketAddr),
+}
+
+impl Setup {
+    /// Returns what stands beside the primary in `primary`. A directory is none: it answers however broken the network is.
+    pub(super) fn landmarks(
+        &self,
+        workload: &Workload,
+        site: &Site,
+        primary: &RegionName,
+    ) -> Vec<Landmark> {
+        let addresses = workload.detection.landmarks.iter();
+        let mut all: Vec<Landmark> = addresses.copied().map(Landmark::Address).collect();
+        all.extend(site.traffic.iter().cloned().map(Landmark::Traffic));
+        for (region, configured) in &self.config.regions {
+            let is_remote = matches!(configured.store, StoreLocation::Other { .. });
+            if let (true, Some(store)) = (is_remote && region != primary, self.stores.get(region)) {
+                all.push(Landmark::Store(region.clone(), Arc::clone(store)));
+            }
+        }
+        all
+    }
+}
+
+/// Asks all of them at once; returns those that answered, one line each.
+pub(super) async fn ask(landmarks: &[Landmark]) -> Vec<String> {
+    let asked = landmarks.iter().map(|landmark| async move {
+        let answer = async {
+            match landmark {
+                Landmark::Traffic(traffic) => traffic.observe().await.map(drop),
+                Landmark::Store(region, store) => read_identity(&**store, region).await.map(drop),
+                Landmark::Address(address) => tokio::net::TcpStream::connect(address)
+                    .await
+                    .map(drop)
+                    .map_err(|why| {
+                        Error::new(ErrorKind::Unavailable, "connect to", address.to_string())
+                            .because(why)
+                    }),
+            }
+        };
+        let answered = match tokio::time::timeout(LIMIT, answer).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown),
+            Err(_) => false,
+        };
+        answered.then(|| match landmark {
+            Landmark::Traffic(traffic) => traffic.describe(),
+            Landmark::Store(region, _) => format!("store of {region}"),
+            Landmark::Address(address) => address.to_string(),
+        })
+    });
+    join_all(asked).await.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn looks(databases: &str, checks: &str) -> Looks {
+        let look = |is_database| {
+            move |mark: char| Look {
+                what: "x".to_owned(),
+                is_database,
+                found: match mark {
+                    '+' => Found::Well,
+                    '!' => Found::Ill("503".to_owned()),
+                    _ => Found::Silent("refused".to_owned()),
+                },
+            }
+        };
+        let all = databases.chars().map(look(true));
+        Looks(all.chain(checks.chars().map(look(false))).collect())
+    }
+
+    #[test]
+    fn the_primary_answers_if_its_databases_do_or_a_check_goes_all_the_way() {
+        for (databases, checks, answered, objections) in [
+            ("+", "", true, 0),
+            ("-", "", false, 1),
+            ("++", "+", true, 0),
+            ("+-", "", false, 1),
+            // The application is ill; the region is not lost.
+            ("+", "!-", true, 2),
+            // It refuses our password, so it is there.
+            ("!", "", true, 1),
+            // We do not reach the database; clients do.
+            ("-", "+", true, 1),
+            ("-", "!", false, 2),
+            ("-", "--", false, 3),
+        ] {
+            let looks = looks(databases, checks);
+            assert_eq!(looks.is_answered(), answered, "{databases} {checks}");
+            assert_eq!(looks.trouble().len(), objections, "{databases} {checks}");
+        }
+    }
+}

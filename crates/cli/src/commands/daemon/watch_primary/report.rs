@@ -1,0 +1,128 @@
+//! Writing an outage down with a proposal, and telling those whom the workload names.
+
+use std::time::Duration;
+
+use dr_coordination::outage::{self, FORMAT_VERSION, Mark, Outage, Proposal};
+use dr_coordination::register::EpochRecord;
+use dr_model::detection::Disruption;
+use dr_provider::error::chain;
+use dr_provider::notifier::Message;
+use dr_runbook::Class;
+use futures::future::join_all;
+use serde_json::json;
+
+use super::looks::Looks;
+use super::{Following, TELL_AGAIN, Watch, WatchPrimaries};
+use crate::readiness;
+
+/// How long one message may take.
+const TELL_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long the looks for the plan may take.
+const PLAN_LIMIT: Duration = Duration::from_secs(10);
+
+impl WatchPrimaries {
+    /// Writes the outage into this region's store; the error says in a few words why it is not written yet.
+    pub(super) async fn report(
+        &self,
+        watch: &Watch,
+        record: &EpochRecord,
+        disruption: Disruption,
+        looks: &Looks,
+        landmarks: Vec<String>,
+    ) -> Result<Outage, String> {
+        let outage = Outage {
+            version: FORMAT_VERSION,
+            workload: watch.name.clone(),
+            epoch: record.epoch,
+            primary: record.primary.clone(),
+            seen_from: self.region.clone(),
+            last_answered_at: disruption.last_answered_at,
+            first_missed_at: disruption.first_missed_at,
+            detected_at: watch.site.clock.now(),
+            looks: looks.missed(),
+            landmarks,
+            proposal: self.propose(watch).await?,
+            reported_by: watch.setup.actor.clone(),
+        };
+        let store = watch.setup.stores.get(&self.region);
+        let store = store.ok_or("this region has no store")?;
+        let written = outage::report(&**store, &outage).await;
+        written.map_err(|error| format!("that cannot be written down: {}", chain(&error)))?;
+        Ok(outage)
+    }
+
+    /// Makes the plan that a person is asked to decide about.
+    async fn propose(&self, watch: &Watch) -> Result<Proposal, String> {
+        let mut proposal = Proposal {
+            to: self.region.clone(),
+            plan: None,
+            refusal: None,
+            command: format!("dr failover --to {} {}", self.region, watch.name),
+        };
+        let look = dr_runbook::observe(&watch.site, &self.region);
+        let Ok(world) = tokio::time::timeout(PLAN_LIMIT, look).await else {
+            proposal.refusal = Some(format!("no answer within {PLAN_LIMIT:?}"));
+            return Ok(proposal);
+        };
+        match readiness::plan(&watch.setup, &watch.workload, &world, &self.region) {
+            Ok(plan) => proposal.plan = Some(plan.hash),
+            // Somebody has decided already; the silence is part of what they do.
+            Err(Some(refusal)) if refusal.class() == Class::Busy => return Err(refusal.to_string()),
+            Err(Some(refusal)) => proposal.refusal = Some(refusal.to_string()),
+            Err(None) => proposal.refusal = Some("there is no runbook for it".to_owned()),
+        }
+        Ok(proposal)
+    }
+
+    /// Tells everybody who is to be told, at least once; whoever could not be told is tried again.
+    pub(super) async fn tell(&self, watch: &Watch, known: &mut Following) {
+        let now = watch.site.clock.elapsed();
+        let (Some(outage), Some(due)) = (&known.outage, known.tell_at) else {
+            return;
+        };
+        if now < due {
+            return;
+        }
+        let message = message(outage);
+        let sent = watch.site.notifiers.iter().map(|notifier| {
+            let message = &message;
+            async move {
+                let told = tokio::time::timeout(TELL_LIMIT, notifier.notify(message)).await;
+                let why = match told {
+                    Ok(Ok(())) => return true,
+                    Ok(Err(error)) => chain(&error),
+                    Err(_) => format!("no answer within {TELL_LIMIT:?}"),
+                };
+                tracing::warn!(
+                    to = notifier.describe(),
+                    why,
+                    "could not tell of the outage"
+                );
+                false
+            }
+        });
+        let all = join_all(sent).await.into_iter().all(|told| told);
+        let marked = match (all, watch.setup.stores.get(&self.region)) {
+            (true, Some(store)) => {
+                let now = watch.site.clock.now();
+                outage::mark(&**store, outage, Mark::Told, now)
+                    .await
+                    .is_ok()
+            }
+            _ => false,
+        };
+        known.tell_at = (!marked).then(|| now + TELL_AGAIN);
+    }
+}
+
+fn message(outage: &Outage) -> Message {
+    Message {
+        subject: format!(
+            "{} does not answer in {}; nothing was done: `{}` proposes a failover",
+            outage.workload, outage.primary, outage.proposal.command
+        ),
+        idempotency_key: outage.id(),
+        body: json!(outage),
+    }
+}

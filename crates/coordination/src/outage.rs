@@ -1,0 +1,268 @@
+//! Outages: that a primary does not answer, seen from another region, and since when.
+//!
+//! An outage decides nothing. It is what a person is told, and what the time to recover is measured from: who fails over
+//! finds it in the store of the region moved to. Each is three objects, written once by the daemon of the region that saw
+//! it: it *began*, somebody was *told*, it *ended* without a failover. One of an epoch that has ended is history.
+
+use bytes::Bytes;
+use dr_model::{Epoch, RegionName, WorkloadName};
+use dr_provider::store::list_all;
+use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::Actor;
+use crate::operation::{Patience, key, read};
+use crate::publish::{Published, publish};
+
+/// The version of the format that this code writes, and the only one that it reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// An outage, as written once it was beyond doubt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outage {
+    /// [`FORMAT_VERSION`].
+    pub version: u32,
+    /// The workload.
+    pub workload: WorkloadName,
+    /// The epoch whose primary does not answer.
+    pub epoch: Epoch,
+    /// The region of that primary.
+    pub primary: RegionName,
+    /// The region that it was seen from: all times are by the clock of its daemon.
+    pub seen_from: RegionName,
+    /// When the last look that was answered began: the disruption is not older. `None` if the daemon never saw an answer.
+    pub last_answered_at: Option<Timestamp>,
+    /// When the first look began that was not answered: the disruption is not younger.
+    pub first_missed_at: Timestamp,
+    /// When it was beyond doubt.
+    pub detected_at: Timestamp,
+    /// What was looked at and not answered, one line each.
+    pub looks: Vec<String>,
+    /// What answered meanwhile, so that it is not our own network that is broken, one line each.
+    pub landmarks: Vec<String>,
+    /// What is proposed.
+    pub proposal: Proposal,
+    /// Who reports it.
+    pub reported_by: Actor,
+}
+
+/// What a person is asked to decide about. Nothing is done by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// The region to move to.
+    pub to: RegionName,
+    /// The hash of the plan as it was made then; `None` if there was none.
+    pub plan: Option<String>,
+    /// Why there was none.
+    pub refusal: Option<String>,
+    /// The command that makes the plan anew, asks, and carries it out.
+    pub command: String,
+}
+
+/// An outage in a store, with what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The outage.
+    pub outage: Outage,
+    /// Whether those who are to be told were told.
+    pub told: bool,
+    /// Whether the primary answered again.
+    pub ended: bool,
+}
+
+/// What happened to an outage after it began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// Everybody who is to be told was told.
+    Told,
+    /// The primary answers again.
+    Ended,
+}
+
+impl Mark {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Told => "told",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Marked {
+    version: u32,
+    at: Timestamp,
+}
+
+const BEGAN: &str = "began";
+
+impl Outage {
+    /// Returns its name: the same on every message about it.
+    #[must_use]
+    pub fn id(&self) -> String {
+        format!("{}{}", prefix(&self.workload, self.epoch), self.stamp())
+    }
+
+    fn stamp(&self) -> String {
+        self.detected_at.strftime("%Y%m%dT%H%M%SZ").to_string()
+    }
+
+    fn key(&self, name: &str) -> Key {
+        key(format!("{}/{name}", self.id()))
+    }
+
+    /// Returns the bytes that are stored.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        let mut text =
+            serde_json::to_vec_pretty(self).expect("plain values always have a JSON form");
+        text.push(b'\n');
+        text.into()
+    }
+
+    /// Reads what is stored; the error says what is wrong.
+    pub fn from_bytes(bytes: &[u8]) -> std::result::Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        // The version is looked at first: a newer one may have other fields.
+        let known: Version = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if known.version != FORMAT_VERSION {
+            return Err(format!("format version {} is not known", known.version));
+        }
+        serde_json::from_slice(bytes).map_err(|error| error.to_string())
+    }
+}
+
+fn prefix(workload: &WorkloadName, epoch: Epoch) -> String {
+    format!("outage/{workload}/{}/", epoch.to_key())
+}
+
+/// Writes that an outage began. One of the same second is the same outage.
+///
+/// # Errors
+///
+/// Those of the store; nothing is written if they are definite.
+pub async fn report(store: &dyn ObjectStore, outage: &Outage) -> Result<()> {
+    let key = outage.key(BEGAN);
+    match publish(store, key, outage.to_bytes(), Patience::default()).await? {
+        Published::Ours | Published::Theirs(_) => Ok(()),
+    }
+}
+
+/// Writes what happened to an outage. Writing it again changes nothing.
+///
+/// # Errors
+///
+/// Those of the store.
+pub async fn mark(
+    store: &dyn ObjectStore,
+    outage: &Outage,
+    mark: Mark,
+    at: Timestamp,
+) -> Result<()> {
+    let marked = Marked {
+        version: FORMAT_VERSION,
+        at,
+    };
+    let body = serde_json::to_vec(&marked).expect("plain values always have a JSON form");
+    let key = outage.key(mark.name());
+    publish(store, key, body.into(), Patience::default())
+        .await
+        .map(drop)
+}
+
+/// Returns the newest outage of an epoch; `None` if there was none.
+///
+/// # Errors
+///
+/// Those of the store, and `Corrupt` if it cannot be read.
+pub async fn newest(
+    store: &dyn ObjectStore,
+    workload: &WorkloadName,
+    epoch: Epoch,
+) -> Result<Option<Seen>> {
+    let prefix = prefix(workload, epoch);
+    let listed = list_all(store, &prefix).await?;
+    let stamp = |key: &Key| -> Option<String> {
+        let (stamp, name) = key.as_str().strip_prefix(&prefix)?.split_once('/')?;
+        (name == BEGAN).then(|| stamp.to_owned())
+    };
+    let Some(stamp) = listed.iter().filter_map(|info| stamp(&info.key)).max() else {
+        return Ok(None);
+    };
+    let at = |name: &str| key(format!("{prefix}{stamp}/{name}"));
+    let Some(bytes) = read(store, &at(BEGAN), Patience::default()).await? else {
+        return Ok(None);
+    };
+    let outage = Outage::from_bytes(&bytes).map_err(|why| {
+        let subject = format!("{}/{}", store.location(), at(BEGAN));
+        Error::new(ErrorKind::Corrupt, "read the outage", subject).because(why)
+    })?;
+    let is_there = |mark: Mark| listed.iter().any(|info| info.key == at(mark.name()));
+    Ok(Some(Seen {
+        outage,
+        told: is_there(Mark::Told),
+        ended: is_there(Mark::Ended),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use dr_provider::store::MemoryStore;
+
+    use super::*;
+    use crate::testing::at;
+
+    fn outage(second: i64) -> Outage {
+        Outage {
+            version: FORMAT_VERSION,
+            workload: "orders".parse().unwrap(),
+            epoch: Epoch(3),
+            primary: "east".parse().unwrap(),
+            seen_from: "west".parse().unwrap(),
+            last_answered_at: Some(at(second - 7)),
+            first_missed_at: at(second - 5),
+            detected_at: at(second),
+            looks: vec!["orders/database in east".to_owned()],
+            landmarks: vec!["rfc2136 orders.example".to_owned()],
+            proposal: Proposal {
+                to: "west".parse().unwrap(),
+                plan: Some("3f9a".to_owned()),
+                refusal: None,
+                command: "dr failover --to west orders".to_owned(),
+            },
+            reported_by: Actor::new("postgres", "db1.west", 7),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_newest_outage_of_an_epoch_is_found_with_what_became_of_it() {
+        let store = MemoryStore::new("west");
+        let workload: WorkloadName = "orders".parse().unwrap();
+        let find = async |epoch| newest(&store, &workload, epoch).await.unwrap();
+        assert_eq!(find(Epoch(3)).await, None);
+        report(&store, &outage(0)).await.unwrap();
+        mark(&store, &outage(0), Mark::Ended, at(3)).await.unwrap();
+        assert!(find(Epoch(3)).await.unwrap().ended);
+        for _again in 0..2 {
+            report(&store, &outage(60)).await.unwrap();
+            mark(&store, &outage(60), Mark::Told, at(61)).await.unwrap();
+        }
+        let found = find(Epoch(3)).await.unwrap();
+        assert_eq!(found.outage, outage(60));
+        assert_eq!((found.told, found.ended), (true, false));
+        assert_eq!(find(Epoch(4)).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_newer_format_is_refused() {
+        let store = MemoryStore::new("west");
+        let newer = Bytes::from_static(br#"{"version": 2, "more": true}"#);
+        store.create(&outage(0).key(BEGAN), newer).await.unwrap();
+        let error = newest(&store, &outage(0).workload, Epoch(3)).await;
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+}
