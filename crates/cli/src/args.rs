@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    check, completions, daemon, execution, failback, failover, init, job, recovery_point,
+    check, completions, daemon, execution, failback, failover, init, job, kit, recovery_point,
     reference, restore, runbook, slot, standby, status, sync, wal,
 };
 use crate::exit::Exit;
@@ -68,6 +68,8 @@ pub(crate) enum Command {
     Runbook(runbook::Command),
     #[command(subcommand)]
     Job(job::Command),
+    #[command(subcommand)]
+    Kit(kit::Command),
     #[command(subcommand)]
     RecoveryPoint(recovery_point::Command),
     Restore(restore::Args),

@@ -8,6 +8,7 @@ pub(crate) mod failback;
 pub(crate) mod failover;
 pub(crate) mod init;
 pub(crate) mod job;
+pub(crate) mod kit;
 pub(crate) mod recovery_point;
 pub(crate) mod reference;
 pub(crate) mod restore;
@@ -39,6 +40,7 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<Exit> {
         Command::Execution(command) => execution::run(&command, config, output).await,
         Command::Runbook(command) => runbook::run(&command, config, output).await,
         Command::Job(command) => job::run(&command, config, output).await,
+        Command::Kit(command) => kit::run(&command, config, output).await,
         Command::RecoveryPoint(command) => recovery_point::run(&command, config, output).await,
         Command::Restore(args) => restore::run(&args, config, output).await,
         Command::Slot(command) => slot::run(&command, config, output).await,

@@ -13,8 +13,10 @@ use crate::{Encryption, Problems, Region, Runbook, Schedule, Workload};
 /// A validated configuration: everything that it names exists.
 #[derive(Clone)]
 pub struct Config {
-    /// The directory that it was read from, absolute; relative paths in it are relative to this.
+    /// The directory that it was read from, absolute.
     pub directory: PathBuf,
+    /// What relative paths in it are relative to: `directory`, unless it came from a recovery kit.
+    pub base: PathBuf,
     /// The name of the organization, for reports.
     pub organization: Option<String>,
     /// With which keys backups are encrypted; `None` if they are not.
@@ -61,7 +63,7 @@ impl Config {
     ///
     /// Fails only if something outside the files has changed since: a variable or file that a reference names.
     pub fn read<T: FromNode>(&self, node: &Node) -> Result<T, Problems> {
-        let mut context = Context::new(&self.directory, Arc::clone(&self.resolver));
+        let mut context = Context::new(&self.base, Arc::clone(&self.resolver));
         let value = T::from_node(node, &mut context);
         match value {
             Some(value) if context.errors() == 0 => Ok(value),

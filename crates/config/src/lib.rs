@@ -28,7 +28,7 @@ pub use config::Config;
 pub use cron::Cron;
 pub use encryption::Encryption;
 pub use kinds::{Check, Kinds, StepKind};
-pub use load::{Loaded, load};
+pub use load::{Loaded, RELATIVE_TO, base, load};
 pub use problems::Problems;
 pub use region::{Daemon, Region, StoreLocation};
 pub use runbook::{Retry, Runbook, Step};

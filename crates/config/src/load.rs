@@ -16,6 +16,9 @@ use crate::{
 /// No file is read that is larger than this.
 const MAX_BYTES: u64 = 1 << 20;
 
+/// The file in an unpacked recovery kit that says where its configuration was.
+pub const RELATIVE_TO: &str = "relative-to";
+
 /// A configuration that can be used, and what somebody should look at.
 #[derive(Debug)]
 pub struct Loaded {
@@ -30,7 +33,8 @@ pub struct Loaded {
 /// Reads `dr.yaml`, `schedules/*.yaml` and `runbooks/*.yaml`, and reports the problems of all of them at once.
 pub fn load(path: &Path, kinds: &Kinds, resolver: Arc<dyn Resolver>) -> Result<Loaded, Problems> {
     let directory = directory(path)?;
-    let mut context = Context::new(&directory, Arc::clone(&resolver));
+    let base = base(&directory);
+    let mut context = Context::new(&base, Arc::clone(&resolver));
     let root = file(&directory, "dr.yaml", &mut context);
     let schedules = files(&directory, "schedules", &mut context);
     let runbooks = files(&directory, "runbooks", &mut context);
@@ -64,7 +68,7 @@ pub fn load(path: &Path, kinds: &Kinds, resolver: Arc<dyn Resolver>) -> Result<L
             context.report(problem);
         }
     }
-    for runbook in shipped::runbooks(&directory, &resolver, &scope) {
+    for runbook in shipped::runbooks(&base, &resolver, &scope) {
         all_runbooks.entry(runbook.name.clone()).or_insert(runbook);
     }
     if let (Some(root), Some(contents)) = (&root, &contents) {
@@ -78,6 +82,7 @@ pub fn load(path: &Path, kinds: &Kinds, resolver: Arc<dyn Resolver>) -> Result<L
         Some(contents) if !refused => Ok(Loaded {
             config: Config {
                 directory,
+                base,
                 organization: contents.organization,
                 encryption: contents.encryption,
                 regions: contents.regions,
@@ -147,6 +152,17 @@ fn directory(path: &Path) -> Result<PathBuf, Problems> {
     match (absolute.file_name(), absolute.parent()) {
         (Some(name), Some(parent)) if name == "dr.yaml" => Ok(parent.to_owned()),
         _ => Err(absent()),
+    }
+}
+
+/// Returns what relative paths are relative to in the configuration in a directory, which must be absolute.
+///
+/// What was unpacked from a recovery kit says where it was before: a relative path means the same place as there.
+#[must_use]
+pub fn base(directory: &Path) -> PathBuf {
+    match std::fs::read_to_string(directory.join(RELATIVE_TO)) {
+        Ok(text) => PathBuf::from(text.trim_end()),
+        Err(_) => directory.to_owned(),
     }
 }
 

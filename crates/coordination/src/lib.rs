@@ -10,12 +10,14 @@
 //! - [`chain`]: the WAL in a store and its seal, which says what was promised.
 //! - [`journal`]: what an execution intends and did; takeover.
 //! - [`identity`], [`probe`]: whose a store is, and what it can do.
+//! - [`kit`]: what a machine with nothing but the program needs.
 //! - [`outage`]: that a primary does not answer, and since when. Decides nothing.
 
 pub mod actor;
 pub mod chain;
 pub mod identity;
 pub mod journal;
+pub mod kit;
 #[cfg(test)]
 mod model;
 mod mutation;

@@ -17,6 +17,8 @@ use dr_coordination::chain::{
 };
 use dr_coordination::identity::Identity;
 use dr_coordination::journal::{Body, Entry, Journal};
+use dr_coordination::kit::{self, Content, Kit, Program, SecretNote};
+use dr_coordination::outage::{self, Outage, Proposal};
 use dr_coordination::register::{ClusterClaim, EpochRecord, SyncLost};
 use dr_coordination::{Actor, Patience};
 use dr_encryption::{Key, Keys};
@@ -389,4 +391,68 @@ async fn journal_entries() {
     assert_eq!(read.entries()[0].record().unwrap(), "begin step seal");
     assert!(matches!(&read.entries()[1].body, Body::Takeover { reason } if reason == "resumed"));
     assert_eq!(read.holder(), Some(&successor));
+}
+
+#[test]
+fn an_outage() {
+    let outage = Outage {
+        version: outage::FORMAT_VERSION,
+        workload: "orders".parse().unwrap(),
+        epoch: Epoch::FIRST,
+        primary: "us-east-1".parse().unwrap(),
+        seen_from: "us-west-2".parse().unwrap(),
+        last_answered_at: Some(at(0)),
+        first_missed_at: at(2),
+        detected_at: at(6),
+        looks: vec!["database in us-east-1: connection refused".to_owned()],
+        landmarks: vec!["rfc2136 orders.acme.example".to_owned()],
+        proposal: Proposal {
+            to: "us-west-2".parse().unwrap(),
+            plan: None,
+            refusal: Some("there is no runbook for it".to_owned()),
+            command: "dr failover --to us-west-2 orders".to_owned(),
+        },
+        reported_by: actor(),
+    };
+    let current = outage.to_bytes();
+    let stored = golden("outage.json", &current);
+    assert_eq!(stored, current);
+    assert_eq!(Outage::from_bytes(&stored).unwrap(), outage);
+    assert_eq!(outage.id(), "outage/orders/00000001/20261123T093011Z");
+}
+
+#[test]
+fn a_recovery_kit() {
+    let kit = Kit {
+        version: kit::FORMAT_VERSION,
+        created_at: at(0),
+        created_by: actor(),
+        content: Content {
+            organization: Some("Acme".to_owned()),
+            program: Program {
+                version: "0.1.0".to_owned(),
+                blake3: "0123456789abcdef".repeat(4),
+                size_bytes: 31_415_926,
+            },
+            directory: "/etc/dr".to_owned(),
+            configuration: "fedcba9876543210".repeat(4),
+            files: BTreeMap::from([("dr.yaml".to_owned(), "version: 1\n".to_owned())]),
+            secrets: vec![SecretNote {
+                reference: "${file:/etc/dr/tsig.key}".to_owned(),
+                used_at: vec!["dr.yaml:33".to_owned()],
+            }],
+            stores: BTreeMap::from([(
+                "us-west-2".parse().unwrap(),
+                "s3://acme-dr-usw2".to_owned(),
+            )]),
+            page: "RECOVERY KIT of Acme\n".to_owned(),
+        },
+    };
+    let current = kit.to_bytes();
+    let stored = golden("kit.json", &current);
+    assert_eq!(stored, current);
+    assert_eq!(Kit::from_bytes(&stored).unwrap(), kit);
+    let key = kit.key();
+    let hash = key.as_str().strip_prefix("kit/20261123T093005Z-").unwrap();
+    assert_eq!(hash, &kit.content.hash()[..32]);
 }

@@ -12,10 +12,12 @@ use crate::errno::io_kind;
 ///
 /// A default is taken if the variable is not set or empty. Of a file the line breaks at its end are
 /// dropped; a relative path is relative to the configuration directory. What is inserted is not
-/// searched for references again.
+/// searched for references again. A file that is missing is looked for by its name in the directory beside,
+/// if there is one: where somebody puts what an unpacked recovery kit does not hold.
 #[derive(Clone, Debug)]
 pub struct LocalSecrets {
     directory: PathBuf,
+    beside: Option<PathBuf>,
 }
 
 impl LocalSecrets {
@@ -24,6 +26,25 @@ impl LocalSecrets {
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
+            beside: None,
+        }
+    }
+
+    /// Adds a directory in which files are looked for by their names that are not at their paths.
+    #[must_use]
+    pub fn with_beside(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.beside = Some(directory.into());
+        self
+    }
+
+    /// Returns where a file is: at its path, or beside if it is there and not at its path.
+    fn find(&self, path: &str) -> PathBuf {
+        let there = self.directory.join(path);
+        let beside = self.beside.as_ref();
+        let beside = beside.and_then(|beside| Some(beside.join(there.file_name()?)));
+        match beside {
+            Some(beside) if !there.exists() && beside.exists() => beside,
+            _ => there,
         }
     }
 
@@ -47,7 +68,7 @@ impl LocalSecrets {
                 })
             }
             Some(("file", path)) => {
-                let path = self.directory.join(path);
+                let path = self.find(path);
                 match std::fs::read_to_string(&path) {
                     Ok(text) => Ok(text.trim_end_matches(['\n', '\r']).to_owned()),
                     Err(source) if source.kind() == IoErrorKind::InvalidData => {
@@ -132,5 +153,24 @@ mod tests {
         let message = dr_provider::error::chain(&error);
         assert!(message.contains(shown), "{message}");
         assert!(!message.contains("hush"), "{message}");
+    }
+
+    #[test]
+    fn a_file_that_is_missing_may_lie_beside() {
+        let (directory, secrets) = source();
+        let beside = tempfile::tempdir().unwrap();
+        std::fs::write(beside.path().join("tsig.key"), "moved\n").unwrap();
+        std::fs::write(beside.path().join("key"), "not this one").unwrap();
+        let resolve = |secrets: &LocalSecrets, text: &str| {
+            secrets
+                .resolve(text)
+                .map(|secret| secret.expose().to_owned())
+        };
+        let reference = "${file:/nowhere/dr/tsig.key}";
+        assert!(resolve(&secrets, reference).is_err());
+        let secrets = LocalSecrets::new(directory.path()).with_beside(beside.path());
+        assert_eq!(resolve(&secrets, reference).unwrap(), "moved");
+        assert_eq!(resolve(&secrets, "${file:key}").unwrap(), "ab${env:PATH}");
+        assert!(resolve(&secrets, "${file:/nowhere/other}").is_err());
     }
 }

@@ -15,7 +15,7 @@ use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 use crate::output::{Output, Tone, counted};
 use crate::wiring::Setup;
-use findings::{Finding, Level};
+pub(crate) use findings::{Finding, Level};
 
 /// Validate the configuration, and with --online everything that it names
 ///

@@ -2,6 +2,7 @@
 
 pub(crate) mod check_readiness;
 mod control;
+mod keep_kit;
 mod lock;
 mod metrics;
 mod registers;
@@ -27,6 +28,7 @@ use crate::wiring::Setup;
 use check_readiness::CheckReadiness;
 use control::DaemonControl;
 pub(crate) use control::answer;
+use keep_kit::KeepKit;
 pub(crate) use lock::Lock;
 use registers::Registers;
 use source::DaemonSource;
@@ -71,6 +73,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     let (stop, stopped) = watch::channel(false);
     let readiness = CheckReadiness::new(&setup, config, region, daemon.board());
     let readiness = Arc::new(readiness);
+    let kit = KeepKit::new(&setup, config, region, daemon.board());
     let primaries = WatchPrimaries::new(&setup, region, daemon.board())?;
     let primaries = Arc::new(primaries);
     let source = DaemonSource::new(
@@ -89,14 +92,16 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     tracing::info!(%region, %address, process = std::process::id(), "the daemon runs");
 
     let mut work = std::pin::pin!(async {
-        let moving = registers.keep(stopped.clone());
-        let checking = readiness.keep(stopped.clone());
-        let watching = primaries.keep(stopped.clone());
-        let (_ended, (), (), (), served, controlled) = tokio::join!(
+        let moving = Box::pin(registers.keep(stopped.clone()));
+        let checking = Box::pin(readiness.keep(stopped.clone()));
+        let watching = Box::pin(primaries.keep(stopped.clone()));
+        let keeping = Box::pin(kit.keep(stopped.clone()));
+        let (_ended, (), (), (), (), served, controlled) = tokio::join!(
             daemon.run(stopped),
             moving,
             checking,
             watching,
+            keeping,
             serving,
             controlling
         );

@@ -7,7 +7,7 @@ mod progress;
 pub(crate) mod report_text;
 mod stated;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use jiff::Timestamp;
 
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
+use crate::kit;
 use crate::output::Output;
 use crate::wiring::{Setup, unknown};
 
@@ -68,6 +69,20 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME")]
     disrupted_at: Option<Timestamp>,
 
+    /// Take the configuration from the recovery kit in this store: a path, a URL, or
+    /// `{ url: …, endpoint: … }` as in dr.yaml
+    #[arg(long, value_name = "LOCATION")]
+    from_store: Option<String>,
+
+    /// Where the kit is unpacked; what is put into its directory `secrets` is found by its name
+    #[arg(
+        long,
+        value_name = "DIRECTORY",
+        default_value = "dr-kit",
+        requires = "from_store"
+    )]
+    into: PathBuf,
+
     /// The runbook; failover-region unless given, or failover-planned
     #[arg(long, value_name = "NAME")]
     runbook: Option<RunbookName>,
@@ -104,6 +119,8 @@ impl Args {
             rung: None,
             stated: Stated::default(),
             disrupted_at: None,
+            from_store: None,
+            into: PathBuf::new(),
             runbook: Some(runbook),
             yes,
         }
@@ -124,7 +141,47 @@ impl Args {
 }
 
 pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<Exit> {
-    run_with(&Setup::load(config)?, args, output).await
+    let Some(location) = &args.from_store else {
+        return run_with(&Setup::load(config)?, args, output).await;
+    };
+    let kit = kit::fetch(location).await?;
+    let verb = match kit::unpack(&kit, &args.into)? {
+        kit::Unpacked::Written => "was unpacked into",
+        kit::Unpacked::Present => "is in",
+    };
+    let into = args.into.display();
+    output.say(&format!(
+        "The recovery kit of {:.0} {verb} `{into}`; `--config {into}` uses it from now on.",
+        kit.created_at
+    ));
+    let setup = Setup::load(&args.into).map_err(|error| {
+        error.hint(format!(
+            "what is missing may be secrets, which `{into}/README.txt` names: put files into `{into}/{}/`, and set variables",
+            kit::SECRETS
+        ))
+    })?;
+    refuse_missing(&setup, &kit, &args.into)?;
+    run_with(&setup, args, output).await
+}
+
+/// A secret that is missing would stop the move half-way.
+fn refuse_missing(setup: &Setup, kit: &dr_coordination::kit::Kit, into: &Path) -> Result<()> {
+    let missing = kit::missing(setup, kit);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut error = CommandError::new(
+        Exit::Configuration,
+        "secrets are missing that the recovery kit needs and does not hold",
+    );
+    for note in missing {
+        error = error.because(format!("{} ({})", note.reference, note.used_at.join(", ")));
+    }
+    Err(error.hint(format!(
+        "put files into `{}/{}/` under their own names, and set variables",
+        into.display(),
+        kit::SECRETS
+    )))
 }
 
 /// Moves workloads with a configuration that has been loaded.

@@ -1,14 +1,16 @@
 //! What a failover leans on besides its plan, each tried without changing anything.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dr_config::{Notify, Workload};
 use dr_coordination::identity::read_identity;
 use dr_coordination::probe::{newest_probe, require_atomic_create};
-use dr_model::RegionName;
+use dr_model::{RegionName, ResourceId, WorkloadName};
 use dr_provider::host::PathKind;
-use dr_provider::{Error, SecretSource};
+use dr_provider::{Error, Host, SecretSource};
 use dr_runbook::{ServiceSite, Site};
 use futures::future::join_all;
 use serde::Serialize;
@@ -96,8 +98,26 @@ pub(super) async fn all(
         }
         Some(limited(format!("service {name}"), program(service)))
     }));
-    let (store, traffic, services) = tokio::join!(store, traffic, services);
+    let hosts = join_all(
+        hosts(setup, &site.workload, workload, to)
+            .into_iter()
+            .filter_map(|(name, host)| {
+                if from == Standpoint::Anywhere && host.as_ref().is_ok_and(|host| host.is_local()) {
+                    return None;
+                }
+                Some(limited(format!("host {name}"), async move {
+                    let host = host.map_err(|why| {
+                        Error::new(dr_provider::ErrorKind::Invalid, "use the host", "it")
+                            .because(why)
+                    })?;
+                    host.kind(Path::new("/")).await?;
+                    Ok("it answers".to_owned())
+                }))
+            }),
+    );
+    let (store, traffic, services, hosts) = tokio::join!(store, traffic, services, hosts);
     let mut checks = vec![store];
+    checks.extend(hosts);
     checks.extend(traffic);
     checks.extend(services);
     for notify in &workload.notify {
@@ -107,6 +127,30 @@ pub(super) async fn all(
         checks.push(Precheck::of(format!("webhook of {}", url.span()), resolved));
     }
     checks
+}
+
+/// Returns the hosts that a move to `to` runs commands on, each once.
+fn hosts(
+    setup: &Setup,
+    name: &WorkloadName,
+    workload: &Workload,
+    to: &RegionName,
+) -> BTreeMap<String, Result<Arc<dyn Host>, String>> {
+    let resources = workload.resources.keys().filter_map(|resource| {
+        let id = ResourceId {
+            workload: name.clone(),
+            resource: resource.clone(),
+        };
+        let options = setup.postgres_options(&id).ok()?;
+        Some(options.instances.get(to)?.host.clone())
+    });
+    let services = workload.services.values();
+    let services = services.filter_map(|service| Some(service.regions.get(to)?.host.clone()));
+    let open = |host: String| {
+        let opened = setup.host(to, &host).map_err(|error| error.message);
+        (host, opened)
+    };
+    resources.chain(services).map(open).collect()
 }
 
 /// The epoch, the seal and the journal rest on create-only writes there.

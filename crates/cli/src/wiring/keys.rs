@@ -7,6 +7,7 @@ use dr_postgres::{EncryptionKey, Keys};
 
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
+use crate::kit::SECRETS;
 
 /// Reads the key files that the configuration names. One that cannot be read is refused: what would be written without it
 /// would not be what was asked for.
@@ -16,8 +17,15 @@ pub(super) fn keys(config: &Config) -> Result<Keys> {
     };
     let files = [&encryption.key_file].into_iter();
     let files = files.chain(&encryption.old_key_files);
+    let files = files.map(|file| match &file.file_name() {
+        // What an unpacked recovery kit does not hold lies beside it.
+        Some(name) if config.base != config.directory && !file.exists() => {
+            config.directory.join(SECRETS).join(name)
+        }
+        _ => file.clone(),
+    });
     Ok(Keys::new(
-        files.map(|file| read(file)).collect::<Result<_>>()?,
+        files.map(|file| read(&file)).collect::<Result<_>>()?,
     ))
 }
 

@@ -35,7 +35,7 @@ pub(crate) struct Setup {
 impl Setup {
     /// Loads the configuration at `path`, a directory or the `dr.yaml` in it.
     pub(crate) fn load(path: &Path) -> Result<Self> {
-        let secrets = Arc::new(LocalSecrets::new(directory(path)));
+        let secrets = Arc::new(local_secrets(&directory(path)));
         let resolver = Arc::clone(&secrets);
         let resolver: Arc<dyn Resolver> = Arc::new(move |text: &str| {
             let resolved = resolver.resolve(text);
@@ -238,6 +238,16 @@ impl Setup {
             text(&self.config.directory)?,
         ])
     }
+}
+
+/// Returns where the references of the configuration in a directory are resolved.
+fn local_secrets(directory: &Path) -> LocalSecrets {
+    let base = dr_config::base(directory);
+    let secrets = LocalSecrets::new(&base);
+    if base == directory {
+        return secrets;
+    }
+    secrets.with_beside(directory.join(crate::kit::SECRETS))
 }
 
 /// Returns the directory of a configuration that may not be there: loading it says so.

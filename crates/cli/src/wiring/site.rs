@@ -132,6 +132,21 @@ impl Setup {
     /// be written down. One that cannot be resolved is not known to this process, which therefore
     /// cannot write it either.
     fn secret_values(&self, name: &WorkloadName, workload: &Workload) -> Result<Vec<Secret>> {
+        let templates = self.secret_texts(name, workload)?;
+        let resolved = templates
+            .iter()
+            .filter_map(|template| self.secrets().resolve(template).ok());
+        Ok(resolved
+            .filter(|secret| !secret.expose().is_empty())
+            .collect())
+    }
+
+    /// Returns the texts that stand for the secrets of a workload, or that are ones if they refer to nothing.
+    pub(crate) fn secret_texts(
+        &self,
+        name: &WorkloadName,
+        workload: &Workload,
+    ) -> Result<Vec<String>> {
         let mut templates = Vec::new();
         for resource in workload.resources.keys() {
             let id = ResourceId {
@@ -153,11 +168,6 @@ impl Setup {
             templates.extend(secret.map(str::to_owned));
         }
         templates.extend(super::stores::secrets(&self.config));
-        let resolved = templates
-            .iter()
-            .filter_map(|template| self.secrets().resolve(template).ok());
-        Ok(resolved
-            .filter(|secret| !secret.expose().is_empty())
-            .collect())
+        Ok(templates)
     }
 }

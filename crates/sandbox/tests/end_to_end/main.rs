@@ -12,6 +12,7 @@ mod disk_full;
 mod executions;
 mod faults;
 mod killed_failover;
+mod kit;
 mod partitions;
 mod paused_receiver;
 mod planned;

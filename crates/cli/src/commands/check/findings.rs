@@ -7,7 +7,7 @@ use crate::output::{Style, Tone};
 /// How grave it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Level {
+pub(crate) enum Level {
     /// It is as it should be.
     Ok,
     /// It works, and somebody should look.
@@ -20,18 +20,18 @@ pub(super) enum Level {
 
 /// One look.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Finding {
-    pub(super) level: Level,
+pub(crate) struct Finding {
+    pub(crate) level: Level,
     /// What was looked at: `store of us-east-1`.
-    pub(super) subject: String,
+    pub(crate) subject: String,
     /// What was found.
-    pub(super) found: String,
+    pub(crate) found: String,
     /// What to do, such as the statement to run.
-    pub(super) remedy: Option<String>,
+    pub(crate) remedy: Option<String>,
 }
 
 impl Finding {
-    pub(super) fn new(level: Level, subject: impl Into<String>, found: impl Into<String>) -> Self {
+    pub(crate) fn new(level: Level, subject: impl Into<String>, found: impl Into<String>) -> Self {
         Self {
             level,
             subject: subject.into(),
@@ -40,12 +40,12 @@ impl Finding {
         }
     }
 
-    pub(super) fn ok(subject: impl Into<String>, found: impl Into<String>) -> Self {
+    pub(crate) fn ok(subject: impl Into<String>, found: impl Into<String>) -> Self {
         Self::new(Level::Ok, subject, found)
     }
 
     /// Takes over an error: what does not answer is unknown, everything else has failed.
-    pub(super) fn error(subject: impl Into<String>, error: &dr_provider::Error) -> Self {
+    pub(crate) fn error(subject: impl Into<String>, error: &dr_provider::Error) -> Self {
         let level = if error.is_permanent() {
             Level::Failed
         } else {
@@ -56,12 +56,12 @@ impl Finding {
         finding
     }
 
-    pub(super) fn remedy(mut self, remedy: impl Into<String>) -> Self {
+    pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
 
-    pub(super) fn render(&self, style: Style) -> String {
+    pub(crate) fn render(&self, style: Style) -> String {
         let (tone, word) = match self.level {
             Level::Ok => (Tone::Good, "ok     "),
             Level::Warning => (Tone::Warning, "warning"),

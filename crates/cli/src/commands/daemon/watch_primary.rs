@@ -311,9 +311,7 @@ fn condition(
         (_, Round::Answered) => match looks.trouble().as_slice() {
             [] => Condition::Good(format!("{primary} answers")),
             // It is up, and whether it is well, those who look after the application know.
-            trouble => {
-                Condition::Unknown(format!("{primary} answers, but {}", trouble.join("; ")))
-            }
+            trouble => Condition::Unknown(format!("{primary} answers, but {}", trouble.join("; "))),
         },
     }
 }
