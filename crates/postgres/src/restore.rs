@@ -6,6 +6,7 @@
 
 mod choose;
 mod configuration;
+mod delta;
 mod directory;
 mod end;
 mod lease;
@@ -21,8 +22,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use dr_model::{Lsn, RegionName, TimelineId};
 use dr_provider::driver::{
-    LogStretch, OutsidePlaces, Proof, RecoveryPoint, Restore, RestorePlan, RestoreProgress,
-    RestoreReport, RestoreRequest,
+    Existing, LogStretch, OutsidePlaces, Proof, RecoveryPoint, Restore, RestorePlan,
+    RestoreProgress, RestoreReport, RestoreRequest,
 };
 use dr_provider::{Error, ErrorKind, Result};
 use tokio::sync::watch;
@@ -37,6 +38,7 @@ pub(crate) use configuration::substitute;
 pub(crate) use settings::quoted;
 
 use choose::Chosen;
+use delta::Mark;
 use directory::Beside;
 use end::End;
 pub(crate) use lease::leased;
@@ -52,8 +54,16 @@ impl Restore for PostgresDriver {
     }
 
     async fn restore(&self, request: &RestoreRequest) -> Result<RestoreReport> {
-        directory::check(&request.directory)?;
+        if request.existing == Existing::Nothing {
+            directory::check(&request.directory)?;
+        }
         let decided = self.decide(request).await?;
+        let delta = request.existing != Existing::Nothing;
+        if delta {
+            let cluster = decided.base.source.system_identifier;
+            let any = request.existing == Existing::AnyCluster;
+            delta::check(&request.directory, cluster, any)?;
+        }
         let purpose = Purpose::Copy {
             port: request.port,
             instance: self.options().instances.get(&request.region),
@@ -64,10 +74,18 @@ impl Restore for PostgresDriver {
             &request.directory,
             decided,
             purpose,
-            progress,
+            Ways { delta, progress },
         )
         .await
     }
+}
+
+/// How the files are written.
+#[derive(Default)]
+struct Ways {
+    /// Whether what is there is restored over.
+    delta: bool,
+    progress: Option<watch::Sender<RestoreProgress>>,
 }
 
 /// What was decided before anything is written.
@@ -172,7 +190,8 @@ impl PostgresDriver {
         decided.plan.tablespaces = outside::places(&decided.base.source, &places, directory)
             .map_err(|(why, hint)| self.failed(OPERATION, why).with_hint(hint))?;
         let purpose = Purpose::Failover(self.instance_options(region)?);
-        self.write(region, directory, decided, purpose, None).await
+        self.write(region, directory, decided, purpose, Ways::default())
+            .await
     }
 
     /// Chooses the newest recovery point in the store of `region` from which `log`, which goes on, can be followed without a
@@ -212,6 +231,10 @@ impl PostgresDriver {
             missing: configuration::missing(&reader).await?,
             tablespaces,
             progress: None,
+            mark: Mark {
+                cluster: log.system_identifier,
+            },
+            delta: false,
         };
         let stats = directory::write(&reader, directory, beside).await?;
         Ok(stats.written_bytes)
@@ -264,7 +287,7 @@ impl PostgresDriver {
         directory: &Path,
         decided: Decided,
         purpose: Purpose<'_>,
-        progress: Option<watch::Sender<RestoreProgress>>,
+        ways: Ways,
     ) -> Result<RestoreReport> {
         let begun = self.clock().elapsed();
         let Decided {
@@ -288,7 +311,11 @@ impl PostgresDriver {
                 settings: settings::settings(&recovery, &purpose),
                 missing: configuration::missing(&reader).await?,
                 tablespaces: plan.tablespaces.clone(),
-                progress,
+                progress: ways.progress,
+                mark: Mark {
+                    cluster: base.source.system_identifier,
+                },
+                delta: ways.delta,
             };
             directory::write(&reader, directory, beside).await
         };
@@ -296,7 +323,9 @@ impl PostgresDriver {
         Ok(RestoreReport {
             plan,
             proof: Proof::Hashed,
+            total_bytes: stats.total_bytes,
             written_bytes: stats.written_bytes,
+            removed: stats.removed,
             took: self.clock().elapsed().saturating_sub(begun),
         })
     }

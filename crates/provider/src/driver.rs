@@ -22,7 +22,7 @@ pub use facts::{
     ClaimFacts, Facts, Instance, LogFacts, LossFacts, PromiseFacts, RegionFacts, Role,
 };
 pub use roles::{
-    Backup, BackupReport, CompactReport, CopyReport, Frontier, LogStream, LogStretch,
+    Backup, BackupReport, CompactReport, CopyReport, Existing, Frontier, LogStream, LogStretch,
     OutsidePlaces, Query, RecoveryPoint, RecoveryPoints, Restore, RestorePlan, RestoreProgress,
     RestoreReport, RestoreRequest, RestoreTarget, Taken, TargetAction, TargetTimeline,
 };

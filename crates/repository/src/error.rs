@@ -86,6 +86,9 @@ pub enum Error {
     /// The directory to restore into is not empty.
     #[error("`{}` is not an empty directory", .0.display())]
     Occupied(PathBuf),
+    /// A directory elsewhere, which is restored over, holds something that the backup does not.
+    #[error("`{}` does not belong to what is restored there", .0.display())]
+    Foreign(PathBuf),
     /// The file system failed.
     #[error("cannot {operation} `{}`", .path.display())]
     Io {
@@ -142,7 +145,9 @@ impl Error {
             Self::GivenUp { .. } => ErrorKind::Conflict,
             Self::Locked { .. } => ErrorKind::Denied,
             Self::Random => ErrorKind::Failed,
-            Self::Path { .. } | Self::Occupied(_) | Self::Source(_) => ErrorKind::Invalid,
+            Self::Path { .. } | Self::Occupied(_) | Self::Foreign(_) | Self::Source(_) => {
+                ErrorKind::Invalid
+            }
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
                 io::ErrorKind::PermissionDenied => ErrorKind::Denied,
@@ -166,6 +171,13 @@ impl From<Error> for dr_provider::Error {
             )
             .because("the directory is not empty")
             .with_hint("restore into a directory that does not exist yet"),
+            Error::Foreign(ref path) => Self::new(
+                ErrorKind::Invalid,
+                "restore over",
+                path.display().to_string(),
+            )
+            .because("it does not belong to what is restored there")
+            .with_hint("move it away, or name another directory"),
             Error::Locked { ref key, .. } => {
                 let hint =
                     format!("name the key file of key {key} under `encryption` in `dr.yaml`");

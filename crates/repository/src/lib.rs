@@ -43,6 +43,6 @@ pub use manifest::{
 pub use prune::{Hold, Kept, PruneFacts, PruneOptions, PrunePlan, PruneStats, Sweep};
 pub use reader::BackupReader;
 pub use repository::{Listing, Repository};
-pub use restore::{Placement, Progress, RestoreOptions, RestoreStats};
+pub use restore::{Begin, Delta, Placement, Progress, RestoreOptions, RestoreStats};
 pub use verify::{Sample, VerifyOptions, VerifyStats};
 pub use writer::{BackupWriter, FrameReader, WriterOptions};

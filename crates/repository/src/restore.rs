@@ -7,11 +7,13 @@
 //! an incremental backup takes what restoring a full one does. Lists of files and frames are sorted on disk if they are
 //! long.
 
+mod delta;
 mod fetch;
 mod output;
 mod piece;
 mod place;
 mod settle;
+mod sweep;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,11 +26,16 @@ use tokio::task::spawn_blocking;
 
 use crate::{BackupReader, Error, Result};
 
+pub use delta::Delta;
+
 /// Ranges read at a time, each of at most 4 MiB.
 const RANGES_IN_FLIGHT: usize = 8;
 
 /// Decides where an entry goes: a path relative to the directory, or `None` to leave it out.
 pub type Placement = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// Says in a directory that it is not whole from now on.
+pub type Begin = Arc<dyn Fn() -> std::io::Result<()> + Send + Sync>;
 
 /// How far a restore has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,10 +54,15 @@ pub struct RestoreOptions {
     /// Files, by where they go, that get their names last, in this order.
     pub last: Vec<String>,
     /// Directories of the tree, by where they go, that are made elsewhere, with a symbolic link in their place. Each must be
-    /// missing or empty.
+    /// missing or empty, or, over what is there, where that link leads already.
     pub elsewhere: BTreeMap<String, PathBuf>,
     /// User and group that everything will belong to; without it, this process's.
     pub owner: Option<(u32, u32)>,
+    /// Called once it is known that the directory can be restored into, before anything else is changed in it.
+    pub begin: Option<Begin>,
+    /// Restores over what is there: what has the right hash stays, what the backup does not hold goes. Without it the
+    /// directory must be missing or empty.
+    pub delta: Option<Delta>,
     /// Called now and then from worker threads.
     pub progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
 }
@@ -70,31 +82,42 @@ pub struct RestoreStats {
     /// Files written.
     pub files: u64,
     /// Bytes in them.
+    pub total_bytes: u64,
+    /// Bytes that were not there already.
     pub written_bytes: u64,
+    /// Files and directories removed, because the backup does not hold them.
+    pub removed: u64,
     /// Bytes read from the store.
     pub read_bytes: u64,
 }
 
 impl BackupReader {
-    /// Writes the files into `directory`, which must be missing or empty, checking every frame, and makes them durable.
+    /// Writes the files into `directory`, checking every frame, and makes them durable.
     ///
-    /// After a failure the directory is incomplete and must be emptied by whoever owns it.
+    /// After a failure the directory is incomplete: it must be emptied by whoever owns it, or restored over.
     pub async fn restore_into(
         &self,
         directory: &Path,
         options: RestoreOptions,
     ) -> Result<RestoreStats> {
         let plan = place::plan(self, directory, &options).await?;
-        let (plan, frames) = {
-            let plan = Arc::clone(&plan);
-            blocking(move || {
-                let frames = place::prepare(&plan)?;
-                Ok((plan, frames))
-            })
-            .await?
+        let over = match &options.delta {
+            Some(delta) => Some((delta.clone(), self.ciphers()?)),
+            None => None,
         };
+        let prepared = {
+            let plan = Arc::clone(&plan);
+            let begin = options.begin.clone();
+            blocking(move || place::prepare(&plan, begin.as_ref(), over.as_ref())).await?
+        };
+        let place::Prepared {
+            pieces,
+            removed,
+            there_bytes,
+            cleared_bytes,
+        } = prepared;
         let total_bytes = plan.total_bytes;
-        let written = AtomicU64::new(plan.zero_bytes);
+        let written = AtomicU64::new(plan.zero_bytes + there_bytes);
         let report = |bytes: u64| {
             let written_bytes = written.fetch_add(bytes, Ordering::Relaxed) + bytes;
             if let Some(progress) = &options.progress {
@@ -106,24 +129,28 @@ impl BackupReader {
         };
         let root = Arc::new(plan.root.clone());
         let (ranges, cutting) = produce(RANGES_IN_FLIGHT, move |sender| {
-            fetch::cut_ranges(&frames, sender)
+            fetch::cut_ranges(&pieces, sender)
         });
         // Threads that write cannot be called off: whoever is told of a failure may remove what they write, so nobody is told
         // before the last of them has ended.
         let has_failed = AtomicBool::new(false);
+        let compare = options.delta.is_some();
         let restored = ranges
             .take_while(|_| std::future::ready(!has_failed.load(Ordering::Relaxed)))
             .map(|range| async {
-                let (read, written) = fetch::restore_range(self, Arc::clone(&root), range).await?;
-                report(written);
-                Ok::<u64, Error>(read)
+                let done = fetch::restore_range(self, Arc::clone(&root), range, compare).await?;
+                report(done.placed_bytes);
+                Ok::<_, Error>(done)
             })
             .buffer_unordered(RANGES_IN_FLIGHT);
         let mut restored = std::pin::pin!(restored);
-        let (mut read_bytes, mut failure) = (0, None);
+        let (mut read_bytes, mut written_bytes, mut failure) = (0, cleared_bytes, None);
         while let Some(range) = restored.next().await {
             match range {
-                Ok(bytes) => read_bytes += bytes,
+                Ok(done) => {
+                    read_bytes += done.read_bytes;
+                    written_bytes += done.written_bytes;
+                }
                 Err(error) => {
                     has_failed.store(true, Ordering::Relaxed);
                     failure.get_or_insert(error);
@@ -137,9 +164,22 @@ impl BackupReader {
         settle::settle(Arc::clone(&plan), options.owner).await?;
         Ok(RestoreStats {
             files: plan.files,
-            written_bytes: total_bytes,
+            total_bytes,
+            written_bytes: if compare { written_bytes } else { total_bytes },
+            removed,
             read_bytes,
         })
+    }
+}
+
+impl BackupReader {
+    /// Returns the ciphers of the packs, in the order of the manifest.
+    fn ciphers(&self) -> Result<delta::Ciphers> {
+        let packs = self.packs().iter().map(|pack| {
+            let key = self.repository.pack_key(&pack.label, pack.number);
+            self.cipher(pack.salt.as_ref(), key.as_str())
+        });
+        packs.collect()
     }
 }
 

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use dr_model::{RegionName, ResourceId};
 use dr_provider::driver::{
-    OutsidePlaces, RestoreProgress, RestoreRequest, RestoreTarget, TargetAction, TargetTimeline,
+    Existing, OutsidePlaces, RestoreProgress, RestoreRequest, RestoreTarget, TargetAction,
+    TargetTimeline,
 };
 use dr_provider::{Error, ErrorKind};
 use serde_json::json;
@@ -22,7 +23,7 @@ use crate::exit::Exit;
 use crate::output::{Output, Tone, amount};
 use crate::wiring::Setup;
 
-/// Restore a database into an empty directory
+/// Restore a database into a directory
 ///
 /// Proves that everything needed is in the region's store, then writes the directory, ready to be
 /// started on another port. Needs neither a daemon nor anything but the store.
@@ -67,9 +68,16 @@ pub(crate) struct Args {
     /// Say what would be done, and write nothing
     #[arg(long)]
     plan: bool,
-    /// A missing or empty directory on this machine
+    /// A directory on this machine, missing or empty without `--delta`
     #[arg(long, value_name = "DIR", required_unless_present = "plan")]
     into: Option<PathBuf>,
+    /// Restore over a data directory that is there and in which no server runs: what differs is
+    /// written, and what the recovery point does not hold is removed, in tablespaces too
+    #[arg(long)]
+    delta: bool,
+    /// Restore over another cluster as well
+    #[arg(long, requires = "delta")]
+    force: bool,
 }
 
 /// What the server does at the target.
@@ -107,6 +115,11 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         recovery_point: args.recovery_point.clone(),
         port: args.port,
         outside,
+        existing: match (args.delta, args.force) {
+            (false, _) => Existing::Nothing,
+            (true, false) => Existing::SameCluster,
+            (true, true) => Existing::AnyCluster,
+        },
         progress: Some(sender),
         ..RestoreRequest::new(args.region.clone(), args.at.clone(), directory.clone())
     };
@@ -133,11 +146,18 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     let plan = &report.plan;
     output.say(&format!(
         "Restored {} from recovery point {} in {:.1} s; replay ends {}.",
-        amount(report.written_bytes),
+        amount(report.total_bytes),
         plan.recovery_point.label,
         report.took.as_secs_f64(),
         plan.end,
     ));
+    if args.delta {
+        output.say(&format!(
+            "{} were written, the rest was there already; {} files and directories were removed.",
+            amount(report.written_bytes),
+            report.removed
+        ));
+    }
     let passed_over = plan.passed_over.iter();
     let warnings = passed_over.map(|passed| format!("passed over {passed}"));
     for warning in warnings.chain(plan.notes.clone()) {

@@ -6,19 +6,20 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dr_provider::driver::RestoreProgress;
 use dr_provider::{Error, ErrorKind, Result};
-use dr_repository::{BackupReader, Progress, RestoreOptions, RestoreStats};
+use dr_repository::{BackupReader, Delta, Progress, RestoreOptions, RestoreStats};
 use tokio::sync::watch;
 
+use super::delta::Mark;
 use super::{OPERATION, configuration};
 use crate::backup::TABLESPACES;
 
-const CONTROL_FILE: &str = "global/pg_control";
+pub(super) const CONTROL_FILE: &str = "global/pg_control";
 const UNFINISHED_CONTROL_FILE: &str = "global/pg_control.dr-unfinished";
 
 /// Files of the server that was backed up which say something about it and not about its data.
@@ -55,6 +56,10 @@ pub(super) struct Beside {
     /// Where tablespaces go.
     pub(super) tablespaces: BTreeMap<u32, PathBuf>,
     pub(super) progress: Option<watch::Sender<RestoreProgress>>,
+    /// What stands in the directory until it is whole.
+    pub(super) mark: Mark,
+    /// Whether what is there is restored over.
+    pub(super) delta: bool,
 }
 
 /// Writes everything.
@@ -63,19 +68,22 @@ pub(super) async fn write(
     directory: &Path,
     beside: Beside,
 ) -> Result<RestoreStats> {
+    let delta = beside.delta;
     write_all(reader, directory, beside).await.map_err(|error| {
         let left = fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some());
-        if !left {
+        let is_begun = directory.join(Mark::FILE).exists();
+        if !left || !is_begun {
             return error;
         }
         let subject = subject(directory);
         let hint = match error.kind() {
-            ErrorKind::Full => "make room, remove what is in it, and restore again",
+            ErrorKind::Full => "make room, and restore over it with `--delta`",
             ErrorKind::Corrupt => {
                 "remove what is in it, and restore another recovery point (`--recovery-point`), or from the store of \
                  another region (`--in`)"
             }
-            _ => "remove what is in it, and restore again",
+            _ if delta => "restore over it again: what is right already stays",
+            _ => "restore over it with `--delta`, or remove what is in it and restore again",
         };
         let hint = format!(
             "`{subject}` holds a part of the files now, which no server starts from: {hint}"
@@ -100,6 +108,19 @@ async fn write_all(
         place: Some(Arc::new(place)),
         elsewhere: elsewhere.collect(),
         owner,
+        begin: Some({
+            let (mark, directory) = (beside.mark, directory.to_owned());
+            Arc::new(move || {
+                // Whoever goes on after a kill gives everything to the directory's owner.
+                if let Some((user, group)) = owner {
+                    chown(&directory, Some(user), Some(group))?;
+                }
+                mark.set(&directory)
+            })
+        }),
+        delta: beside.delta.then(|| Delta {
+            left_alone: [Mark::FILE.to_owned()].into(),
+        }),
         progress: progress.map(|sender| {
             Arc::new(move |progress: Progress| {
                 sender.send_replace(RestoreProgress {
@@ -166,6 +187,7 @@ fn finish(directory: &Path, beside: &Beside, owner: Option<(u32, u32)>) -> std::
         directory.join(UNFINISHED_CONTROL_FILE),
         directory.join(CONTROL_FILE),
     )?;
+    Mark::remove(directory)?;
     File::open(directory.join("global"))?.sync_all()
 }
 

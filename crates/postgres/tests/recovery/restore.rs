@@ -1,6 +1,8 @@
 //! Restoring, judged by the ledger.
 
 mod copies;
+mod delta;
+mod killed;
 mod refusals;
 mod targets;
 

@@ -271,6 +271,18 @@ pub enum TargetAction {
     Shutdown,
 }
 
+/// What a directory that is restored into may hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Existing {
+    /// Nothing: it is missing or empty.
+    #[default]
+    Nothing,
+    /// The same cluster, of which no server runs there: what differs is written, what does not belong there goes.
+    SameCluster,
+    /// Any cluster, of which no server runs there.
+    AnyCluster,
+}
+
 /// What to restore, and where to.
 #[derive(Clone, Debug)]
 pub struct RestoreRequest {
@@ -286,8 +298,10 @@ pub struct RestoreRequest {
     pub action: TargetAction,
     /// The recovery point to begin with, by its label; the newest that will do if absent.
     pub recovery_point: Option<String>,
-    /// A missing or empty directory on this machine.
+    /// A directory on this machine.
     pub directory: PathBuf,
+    /// What it may hold.
+    pub existing: Existing,
     /// The port of the restored server, which must not be that of the one it is a copy of.
     pub port: u16,
     /// Where the directories that stood outside the data directory go.
@@ -332,6 +346,7 @@ impl RestoreRequest {
             action: TargetAction::default(),
             recovery_point: None,
             directory,
+            existing: Existing::default(),
             port: Self::PORT,
             outside: OutsidePlaces::default(),
             progress: None,
@@ -383,8 +398,12 @@ pub struct RestoreReport {
     pub plan: RestorePlan,
     /// How sure it is by now that the recovery point is good.
     pub proof: Proof,
-    /// Bytes written.
+    /// Bytes of files that are there now.
+    pub total_bytes: u64,
+    /// Bytes written: those that were not there already.
     pub written_bytes: u64,
+    /// Files and directories removed, which did not belong there.
+    pub removed: u64,
     /// How long it took.
     pub took: Duration,
 }

@@ -91,12 +91,24 @@ pub(super) fn cut_ranges(pieces: &Sorted, sender: &mpsc::Sender<Range>) -> Resul
     Ok(())
 }
 
-/// Reads a range, checks its frames and writes them. Returns the bytes read and written.
+/// What became of a range.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Done {
+    /// From the store.
+    pub(super) read_bytes: u64,
+    /// At their places now.
+    pub(super) placed_bytes: u64,
+    /// Of these, the ones that were not there before.
+    pub(super) written_bytes: u64,
+}
+
+/// Reads a range, checks its frames and writes them; with `compare`, only where something else is.
 pub(super) async fn restore_range(
     reader: &BackupReader,
     root: Arc<PathBuf>,
     range: Range,
-) -> Result<(u64, u64)> {
+    compare: bool,
+) -> Result<Done> {
     let repository = &reader.repository;
     let pack = &reader.packs()[range.pack as usize];
     let key = repository.pack_key(&pack.label, pack.number);
@@ -115,7 +127,10 @@ pub(super) async fn restore_range(
         Err(error) => return Err(store::failed(format!("read `{key}`"))(error)),
     };
     blocking(move || {
-        let mut written = 0;
+        let mut done = Done {
+            read_bytes: bytes.len() as u64,
+            ..Done::default()
+        };
         let mut open = None;
         for pieces in range
             .pieces
@@ -132,29 +147,31 @@ pub(super) async fn restore_range(
             let stored = from
                 .and_then(|from| bytes.get(from..from + frame.stored_bytes as usize))
                 .ok_or_else(|| damaged(&"the pack ends inside it"))?;
-            let done = frame::decode(stored, frame, cipher.as_ref(), |plain| {
-                pieces
-                    .iter()
-                    .try_for_each(|piece| write(&root, piece, plain, &mut open))
+            let written = frame::decode(stored, frame, cipher.as_ref(), |plain| {
+                pieces.iter().try_fold(0, |sum, piece| {
+                    Ok::<u64, Error>(sum + write(&root, piece, plain, &mut open, compare)?)
+                })
             });
-            done.map_err(|error| damaged(&error))??;
-            written += pieces
+            done.written_bytes += written.map_err(|error| damaged(&error))??;
+            done.placed_bytes += pieces
                 .iter()
                 .map(|piece| u64::from(piece.bytes))
                 .sum::<u64>();
         }
-        Ok((bytes.len() as u64, written))
+        Ok(done)
     })
     .await
 }
 
-/// Writes a piece; `open` is the file of the piece before.
+/// Writes a piece, unless it is there already and that is looked at; `open` is the file of the piece before. Returns the bytes
+/// written.
 fn write(
     root: &Path,
     piece: &Piece,
     plain: &[u8],
     open: &mut Option<(PathBuf, Output)>,
-) -> Result<()> {
+    compare: bool,
+) -> Result<u64> {
     let from = piece.from as usize;
     let content = &plain[from..from + piece.bytes as usize];
     let path = root.join(&piece.at);
@@ -165,5 +182,9 @@ fn write(
             other.insert((path, output))
         }
     };
-    output.write(path, content, piece.position)
+    if compare && output.holds(path, content, piece.position)? {
+        return Ok(0);
+    }
+    output.write(path, content, piece.position)?;
+    Ok(u64::from(piece.bytes))
 }

@@ -60,6 +60,16 @@ impl Output {
         self.cached.write_all_at(content, position).map_err(failed)
     }
 
+    /// Tells whether what is about to be written is there already.
+    pub(super) fn holds(&self, path: &Path, content: &[u8], position: u64) -> Result<bool> {
+        let mut there = vec![0; content.len()];
+        match self.cached.read_exact_at(&mut there, position) {
+            Ok(()) => Ok(there == content),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            Err(error) => Err(Error::io("read", path)(error)),
+        }
+    }
+
     fn direct(&mut self, path: &Path) -> Option<&File> {
         if matches!(self.direct, Direct::Untried) {
             let flag = OFlags::DIRECT.bits().cast_signed();
@@ -87,7 +97,12 @@ pub(super) fn make_long(path: &Path, size: u64) -> Result<()> {
 
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600);
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600);
     options
 }
 

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use futures::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 
+use super::delta::{Ciphers, Delta, There};
 use super::piece::Piece;
-use super::{RestoreOptions, blocking, output};
-use crate::manifest::{Entry, Extent};
+use super::{Begin, RestoreOptions, blocking, output, sweep};
+use crate::manifest::{Entry, Extent, FileEntry};
 use crate::spill::{Sorted, Sorter};
 use crate::tree::{self, Order};
 use crate::{BackupReader, Error, Result};
@@ -169,20 +170,66 @@ fn scratch(root: &Path) -> Result<PathBuf> {
     Ok(PathBuf::from("."))
 }
 
-/// Makes the directories, open to the owner only until all is done; the root stays so. Returns the pieces to be written,
-/// sorted by frame.
-pub(super) fn prepare(plan: &Plan) -> Result<Sorted> {
+/// What is left to be done once the directories are there.
+pub(super) struct Prepared {
+    /// The pieces to be written, sorted by frame.
+    pub(super) pieces: Sorted,
+    /// Files and directories that have gone.
+    pub(super) removed: u64,
+    /// Bytes that are there already.
+    pub(super) there_bytes: u64,
+    /// Bytes that were made zero.
+    pub(super) cleared_bytes: u64,
+}
+
+/// Makes the directories, open to the owner only until all is done; the root stays so. Over what is there, looks for what
+/// has to be written.
+pub(super) fn prepare(
+    plan: &Plan,
+    begin: Option<&Begin>,
+    over: Option<&(Delta, Ciphers)>,
+) -> Result<Prepared> {
     let root = &plan.root;
-    open_empty(root)?;
+    let begin = || match begin {
+        Some(begin) => begin().map_err(Error::io("begin to restore into", root)),
+        None => Ok(()),
+    };
+    let removed = match over {
+        Some((delta, _)) => {
+            sweep::check(plan)?;
+            if let Some(parent) = root.parent() {
+                fs::create_dir_all(parent).map_err(Error::io("make directory", parent))?;
+            }
+            make(root)?;
+            begin()?;
+            sweep::sweep(plan, &delta.left_alone)?
+        }
+        None => {
+            open_empty(root)?;
+            begin()?;
+            0
+        }
+    };
     for (path, place) in &plan.elsewhere {
-        open_empty(place)?;
         let link = root.join(path);
+        let leads_there = sweep::leads_to(&link, place);
+        // Whose content belongs there has been swept; any other has to be empty.
+        if !(leads_there && place.is_dir()) {
+            open_empty(place)?;
+        }
+        if leads_there {
+            continue;
+        }
         if let Some(parent) = link.parent() {
             make(parent)?;
         }
         symlink(place, &link).map_err(Error::io("make symbolic link", &link))?;
     }
-    let mut pieces = plan.sorter();
+    let mut needed = Needed {
+        pieces: plan.sorter(),
+        there_bytes: 0,
+        cleared_bytes: 0,
+    };
     // Most files are in the directory of the one before.
     let mut made = root.clone();
     plan.each(|placed| {
@@ -196,27 +243,76 @@ pub(super) fn prepare(plan: &Plan) -> Result<Sorted> {
             directory.clone_into(&mut made);
         }
         if let Entry::File(file) = &placed.entry {
-            output::make_long(&root.join(placed.at()), file.size)?;
-            let mut position = 0;
-            for extent in &file.extents {
-                if let Extent::Stored { frame, from, bytes } = *extent {
-                    let piece = Piece {
-                        frame,
-                        from,
-                        bytes,
-                        position,
-                        at: placed.at(),
-                    };
-                    pieces
-                        .push(&piece.key(), &piece.value())
-                        .map_err(list_failed(&plan.scratch))?;
-                }
-                position += extent.bytes();
-            }
+            let at = placed.at();
+            let path = root.join(&at);
+            let there = match over {
+                Some((_, ciphers)) => Some((There::open(path.clone(), file)?, ciphers)),
+                None => None,
+            };
+            needed.look(plan, file, &at, there)?;
+            output::make_long(&path, file.size)?;
         }
         Ok(())
     })?;
-    pieces.finish().map_err(list_failed(&plan.scratch))
+    Ok(Prepared {
+        pieces: needed.pieces.finish().map_err(list_failed(&plan.scratch))?,
+        removed,
+        there_bytes: needed.there_bytes,
+        cleared_bytes: needed.cleared_bytes,
+    })
+}
+
+/// What is found to be needed, file by file.
+struct Needed {
+    pieces: Sorter,
+    there_bytes: u64,
+    cleared_bytes: u64,
+}
+
+impl Needed {
+    /// Notes what has to be written of a file, which goes to `at`.
+    fn look(
+        &mut self,
+        plan: &Plan,
+        file: &FileEntry,
+        at: &str,
+        mut there: Option<(There, &Ciphers)>,
+    ) -> Result<()> {
+        let mut position = 0;
+        for extent in &file.extents {
+            match (*extent, &mut there) {
+                (Extent::Stored { frame, from, bytes }, there) => {
+                    let holds = match there {
+                        Some((there, ciphers)) => {
+                            let cipher = ciphers[frame.pack as usize].as_ref();
+                            there.holds(&frame, (from, bytes), position, cipher)?
+                        }
+                        None => false,
+                    };
+                    if holds {
+                        self.there_bytes += u64::from(bytes);
+                    } else {
+                        let piece = Piece {
+                            frame,
+                            from,
+                            bytes,
+                            position,
+                            at: at.to_owned(),
+                        };
+                        self.pieces
+                            .push(&piece.key(), &piece.value())
+                            .map_err(list_failed(&plan.scratch))?;
+                    }
+                }
+                (Extent::Zeros { bytes }, Some((there, _))) => {
+                    self.cleared_bytes += there.clear(position, bytes)?;
+                }
+                (Extent::Zeros { .. }, None) => {}
+            }
+            position += extent.bytes();
+        }
+        Ok(())
+    }
 }
 
 /// Makes a directory, or takes one that is empty, for nobody but its owner.
