@@ -202,6 +202,67 @@ async fn what_is_lost_with_a_slot_is_recorded_and_the_log_goes_on() {
     assert_eq!(missing.kind(), ErrorKind::NotFound);
 }
 
+/// Before a gap everything can be had; in it nothing, and behind it only what a backup behind it begins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_is_reached_on_either_side_of_a_gap_and_refused_in_it() {
+    let site = Site::start(1).await;
+    let mut shipping = Shipping::start(&site);
+    site.commit(3).await;
+    shipping.until_durable(&site).await;
+    site.back_up_quietly().await;
+    site.commit(5).await;
+    let (before, then) = (site.primary.lsn().await, Site::ledger(&site.primary).await);
+    site.commit(5).await;
+    shipping.until_durable(&site).await;
+    copy(&site).await;
+    shipping.kill(&site).await;
+    let held = stored_tail(&site).await;
+    lose_slot(&site).await;
+    let mut shipping = Shipping::start(&site);
+    site.commit(3).await;
+    shipping.until_durable(&site).await;
+    let behind = site.primary.lsn().await;
+    let inside = held.advance(1 << 20);
+    let refused = async |target: RestoreTarget| {
+        let place = site.place("refused");
+        let request = RestoreRequest::new(region(WEST), target, place.clone());
+        let error = Restore::restore(&site.driver, &request).await.unwrap_err();
+        let hole = format!("is missing from {held}");
+        assert!(chain(&error).contains(&hole), "{}", chain(&error));
+        assert!(!place.exists());
+    };
+    let reached = async |target: Lsn, name: &str| {
+        let target = RestoreTarget::Lsn(target);
+        let place = site.place(name);
+        let request = RestoreRequest::new(region(WEST), target, place.clone());
+        Restore::restore(&site.driver, &request).await.unwrap();
+        let server = Server::start(&place, &["track_commit_timestamp=on"]).await;
+        server.wait_until_promoted().await;
+        Site::ledger(&server).await
+    };
+    for target in [
+        RestoreTarget::Lsn(inside),
+        RestoreTarget::Lsn(behind),
+        RestoreTarget::Latest,
+        RestoreTarget::Time(site.primary.now().await),
+    ] {
+        refused(target).await;
+    }
+    assert_eq!(reached(before, "before").await, then);
+
+    site.back_up_quietly().await;
+    site.commit(3).await;
+    let (after, now) = (site.primary.lsn().await, Site::ledger(&site.primary).await);
+    site.commit(1).await;
+    shipping.until_durable(&site).await;
+    copy(&site).await;
+    refused(RestoreTarget::Lsn(inside)).await;
+    refused(RestoreTarget::Lsn(behind)).await;
+    assert_eq!(reached(after, "after").await, now);
+    assert_eq!(reached(before, "again").await, then);
+    shipping.stop().await;
+}
+
 /// The archiver still has what the slot has lost: pushed, it closes the hole, and what needed it can be restored.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_archived_closes_the_hole() {

@@ -2,6 +2,7 @@
 
 mod copies;
 mod delta;
+mod flipped;
 mod killed;
 mod refusals;
 mod targets;
