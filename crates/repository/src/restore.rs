@@ -4,11 +4,13 @@
 //! without which a server does not start) get their names after everything else is on disk (R5, R32).
 //!
 //! Every stored frame is read once, decompressed once, and written to all the places that it belongs to, so that restoring
-//! an incremental backup takes what restoring a full one does. Lists of files and frames are sorted on disk if they are
+//! an incremental backup reads what restoring a full one does. What has become a few stretches of a frame is written as one, and what
+//! is between them afterwards. Lists of files and frames are sorted on disk if they are
 //! long.
 
 mod delta;
 mod fetch;
+mod join;
 mod output;
 mod piece;
 mod place;
@@ -24,11 +26,14 @@ use futures::{Stream, StreamExt as _, stream};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
+use crate::spill::Sorted;
 use crate::{BackupReader, Error, Result};
 
 pub use delta::Delta;
+use fetch::{Done, Turn};
+use place::Plan;
 
-/// Ranges read at a time, each of at most 4 MiB.
+/// Ranges read at a time, each of at most 2 MiB.
 const RANGES_IN_FLIGHT: usize = 8;
 
 /// Decides where an entry goes: a path relative to the directory, or `None` to leave it out.
@@ -127,14 +132,40 @@ impl BackupReader {
                 });
             }
         };
+        let compare = options.delta.is_some();
+        let pieces = Arc::new(pieces);
+        let turn = async |turn| {
+            let pieces = Arc::clone(&pieces);
+            self.restore_pieces(&plan, (pieces, turn), compare, report)
+                .await
+        };
+        let (first, second) = (turn(Turn::First).await?, turn(Turn::Second).await?);
+        let written_bytes = cleared_bytes + first.written_bytes + second.written_bytes;
+        settle::settle(Arc::clone(&plan), options.owner).await?;
+        Ok(RestoreStats {
+            files: plan.files,
+            total_bytes,
+            written_bytes: if compare { written_bytes } else { total_bytes },
+            removed,
+            read_bytes: first.read_bytes + second.read_bytes,
+        })
+    }
+
+    /// Writes the pieces of a turn, many ranges of packs at a time, and returns when all are written.
+    async fn restore_pieces(
+        &self,
+        plan: &Plan,
+        (pieces, turn): (Arc<Sorted>, Turn),
+        compare: bool,
+        report: impl Fn(u64),
+    ) -> Result<Done> {
         let root = Arc::new(plan.root.clone());
         let (ranges, cutting) = produce(RANGES_IN_FLIGHT, move |sender| {
-            fetch::cut_ranges(&pieces, sender)
+            fetch::cut_ranges(&pieces, turn, sender)
         });
         // Threads that write cannot be called off: whoever is told of a failure may remove what they write, so nobody is told
         // before the last of them has ended.
         let has_failed = AtomicBool::new(false);
-        let compare = options.delta.is_some();
         let restored = ranges
             .take_while(|_| std::future::ready(!has_failed.load(Ordering::Relaxed)))
             .map(|range| async {
@@ -144,13 +175,10 @@ impl BackupReader {
             })
             .buffer_unordered(RANGES_IN_FLIGHT);
         let mut restored = std::pin::pin!(restored);
-        let (mut read_bytes, mut written_bytes, mut failure) = (0, cleared_bytes, None);
+        let (mut all, mut failure) = (Done::default(), None);
         while let Some(range) = restored.next().await {
             match range {
-                Ok(done) => {
-                    read_bytes += done.read_bytes;
-                    written_bytes += done.written_bytes;
-                }
+                Ok(done) => all.add(done),
                 Err(error) => {
                     has_failed.store(true, Ordering::Relaxed);
                     failure.get_or_insert(error);
@@ -161,18 +189,9 @@ impl BackupReader {
             return Err(error);
         }
         cutting.await.map_err(Error::Worker)??;
-        settle::settle(Arc::clone(&plan), options.owner).await?;
-        Ok(RestoreStats {
-            files: plan.files,
-            total_bytes,
-            written_bytes: if compare { written_bytes } else { total_bytes },
-            removed,
-            read_bytes,
-        })
+        Ok(all)
     }
-}
 
-impl BackupReader {
     /// Returns the ciphers of the packs, in the order of the manifest.
     fn ciphers(&self) -> Result<delta::Ciphers> {
         let packs = self.packs().iter().map(|pack| {

@@ -9,13 +9,13 @@ use tokio::sync::mpsc;
 
 use super::blocking;
 use super::output::Output;
-use super::piece::Piece;
+use super::piece::{Piece, When};
 use crate::spill::Sorted;
 use crate::verify::missing;
 use crate::{BackupReader, Error, Result, frame, store};
 
 /// Frames near each other are read in one go up to this many bytes.
-const LONGEST_RANGE_BYTES: u64 = 4 << 20;
+const LONGEST_RANGE_BYTES: u64 = 2 << 20;
 /// Reading this much in vain is quicker than another request.
 const GAP_BYTES: u64 = 64 << 10;
 /// Most pieces written for one range, so that a list of them stays short.
@@ -58,37 +58,82 @@ impl Range {
     }
 }
 
-/// Finds what has to be read, in the order of the packs.
-pub(super) fn cut_ranges(pieces: &Sorted, sender: &mpsc::Sender<Range>) -> Result<()> {
+/// In two turns all pieces are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// What others are written over, and all frames of which nothing is written over anything.
+    First,
+    /// The rest. A frame is read twice only if there are pieces of both kinds in it.
+    Second,
+}
+
+impl Turn {
+    /// Leaves of the pieces of one frame those whose turn it is.
+    fn choose(self, frame: &mut Vec<Piece>) {
+        let waits = frame.iter().any(|piece| piece.when == When::Over);
+        frame.retain(|piece| match self {
+            Self::First => !waits || piece.when == When::Under,
+            Self::Second => waits && piece.when != When::Under,
+        });
+    }
+}
+
+/// Finds what has to be read in a turn, in the order of the packs.
+pub(super) fn cut_ranges(pieces: &Sorted, turn: Turn, sender: &mpsc::Sender<Range>) -> Result<()> {
     let failed = |error| Error::io("keep a list in", Path::new("temporary files"))(error);
     let mut walk = pieces.walk().map_err(failed)?;
-    let mut range: Option<Range> = None;
+    let mut cut = Cut {
+        range: None,
+        sender,
+    };
+    let mut frame: Vec<Piece> = Vec::new();
     while let Some((key, value)) = walk.next().map_err(failed)? {
         let piece = Piece::read(key, value)
             .ok_or_else(|| failed(io::Error::other("a record cannot be read back")))?;
-        let left = match &mut range {
-            Some(range) => range.take(piece),
-            None => Some(piece),
-        };
-        if let Some(piece) = left {
-            let next = Range {
-                pack: piece.frame.pack,
-                offset: piece.frame.offset,
-                length: u64::from(piece.frame.stored_bytes),
-                pieces: vec![piece],
-            };
-            if let Some(full) = range.replace(next)
-                && sender.blocking_send(full).is_err()
-            {
-                return Ok(());
+        let is_next = |last: &Piece| last.key() != piece.key();
+        if frame.last().is_some_and(is_next) {
+            turn.choose(&mut frame);
+            for piece in frame.drain(..) {
+                if !cut.take(piece) {
+                    return Ok(());
+                }
             }
         }
+        frame.push(piece);
     }
-    if let Some(range) = range {
+    turn.choose(&mut frame);
+    if frame.into_iter().all(|piece| cut.take(piece))
+        && let Some(range) = cut.range
+    {
         // Who does not take it has an error of its own to tell.
         drop(sender.blocking_send(range));
     }
     Ok(())
+}
+
+/// A range that grows until the next piece is too far away.
+struct Cut<'a> {
+    range: Option<Range>,
+    sender: &'a mpsc::Sender<Range>,
+}
+
+impl Cut<'_> {
+    /// Takes the next piece; `false` if nobody wants the ranges any more.
+    fn take(&mut self, piece: Piece) -> bool {
+        let left = match &mut self.range {
+            Some(range) => range.take(piece),
+            None => Some(piece),
+        };
+        let Some(piece) = left else { return true };
+        let next = Range {
+            pack: piece.frame.pack,
+            offset: piece.frame.offset,
+            length: u64::from(piece.frame.stored_bytes),
+            pieces: vec![piece],
+        };
+        let full = self.range.replace(next);
+        full.is_none_or(|full| self.sender.blocking_send(full).is_ok())
+    }
 }
 
 /// What became of a range.
@@ -100,6 +145,14 @@ pub(super) struct Done {
     pub(super) placed_bytes: u64,
     /// Of these, the ones that were not there before.
     pub(super) written_bytes: u64,
+}
+
+impl Done {
+    pub(super) fn add(&mut self, more: Self) {
+        self.read_bytes += more.read_bytes;
+        self.placed_bytes += more.placed_bytes;
+        self.written_bytes += more.written_bytes;
+    }
 }
 
 /// Reads a range, checks its frames and writes them; with `compare`, only where something else is.
@@ -153,10 +206,9 @@ pub(super) async fn restore_range(
                 })
             });
             done.written_bytes += written.map_err(|error| damaged(&error))??;
-            done.placed_bytes += pieces
-                .iter()
-                .map(|piece| u64::from(piece.bytes))
-                .sum::<u64>();
+            // What is written over something has its place already.
+            let placed = pieces.iter().filter(|piece| piece.when != When::Over);
+            done.placed_bytes += placed.map(|piece| u64::from(piece.bytes)).sum::<u64>();
         }
         Ok(done)
     })

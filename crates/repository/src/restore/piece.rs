@@ -3,6 +3,17 @@
 use crate::Hash;
 use crate::manifest::Frame;
 
+/// When a piece is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    /// Before others are written over a part of it.
+    Under,
+    /// At any time.
+    Alone,
+    /// After what it is written over.
+    Over,
+}
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Piece {
@@ -12,6 +23,7 @@ pub(super) struct Piece {
     pub(super) bytes: u32,
     /// Where in the file.
     pub(super) position: u64,
+    pub(super) when: When,
     /// The file, below the root.
     pub(super) at: String,
 }
@@ -27,12 +39,17 @@ impl Piece {
 
     /// Returns what the key does not say.
     pub(super) fn value(&self) -> Vec<u8> {
-        let mut value = Vec::with_capacity(24 + Hash::BYTES + self.at.len());
+        let mut value = Vec::with_capacity(25 + Hash::BYTES + self.at.len());
         value.extend(self.frame.stored_bytes.to_be_bytes());
         value.extend(self.frame.plain_bytes.to_be_bytes());
         value.extend(self.from.to_be_bytes());
         value.extend(self.bytes.to_be_bytes());
         value.extend(self.position.to_be_bytes());
+        value.push(match self.when {
+            When::Under => 0,
+            When::Alone => 1,
+            When::Over => 2,
+        });
         value.extend(self.frame.hash.as_bytes());
         value.extend(self.at.as_bytes());
         value
@@ -46,6 +63,7 @@ impl Piece {
         let (from, value) = value.split_first_chunk()?;
         let (bytes, value) = value.split_first_chunk()?;
         let (position, value) = value.split_first_chunk()?;
+        let (when, value) = value.split_first()?;
         let (hash, at) = value.split_first_chunk()?;
         Some(Self {
             frame: Frame {
@@ -58,6 +76,11 @@ impl Piece {
             from: u32::from_be_bytes(*from),
             bytes: u32::from_be_bytes(*bytes),
             position: u64::from_be_bytes(*position),
+            when: match when {
+                0 => When::Under,
+                1 => When::Alone,
+                _ => When::Over,
+            },
             at: String::from_utf8(at.to_vec()).ok()?,
         })
     }

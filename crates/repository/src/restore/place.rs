@@ -11,7 +11,8 @@ use futures::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 
 use super::delta::{Ciphers, Delta, There};
-use super::piece::Piece;
+use super::join::Joiner;
+use super::piece::{Piece, When};
 use super::{Begin, RestoreOptions, blocking, output, sweep};
 use crate::manifest::{Entry, Extent, FileEntry};
 use crate::spill::{Sorted, Sorter};
@@ -278,40 +279,53 @@ impl Needed {
         at: &str,
         mut there: Option<(There, &Ciphers)>,
     ) -> Result<()> {
+        let Self {
+            pieces,
+            there_bytes,
+            cleared_bytes,
+        } = self;
+        let mut note = |piece: Piece| {
+            pieces
+                .push(&piece.key(), &piece.value())
+                .map_err(list_failed(&plan.scratch))
+        };
+        let mut joiner = Joiner::default();
         let mut position = 0;
         for extent in &file.extents {
             match (*extent, &mut there) {
                 (Extent::Stored { frame, from, bytes }, there) => {
-                    let holds = match there {
+                    let piece = Piece {
+                        frame,
+                        from,
+                        bytes,
+                        position,
+                        when: When::Alone,
+                        at: at.to_owned(),
+                    };
+                    match there {
                         Some((there, ciphers)) => {
                             let cipher = ciphers[frame.pack as usize].as_ref();
-                            there.holds(&frame, (from, bytes), position, cipher)?
+                            if there.holds(&frame, (from, bytes), position, cipher)? {
+                                *there_bytes += u64::from(bytes);
+                            } else {
+                                // Each is looked at by itself when it is written.
+                                note(piece)?;
+                            }
                         }
-                        None => false,
-                    };
-                    if holds {
-                        self.there_bytes += u64::from(bytes);
-                    } else {
-                        let piece = Piece {
-                            frame,
-                            from,
-                            bytes,
-                            position,
-                            at: at.to_owned(),
-                        };
-                        self.pieces
-                            .push(&piece.key(), &piece.value())
-                            .map_err(list_failed(&plan.scratch))?;
+                        None => joiner.push(piece, &mut note)?,
                     }
                 }
-                (Extent::Zeros { bytes }, Some((there, _))) => {
-                    self.cleared_bytes += there.clear(position, bytes)?;
+                (Extent::Zeros { bytes }, there) => {
+                    // Nothing is written over zeros.
+                    joiner.finish(&mut note)?;
+                    if let Some((there, _)) = there {
+                        *cleared_bytes += there.clear(position, bytes)?;
+                    }
                 }
-                (Extent::Zeros { .. }, None) => {}
             }
             position += extent.bytes();
         }
-        Ok(())
+        joiner.finish(note)
     }
 }
 
