@@ -1,5 +1,6 @@
 //! The commands, one file a verb.
 
+pub(crate) mod approval;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod daemon;
@@ -38,6 +39,7 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<Exit> {
         Command::Failover(args) => failover::run(&args, config, output).await,
         Command::Failback(args) => failback::run(&args, config, output).await,
         Command::Execution(command) => execution::run(&command, config, output).await,
+        Command::Approval(command) => approval::run(&command, output),
         Command::Runbook(command) => runbook::run(&command, config, output).await,
         Command::Job(command) => job::run(&command, config, output).await,
         Command::Kit(command) => kit::run(&command, config, output).await,

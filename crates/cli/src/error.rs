@@ -150,6 +150,7 @@ impl From<dr_runbook::Error> for CommandError {
         use dr_runbook::Error;
         let exit = match &error {
             Error::NotFound { .. } | Error::OtherWorkload { .. } => Exit::Usage,
+            Error::NotRunning { .. } | Error::Skip { .. } => Exit::Refused,
             Error::NotSeen { .. } => Exit::Unavailable,
             Error::Over { .. } | Error::HasEffects { .. } => Exit::Refused,
             Error::NoStore { .. } => Exit::Configuration,

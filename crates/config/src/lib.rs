@@ -34,7 +34,7 @@ pub use region::{Daemon, Region, StoreLocation};
 pub use runbook::{Retry, Runbook, Step};
 pub use schedule::{Place, Schedule, Trigger};
 pub use workload::{
-    Approval, Detection, HealthCheck, Notify, Objectives, Readiness, Resource, Service,
-    ServiceInstance, Traffic, Workload,
+    Detection, HealthCheck, Notify, Objectives, Readiness, Resource, Service, ServiceInstance,
+    Traffic, Workload,
 };
 pub use yaml::parse;

@@ -1,5 +1,6 @@
 //! Workloads: what the business calls an application.
 
+mod approval;
 mod parts;
 mod places;
 mod watching;
@@ -8,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dr_model::document::{Context, FromNode, Node, Problem, Reader, Span, Template, list, map};
-use dr_model::{RegionName, ResourceName, ServiceName};
+use dr_model::{ApprovalPolicy, RegionName, ResourceName, ServiceName};
 
 use crate::scope::Scope;
 use places::Places;
@@ -32,7 +33,7 @@ pub struct Workload {
     /// The regions that it can be moved to, best first; never the home.
     pub recovery: Vec<RegionName>,
     /// Who must agree to a failover.
-    pub approval: Approval,
+    pub approval: ApprovalPolicy,
     /// Its state.
     pub resources: BTreeMap<ResourceName, Resource>,
     /// What is started where it is served.
@@ -56,13 +57,6 @@ pub struct Objectives {
     pub rpo: Duration,
     /// The longest time until it is served again.
     pub rto: Duration,
-}
-
-/// Who must agree to a failover.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Approval {
-    /// How many people, besides the one who starts it.
-    pub quorum: u32,
 }
 
 /// One thing with state; only its driver knows what the node says.
@@ -151,22 +145,6 @@ fn positive(node: &Node, context: &mut Context) -> Option<Duration> {
     Some(duration)
 }
 
-impl FromNode for Approval {
-    fn from_node(node: &Node, context: &mut Context) -> Option<Self> {
-        let mut reader = Reader::open(node, context)?;
-        let quorum = reader.required("quorum");
-        reader.finish();
-        if let Some(1..) = quorum {
-            let span = node.get("quorum").map_or(&node.span, |node| &node.span);
-            let what =
-                "approvals are not collected yet: every failover of this workload is refused";
-            let problem = Problem::warning(span, what).hint("set `approval: { quorum: 0 }`");
-            context.within("quorum", |context| context.report(problem));
-        }
-        Some(Self { quorum: quorum? })
-    }
-}
-
 impl Workload {
     pub(crate) fn read(node: &Node, context: &mut Context, scope: &Scope<'_>) -> Option<Self> {
         let mut reader = Reader::open(node, context)?;
@@ -179,7 +157,7 @@ impl Workload {
             "recovery",
             list(|n: &Node, c: &mut Context| scope.region(n, c)),
         );
-        let approval = reader.or_default("approval");
+        let approval = reader.optional_with("approval", approval::read);
         let places = Places::new(home.as_ref(), recovery.as_deref());
         places.check(reader.context());
         let resource = |n: &Node, c: &mut Context| Resource::read(n, c, scope, &places);
@@ -204,7 +182,7 @@ impl Workload {
             max_loss: max_loss.unwrap_or(objectives.rpo),
             home: home?.value,
             recovery: recovery?.into_iter().map(|r| r.value).collect(),
-            approval,
+            approval: approval.unwrap_or_default(),
             resources: resources?,
             services: services.unwrap_or_default(),
             traffic: traffic.unwrap_or_default(),

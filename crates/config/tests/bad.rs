@@ -75,6 +75,25 @@ fn envelope() {
 }
 
 #[test]
+fn approvals() {
+    insta::assert_snapshot!(problems("bad/approvals"), @r###"
+    dr.yaml:10:25: error: workloads.nobody.approval.quorum: 1 approvals are asked for, and 0 people may approve
+      hint: name them in `approvers`; `dr approval keygen` makes the key of one
+    dr.yaml:20:11: error: workloads.twice.approval.approvers[1]: `ada` stands here already, with that name, key or account
+      hint: a person counts once, and signs with a key that nobody else has
+    dr.yaml:21:11: error: workloads.twice.approval.approvers[2]: `eve` stands here already, with that name, key or account
+      hint: a person counts once, and signs with a key that nobody else has
+    dr.yaml:29:16: error: workloads.wrong.approval.expires: an approval cannot count for so long
+      expected: a duration above zero, at most `7d`
+    dr.yaml:30:27: error: workloads.wrong.approval.approvers[0].name: `Ada` is not a name: 1 to 63 lower-case letters, digits and single hyphens, with a letter or digit at both ends
+      expected: the name of a person, such as `ada`
+    dr.yaml:30:37: error: workloads.wrong.approval.approvers[0].key: `secret` is not the public key of an approver: `ed25519:` and 64 hexadecimal digits
+      expected: what `dr approval keygen` printed, `ed25519:` and 64 hexadecimal digits
+    6 errors in the configuration
+    "###);
+}
+
+#[test]
 fn references() {
     insta::assert_snapshot!(problems("bad/references"), @r###"
     dr.yaml:9:16: error: workloads.orders.recovery: `us-east-1` is the home

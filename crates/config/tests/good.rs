@@ -65,8 +65,8 @@ fn warnings_do_not_refuse() {
     insta::assert_snapshot!(shown.join("\n"), @r###"
     warning: `schedules/orders.yml` is not read
       hint: only `*.yaml` is: rename it
-    dr.yaml:14:25: warning: workloads.orders.approval.quorum: approvals are not collected yet: every failover of this workload is refused
-      hint: set `approval: { quorum: 0 }`
+    dr.yaml:14:25: warning: workloads.orders.approval.quorum: none of those who may approve can start a failover themselves
+      hint: nobody approves what they asked for: name one person more
     dr.yaml:21:11: warning: workloads.orders.resources.database: `invoices/database` is the same instance in `us-east-1`
       hint: workloads that share a cluster fail over together or not at all
     dr.yaml:22:11: warning: workloads.orders.resources.database: `invoices/database` is the same instance in `us-west-2`
@@ -80,6 +80,13 @@ fn warnings_do_not_refuse() {
     let orders = &loaded.config.workloads[&"orders".parse().unwrap()];
     assert_eq!(orders.max_loss, 60 * SECOND);
     assert_eq!(orders.approval.quorum, 1);
+    assert_eq!(orders.approval.expires, 7200 * SECOND);
+    let ada = &orders.approval.approvers[0];
+    assert_eq!(
+        (ada.name.as_str(), ada.account.as_deref()),
+        ("ada", Some("alovelace"))
+    );
+    assert!(ada.key.to_string().starts_with("ed25519:d75a9801"));
     assert_eq!(
         orders.notify.len(),
         1,

@@ -9,11 +9,13 @@
 //!   [`Register::create`](register::Register::create) is the single flight of every change.
 //! - [`chain`]: the WAL in a store and its seal, which says what was promised.
 //! - [`journal`]: what an execution intends and did; takeover.
+//! - [`approval`]: who agreed to what an execution is about to do.
 //! - [`identity`], [`probe`]: whose a store is, and what it can do.
 //! - [`kit`]: what a machine with nothing but the program needs.
 //! - [`outage`]: that a primary does not answer, and since when. Decides nothing.
 
 pub mod actor;
+pub mod approval;
 pub mod chain;
 pub mod identity;
 pub mod journal;

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dr_coordination::approval::{Approval, SigningKey};
 use dr_coordination::chain::{
     ChainId, ChainWriter, Chunk, Cipher, Encoding, Facts, Floor, GapRecord, LogStart, Options,
     Origin, PieceFacts, Promise, SealRecord, Span, decode, decode_header, decode_piece, encode,
@@ -455,4 +456,18 @@ fn a_recovery_kit() {
     let key = kit.key();
     let hash = key.as_str().strip_prefix("kit/20261123T093005Z-").unwrap();
     assert_eq!(hash, &kit.content.hash()[..32]);
+}
+
+#[test]
+fn an_approval() {
+    let key = SigningKey::parse(&format!("dr-approver-key1 {}", "9d".repeat(32))).unwrap();
+    let plan = blake3::hash(b"a plan").to_hex().to_string();
+    let name = "ada".parse().unwrap();
+    // Ed25519 signs the same text the same way every time.
+    let approval = Approval::sign(&key, execution(), plan, 60_000, name, at(90));
+    let stored = golden("approval.json", &approval.to_bytes());
+    assert_eq!(stored, approval.to_bytes());
+    let read = Approval::from_bytes(&stored).unwrap();
+    assert_eq!(read, approval);
+    assert!(read.is_signed_by(&key.public()));
 }

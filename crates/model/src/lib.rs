@@ -3,6 +3,7 @@
 //! Nothing here does I/O or knows an async runtime: what stands in this crate can be tested with values alone and is
 //! shared by every other crate. See `docs/glossary.md` for the words.
 
+pub mod approval;
 pub mod clock;
 pub mod detection;
 pub mod document;
@@ -14,12 +15,14 @@ pub mod name;
 pub mod retention;
 pub mod wal;
 
+pub use approval::{ApprovalPolicy, Approver, ApproverKey};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use epoch::Epoch;
 pub use execution::{ExecutionId, StepId};
 pub use lsn::Lsn;
 pub use name::{
-    RegionName, ResourceId, ResourceName, RunbookName, ScheduleName, ServiceName, WorkloadName,
+    ApproverName, RegionName, ResourceId, ResourceName, RunbookName, ScheduleName, ServiceName,
+    WorkloadName,
 };
 pub use retention::Retention;
 pub use wal::{SegmentSize, SystemIdentifier, TimelineId};

@@ -95,6 +95,10 @@ name!(
     /// The name of a runbook.
     RunbookName
 );
+name!(
+    /// The name of a person who may approve.
+    ApproverName
+);
 
 impl RegionName {
     /// Returns the name with `_` for `-`, for replication slots and `application_name`, whose alphabet has no hyphen.

@@ -78,6 +78,8 @@ enum Halt {
     Stuck(String, String),
     /// Somebody else has the say.
     Superseded(String),
+    /// Somebody has written into the journal that it is to stop here.
+    Paused(String),
     /// The journal cannot be written.
     Journal(journal::Error),
 }
@@ -340,11 +342,27 @@ impl<'a> Executor<'a> {
         let batch = std::mem::take(&mut self.unwritten);
         match self.journal.append(batch).await {
             Ok(_) => Ok(()),
-            Err(error @ journal::Error::TakenOver { .. }) => {
-                self.taken_over = true;
-                Err(Halt::Superseded(error.to_string()))
-            }
+            Err(error @ journal::Error::TakenOver { .. }) => Err(self.outdone(error).await),
             Err(error) => Err(Halt::Journal(error)),
+        }
+    }
+
+    /// Says why somebody else's entry stands where the next of ours should: a pause, or another who acts.
+    async fn outdone(&mut self, error: journal::Error) -> Halt {
+        self.taken_over = true;
+        let read = self.journal.read_on().await;
+        let newest = self.journal.entries().last().filter(|_| read.is_ok());
+        let mut records = newest
+            .and_then(|entry| entry.record())
+            .into_iter()
+            .flatten();
+        match records.find(|record| matches!(record, Record::Paused { .. })) {
+            Some(paused) => {
+                let history = Arc::make_mut(&mut self.history);
+                history.take(paused);
+                Halt::Paused(history.paused.clone().unwrap_or_default())
+            }
+            None => Halt::Superseded(error.to_string()),
         }
     }
 
@@ -396,6 +414,21 @@ impl<'a> Executor<'a> {
     /// Returns what is known of the execution.
     pub(crate) fn history(&self) -> &History {
         &self.history
+    }
+
+    /// Leaves a step out, as a human has decided.
+    pub(crate) fn skip(&mut self, step: &StepId, why: &str) {
+        let by = self.site.actor.to_string();
+        let at = self.site.clock.now();
+        let why = self.redactor.text(why);
+        let note = format!("step `{step}` is left out: {why}");
+        self.note(Record::Skipped {
+            step: step.clone(),
+            why,
+            by,
+            at,
+        });
+        self.monitor.event(&Event::Note(&note));
     }
 
     /// Takes what a human states into the record.

@@ -13,6 +13,7 @@ use crate::outcome::{Report, State, StepState, Stuck};
 use crate::plan::{Lane, Plan, Target};
 use crate::record::{Outcome, Place, Record};
 use crate::request::{Statement, witness};
+use crate::steps::await_approval;
 
 /// What is known of an execution.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct History {
     pub statements: Vec<Statement>,
     /// When a human first stated to know that the old primary has stopped.
     pub witnessed_at: Option<Timestamp>,
+    /// Why it is paused, and by whom, if it is.
+    pub paused: Option<String>,
     /// Why it is stuck, if it is.
     pub stuck: Option<Stuck>,
     /// What came of it, if it is over.
@@ -68,6 +71,7 @@ impl History {
             statements: plan.statements.clone(),
             plan: Arc::new(plan),
             started_at,
+            paused: None,
             stuck: None,
             closed: None,
             steps: BTreeMap::new(),
@@ -106,11 +110,11 @@ impl History {
                 };
                 let known = self.steps.entry(step.clone()).or_insert_with(began);
                 known.state = StepState::Running;
-                self.stuck = None;
+                self.goes_on();
             }
             Record::Intended { place, .. } => {
                 self.actions.insert(place.clone(), Progress::Intended);
-                self.stuck = None;
+                self.goes_on();
             }
             Record::Concluded { place, outcome, .. } => {
                 let progress = Progress::Concluded(outcome.clone());
@@ -137,21 +141,41 @@ impl History {
                     self.witnessed_at = Some(*at);
                 }
             }
+            Record::Paused { why, by, at } => {
+                self.paused = Some(format!("paused by {by} at {at:.0}: {why}"));
+            }
+            Record::Skipped { step, why, by, at } => {
+                let began_at = self.steps.get(step).map_or(*at, |known| known.began_at);
+                let skipped = StepHistory {
+                    state: StepState::Skipped,
+                    began_at,
+                    finished_at: Some(*at),
+                    summary: Some(format!("skipped by {by}: {why}")),
+                };
+                self.steps.insert(step.clone(), skipped);
+            }
             Record::Stuck { stuck } => self.stuck = Some(stuck.clone()),
             Record::Closed { report } => {
-                self.stuck = None;
+                self.goes_on();
                 self.closed = Some(report.as_ref().clone());
             }
         }
     }
 
+    fn goes_on(&mut self) {
+        self.stuck = None;
+        self.paused = None;
+    }
+
     /// Returns the state of the execution.
     #[must_use]
     pub fn state(&self) -> State {
-        match (&self.closed, &self.stuck) {
-            (Some(report), _) => report.state,
-            (None, Some(_)) => State::Stuck,
-            (None, None) => State::Running,
+        match (&self.closed, &self.paused, &self.stuck) {
+            (Some(report), ..) => report.state,
+            (None, Some(_), _) => State::Paused,
+            (None, None, Some(_)) => State::Stuck,
+            (None, None, None) if await_approval::is_waiting(self) => State::AwaitingApproval,
+            (None, None, None) => State::Running,
         }
     }
 
@@ -164,7 +188,10 @@ impl History {
     /// Tells whether a step is over in a way that lets the next one begin.
     #[must_use]
     pub fn is_over(&self, id: &StepId) -> bool {
-        let over = |step: &StepHistory| matches!(step.state, StepState::Done | StepState::Excepted);
+        let over = |step: &StepHistory| {
+            use StepState::{Done, Excepted, Skipped};
+            matches!(step.state, Done | Excepted | Skipped)
+        };
         self.step(id).is_some_and(over)
     }
 

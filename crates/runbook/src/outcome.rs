@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use dr_model::loss::{Bound, Estimate};
 use dr_model::{
-    Epoch, ExecutionId, Lsn, RegionName, ResourceName, StepId, TimelineId, WorkloadName,
+    ApproverName, Epoch, ExecutionId, Lsn, RegionName, ResourceName, StepId, TimelineId,
+    WorkloadName,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -17,10 +18,14 @@ use crate::request::Rung;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
+    /// It waits for people to approve; nothing has been changed.
+    AwaitingApproval,
     /// It runs, or whoever ran it died: then it is resumed.
     Running,
     /// It needs a human; it can be resumed.
     Stuck,
+    /// A human stopped it between two actions; it can be resumed.
+    Paused,
     /// Everything was done.
     Completed,
     /// Everything that counts was done; never reported as a pass (L17).
@@ -38,8 +43,10 @@ impl State {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::AwaitingApproval => "awaiting-approval",
             Self::Running => "running",
             Self::Stuck => "stuck",
+            Self::Paused => "paused",
             Self::Completed => "completed",
             Self::CompletedWithExceptions => "completed-with-exceptions",
             Self::Failed => "failed",
@@ -51,7 +58,10 @@ impl State {
     /// Tells whether nothing more will happen.
     #[must_use]
     pub fn is_final(self) -> bool {
-        !matches!(self, Self::Running | Self::Stuck)
+        !matches!(
+            self,
+            Self::AwaitingApproval | Self::Running | Self::Stuck | Self::Paused
+        )
     }
 }
 
@@ -67,6 +77,8 @@ pub enum StepState {
     Done,
     /// It failed and the execution went on (`continue_on_error`).
     Excepted,
+    /// A human decided that it is not done. Never a pass.
+    Skipped,
     /// It failed.
     Failed,
 }
@@ -119,6 +131,9 @@ pub struct Report {
     pub sealed: Option<SealedAt>,
     /// What is lost.
     pub loss: Loss,
+    /// Who approved, if the workload asks for that and enough have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalReport>,
     /// By resource.
     pub resources: BTreeMap<ResourceName, ResourceReport>,
     /// When it began.
@@ -150,6 +165,19 @@ pub struct Report {
     pub stuck: Option<Stuck>,
     /// The steps.
     pub steps: Vec<StepReport>,
+}
+
+/// Who approved an execution.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApprovalReport {
+    /// How many had to.
+    pub quorum: u32,
+    /// Who asked.
+    pub requested_by: ApproverName,
+    /// Who approved.
+    pub approved_by: Vec<ApproverName>,
+    /// How long it was waited for them. A part of the time to recover (L33).
+    pub waited_seconds: f64,
 }
 
 /// A position that was sealed.

@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 
 use dr_model::loss::{Bound, Estimate, Verdict};
 use dr_model::{
-    Epoch, RegionName, ResourceName, ServiceName, StepId, SystemIdentifier, TimelineId,
-    WorkloadName,
+    ApproverName, Epoch, RegionName, ResourceName, ServiceName, StepId, SystemIdentifier,
+    TimelineId, WorkloadName,
 };
 use dr_provider::driver::{Action, LossFacts, Undo};
 use jiff::Timestamp;
@@ -65,6 +65,9 @@ pub struct Plan {
     pub rung: Rung,
     /// What people stated when they asked for this.
     pub statements: Vec<Statement>,
+    /// Who asks for it, if people have to approve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requester: Option<ApproverName>,
     /// When the disruption began: what the achieved recovery point is measured from. `None` if nobody knows.
     pub disrupted_at: Option<Timestamp>,
     /// When it began, if that was measured or stated: what the time to recover is counted from.

@@ -83,6 +83,26 @@ pub enum Record {
         /// When.
         at: Timestamp,
     },
+    /// A human stopped the execution between two actions, until it is resumed.
+    Paused {
+        /// Why.
+        why: String,
+        /// Who.
+        by: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// A human decided that a step is not done. What it has done already stays.
+    Skipped {
+        /// The step.
+        step: StepId,
+        /// Why.
+        why: String,
+        /// Who.
+        by: String,
+        /// When.
+        at: Timestamp,
+    },
     /// The execution cannot go on without a human.
     Stuck {
         /// Why, what it leaves behind and what to do.

@@ -13,7 +13,7 @@ use crate::plan::Target;
 use crate::proof;
 use crate::record::{Outcome, Place};
 use crate::request::{Rung, override_reason, witness};
-use crate::steps::{rearm_protection, restore_database, verify_traffic};
+use crate::steps::{await_approval, rearm_protection, restore_database, verify_traffic};
 
 /// What is left out where nobody knows when the disruption began.
 const RTA_EXCLUDES: &str =
@@ -74,6 +74,7 @@ pub(crate) fn report(history: &History, state: State, reason: Option<String>) ->
             bound: bounds.reduce(proof::worse).unwrap_or(Bound::Zero),
         },
         rpa_seconds: rpa(&resources),
+        approval: await_approval::report(history),
         resources,
         started_at: history.started_at,
         finished_at: None,
@@ -98,7 +99,8 @@ impl History {
         match &self.closed {
             Some(report) => report.clone(),
             None => {
-                let reason = self.stuck.as_ref().map(|stuck| stuck.why.clone());
+                let stuck = self.stuck.as_ref().map(|stuck| stuck.why.clone());
+                let reason = self.paused.clone().or(stuck);
                 report(self, self.state(), reason)
             }
         }

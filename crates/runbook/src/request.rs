@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dr_model::{ExecutionId, RegionName};
+use dr_model::{ApproverName, ExecutionId, RegionName};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +76,8 @@ pub struct Request {
     pub statements: Vec<Statement>,
     /// When the disruption began, if that was measured or somebody knows it.
     pub disruption: Option<Disruption>,
+    /// Who asks, if the workload wants approvals: nobody approves what they asked for.
+    pub requester: Option<ApproverName>,
     /// The execution that is undone, if this undoes one.
     pub undoes: Option<ExecutionId>,
 }
@@ -90,6 +92,7 @@ impl Request {
             rung: None,
             statements: Vec::new(),
             disruption: None,
+            requester: None,
             undoes: None,
         }
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use dr_config::Runbook;
-use dr_model::ExecutionId;
+use dr_model::{ExecutionId, StepId};
 
 use crate::events::{Event, Monitor};
 use crate::execute::{Error, Executor, execute};
@@ -14,10 +14,13 @@ use crate::executions::{self, Found};
 use crate::history::History;
 use crate::outcome::{Report, State};
 use crate::plan::{Mode, plan};
+use crate::record::Record;
+use crate::redact::Redactor;
 use crate::report::{has_effects, is_beyond_return};
 use crate::request::{Request, Statement};
 use crate::site::Site;
-use crate::steps::assess_region;
+use crate::step::Step;
+use crate::steps::{assess_region, registry};
 use crate::world;
 
 /// Takes an execution over and goes on with it. `statements` are added to what was stated before.
@@ -32,7 +35,30 @@ pub async fn resume(
     statements: Vec<Statement>,
     monitor: &dyn Monitor,
 ) -> Result<Report, Error> {
+    resume_without(site, execution, reason, statements, &[], monitor).await
+}
+
+/// As [`resume`], and leaves out the steps in `skip` because of `reason`. The end is never a pass then.
+///
+/// # Errors
+///
+/// As [`resume`], and [`Error::Skip`] before anything is written if one of them cannot be left out.
+pub async fn resume_without(
+    site: Arc<Site>,
+    execution: &ExecutionId,
+    reason: &str,
+    statements: Vec<Statement>,
+    skip: &[StepId],
+    monitor: &dyn Monitor,
+) -> Result<Report, Error> {
+    let found = find(&site, execution).await?;
+    refuse_what_is_not_left_out(&found.history, skip)?;
     let mut executor = take_over(Arc::clone(&site), execution, reason, monitor).await?;
+    // Its former executor may have done one of them between the look and the takeover.
+    refuse_what_is_not_left_out(executor.history(), skip)?;
+    for step in skip {
+        executor.skip(step, reason);
+    }
     for statement in statements {
         executor.state(statement);
     }
@@ -43,6 +69,63 @@ pub async fn resume(
         Err(why) => monitor.event(&Event::Note(&why)),
     }
     executor.run(true).await
+}
+
+fn refuse_what_is_not_left_out(history: &History, skip: &[StepId]) -> Result<(), Error> {
+    for id in skip {
+        let refuse = |why: String| Error::Skip {
+            execution: history.execution.clone(),
+            step: id.clone(),
+            why,
+        };
+        let Some(step) = history.plan.step(id) else {
+            let ids = history.plan.steps.iter().map(|step| step.id.to_string());
+            let ids: Vec<_> = ids.collect();
+            return Err(refuse(format!("its steps are {}", ids.join(", "))));
+        };
+        if history.is_over(id) {
+            return Err(refuse("it is over".to_owned()));
+        }
+        if !registry::find(&step.uses).is_some_and(Step::may_be_skipped) {
+            return Err(refuse(format!(
+                "what follows rests on `{}`, or it keeps a promise",
+                step.uses
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Stops an execution before its next action, wherever it runs, until it is resumed. What it does at this moment is done to
+/// its end.
+///
+/// # Errors
+///
+/// If there is no such execution, if nobody runs it, or if its journal cannot be used.
+pub async fn pause(site: Arc<Site>, execution: &ExecutionId, reason: &str) -> Result<(), Error> {
+    let Found {
+        mut journal,
+        history,
+        ..
+    } = find(&site, execution).await?;
+    let state = history.state();
+    if !matches!(state, State::Running | State::AwaitingApproval) {
+        return Err(Error::NotRunning {
+            execution: execution.clone(),
+            state,
+        });
+    }
+    let paused = Record::Paused {
+        why: Redactor::new(&site.secrets).text(reason),
+        by: site.actor.to_string(),
+        at: site.clock.now(),
+    };
+    let written = journal.interpose(site.actor.clone(), vec![paused]).await;
+    written.map_err(|source| Error::journal(execution, source))?;
+    // Its executor may have come to the end just before.
+    let records = journal.entries().iter().filter_map(|entry| entry.record());
+    let history = History::from_records(execution.clone(), records.flatten()).unwrap_or(history);
+    refuse(&site, &history)
 }
 
 /// What ending an execution came to.
@@ -166,7 +249,8 @@ async fn take_over<'a>(
         history,
         ..
     } = find(&site, execution).await?;
-    let taken = journal.take_over(site.actor.clone(), reason).await;
+    let reason = Redactor::new(&site.secrets).text(reason);
+    let taken = journal.take_over(site.actor.clone(), &reason).await;
     taken.map_err(|source| Error::journal(execution, source))?;
     // The former executor may have written on until the takeover.
     let records = journal.entries().iter().filter_map(|entry| entry.record());

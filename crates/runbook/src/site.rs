@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dr_coordination::Actor;
 use dr_coordination::register::Register;
-use dr_model::{Clock, RegionName, ResourceName, ServiceName, WorkloadName};
+use dr_model::{ApprovalPolicy, Clock, RegionName, ResourceName, ServiceName, WorkloadName};
 use dr_provider::host::Command;
 use dr_provider::{Host, Notifier, ObjectStore, Probe, ResourceDriver, Secret, Traffic};
 
@@ -21,8 +21,8 @@ pub struct Site {
     pub recovery: Vec<RegionName>,
     /// Its recovery point objective: the budget of a loss, unless the operator names another.
     pub rpo: Duration,
-    /// How many people have to approve.
-    pub quorum: u32,
+    /// Who has to approve.
+    pub approval: ApprovalPolicy,
     /// Every region's store.
     pub stores: BTreeMap<RegionName, Arc<dyn ObjectStore>>,
     /// The workload's register.

@@ -65,6 +65,17 @@ pub trait Step: Send + Sync + fmt::Debug {
         false
     }
 
+    /// Tells whether a human may decide that it is not done (`dr execution resume --skip`); not so for what safety rests on.
+    fn may_be_skipped(&self) -> bool {
+        self.may_fail()
+    }
+
+    /// Tells whether an action that only looks may take so long that it is worth a write of its own that it has begun: it
+    /// can be seen from elsewhere then, and what was waited counts.
+    fn waits(&self, _action: &Action) -> bool {
+        false
+    }
+
     /// Tells whether it is tried for what it is worth: all its lanes at once, each within the step's time limit, and
     /// whatever comes of them is recorded without ever failing.
     fn is_best_effort(&self) -> bool {

@@ -1,6 +1,8 @@
 //! The whole crate against a world in memory: plans, refusals, and executions that are killed, raced and taken over.
 
+mod approvals;
 mod crash;
+mod pauses;
 mod planned;
 mod plans;
 mod races;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dr_coordination::register::EpochRecord;
-use dr_model::{RegionName, ResourceName, ServiceName, WorkloadName};
+use dr_model::{ApprovalPolicy, RegionName, ResourceName, ServiceName, WorkloadName};
 use dr_provider::ResourceDriver;
 use dr_provider::driver::{Facts, Instance, RegionFacts};
 use dr_provider::traffic::TrafficState;
@@ -39,8 +39,8 @@ pub struct World {
     pub recovery: Vec<RegionName>,
     /// Its recovery point objective.
     pub rpo: Duration,
-    /// How many people have to approve.
-    pub quorum: u32,
+    /// Who has to approve.
+    pub approval: ApprovalPolicy,
     /// Every region's store, as a location to print.
     pub stores: BTreeMap<RegionName, String>,
     /// The register.
@@ -165,7 +165,7 @@ pub async fn observe(site: &Site, to: &RegionName) -> World {
         home: site.home.clone(),
         recovery: site.recovery.clone(),
         rpo: site.rpo,
-        quorum: site.quorum,
+        approval: site.approval.clone(),
         stores: site
             .stores
             .iter()

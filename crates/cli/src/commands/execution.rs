@@ -1,8 +1,10 @@
 //! `dr execution`: looking at executions, and going on with them.
 
 mod abort;
+mod approve;
 mod divergence;
 mod list;
+mod pause;
 mod resume;
 mod show;
 
@@ -23,6 +25,8 @@ use crate::wiring::Setup;
 pub(crate) enum Command {
     List(list::Args),
     Show(show::Args),
+    Approve(approve::Args),
+    Pause(pause::Args),
     Resume(resume::Args),
     Abort(abort::Args),
     Divergence(divergence::Args),
@@ -33,6 +37,8 @@ pub(crate) async fn run(command: &Command, config: &Path, output: &Output) -> Re
     match command {
         Command::List(args) => list::run(args, &setup, output).await,
         Command::Show(args) => show::run(args, &setup, output).await,
+        Command::Approve(args) => approve::run(args, &setup, output).await,
+        Command::Pause(args) => pause::run(args, &setup, output).await,
         Command::Resume(args) => resume::run(args, &setup, output).await,
         Command::Abort(args) => abort::run(args, &setup, output).await,
         Command::Divergence(args) => divergence::run(args, &setup, output).await,

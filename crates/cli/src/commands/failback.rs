@@ -1,6 +1,6 @@
 //! `dr failback`: home again.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dr_model::{RunbookName, WorkloadName};
 
@@ -30,6 +30,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", default_value = "failback-region")]
     runbook: RunbookName,
 
+    /// Your key, which says who asks where the workload wants approvals: `dr approval keygen` made it
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
@@ -43,6 +47,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         args.workload.clone(),
         args.runbook.clone(),
         args.plan,
+        args.key.clone(),
         args.yes,
     );
     failover::run_with(&setup, &wanted, output).await

@@ -2,9 +2,10 @@
 
 mod confirm;
 mod disruption;
-mod plan_text;
+pub(crate) mod plan_text;
 mod progress;
 pub(crate) mod report_text;
+mod requester;
 mod stated;
 
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dr_config::{Runbook, Workload};
-use dr_model::{RegionName, RunbookName, WorkloadName};
+use dr_model::{ApproverName, RegionName, RunbookName, WorkloadName};
 use dr_runbook::{Disruption, Mode, Plan, Refusal, Report, Request, Rung, Site};
 use jiff::Timestamp;
 
@@ -87,6 +88,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     runbook: Option<RunbookName>,
 
+    /// Your key, which says who asks where the workload wants approvals: `dr approval keygen` made it
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
@@ -108,6 +113,7 @@ impl Args {
         workload: WorkloadName,
         runbook: RunbookName,
         plan: bool,
+        key: Option<PathBuf>,
         yes: bool,
     ) -> Self {
         Self {
@@ -122,6 +128,7 @@ impl Args {
             from_store: None,
             into: PathBuf::new(),
             runbook: Some(runbook),
+            key,
             yes,
         }
     }
@@ -281,7 +288,8 @@ async fn plans<'a>(
     let must = !args.workloads.is_empty() || candidates.len() == 1;
     for (name, workload) in candidates {
         let site = Arc::new(setup.site(&name, workload)?);
-        match plan(args, runbook, workload, &site).await {
+        let requester = requester::of(args, &name, workload, &site)?;
+        match plan(args, requester, runbook, workload, &site).await {
             Ok(plan) => found.push(Prepared {
                 name,
                 workload,
@@ -308,6 +316,7 @@ async fn plans<'a>(
 
 async fn plan(
     args: &Args,
+    requester: Option<ApproverName>,
     runbook: &Runbook,
     workload: &Workload,
     site: &Site,
@@ -327,6 +336,7 @@ async fn plan(
         }),
         statements: args.stated.statements(),
         disruption,
+        requester,
         ..Request::new(args.to.clone())
     };
     dr_runbook::plan(runbook, &world, &request)
@@ -351,7 +361,8 @@ async fn carry_out(
         ask(&name, &format!("move it to {}", args.to), output)?;
         // Somebody may have thought about it for a while: what they agreed to has to be what there
         // still is.
-        let now = self::plan(args, runbook, workload, &site).await?;
+        let requester = plan.requester.clone();
+        let now = self::plan(args, requester, runbook, workload, &site).await?;
         if now.hash != plan.hash {
             output.say(&plan_text::render(&now, output.stderr));
             return Err(CommandError::new(

@@ -70,7 +70,7 @@ impl Setup {
             home: workload.home.clone(),
             recovery: workload.recovery.clone(),
             rpo: workload.objectives.rpo,
-            quorum: workload.approval.quorum,
+            approval: workload.approval.clone(),
             stores: self.stores.clone(),
             register: Arc::new(self.register(name, workload)),
             resources: self.drivers(name, workload)?,

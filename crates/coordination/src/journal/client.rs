@@ -120,6 +120,22 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         }
     }
 
+    /// Looks whether somebody else has written the next entry; changes nothing, so that it can be called off at any time.
+    pub async fn outdone(&self) -> Result<Option<Error>, Error> {
+        let sequence = self.next_sequence();
+        let key = Entry::<T>::key(&self.execution, sequence);
+        let found = read(&*self.store, &key, self.patience).await;
+        let Some(bytes) = found.map_err(|source| self.store_error(sequence, source))? else {
+            return Ok(None);
+        };
+        let theirs = self.decode(&bytes, sequence)?;
+        Ok(Some(Error::TakenOver {
+            execution: self.execution.clone(),
+            by: Box::new(theirs.actor),
+            at: theirs.at,
+        }))
+    }
+
     /// Takes the execution over: from now on `actor` writes it, and every earlier writer meets this entry.
     ///
     /// An earlier writer that still appends is let past; another takeover is not.
@@ -128,14 +144,24 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
     ///
     /// [`Error::TakenOver`] if somebody else takes it over at the same time.
     pub async fn take_over(&mut self, actor: Actor, reason: &str) -> Result<(), Error> {
+        let reason = reason.to_owned();
+        self.seize(actor, Body::Takeover { reason }).await
+    }
+
+    /// Takes the execution over with a record: every earlier writer meets it and stops there. The journal is then written
+    /// by `actor`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::take_over`].
+    pub async fn interpose(&mut self, actor: Actor, record: T) -> Result<(), Error> {
+        self.seize(actor, Body::Record(record)).await
+    }
+
+    async fn seize(&mut self, actor: Actor, body: Body<T>) -> Result<(), Error> {
         loop {
             self.read_on().await?;
-            let entry = self.entry(
-                actor.clone(),
-                Body::Takeover {
-                    reason: reason.to_owned(),
-                },
-            );
+            let entry = self.entry(actor.clone(), body.clone());
             match self.write(&entry).await? {
                 Published::Ours => {
                     self.entries.push(entry);

@@ -10,7 +10,8 @@ use std::str::FromStr;
 use super::reader::one_of;
 use super::{Context, Node, Problem, Spanned, Value};
 use crate::{
-    Lsn, RegionName, ResourceId, ResourceName, RunbookName, ScheduleName, ServiceName, WorkloadName,
+    ApproverKey, ApproverName, Lsn, RegionName, ResourceId, ResourceName, RunbookName,
+    ScheduleName, ServiceName, WorkloadName,
 };
 
 /// A value that can be read from a document.
@@ -109,6 +110,8 @@ from_text!(
     ServiceName: "the name of a service, such as `ledger`",
     ScheduleName: "the name of a schedule, such as `daily-snapshot`",
     RunbookName: "the name of a runbook, such as `failover-region`",
+    ApproverName: "the name of a person, such as `ada`",
+    ApproverKey: "what `dr approval keygen` printed, `ed25519:` and 64 hexadecimal digits",
     ResourceId: "the full name of a resource, such as `orders/database`",
     Lsn: "a WAL position, such as `16/B374D848`",
 );

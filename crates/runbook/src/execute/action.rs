@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dr_coordination::journal::{self, Journal};
 use dr_provider::ErrorKind;
 use dr_provider::driver::{Action, Undo, Verified};
 
@@ -9,7 +10,7 @@ use super::{Executor, Halt};
 use crate::events::Event;
 use crate::history::Progress;
 use crate::plan::{Lane, PlannedStep};
-use crate::record::{Outcome, Place, Record};
+use crate::record::{Batch, Outcome, Place, Record};
 use crate::step::Step;
 
 /// How often an outcome is looked at before it counts as unknown.
@@ -20,6 +21,9 @@ const LOOK_LIMIT: Duration = Duration::from_secs(15);
 
 /// The pause between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often it is looked, during a look that takes long, whether somebody else has written into the journal.
+const OUTDONE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What came of one attempt.
 enum Attempt {
@@ -98,11 +102,23 @@ impl Executor<'_> {
                 at,
             });
             self.write().await?;
+        } else if kind.waits(action) {
+            self.write().await?;
         }
         let began = self.site.clock.elapsed();
         let limit = limit(step);
         let work = self.work(step);
-        let result = tokio::time::timeout(limit, kind.apply(&work, &lane.target, action)).await;
+        let apply = tokio::time::timeout(limit, kind.apply(&work, &lane.target, action));
+        let result = if changes(action) {
+            apply.await
+        } else {
+            // Nothing is cut off in its middle: a look that takes long, as for people, ends when somebody else has the say.
+            tokio::select! {
+                biased;
+                result = apply => result,
+                error = outdone(&self.journal) => return Err(self.outdone(error).await),
+            }
+        };
         let why = match result {
             Ok(Ok(applied)) => {
                 let outcome = Outcome::Done {
@@ -238,6 +254,16 @@ impl Executor<'_> {
             progress
                 .is_some_and(|known| !matches!(known, Progress::Concluded(Outcome::NotDone { .. })))
         })
+    }
+}
+
+/// Waits until somebody else has written into the journal; returns what that means.
+async fn outdone(journal: &Journal<Batch>) -> journal::Error {
+    loop {
+        tokio::time::sleep(OUTDONE_INTERVAL).await;
+        if let Ok(Some(error)) = journal.outdone().await {
+            return error;
+        }
     }
 }
 

@@ -25,7 +25,7 @@ impl Executor<'_> {
         let excepted = plan.steps.iter().filter_map(|step| {
             let known = self.history.step(&step.id)?;
             let why = known.summary.as_deref().unwrap_or_default();
-            let excepted = known.state == StepState::Excepted;
+            let excepted = matches!(known.state, StepState::Excepted | StepState::Skipped);
             excepted.then(|| format!("step `{}`: {why}", step.id))
         });
         let misnamed = plan.claims.iter().filter_map(|(name, claim)| {
@@ -45,6 +45,7 @@ impl Executor<'_> {
             Halt::Superseded(why) => {
                 return Ok(report(&self.history, State::Superseded, Some(why)));
             }
+            Halt::Paused(why) => return Ok(report(&self.history, State::Paused, Some(why))),
             Halt::Failed(why) => (why, "put right what stands in the way".to_owned()),
             Halt::Stuck(why, remedy) => (why, remedy),
         };
@@ -77,6 +78,10 @@ impl Executor<'_> {
                 }
                 Err(Halt::Journal(source)) => {
                     return Err(Error::journal(&self.history.execution, source));
+                }
+                Err(Halt::Paused(why)) => {
+                    report.state = State::Paused;
+                    report.reason = Some(why);
                 }
                 Err(Halt::Failed(_) | Halt::Stuck(..)) => {}
             }

@@ -1,7 +1,7 @@
 //! Why an execution could not be carried out at all.
 
 use dr_coordination::journal;
-use dr_model::{ExecutionId, RegionName, WorkloadName};
+use dr_model::{ExecutionId, RegionName, StepId, WorkloadName};
 
 use crate::outcome::State;
 use crate::plan::Refusal;
@@ -57,6 +57,24 @@ pub enum Error {
         /// How it ended.
         state: State,
     },
+    /// Nobody runs it.
+    #[error("execution {execution} does not run: it is {}", state.as_str())]
+    NotRunning {
+        /// The execution.
+        execution: ExecutionId,
+        /// Its state.
+        state: State,
+    },
+    /// A step cannot be left out.
+    #[error("step `{step}` of execution {execution} cannot be left out: {why}")]
+    Skip {
+        /// The execution.
+        execution: ExecutionId,
+        /// The step.
+        step: StepId,
+        /// Why not.
+        why: String,
+    },
     /// It cannot be undone.
     #[error("execution {execution} cannot be undone")]
     Undo {
@@ -97,6 +115,12 @@ impl Error {
             Self::NotSeen { .. } => "see why these stores cannot be read".to_owned(),
             Self::OtherWorkload { workload, .. } => format!("resume it for `{workload}`"),
             Self::Over { .. } => return None,
+            Self::NotRunning { execution, .. } => {
+                format!("go on with it: `dr execution resume {execution}`")
+            }
+            Self::Skip { execution, .. } => {
+                format!("`dr execution show {execution}` prints its steps")
+            }
             Self::Undo { execution, refusal } => {
                 return refusal.hint().or(Some(format!(
                     "go forward with `dr execution resume {execution}`"

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use dr_model::loss::{Bound, Estimate, Verdict, judge};
-use dr_model::{RegionName, ResourceName};
-use dr_provider::driver::{Goal, Instance, LossFacts, Role};
+use dr_model::{RegionName, ResourceName, RunbookName};
+use dr_provider::driver::{Goal, Instance, LossFacts, Role, Undo};
 
-use super::{ExpectedProof, LossPlan, Refusal};
+use super::{ExpectedProof, LossPlan, Mode, PlannedStep, Refusal};
 use crate::proof;
 use crate::request::{Request, override_reason, witness};
+use crate::steps::await_approval;
 use crate::world::{ResourceFacts, World};
 
 /// Adds up what the move loses; refuses if that is more than is accepted, or unknown and nobody overrode that.
@@ -52,6 +53,33 @@ pub(super) fn loss(world: &World, request: &Request) -> Result<LossPlan, Refusal
         budget_seconds: budget.as_secs_f64(),
         verdict,
         resources,
+    })
+}
+
+/// Refuses a plan that changes something before the people are asked whom the workload wants to be asked.
+///
+/// Taking back a move that has promoted nothing needs nobody: clients are waiting for what they had.
+pub(super) fn approval(
+    world: &World,
+    mode: Mode,
+    runbook: &RunbookName,
+    steps: &[PlannedStep],
+) -> Result<(), Refusal> {
+    let quorum = world.approval.quorum;
+    if quorum == 0 || mode == Mode::Undo {
+        return Ok(());
+    }
+    let asks = |step: &PlannedStep| step.uses == await_approval::NAME && !step.lanes.is_empty();
+    let changes = |step: &PlannedStep| step.undo != Undo::ReadOnly;
+    let asked = steps.iter().position(asks);
+    let changed = steps.iter().position(changes).unwrap_or(steps.len());
+    if asked.is_some_and(|asked| asked < changed) {
+        return Ok(());
+    }
+    Err(Refusal::Approval {
+        workload: world.workload.clone(),
+        quorum,
+        runbook: runbook.clone(),
     })
 }
 

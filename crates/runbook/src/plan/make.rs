@@ -47,6 +47,7 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
         loss: &loss,
     };
     let steps = steps(runbook, &scene)?;
+    gate::approval(world, mode, &runbook.name, &steps)?;
     let rung = if takes(&steps, restore_database::NAME) {
         Rung::Restore
     } else {
@@ -71,6 +72,7 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
         proofs,
         rung,
         statements: request.statements.clone(),
+        requester: request.requester.clone(),
         disrupted_at: match &request.disruption {
             Some(disruption) => Some(disruption.not_after),
             None => last_contact,
@@ -141,12 +143,6 @@ fn target<'a>(world: &'a World, request: &Request) -> Result<&'a EpochRecord, Re
             to: request.to.clone(),
             workload: workload.clone(),
             epoch: head.epoch,
-        });
-    }
-    if world.quorum > 0 {
-        return Err(Refusal::Approval {
-            workload: workload.clone(),
-            quorum: world.quorum,
         });
     }
     Ok(head)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dr_model::document::Problem;
-use dr_model::{Epoch, RegionName, ResourceName, StepId, WorkloadName};
+use dr_model::{Epoch, RegionName, ResourceName, RunbookName, StepId, WorkloadName};
 
 use crate::executions::Unfinished;
 use crate::plan::Target;
@@ -125,13 +125,17 @@ pub enum Refusal {
         /// The region.
         region: RegionName,
     },
-    /// People have to approve, which this version cannot ask them.
-    #[error("`{workload}` requires {quorum} approvals, which this version cannot collect")]
+    /// People have to approve, and the runbook does not ask them before it changes something.
+    #[error(
+        "`{workload}` requires {quorum} approvals, and the runbook `{runbook}` does not wait for them before it changes something"
+    )]
     Approval {
         /// The workload.
         workload: WorkloadName,
-        /// How many.
+        /// How many are required.
         quorum: u32,
+        /// The runbook.
+        runbook: RunbookName,
     },
     /// The runbook cannot be used.
     #[error("the runbook `{runbook}` cannot be used: {}", listed(problems))]
@@ -216,7 +220,9 @@ impl Refusal {
             Self::DependsOnRegionLeft { .. } => {
                 "put what the step needs into the region moved to".to_owned()
             }
-            Self::Approval { .. } => "set `approval: { quorum: 0 }`".to_owned(),
+            Self::Approval { .. } => {
+                "add a step that uses `await-approval` before the one that uses `open-epoch`".to_owned()
+            }
             Self::Runbook { .. } => return None,
         })
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dr_coordination::register::EpochRecord;
-use dr_provider::driver::{Action, Applied, Verified};
+use dr_provider::driver::{Action, Applied, Instance, LossFacts, Verified};
 use dr_provider::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
@@ -68,11 +68,8 @@ impl Step for AssessRegion {
         if *target == Target::Register {
             return register(work).await;
         }
-        let driver = work.driver(target)?;
+        let (instance, loss) = resource(work, target).await?;
         let to = &work.plan().to;
-        let facts = driver.observe(std::slice::from_ref(to)).await;
-        let loss = driver.loss(to, &facts);
-        let instance = facts.regions.get(to).map(|region| &region.instance);
         let summary = format!("looked at `{target}` in {to}");
         Ok(work.applied(summary, json!({ "instance": instance, "loss": loss })))
     }
@@ -82,7 +79,21 @@ impl Step for AssessRegion {
     }
 }
 
-async fn register(work: &Work) -> Result<Applied> {
+/// Looks at a resource in the region moved to.
+pub(crate) async fn resource(
+    work: &Work,
+    target: &Target,
+) -> Result<(Option<Instance>, LossFacts)> {
+    let driver = work.driver(target)?;
+    let to = &work.plan().to;
+    let facts = driver.observe(std::slice::from_ref(to)).await;
+    let loss = driver.loss(to, &facts);
+    let instance = facts.regions.get(to).map(|region| region.instance.clone());
+    Ok((instance, loss))
+}
+
+/// Looks whether the register still says what the plan was made from.
+pub(crate) async fn register(work: &Work) -> Result<Applied> {
     let plan = work.plan();
     if let Some(why) = &plan.register.unproven {
         let summary = "the register cannot be read; going on by override";

@@ -74,32 +74,36 @@ impl Step for CheckDataLoss {
             _ => None,
         };
         let estimate = seen.or(planned).and_then(|loss| loss.estimate);
-        let budget = Duration::try_from_secs_f64(plan.loss.budget_seconds).unwrap_or_default();
+        let summary = judged(work, target, estimate.as_ref())?;
         let evidence = json!({ "estimate": estimate, "budget_seconds": plan.loss.budget_seconds });
-        let text = shown(estimate.as_ref());
-        match judge(estimate.as_ref(), budget) {
-            Verdict::Within => {
-                Ok(work.applied(format!("`{target}`: {text}, within {budget:?}"), evidence))
-            }
-            Verdict::Unknown if override_reason(&work.history.statements).is_some() => {
-                let summary = format!("`{target}`: {text}; going on by override");
-                Ok(work.applied(summary, evidence))
-            }
-            Verdict::Unknown => {
-                let why = "its loss is unknown, which is never within a budget";
-                Err(failed("accept the loss of", target.to_string(), why)
-                    .with_hint("accept it by name with `--override \"reason\"`"))
-            }
-            Verdict::Exceeds => {
-                let why = format!("{text} exceeds the budget of {budget:?}");
-                Err(failed("accept the loss of", target.to_string(), why)
-                    .with_hint("name the loss that is acceptable with `--max-loss`"))
-            }
-        }
+        Ok(work.applied(summary, evidence))
     }
 
     async fn verify(&self, _: &Work, _: &Target, _: &Action) -> Verified {
         look_again()
+    }
+}
+
+/// Compares an estimate with the budget of the plan; says what that came to.
+pub(crate) fn judged(work: &Work, target: &Target, estimate: Option<&Estimate>) -> Result<String> {
+    let plan = work.plan();
+    let budget = Duration::try_from_secs_f64(plan.loss.budget_seconds).unwrap_or_default();
+    let text = shown(estimate);
+    match judge(estimate, budget) {
+        Verdict::Within => Ok(format!("`{target}`: {text}, within {budget:?}")),
+        Verdict::Unknown if override_reason(&work.history.statements).is_some() => {
+            Ok(format!("`{target}`: {text}; going on by override"))
+        }
+        Verdict::Unknown => {
+            let why = "its loss is unknown, which is never within a budget";
+            Err(failed("accept the loss of", target.to_string(), why)
+                .with_hint("accept it by name with `--override \"reason\"`"))
+        }
+        Verdict::Exceeds => {
+            let why = format!("{text} exceeds the budget of {budget:?}");
+            Err(failed("accept the loss of", target.to_string(), why)
+                .with_hint("name the loss that is acceptable with `--max-loss`"))
+        }
     }
 }
 

@@ -52,6 +52,10 @@ impl Step for StartService {
         &[open_epoch::NAME]
     }
 
+    fn may_be_skipped(&self) -> bool {
+        true
+    }
+
     fn targets(&self, scene: &Scene<'_>) -> Vec<Target> {
         let services = scene.world.services.iter();
         services.map(|s| Target::Service(s.name.clone())).collect()

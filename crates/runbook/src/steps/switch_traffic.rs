@@ -46,6 +46,10 @@ impl Step for SwitchTraffic {
         &[open_epoch::NAME]
     }
 
+    fn may_be_skipped(&self) -> bool {
+        true
+    }
+
     fn targets(&self, scene: &Scene<'_>) -> Vec<Target> {
         let traffic = scene.world.traffic.iter();
         traffic.map(|t| Target::Traffic(t.name.clone())).collect()

@@ -147,16 +147,28 @@ async fn there_is_neither_a_standby_nor_a_recovery_point() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn people_would_have_to_approve() {
+async fn a_runbook_that_asks_nobody_is_not_for_a_workload_that_wants_it() {
     let world = Everything::new().await;
     let mut site = world.site("laptop");
-    site.quorum = 2;
+    site.approval.quorum = 2;
     let seen = observe(&site, &west()).await;
-    let refusal = plan(&shipped(), &seen, &Request::new(west())).unwrap_err();
-    assert!(
-        matches!(refusal, Refusal::Approval { quorum: 2, .. }),
-        "{refusal}"
+    plan(&shipped(), &seen, &Request::new(west())).unwrap();
+    let text = include_str!("../../../../runbooks/failover-region.yaml");
+    let asking = "  - { id: approve, uses: await-approval }\n";
+    assert!(text.contains(asking));
+    let too_late = text.replace(asking, "").replace(
+        "  # Stops the old primary",
+        &format!("{asking}  # Stops the old primary"),
     );
+    for text in [text.replace(asking, ""), too_late] {
+        let runbook = runbook(&text).unwrap();
+        let refusal = plan(&runbook, &seen, &Request::new(west())).unwrap_err();
+        assert!(
+            matches!(refusal, Refusal::Approval { quorum: 2, .. }),
+            "{refusal}"
+        );
+        assert_eq!(refusal.class(), Class::Invalid);
+    }
 }
 
 #[tokio::test(start_paused = true)]

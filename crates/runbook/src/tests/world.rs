@@ -11,7 +11,8 @@ use dr_config::Runbook;
 use dr_coordination::Actor;
 use dr_coordination::register::{ClusterClaim, EpochRecord, FORMAT_VERSION, Register};
 use dr_model::{
-    Epoch, Lsn, ManualClock, RegionName, ResourceName, SystemIdentifier, TimelineId, WorkloadName,
+    ApprovalPolicy, Epoch, Lsn, ManualClock, RegionName, ResourceName, SystemIdentifier,
+    TimelineId, WorkloadName,
 };
 use dr_provider::host::Command;
 use dr_provider::notifier::Message;
@@ -217,7 +218,7 @@ impl Everything {
             home: east(),
             recovery: vec![west()],
             rpo: Duration::from_secs(60),
-            quorum: 0,
+            approval: ApprovalPolicy::default(),
             stores: self.stores.clone(),
             register: Arc::new(self.register()),
             resources: [(database(), Arc::new(view()) as Arc<dyn ResourceDriver>)].into(),

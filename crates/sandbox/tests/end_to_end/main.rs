@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+mod approvals;
 mod bad_input;
 mod daemon;
 mod detection;

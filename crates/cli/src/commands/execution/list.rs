@@ -59,7 +59,10 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
     for summary in &found {
         let tone = match summary.state {
             State::Completed => Some(Tone::Good),
-            State::CompletedWithExceptions | State::Running => Some(Tone::Warning),
+            State::CompletedWithExceptions
+            | State::AwaitingApproval
+            | State::Running
+            | State::Paused => Some(Tone::Warning),
             State::Stuck => Some(Tone::Bad),
             State::Failed | State::Aborted | State::Superseded => None,
         };

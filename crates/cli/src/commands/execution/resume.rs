@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dr_model::ExecutionId;
+use dr_model::{ExecutionId, StepId};
 
 use crate::commands::failover::{Progress, Stated, report_text, watched};
 use crate::error::Result;
@@ -18,9 +18,12 @@ use crate::wiring::Setup;
 pub(crate) struct Args {
     /// Its id, as `dr execution list` prints it
     execution: ExecutionId,
-    /// Why it is taken over; recorded
-    #[arg(long, default_value = "resumed by hand")]
-    reason: String,
+    /// Why it is taken over, and why steps are left out; recorded
+    #[arg(long)]
+    reason: Option<String>,
+    /// Leave out a step; it ends with exceptions then, which is no pass. Needs --reason
+    #[arg(long, value_name = "STEP", requires = "reason")]
+    skip: Vec<String>,
     #[command(flatten)]
     stated: Stated,
 }
@@ -30,7 +33,10 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
     let (site, objectives) = super::site(setup, &found)?;
     let statements = args.stated.statements();
     let progress = Progress::new(output, Arc::clone(&setup.clock));
-    let work = dr_runbook::resume(site, &args.execution, &args.reason, statements, &progress);
+    let reason = args.reason.as_deref().unwrap_or("resumed by hand");
+    let skip: Vec<_> = args.skip.iter().cloned().map(StepId).collect();
+    let work =
+        dr_runbook::resume_without(site, &args.execution, reason, statements, &skip, &progress);
     let report = watched(work, &progress, output).await?;
     output.say(&report_text::render(&report, objectives, output.stderr));
     if output.json {

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use dr_model::ExecutionId;
-use dr_runbook::Report;
 use dr_runbook::executions::Found;
 use dr_runbook::outcome::{StepReport, StepState};
+use dr_runbook::{Report, State};
 
+use super::approve;
 use crate::commands::failover::report_text;
 use crate::error::Result;
 use crate::exit::Exit;
@@ -29,7 +30,12 @@ pub(crate) struct Args {
 pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<Exit> {
     let mut found = super::find(setup, &args.execution).await?;
     let mut told: Vec<StepReport> = Vec::new();
-    while args.follow && found.history.stuck.is_none() && !found.history.state().is_final() {
+    while args.follow
+        && matches!(
+            found.history.state(),
+            State::Running | State::AwaitingApproval
+        )
+    {
         tell_news(&found.history.report(), &mut told, output);
         tokio::time::sleep(INTERVAL).await;
         found = super::find(setup, &args.execution).await?;
@@ -38,7 +44,9 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
     if output.json {
         output.json(&report)?;
     } else {
-        output.data(&text(&found, &report, setup, output)?)?;
+        let mut lines = vec![text(&found, &report, setup, output)?];
+        lines.extend(approve::lines(&found, setup).await?);
+        output.data(&lines.join("\n"))?;
     }
     Ok(Exit::Ok)
 }
@@ -66,7 +74,7 @@ fn text(found: &Found, report: &Report, setup: &Setup, output: &Output) -> Resul
         let tone = match step.state {
             StepState::Done => Some(Tone::Good),
             StepState::Failed => Some(Tone::Bad),
-            StepState::Excepted | StepState::Running => Some(Tone::Warning),
+            StepState::Excepted | StepState::Skipped | StepState::Running => Some(Tone::Warning),
             StepState::Pending => Some(Tone::Faint),
         };
         table.toned(vec![
@@ -91,6 +99,7 @@ fn word(state: StepState) -> &'static str {
         StepState::Running => "running",
         StepState::Done => "done",
         StepState::Excepted => "excepted",
+        StepState::Skipped => "skipped",
         StepState::Failed => "failed",
     }
 }

@@ -26,7 +26,7 @@ pub(super) fn disrupted(disruption: &Disruption) -> String {
 }
 
 /// Writes the plan.
-pub(super) fn render(plan: &Plan, style: Style) -> String {
+pub(crate) fn render(plan: &Plan, style: Style) -> String {
     let by = match plan.mode {
         Mode::Unplanned => plan.rung.as_str().to_owned(),
         Mode::Planned => format!("{}, planned", plan.rung.as_str()),

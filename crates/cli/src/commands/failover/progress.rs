@@ -8,6 +8,7 @@ use dr_model::{Clock, ExecutionId};
 use dr_provider::driver::Undo;
 use dr_runbook::outcome::StepState;
 use dr_runbook::record::Outcome;
+use dr_runbook::steps::await_approval;
 use dr_runbook::{Event, Monitor};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -98,7 +99,19 @@ impl Monitor for Progress {
                 } else {
                     String::new()
                 };
-                if !matches!(action.undo, Undo::ReadOnly) || *attempt > 1 {
+                if action.name == await_approval::WAIT {
+                    self.line(&format!("        {}", action.summary));
+                    if let Some(execution) = self.execution.get() {
+                        self.line(
+                            "        each of them runs, on any machine with the configuration:",
+                        );
+                        let command = format!("dr execution approve {execution} --key FILE");
+                        self.line(&format!("          {}", self.paint(Tone::Strong, &command)));
+                        self.line(&format!(
+                            "        cut short, the wait goes on with `dr execution resume {execution}`"
+                        ));
+                    }
+                } else if !matches!(action.undo, Undo::ReadOnly) || *attempt > 1 {
                     self.line(&format!("        {}{again}", action.summary));
                 }
             }
@@ -136,6 +149,7 @@ impl Monitor for Progress {
                 let mark = match state {
                     StepState::Done => self.paint(Tone::Good, "done"),
                     StepState::Excepted => self.paint(Tone::Warning, "failed, going on"),
+                    StepState::Skipped => self.paint(Tone::Warning, "left out"),
                     StepState::Failed => self.paint(Tone::Bad, "failed"),
                     StepState::Pending | StepState::Running => "running".to_owned(),
                 };

@@ -24,9 +24,9 @@ pub(crate) fn exit(report: &Report, objectives: Objectives) -> Exit {
                 .worse(judge(report.rpa_seconds, objectives.rpo))
         }
         State::CompletedWithExceptions => Exit::Breach,
-        State::Stuck => Exit::Stuck,
+        State::Stuck | State::Paused => Exit::Stuck,
         State::Superseded => Exit::Busy,
-        State::Running => Exit::Busy,
+        State::Running | State::AwaitingApproval => Exit::Busy,
         State::Failed | State::Aborted => Exit::Failed,
     }
 }
@@ -47,7 +47,10 @@ pub(crate) fn render(report: &Report, objectives: Objectives, style: Style) -> S
         }
     }
     // One that runs is told so too: whoever ran it may have died, and taking it over stops them.
-    if matches!(report.state, State::Running | State::Stuck) {
+    if matches!(
+        report.state,
+        State::Running | State::AwaitingApproval | State::Stuck | State::Paused
+    ) {
         line("then", format!("dr execution resume {}", report.execution));
     }
     let came_up = matches!(
@@ -101,6 +104,12 @@ pub(crate) fn render(report: &Report, objectives: Objectives, style: Style) -> S
                 "epoch",
                 style.paint(Tone::Bad, "unproven: the register could not be read"),
             );
+        }
+        if let Some(approval) = &report.approval {
+            let names: Vec<_> = approval.approved_by.iter().map(|n| n.as_str()).collect();
+            let waited = seconds(approval.waited_seconds);
+            let by = format!("by {}, waited for {waited}", names.join(", "));
+            line("approved", by);
         }
         line(
             "RTA",
@@ -161,10 +170,18 @@ fn headline(report: &Report, style: Style) -> String {
             format!("{served}, with exceptions: this is not a pass."),
         ),
         State::Stuck => (Tone::Bad, format!("{moving} is stuck and needs you.")),
+        State::Paused => (
+            Tone::Warning,
+            format!("{moving} is paused and waits to be resumed."),
+        ),
         State::Superseded => {
             let text = format!("Somebody else has the say over {workload} now; stopped.");
             (Tone::Bad, text)
         }
+        State::AwaitingApproval => (
+            Tone::Warning,
+            format!("{moving} waits for approval, or the wait was interrupted."),
+        ),
         State::Running => (
             Tone::Warning,
             format!("{moving} is under way, or was interrupted."),
@@ -230,6 +247,7 @@ mod tests {
         for (state, goes_on) in [
             ("running", true),
             ("stuck", true),
+            ("paused", true),
             ("completed", false),
             ("failed", false),
             ("superseded", false),

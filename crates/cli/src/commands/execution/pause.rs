@@ -1,0 +1,36 @@
+//! `dr execution pause`.
+
+use dr_model::ExecutionId;
+use serde_json::json;
+
+use crate::error::Result;
+use crate::exit::Exit;
+use crate::output::Output;
+use crate::wiring::Setup;
+
+/// Stop an execution before its next action, wherever it runs
+///
+/// What it does at this moment is done to its end. Nothing is undone; `dr execution resume` goes on
+/// with it, and clients may be waiting until then.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Its id, as `dr execution list` prints it
+    execution: ExecutionId,
+    /// Why; recorded
+    #[arg(long, default_value = "paused by hand")]
+    reason: String,
+}
+
+pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<Exit> {
+    let found = super::find(setup, &args.execution).await?;
+    let (site, _) = super::site(setup, &found)?;
+    dr_runbook::pause(site, &args.execution, &args.reason).await?;
+    if output.json {
+        output.json(&json!({ "execution": args.execution, "state": "paused" }))?;
+    }
+    output.say(&format!(
+        "{} is paused: it begins nothing more. Go on with it: dr execution resume {}.",
+        args.execution, args.execution
+    ));
+    Ok(Exit::Ok)
+}

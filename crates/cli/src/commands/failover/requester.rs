@@ -1,0 +1,56 @@
+//! Who asks for a move that other people have to approve.
+//!
+//! Operators often share the account that everything runs as, so an account says who somebody is only where the
+//! configuration says that it is one person's alone. Everybody else shows a key.
+
+use dr_config::Workload;
+use dr_model::{ApproverName, WorkloadName};
+use dr_runbook::Site;
+
+use super::Args;
+use crate::commands::approval::read;
+use crate::error::{CommandError, Result};
+use crate::exit::Exit;
+
+/// Returns who asks; `None` if nobody has to know, or if nothing is asked for yet.
+pub(super) fn of(
+    args: &Args,
+    name: &WorkloadName,
+    workload: &Workload,
+    site: &Site,
+) -> Result<Option<ApproverName>> {
+    let policy = &workload.approval;
+    if policy.quorum == 0 {
+        return Ok(None);
+    }
+    let known = match &args.key {
+        Some(file) => {
+            let key = read(file)?.public();
+            let mut all = policy.approvers.iter();
+            let known = all.find(|approver| approver.key == key);
+            let stranger = || {
+                let what = format!(
+                    "the key in `{}` is not of anybody whom `{name}` knows",
+                    file.display()
+                );
+                CommandError::new(Exit::Refused, what).hint(format!(
+                    "its public half is {key}: put it into `approval.approvers`"
+                ))
+            };
+            Some(known.ok_or_else(stranger)?)
+        }
+        None => {
+            let mut all = policy.approvers.iter();
+            all.find(|approver| approver.account.as_ref() == Some(&site.actor.user))
+        }
+    };
+    match known {
+        Some(approver) => Ok(Some(approver.name.clone())),
+        None if args.plan => Ok(None),
+        None => Err(CommandError::new(
+            Exit::Usage,
+            format!("`{name}` is moved with approvals, and nobody approves what they asked for: it is not known who asks"),
+        )
+        .hint("show your key with `--key FILE`")),
+    }
+}
