@@ -52,6 +52,8 @@ pub struct ServiceSite {
     pub host: Arc<dyn Host>,
     /// Starts it; returns once it has been started.
     pub start: Command,
+    /// Stops it; returns once it has been stopped. `None` if nobody said how.
+    pub stop: Option<Command>,
     /// Exits with 0 if it runs and with anything else if not; `None` if that cannot be told.
     pub check: Option<Command>,
 }

@@ -12,7 +12,7 @@ use dr_provider::{Error, ErrorKind, ResourceDriver, Result};
 use serde_json::{Value, json};
 
 use crate::history::History;
-use crate::plan::{Idempotency, LossPlan, Plan, PlannedStep, RegisterPlan, Target};
+use crate::plan::{Idempotency, LossPlan, Mode, Plan, PlannedStep, RegisterPlan, Target};
 use crate::request::Request;
 use crate::site::Site;
 use crate::world::World;
@@ -164,6 +164,8 @@ pub struct Scene<'a> {
     pub world: &'a World,
     /// What the operator asked for.
     pub request: &'a Request,
+    /// How the region being left is taken.
+    pub mode: Mode,
     /// The region being left.
     pub from: &'a RegionName,
     /// The epoch that is ended.

@@ -2,6 +2,7 @@
 
 mod approvals;
 mod crash;
+mod own_steps;
 mod pauses;
 mod planned;
 mod plans;

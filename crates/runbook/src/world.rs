@@ -49,6 +49,8 @@ pub struct World {
     pub resources: BTreeMap<ResourceName, ResourceFacts>,
     /// The services that can be started in the target.
     pub services: Vec<ServiceFacts>,
+    /// The services in the region being left.
+    pub services_left: Vec<ServiceFacts>,
     /// The checks of the target, by description.
     pub probes: Vec<String>,
     /// The traffic records.
@@ -128,6 +130,8 @@ pub struct ServiceFacts {
     pub host: String,
     /// The program that starts it, without its arguments, which may hold secrets.
     pub program: String,
+    /// The program that stops it, without its arguments.
+    pub stop: Option<String>,
 }
 
 /// A traffic record as seen.
@@ -147,9 +151,9 @@ pub async fn observe(site: &Site, to: &RegionName) -> World {
         let register = look_at_register(site).await;
         let from = register.head().map(|record| record.primary.clone());
         let resources = look_at_resources(site, to, from.as_ref()).await;
-        (register, resources)
+        (register, resources, from)
     };
-    let ((register, resources), (unfinished, unseen), traffic) = join3(
+    let ((register, resources, from), (unfinished, unseen), traffic) = join3(
         register_and_resources,
         executions::unfinished(site),
         look_at_traffic(site, to),
@@ -174,6 +178,7 @@ pub async fn observe(site: &Site, to: &RegionName) -> World {
         register,
         resources,
         services: services(site, to),
+        services_left: from.map(|from| services(site, &from)).unwrap_or_default(),
         probes: site
             .probes
             .get(to)
@@ -281,6 +286,10 @@ fn services(site: &Site, to: &RegionName) -> Vec<ServiceFacts> {
             name: name.clone(),
             host: service.host.name().to_owned(),
             program: service.start.argv.first().cloned().unwrap_or_default(),
+            stop: service
+                .stop
+                .as_ref()
+                .and_then(|stop| stop.argv.first().cloned()),
         })
     };
     site.services.iter().filter_map(here).collect()

@@ -113,6 +113,7 @@ impl Setup {
             let site = ServiceSite {
                 host: self.host(region, &instance.host)?,
                 start: Command::new(instance.start.clone()),
+                stop: instance.stop.clone().map(Command::new),
                 check: instance.check.clone().map(Command::new),
             };
             Ok((region.clone(), site))

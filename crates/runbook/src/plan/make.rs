@@ -41,6 +41,7 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
     let scene = Scene {
         world,
         request,
+        mode,
         from,
         ended,
         register: &register,

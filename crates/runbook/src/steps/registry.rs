@@ -7,8 +7,8 @@ use dr_model::document::{Context, Node};
 
 use super::{
     AssessRegion, AwaitApproval, CheckDataLoss, CheckHealth, FencePrimary, FollowPrimary, Notify,
-    OpenEpoch, PromoteDatabase, RearmProtection, RestoreDatabase, ResumePrimary, SealWal,
-    StartService, StopWrites, SwitchTraffic, VerifyTraffic,
+    OpenEpoch, PromoteDatabase, RearmProtection, RestoreDatabase, ResumePrimary, RunCommand,
+    SealWal, StartService, StopService, StopWrites, SwitchTraffic, VerifyTraffic, Wait,
 };
 use crate::step::Step;
 
@@ -37,6 +37,7 @@ steps![
     CheckDataLoss,
     AwaitApproval,
     OpenEpoch,
+    StopService,
     FencePrimary,
     StopWrites,
     SealWal,
@@ -50,6 +51,8 @@ steps![
     FollowPrimary,
     RearmProtection,
     ResumePrimary,
+    RunCommand,
+    Wait,
 ];
 
 /// Returns the step of this name.

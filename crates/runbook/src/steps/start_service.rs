@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use dr_model::RegionName;
 use dr_provider::driver::{Action, Applied, Undo, Verified};
 use dr_provider::host::Output;
 use dr_provider::{Error, ErrorKind, Result};
@@ -82,7 +83,7 @@ impl Step for StartService {
     }
 
     async fn apply(&self, work: &Work, target: &Target, _: &Action) -> Result<Applied> {
-        let service = find(work, target)?;
+        let service = find(work, target, &work.plan().to)?;
         let fence = work.fence();
         service.host.admit(&fence.workload, fence.epoch).await?;
         if runs(service, target).await? == Some(true) {
@@ -94,14 +95,14 @@ impl Step for StartService {
             return Err(error(target, "start", ErrorKind::Failed).because(said(&output)));
         }
         if service.check.is_some() {
-            wait(service, target, limit).await?;
+            wait_until(service, target, true, limit).await?;
         }
         let evidence = json!({ "host": service.host.name() });
         Ok(work.applied(format!("started `{target}`"), evidence))
     }
 
     async fn verify(&self, work: &Work, target: &Target, _: &Action) -> Verified {
-        let look = async { runs(find(work, target)?, target).await };
+        let look = async { runs(find(work, target, &work.plan().to)?, target).await };
         match look.await {
             Ok(Some(true)) => Verified::Done(work.applied(format!("`{target}` runs"), Value::Null)),
             Ok(Some(false)) => Verified::NotDone {
@@ -118,17 +119,22 @@ impl Step for StartService {
     }
 }
 
-fn find<'a>(work: &'a Work, target: &Target) -> Result<&'a ServiceSite> {
+/// Finds a service in a region.
+pub(super) fn find<'a>(
+    work: &'a Work,
+    target: &Target,
+    region: &RegionName,
+) -> Result<&'a ServiceSite> {
     let Target::Service(name) = target else {
         return Err(work.not_configured(target));
     };
     let regions = work.site.services.get(name);
-    let service = regions.and_then(|regions| regions.get(&work.plan().to));
+    let service = regions.and_then(|regions| regions.get(region));
     service.ok_or_else(|| work.not_configured(target))
 }
 
 /// Tells whether a service runs; `None` if it has no check.
-async fn runs(service: &ServiceSite, target: &Target) -> Result<Option<bool>> {
+pub(super) async fn runs(service: &ServiceSite, target: &Target) -> Result<Option<bool>> {
     let Some(check) = &service.check else {
         return Ok(None);
     };
@@ -139,26 +145,37 @@ async fn runs(service: &ServiceSite, target: &Target) -> Result<Option<bool>> {
     }
 }
 
-async fn wait(service: &ServiceSite, target: &Target, limit: Duration) -> Result<()> {
+/// Waits until a service that has a check runs, or does not.
+pub(super) async fn wait_until(
+    service: &ServiceSite,
+    target: &Target,
+    running: bool,
+    limit: Duration,
+) -> Result<()> {
     let look = || async {
         match runs(service, target).await {
-            Ok(Some(true)) => Look::Over(()),
+            Ok(Some(runs)) if runs == running => Look::Over(()),
+            Ok(Some(true)) => Look::Again("its check succeeds".to_owned()),
             Ok(_) => Look::Again("its check fails".to_owned()),
             Err(error) => Look::Again(dr_provider::error::chain(&error)),
         }
     };
     poll::until(limit, INTERVAL, look).await.map_err(|seen| {
-        let late = format!("not running after {limit:?}: {seen}");
-        error(target, "start", ErrorKind::Unknown).because(late)
+        let (verb, not) = match running {
+            true => ("start", "not running"),
+            false => ("stop", "still running"),
+        };
+        let late = format!("{not} after {limit:?}: {seen}");
+        error(target, verb, ErrorKind::Unknown).because(late)
     })
 }
 
-fn error(target: &Target, operation: &str, kind: ErrorKind) -> Error {
+pub(super) fn error(target: &Target, operation: &str, kind: ErrorKind) -> Error {
     Error::new(kind, operation, format!("service {target}"))
 }
 
 /// Returns how a command ended and the last line that it said, which is not trusted to be short.
-fn said(output: &Output) -> String {
+pub(super) fn said(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
     let last: String = text
         .lines()

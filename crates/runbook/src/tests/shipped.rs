@@ -36,7 +36,7 @@ fn types_are_named_after_their_steps() {
 }
 
 #[test]
-fn the_shipped_runbooks_use_every_step() {
+fn the_shipped_runbooks_use_every_step_but_those_for_ones_own() {
     let all = [
         shipped(),
         shipped_planned(),
@@ -48,7 +48,10 @@ fn the_shipped_runbooks_use_every_step() {
         .flat_map(|runbook| &runbook.steps)
         .flat_map(|step| std::iter::once(step.uses.clone()).chain(step.fallback.clone()))
         .collect();
-    assert_eq!(used, names());
+    let own = ["run-command", "stop-service", "wait"].map(str::to_owned);
+    assert!(used.is_disjoint(&own.clone().into()));
+    let all: BTreeSet<_> = used.into_iter().chain(own).collect();
+    assert_eq!(all, names());
 }
 
 #[test]

@@ -138,6 +138,7 @@ fn only_fencing_touches_the_region_being_left() {
         touching,
         [
             "open-epoch",
+            "stop-service",
             "fence-primary",
             "stop-writes",
             "follow-primary",

@@ -68,6 +68,10 @@ pub(crate) struct State {
     pub(crate) sealed: bool,
     pub(crate) primary_here: Option<&'static str>,
     pub(crate) serving: bool,
+    /// Whether the service runs in the region being left.
+    pub(crate) left_serving: bool,
+    /// Commands that were run beside those of the service.
+    pub(crate) commands: Vec<Command>,
     pub(crate) healthy: bool,
     pub(crate) traffic: TrafficState,
     pub(crate) silent_view: bool,
@@ -139,6 +143,8 @@ impl Everything {
                 sealed: false,
                 primary_here: None,
                 serving: false,
+                left_serving: false,
+                commands: Vec::new(),
                 healthy: true,
                 traffic: TrafficState {
                     region: Some(east()),
@@ -211,7 +217,14 @@ impl Everything {
         let service = ServiceSite {
             host: Arc::new(view()),
             start: Command::new(["ledger", "--password", "hunter2"]),
+            stop: Some(Command::new(["stop"])),
             check: Some(Command::new(["check"])),
+        };
+        let left = ServiceSite {
+            host: Arc::new(view()),
+            start: Command::new(["start-left"]),
+            stop: Some(Command::new(["stop-left"])),
+            check: Some(Command::new(["check-left"])),
         };
         Site {
             workload: orders(),
@@ -222,7 +235,11 @@ impl Everything {
             stores: self.stores.clone(),
             register: Arc::new(self.register()),
             resources: [(database(), Arc::new(view()) as Arc<dyn ResourceDriver>)].into(),
-            services: [("ledger".parse().unwrap(), [(west(), service)].into())].into(),
+            services: [(
+                "ledger".parse().unwrap(),
+                [(west(), service), (east(), left)].into(),
+            )]
+            .into(),
             probes: [(west(), vec![Arc::new(view()) as Arc<dyn Probe>])].into(),
             traffic: vec![Arc::new(view())],
             notifiers: vec![Arc::new(view())],

@@ -132,14 +132,38 @@ impl Host for Seen {
             stdout: Bytes::new(),
             stderr: Bytes::copy_from_slice(stderr.as_bytes()),
         };
-        if command.argv[0] == "check" {
-            return Ok(output(i32::from(!self.0.state().serving), ""));
+        let program = command.argv[0].as_str();
+        match program {
+            "check" => return Ok(output(i32::from(!self.0.state().serving), "")),
+            "check-left" => return Ok(output(i32::from(!self.0.state().left_serving), "")),
+            _ => {}
         }
+        let (name, effect): (&str, fn(&mut State) -> bool) = match program {
+            "stop-left" => ("stop-service", |state| {
+                std::mem::take(&mut state.left_serving)
+            }),
+            "start-left" => ("start-left", |state| {
+                !std::mem::replace(&mut state.left_serving, true)
+            }),
+            "ledger" => ("start-service", |state| {
+                !std::mem::replace(&mut state.serving, true)
+            }),
+            other => (other, |_| true),
+        };
+        let is_other = !matches!(program, "stop-left" | "start-left" | "ledger");
         let epoch = self.0.state().highest_epoch;
-        let start = |state: &mut State| !std::mem::replace(&mut state.serving, true);
-        match self.have("start-service", epoch, start).await {
+        let ran = |state: &mut State| {
+            if is_other {
+                state.commands.push(command.clone());
+            }
+            effect(state)
+        };
+        match self.have(name, epoch, ran).await {
             Err(error) if error.kind() == ErrorKind::Failed => {
-                let said = format!("cannot log in with {}", command.argv[2]);
+                let said = match program {
+                    "ledger" => format!("cannot log in with {}", command.argv[2]),
+                    _ => self.0.state().error_text.clone(),
+                };
                 Ok(output(1, &said))
             }
             Err(error) => Err(error),
