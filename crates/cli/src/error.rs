@@ -156,7 +156,10 @@ impl From<dr_runbook::Error> for CommandError {
             Error::NoStore { .. } => Exit::Configuration,
             Error::Undo { .. } => Exit::Refused,
             Error::SecretInPlan => Exit::Failed,
-            Error::Journal { source, .. } => exit_of(source.kind()),
+            Error::Journal { source, .. } => match source.kind() {
+                ErrorKind::Corrupt => Exit::Refused,
+                kind => exit_of(kind),
+            },
         };
         let mut made = Self::from_error(exit, &error);
         made.hints.extend(error.hint());

@@ -379,19 +379,35 @@ async fn journal_entries() {
         .unwrap();
     let successor = Actor::new("postgres", "laptop", 99);
     taken.take_over(successor.clone(), "resumed").await.unwrap();
-    let stored = MemoryStore::new("stored");
-    for (sequence, name) in [(1, "entry-record.json"), (2, "entry-takeover.json")] {
+    for (sequence, name) in [(1, "entry-2-record.json"), (2, "entry-2-takeover.json")] {
         let current = written.get(&key(sequence)).await.unwrap();
-        let golden = golden(name, &current);
-        assert_eq!(golden, current, "{name}");
-        stored.create(&key(sequence), golden).await.unwrap();
+        assert_eq!(golden(name, &current), current, "{name}");
     }
-    let read = Journal::<String>::open(Arc::new(stored), clock, execution())
-        .await
-        .unwrap();
-    assert_eq!(read.entries()[0].record().unwrap(), "begin step seal");
-    assert!(matches!(&read.entries()[1].body, Body::Takeover { reason } if reason == "resumed"));
-    assert_eq!(read.holder(), Some(&successor));
+    read_back(["entry-2-record.json", "entry-2-takeover.json"], &successor).await;
+}
+
+#[tokio::test]
+async fn journal_entries_of_version_1() {
+    let successor = Actor::new("postgres", "laptop", 99);
+    read_back(["entry-record.json", "entry-takeover.json"], &successor).await;
+}
+
+/// Reads a journal of two entries, and goes on with it.
+async fn read_back(names: [&str; 2], successor: &Actor) {
+    let stored = Arc::new(MemoryStore::new("stored"));
+    for (index, name) in names.iter().enumerate() {
+        let key = Entry::<String>::key(&execution(), index as u64 + 1);
+        stored.create(&key, golden(name, &[])).await.unwrap();
+    }
+    let clock = Arc::new(ManualClock::new(at(0)));
+    let open = || Journal::<String>::open(stored.clone(), clock.clone(), execution());
+    let mut read = open().await.unwrap();
+    read.take_over(actor(), "go on").await.unwrap();
+    assert_eq!(open().await.unwrap().entries().len(), 3);
+    let read = read.entries()[..2].to_vec();
+    assert_eq!(read[0].record().unwrap(), "begin step seal");
+    assert!(matches!(&read[1].body, Body::Takeover { reason } if reason == "resumed"));
+    assert_eq!(&read[1].actor, successor);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::execute::Error;
 use crate::history::History;
 use crate::outcome::State;
 use crate::record::Batch;
@@ -83,36 +84,57 @@ pub async fn list(stores: &Stores, clock: &Arc<dyn Clock>) -> (Vec<Summary>, Vec
     look(stores, clock, usize::MAX, LIST_LIMIT).await
 }
 
-/// Finds an execution in any of the stores; the error names the stores that could not be read.
+/// Finds an execution in any of the stores.
+///
+/// # Errors
+///
+/// [`Error::NotFound`]; [`Error::NotSeen`] if it may be in a store that could not be read; [`Error::Journal`] if its journal
+/// is damaged.
 pub async fn find(
     stores: &Stores,
     clock: &Arc<dyn Clock>,
     execution: &ExecutionId,
-) -> Result<Option<Found>, Vec<String>> {
+) -> Result<Found, Error> {
     let looks = stores.iter().map(|(region, store)| async move {
-        let open = Journal::open(Arc::clone(store), Arc::clone(clock), execution.clone());
+        let open = open(region, store, clock, execution.clone());
         match tokio::time::timeout(crate::world::LOOK_LIMIT, open).await {
-            Ok(Ok(journal)) => Ok(read(region, journal)),
+            Ok(Ok(found)) => Ok(found),
             Ok(Err(journal::Error::NotFound { .. })) => Ok(None),
-            Ok(Err(error)) => Err(unseen(region, &dr_provider::error::chain(&error))),
-            Err(_) => Err(unseen(region, "no answer in time")),
+            Ok(Err(error)) => Err(Unseen::Journal(error)),
+            Err(_) => Err(Unseen::Silent),
         }
+        .map_err(|why| (region, why))
     });
     // The first that has it will do: the store of a lost region may take its time to say nothing (L1).
     let mut looks: FuturesUnordered<_> = looks.collect();
     let mut silent = Vec::new();
     while let Some(look) = looks.next().await {
         match look {
-            Ok(Some(found)) => return Ok(Some(found)),
+            Ok(Some(found)) => return Ok(found),
             Ok(None) => {}
-            Err(why) => silent.push(why),
+            Err((_, Unseen::Journal(error @ journal::Error::Damaged { .. }))) => {
+                return Err(Error::journal(execution, error));
+            }
+            Err((region, Unseen::Journal(error))) => {
+                silent.push(unseen(region, &dr_provider::error::chain(&error)));
+            }
+            Err((region, Unseen::Silent)) => silent.push(unseen(region, "no answer in time")),
         }
     }
-    if silent.is_empty() {
-        Ok(None)
-    } else {
-        Err(silent)
-    }
+    let execution = execution.clone();
+    Err(match silent.is_empty() {
+        true => Error::NotFound { execution },
+        false => Error::NotSeen {
+            execution,
+            unseen: silent,
+        },
+    })
+}
+
+/// Why a store did not show an execution.
+enum Unseen {
+    Journal(journal::Error),
+    Silent,
 }
 
 /// Returns the executions for the site's workload that have not ended, and the stores that could not be read.
@@ -144,7 +166,10 @@ async fn look(
     let mut silent = Vec::new();
     for look in join_all(looks).await {
         match look {
-            Ok(found) => all.extend(found),
+            Ok((found, damaged)) => {
+                all.extend(found);
+                silent.extend(damaged);
+            }
             Err(why) => silent.push(why),
         }
     }
@@ -152,33 +177,63 @@ async fn look(
     (all, silent)
 }
 
+/// Returns the executions in a store, and which of them have a journal that nobody can believe.
 async fn in_store(
     region: &RegionName,
     store: &Arc<dyn ObjectStore>,
     clock: &Arc<dyn Clock>,
     newest: usize,
-) -> Result<Vec<Summary>, dr_provider::Error> {
+) -> Result<(Vec<Summary>, Vec<String>), dr_provider::Error> {
     let ids = journal::list(store.as_ref()).await?;
-    let opens = ids.into_iter().rev().take(newest).map(|id| async move {
-        let journal = Journal::open(Arc::clone(store), Arc::clone(clock), id).await?;
-        Ok::<_, dr_provider::Error>(read(region, journal))
-    });
-    let mut found = Vec::new();
+    let newest = ids.into_iter().rev().take(newest);
+    let opens = newest.map(|id| open(region, store, clock, id));
+    let (mut found, mut damaged) = (Vec::new(), Vec::new());
     for open in join_all(opens).await {
-        // A journal whose first entry is not a plan is not one of ours, or was written by a later version.
-        found.extend(open?.map(|found| found.summary()));
+        match open {
+            // A journal whose first entry is not a plan is not one of ours.
+            Ok(open) => found.extend(open.map(|found| found.summary())),
+            Err(error @ journal::Error::Damaged { .. }) => {
+                damaged.push(format!("in the store of {region}, {error}"));
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
-    Ok(found)
+    Ok((found, damaged))
 }
 
-fn read(region: &RegionName, journal: Journal<Batch>) -> Option<Found> {
-    let records = journal.entries().iter().filter_map(|entry| entry.record());
-    let history = History::from_records(journal.execution().clone(), records.flatten())?;
-    Some(Found {
+/// Reads an execution. One that has not ended is looked at more closely, since somebody may go on with it: no entry may be
+/// missing at its end, and its plan has to be the one that was shown.
+async fn open(
+    region: &RegionName,
+    store: &Arc<dyn ObjectStore>,
+    clock: &Arc<dyn Clock>,
+    execution: ExecutionId,
+) -> Result<Option<Found>, journal::Error> {
+    let mut journal = Journal::open(Arc::clone(store), Arc::clone(clock), execution).await?;
+    let Some(mut history) = read(&journal) else {
+        return Ok(None);
+    };
+    if !history.state().is_final() {
+        journal.check_end().await?;
+        history = read(&journal).unwrap_or(history);
+        if !history.plan.has_its_hash() {
+            return Err(journal::Error::Damaged {
+                execution: history.execution,
+                sequence: 1,
+                why: "its plan is not the one that its hash is of".to_owned(),
+            });
+        }
+    }
+    Ok(Some(Found {
         store: region.clone(),
         journal,
         history,
-    })
+    }))
+}
+
+fn read(journal: &Journal<Batch>) -> Option<History> {
+    let records = journal.entries().iter().filter_map(|entry| entry.record());
+    History::from_records(journal.execution().clone(), records.flatten())
 }
 
 impl Found {

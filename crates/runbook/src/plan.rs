@@ -267,6 +267,12 @@ impl std::fmt::Display for Target {
 }
 
 impl Plan {
+    /// Tells whether this is still what the hash is of: the plan that was shown, and maybe approved.
+    #[must_use]
+    pub fn has_its_hash(&self) -> bool {
+        hash::of(self) == self.hash
+    }
+
     /// Returns the step with this id.
     #[must_use]
     pub fn step(&self, id: &StepId) -> Option<&PlannedStep> {

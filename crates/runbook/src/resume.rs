@@ -211,14 +211,7 @@ fn has_changed(history: &History) -> Error {
 }
 
 async fn find(site: &Site, execution: &ExecutionId) -> Result<Found, Error> {
-    let found = executions::find(&site.stores, &site.clock, execution).await;
-    let found = found.map_err(|unseen| Error::NotSeen {
-        execution: execution.clone(),
-        unseen,
-    })?;
-    let found = found.ok_or_else(|| Error::NotFound {
-        execution: execution.clone(),
-    })?;
+    let found = executions::find(&site.stores, &site.clock, execution).await?;
     refuse(site, &found.history)?;
     Ok(found)
 }

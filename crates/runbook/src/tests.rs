@@ -2,6 +2,7 @@
 
 mod approvals;
 mod crash;
+mod matrix;
 mod own_steps;
 mod pauses;
 mod planned;
@@ -12,4 +13,5 @@ mod register_moves;
 mod runs;
 mod shipped;
 mod steps;
+mod tampered;
 mod world;

@@ -47,18 +47,7 @@ pub(crate) async fn run(command: &Command, config: &Path, output: &Output) -> Re
 
 /// Finds an execution in any store.
 async fn find(setup: &Setup, execution: &ExecutionId) -> Result<Found> {
-    match executions::find(&setup.stores, &setup.clock, execution).await {
-        Ok(Some(found)) => Ok(found),
-        Ok(None) => Err(dr_runbook::Error::NotFound {
-            execution: execution.clone(),
-        }
-        .into()),
-        Err(unseen) => Err(dr_runbook::Error::NotSeen {
-            execution: execution.clone(),
-            unseen,
-        }
-        .into()),
-    }
+    Ok(executions::find(&setup.stores, &setup.clock, execution).await?)
 }
 
 /// Returns the world of an execution's workload, and what was promised of it.

@@ -12,11 +12,18 @@ fn a_key_is_its_owners_and_is_never_replaced() {
     let made = run(keygen);
     assert_eq!(made.code, 0, "{made:?}");
     let public = made.stdout.trim();
-    assert!(public.starts_with("ed25519:") && public.len() == 72, "{made:?}");
+    assert!(
+        public.starts_with("ed25519:") && public.len() == 72,
+        "{made:?}"
+    );
     let mode = std::fs::metadata(&file).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let private = std::fs::read_to_string(&file).unwrap();
-    assert!(!made.stdout.contains(private.split_whitespace().last().unwrap()));
+    assert!(
+        !made
+            .stdout
+            .contains(private.split_whitespace().last().unwrap())
+    );
     let again = run(keygen);
     assert_eq!(again.code, 1, "{again:?}");
     assert!(again.stderr.contains("never replaced"), "{again:?}");

@@ -5,6 +5,7 @@
 mod approvals;
 mod configuration;
 mod daemon;
+mod executions;
 mod failing;
 mod reference;
 mod support;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use dr_model::{Clock, ExecutionId};
 use dr_provider::{Key, ObjectStore};
 use jiff::Timestamp;
@@ -21,6 +22,8 @@ pub struct Journal<T> {
     patience: Patience,
     execution: ExecutionId,
     entries: Vec<Entry<T>>,
+    /// BLAKE3 of the newest entry as it is stored: what the next one names.
+    newest_digest: Option<String>,
     actor: Option<Actor>,
     superseded: Option<(Actor, Timestamp)>,
     /// An entry whose writing ended without an answer: it is settled before anything else is written.
@@ -74,6 +77,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
             patience: Patience::default(),
             execution,
             entries: Vec::new(),
+            newest_digest: None,
             actor: None,
             superseded: None,
             unsettled: None,
@@ -116,7 +120,36 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
                 return Ok(self.entries.len() - before);
             };
             let entry = self.decode(&bytes, sequence)?;
-            self.entries.push(entry);
+            self.push(entry, &bytes);
+        }
+    }
+
+    /// Makes sure that the newest entry is the last: one beyond a hole would never be read, and what it says be unknown.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`] if an entry is missing.
+    pub async fn check_end(&mut self) -> Result<(), Error> {
+        let prefix = format!("execution/{}/", self.execution);
+        loop {
+            let newest = self.entries.len() as u64;
+            let last = Entry::<T>::key(&self.execution, newest);
+            let next = self.store.list(&prefix, Some(&last), 1).await;
+            let next = next.map_err(|source| self.store_error(newest + 1, source))?;
+            // What else lies beside a journal has no number.
+            let number = next.first().and_then(|info| {
+                let name = info.key.as_str().strip_prefix(&prefix)?;
+                name.parse::<u64>().ok()
+            });
+            match number {
+                Some(number) if number > newest + 1 => {
+                    let why = format!("it is missing, and entry {number} is there");
+                    return Err(self.damaged(newest + 1, &why));
+                }
+                // Somebody has written on.
+                Some(_) if self.read_on().await? > 0 => {}
+                _ => return Ok(()),
+            }
         }
     }
 
@@ -159,18 +192,19 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
     }
 
     async fn seize(&mut self, actor: Actor, body: Body<T>) -> Result<(), Error> {
+        self.check_end().await?;
         loop {
             self.read_on().await?;
             let entry = self.entry(actor.clone(), body.clone());
             match self.write(&entry).await? {
-                Published::Ours => {
-                    self.entries.push(entry);
+                (Published::Ours, bytes) => {
+                    self.push(entry, &bytes);
                     self.actor = Some(actor);
                     self.superseded = None;
                     self.unsettled = None;
                     return Ok(());
                 }
-                Published::Theirs(bytes) => {
+                (Published::Theirs(bytes), _) => {
                     let theirs: Entry<T> = self.decode(&bytes, entry.sequence)?;
                     // Our own takeover, whose answer was lost, is read on like any entry.
                     if matches!(theirs.body, Body::Takeover { .. }) && theirs.actor != actor {
@@ -219,11 +253,11 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
 
     async fn settle(&mut self, entry: Entry<T>) -> Result<(), Error> {
         match self.write(&entry).await {
-            Ok(Published::Ours) => {
-                self.entries.push(entry);
+            Ok((Published::Ours, bytes)) => {
+                self.push(entry, &bytes);
                 Ok(())
             }
-            Ok(Published::Theirs(bytes)) => {
+            Ok((Published::Theirs(bytes), _)) => {
                 let theirs: Entry<T> = self.decode(&bytes, entry.sequence)?;
                 Err(self.taken_over(&theirs))
             }
@@ -234,14 +268,20 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         }
     }
 
-    async fn write(&self, entry: &Entry<T>) -> Result<Published, Error> {
+    fn push(&mut self, entry: Entry<T>, bytes: &[u8]) {
+        self.newest_digest = Some(blake3::hash(bytes).to_hex().to_string());
+        self.entries.push(entry);
+    }
+
+    /// Writes an entry; returns what came of it, and the bytes that were written.
+    async fn write(&self, entry: &Entry<T>) -> Result<(Published, Bytes), Error> {
         let bytes = entry
             .to_bytes()
             .map_err(|error| self.damaged(entry.sequence, &error.to_string()))?;
         let key = Entry::<T>::key(&self.execution, entry.sequence);
-        publish(&*self.store, key, bytes, self.patience)
-            .await
-            .map_err(|source| self.store_error(entry.sequence, source))
+        let published = publish(&*self.store, key, bytes.clone(), self.patience).await;
+        let published = published.map_err(|source| self.store_error(entry.sequence, source))?;
+        Ok((published, bytes))
     }
 
     fn newest(&self) -> &Entry<T> {
@@ -266,6 +306,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
             version: FORMAT_VERSION,
             sequence: self.next_sequence(),
             at: self.clock.now(),
+            previous: self.newest_digest.clone(),
             actor,
             body,
         }
@@ -276,7 +317,20 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
     }
 
     fn decode(&self, bytes: &[u8], sequence: u64) -> Result<Entry<T>, Error> {
-        Entry::from_bytes(bytes, sequence).map_err(|why| self.damaged(sequence, &why))
+        let entry = Entry::from_bytes(bytes, sequence);
+        let entry: Entry<T> = entry.map_err(|why| self.damaged(sequence, &why))?;
+        let before = self.entries.last().map(|before| before.version);
+        let follows = match before {
+            None => entry.previous.is_none(),
+            // Nobody who knows version 2 goes on in version 1.
+            Some(1) if entry.version == 1 => entry.previous.is_none(),
+            Some(_) => entry.previous.is_some() && entry.previous == self.newest_digest,
+        };
+        if !follows {
+            let why = "it was not written after the entry before it as that is now: one of the two was changed or exchanged";
+            return Err(self.damaged(sequence, why));
+        }
+        Ok(entry)
     }
 
     fn taken_over(&mut self, winner: &Entry<T>) -> Error {

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::Actor;
 use crate::operation::key;
 
-/// The version of the entry's format that this code writes, and the only one that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The version of the entry's format that this code writes. It reads version 1 too, whose entries do not name the one
+/// before them.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// What an entry says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +36,9 @@ pub struct Entry<T> {
     pub sequence: u64,
     /// When it was written, by its writer's clock.
     pub at: Timestamp,
+    /// BLAKE3 of the entry before it as it is stored, in hexadecimal; none in the first, and in version 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
     /// Who wrote it.
     pub actor: Actor,
     /// What it says.
@@ -70,7 +74,7 @@ impl<T: DeserializeOwned> Entry<T> {
     /// Reads a stored entry and checks its number; the error says what is wrong.
     pub(crate) fn from_bytes(bytes: &[u8], sequence: u64) -> Result<Self, String> {
         let entry: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        if entry.version != FORMAT_VERSION {
+        if !(1..=FORMAT_VERSION).contains(&entry.version) {
             return Err(format!("format version {} is not known", entry.version));
         }
         if entry.sequence != sequence {

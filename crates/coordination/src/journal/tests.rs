@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dr_model::ManualClock;
-use dr_provider::ErrorKind;
+use dr_provider::{ErrorKind, ObjectStore as _};
 use rstest::rstest;
 
 use super::{Body, Error, Journal, list};
@@ -112,4 +112,112 @@ async fn a_missing_journal_is_not_found() {
     let id = "20261121T093005Z-west-0001".parse().unwrap();
     let error = Text::open(store, clock(), id).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+/// Puts other bytes in the place of an entry, as no writer can.
+async fn replace(store: &Scripted, sequence: u64, change: impl FnOnce(String) -> Option<String>) {
+    let id = "20261121T093005Z-west-0001".parse().unwrap();
+    let key = super::Entry::<String>::key(&id, sequence);
+    let text = String::from_utf8(store.get(&key).await.unwrap().to_vec()).unwrap();
+    store.delete(&key).await.unwrap();
+    if let Some(text) = change(text) {
+        store.create(&key, text.into()).await.unwrap();
+    }
+}
+
+async fn of_three() -> Arc<Scripted> {
+    let store = Scripted::new("west");
+    let mut journal = begun(&store).await;
+    journal.append("two".to_owned()).await.unwrap();
+    journal.append("three".to_owned()).await.unwrap();
+    store
+}
+
+async fn damage(store: &Arc<Scripted>) -> (u64, String) {
+    let id = "20261121T093005Z-west-0001".parse().unwrap();
+    let mut journal = match Text::open(store.clone(), clock(), id).await {
+        Ok(journal) => journal,
+        Err(Error::Damaged { sequence, why, .. }) => return (sequence, why),
+        Err(error) => panic!("{error}"),
+    };
+    match journal.take_over(actor(2), "resumed").await {
+        Err(Error::Damaged { sequence, why, .. }) => (sequence, why),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[rstest]
+#[case(1)]
+#[case(2)]
+#[tokio::test]
+async fn an_entry_that_was_changed_is_found_out_by_the_next(#[case] sequence: u64) {
+    let store = of_three().await;
+    replace(&store, sequence, |text| {
+        Some(text.replacen("2026", "2025", 1))
+    })
+    .await;
+    let (found, why) = damage(&store).await;
+    assert!((sequence..=sequence + 1).contains(&found), "{found}: {why}");
+    // Even if nothing but white space is another.
+    let store = of_three().await;
+    replace(&store, sequence, |text| Some(format!("{text}\n"))).await;
+    let (found, why) = damage(&store).await;
+    assert_eq!(found, sequence + 1);
+    assert!(why.contains("changed or exchanged"), "{why}");
+}
+
+#[tokio::test]
+async fn an_entry_that_is_missing_is_found_out() {
+    let store = of_three().await;
+    replace(&store, 2, |_| None).await;
+    let (found, why) = damage(&store).await;
+    assert_eq!(
+        (found, why.as_str()),
+        (2, "it is missing, and entry 3 is there")
+    );
+    // Nothing was written into the hole.
+    let (found, _) = damage(&store).await;
+    assert_eq!(found, 2);
+}
+
+#[tokio::test]
+async fn what_lies_beside_a_journal_is_no_entry() {
+    let store = of_three().await;
+    let beside = "execution/20261121T093005Z-west-0001/approval/ada";
+    let beside = dr_provider::Key::new(beside).unwrap();
+    store.create(&beside, "{}".into()).await.unwrap();
+    let mut journal = opened(&store).await;
+    journal.take_over(actor(2), "resumed").await.unwrap();
+    assert_eq!(journal.entries().len(), 4);
+}
+
+#[tokio::test]
+async fn nobody_goes_back_to_the_version_that_names_nothing() {
+    let store = of_three().await;
+    let old = |text: String| {
+        let mut entry: serde_json::Value = serde_json::from_str(&text).unwrap();
+        entry["version"] = 1.into();
+        entry.as_object_mut().unwrap().remove("previous").unwrap();
+        Some(entry.to_string())
+    };
+    replace(&store, 3, old).await;
+    assert_eq!(damage(&store).await.0, 3);
+}
+
+#[tokio::test]
+async fn a_record_interposed_stops_whoever_writes() {
+    let store = Scripted::new("west");
+    let mut first = begun(&store).await;
+    assert!(first.outdone().await.unwrap().is_none());
+    let mut second = opened(&store).await;
+    let stop = "stop".to_owned();
+    second.interpose(actor(2), stop).await.unwrap();
+    let by = match first.outdone().await.unwrap() {
+        Some(Error::TakenOver { by, .. }) => by,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(*by, actor(2));
+    assert_eq!(first.entries().len(), 1, "looking reads nothing in");
+    assert!(first.append("two".to_owned()).await.is_err());
+    assert_eq!(opened(&store).await.entries()[1].record().unwrap(), "stop");
 }

@@ -108,6 +108,9 @@ impl Error {
         Some(match self {
             Self::NoStore { region } => format!("configure a store for `{region}`"),
             Self::SecretInPlan => "this is a mistake in a driver: please report it".to_owned(),
+            Self::Journal { source, .. } if matches!(**source, journal::Error::Damaged { .. }) => {
+                "do not go on with it: nobody can tell what was done. `dr status` shows who is primary; a new move can be begun".to_owned()
+            }
             Self::Journal { execution, .. } => {
                 format!("once the store answers: `dr execution resume {execution}`")
             }

@@ -83,7 +83,7 @@ async fn approve_as(
 ) {
     let clock: Arc<dyn Clock> = world.clock.clone();
     let found = executions::find(&world.stores, &clock, execution).await;
-    let history = found.unwrap().unwrap().history;
+    let history = found.unwrap().history;
     let mut asked = await_approval::asked(&history).unwrap();
     change(&mut asked);
     let approval = Approval::sign(
@@ -129,7 +129,7 @@ async fn it_waits_for_the_quorum_and_goes_on() {
     // Another machine reads the same report.
     let clock: Arc<dyn Clock> = world.clock.clone();
     let read = executions::find(&world.stores, &clock, &report.execution).await;
-    assert_eq!(read.unwrap().unwrap().history.report(), report);
+    assert_eq!(read.unwrap().history.report(), report);
 }
 
 #[rstest]

@@ -106,7 +106,7 @@ async fn the_report_is_what_the_journal_tells() {
     let report = failover(&world, &Request::new(west())).await;
     let clock: Arc<dyn dr_model::Clock> = world.clock.clone();
     let found = executions::find(&world.stores, &clock, &report.execution).await;
-    assert_eq!(found.unwrap().unwrap().history.report(), report);
+    assert_eq!(found.unwrap().history.report(), report);
     let (all, unseen) = executions::list(&world.stores, &clock).await;
     assert_eq!(
         (all.len(), all[0].state, unseen.len()),

@@ -66,6 +66,8 @@ pub(crate) struct State {
     /// Whether the old primary is a standby of the new one.
     pub(crate) left_follows: bool,
     pub(crate) sealed: bool,
+    /// Whether the new primary has the slots that its log is shipped through.
+    pub(crate) slots: bool,
     pub(crate) primary_here: Option<&'static str>,
     pub(crate) serving: bool,
     /// Whether the service runs in the region being left.
@@ -141,6 +143,7 @@ impl Everything {
                 left_end: Lsn(0x5000),
                 left_follows: false,
                 sealed: false,
+                slots: false,
                 primary_here: None,
                 serving: false,
                 left_serving: false,

@@ -178,6 +178,7 @@ impl Executor {
             version: crate::journal::FORMAT_VERSION,
             sequence,
             at: time(0),
+            previous: None,
             actor: actor(Self::process(index)),
             body,
         };

@@ -214,7 +214,9 @@ impl Seen {
                 };
                 Some(self.applied("it runs again", resumed.to_evidence()))
             }
-            "keep-slots" => Some(self.applied("slots are there", Value::Null)),
+            "keep-slots" if self.0.state().slots => {
+                Some(self.applied("slots are there", Value::Null))
+            }
             _ => None,
         }
     }
@@ -354,6 +356,7 @@ impl ResourceDriver for Seen {
                 !std::mem::replace(&mut state.left_running, true)
             }
             "seal-chain" => !std::mem::replace(&mut state.sealed, true),
+            "keep-slots" => !std::mem::replace(&mut state.slots, true),
             "promote-standby" => {
                 let before = state.primary_here.replace("promoted");
                 assert_ne!(before, Some("restored"), "two rungs were taken");

@@ -1,0 +1,134 @@
+//! A journal that somebody has tampered with: refused, with nothing done and nothing written.
+
+use std::sync::Arc;
+
+use dr_model::{Clock, ExecutionId};
+use dr_provider::Key;
+
+use super::crash::die;
+use super::world::{Everything, west};
+use crate::events::Silent;
+use crate::outcome::State;
+use crate::request::Request;
+use crate::{Error, executions, observe, resume};
+
+/// Leaves an execution behind that died at its `last`-th entry.
+async fn left_behind(last: u64) -> (Everything, ExecutionId) {
+    let world = Everything::new().await;
+    assert!(die(&world, &Request::new(west()), last, true).await);
+    let clock: Arc<dyn Clock> = world.clock.clone();
+    let (found, _) = executions::list(&world.stores, &clock).await;
+    (world, found[0].execution.clone())
+}
+
+fn key(execution: &ExecutionId, sequence: u64) -> Key {
+    Key::new(format!("execution/{execution}/{sequence:06}")).unwrap()
+}
+
+/// Puts other bytes in the place of an entry, or nothing.
+async fn replace(
+    world: &Everything,
+    execution: &ExecutionId,
+    sequence: u64,
+    change: impl FnOnce(String) -> Option<String>,
+) {
+    let store = &world.stores[&west()];
+    let key = key(execution, sequence);
+    let text = String::from_utf8(store.get(&key).await.unwrap().to_vec()).unwrap();
+    store.delete(&key).await.unwrap();
+    if let Some(text) = change(text) {
+        store.create(&key, text.into()).await.unwrap();
+    }
+}
+
+/// Resuming is refused, and neither changes anything nor writes.
+async fn is_refused(world: &Everything, execution: &ExecutionId, why: &str) {
+    let before = (world.journals().await, world.state().effects.clone());
+    let site = Arc::new(world.site("desk"));
+    let error = resume(site, execution, "it died", vec![], &Silent)
+        .await
+        .unwrap_err();
+    let text = dr_provider::error::chain(&error);
+    assert!(matches!(error, Error::Journal { .. }), "{text}");
+    assert!(text.contains(why), "{text}");
+    assert!(error.hint().unwrap().contains("do not go on with it"));
+    assert_eq!(
+        (world.journals().await, world.state().effects.clone()),
+        before
+    );
+    // It is named where executions are listed and where a new one is planned, and hides no other.
+    let clock: Arc<dyn Clock> = world.clock.clone();
+    let (found, unseen) = executions::list(&world.stores, &clock).await;
+    assert_eq!(found, []);
+    assert!(unseen[0].contains(execution.as_str()), "{unseen:?}");
+    let seen = observe(&world.site("desk"), &west()).await;
+    assert!(seen.unfinished.is_empty());
+    assert!(seen.unseen[0].contains(why), "{:?}", seen.unseen);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_entry_but_the_newest_is_what_it_was() {
+    for last in 2..8 {
+        for changed in 1..last {
+            let (world, id) = left_behind(last).await;
+            // Somebody else is said to have written it.
+            let other = |text: String| Some(text.replacen("\"laptop\"", "\"elsewhere\"", 1));
+            replace(&world, &id, changed, other).await;
+            is_refused(&world, &id, "changed or exchanged").await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_entry_is_missing() {
+    for missing in 2..6 {
+        let (world, id) = left_behind(6).await;
+        replace(&world, &id, missing, |_| None).await;
+        is_refused(&world, &id, "it is missing, and entry").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_entries_are_not_exchanged() {
+    let (world, id) = left_behind(6).await;
+    let store = &world.stores[&west()];
+    let third = store.get(&key(&id, 3)).await.unwrap();
+    let third = String::from_utf8(third.to_vec()).unwrap();
+    let as_second = third.replacen("\"sequence\": 3", "\"sequence\": 2", 1);
+    replace(&world, &id, 2, |_| Some(as_second)).await;
+    is_refused(&world, &id, "changed or exchanged").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_entry_is_not_passed_over() {
+    for garbage in ["", "{", "{}", "[]"] {
+        let (world, id) = left_behind(4).await;
+        replace(&world, &id, 4, |_| Some(garbage.to_owned())).await;
+        is_refused(&world, &id, "entry 4 of execution").await;
+    }
+}
+
+/// The one entry of an execution that has just begun has no next one: its plan has a hash.
+#[tokio::test(start_paused = true)]
+async fn the_plan_is_the_one_that_was_shown() {
+    let (world, id) = left_behind(1).await;
+    let other = |text: String| {
+        assert!(text.contains("promote-standby in us-west-2"));
+        Some(text.replace(
+            "promote-standby in us-west-2",
+            "promote another in us-west-2",
+        ))
+    };
+    replace(&world, &id, 1, other).await;
+    is_refused(&world, &id, "not the one that its hash is of").await;
+}
+
+/// A damaged journal does not keep a workload in a lost region for ever: a new move takes the next epoch.
+#[tokio::test(start_paused = true)]
+async fn a_new_move_can_be_begun() {
+    let (world, id) = left_behind(2).await;
+    replace(&world, &id, 1, |text| Some(format!("{text} "))).await;
+    let report = super::runs::failover(&world, &Request::new(west())).await;
+    assert_eq!(report.state, State::Completed);
+    assert_ne!(report.execution, id);
+}
