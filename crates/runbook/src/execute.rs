@@ -405,6 +405,9 @@ impl<'a> Executor<'a> {
                 .find_map(|a| self.history.applied(&place(a)));
             parts.extend(last.map(|applied| applied.summary.as_str()));
         }
+        if let Some(why) = &step.left_out {
+            return format!("left out: {why}");
+        }
         if parts.is_empty() {
             return "nothing to do".to_owned();
         }

@@ -4,6 +4,7 @@
 //! outcome after, [`resume()`] goes on where another process stopped. Steps stand in [`steps`], one file each; they know a
 //! resource only through its driver. Nothing here prints: progress goes to a [`Monitor`].
 
+pub mod check;
 mod come_up;
 pub mod events;
 pub mod execute;

@@ -4,6 +4,7 @@
 //! and tested without I/O; the execution makes no choices of its own (principle 5). It is journaled whole with the
 //! first entry of an execution, so any machine can resume from the journal alone.
 
+pub mod condition;
 mod gate;
 mod hash;
 mod lint;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 pub(crate) use lint::dependencies as depends_on_region_left;
+pub(crate) use lint::ordered;
 pub use make::plan;
 pub use mode::Mode;
 pub use refusal::{Class, Refusal};
@@ -181,6 +183,9 @@ pub struct PlannedStep {
     pub idempotency: Idempotency,
     /// Predicted length in seconds; `None` while it has not been measured.
     pub predicted_seconds: Option<f64>,
+    /// Why the step is left out, if it is: its condition does not hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<String>,
     /// What is done to each thing that the step acts on, in order.
     pub lanes: Vec<Lane>,
 }

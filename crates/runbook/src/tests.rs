@@ -1,6 +1,7 @@
 //! The whole crate against a world in memory: plans, refusals, and executions that are killed, raced and taken over.
 
 mod approvals;
+mod conditions;
 mod crash;
 mod matrix;
 mod own_steps;

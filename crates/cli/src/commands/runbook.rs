@@ -4,6 +4,7 @@ use std::path::Path;
 
 use dr_config::{Runbook, Step};
 use dr_model::RunbookName;
+use dr_model::document::Problem;
 use dr_runbook::steps::registry;
 use serde_json::{Value, json};
 
@@ -22,8 +23,12 @@ pub(crate) enum Command {
         /// Its name
         name: RunbookName,
     },
-    /// Check all runbooks: that every step exists, and that nothing comes up before what it must
-    /// follow
+    /// Check all runbooks
+    ///
+    /// That every step exists and that nothing comes up before what it must follow; that nothing
+    /// waits for the region being left, that every point of no return has a gate before it, that
+    /// nothing is created on the day that could be there already, and that clients do not keep an old
+    /// answer for longer than 60 s. What should not be used like this ends with 65; advice does not.
     Check,
 }
 
@@ -60,15 +65,57 @@ pub(crate) async fn run(command: &Command, config: &Path, output: &Output) -> Re
             }
         }
         // A configuration with a runbook that cannot be used does not load.
-        Command::Check if output.json => output
-            .json(&json!({ "valid": true, "runbooks": runbooks.keys().collect::<Vec<_>>() }))?,
-        Command::Check => {
-            for name in runbooks.keys() {
-                output.data(&format!("{} {name}", output.stdout.paint(Tone::Good, "ok")))?;
-            }
-        }
+        Command::Check => return check(&setup, output),
     }
     Ok(Exit::Ok)
+}
+
+fn check(setup: &Setup, output: &Output) -> Result<Exit> {
+    let style = output.stdout;
+    let (mut shown, mut lines, mut grave) = (Vec::new(), Vec::new(), 0);
+    for (name, runbook) in &setup.config.runbooks {
+        let findings = dr_runbook::check::check(runbook);
+        grave += findings.iter().filter(|finding| finding.is_grave).count();
+        if findings.is_empty() {
+            lines.push(format!("{} {name}", style.paint(Tone::Good, "ok")));
+        }
+        for finding in findings {
+            let (tone, word) = match finding.is_grave {
+                true => (Tone::Bad, "wrong"),
+                false => (Tone::Warning, "advice"),
+            };
+            let (step, what) = (&finding.step, &finding.what);
+            lines.push(format!(
+                "{} {name}: step `{step}`: {what}",
+                style.paint(tone, word)
+            ));
+            lines.push(format!("  hint: {}", finding.hint));
+            shown.push(json!({
+                "runbook": name, "step": step, "grave": finding.is_grave, "what": what, "hint": finding.hint,
+            }));
+        }
+    }
+    // Whatever else the configuration warns of, it says elsewhere.
+    let cached =
+        |problem: &&Problem| problem.path.contains(".traffic[") && problem.path.ends_with(".ttl");
+    for problem in setup.warnings.iter().filter(cached) {
+        lines.push(format!(
+            "{} {problem}",
+            style.paint(Tone::Warning, "advice")
+        ));
+        shown.push(json!({ "grave": false, "what": problem.to_string() }));
+    }
+    if output.json {
+        let names: Vec<_> = setup.config.runbooks.keys().collect();
+        output.json(&json!({ "valid": grave == 0, "runbooks": names, "findings": shown }))?;
+    } else {
+        output.data(&lines.join("\n"))?;
+    }
+    Ok(if grave == 0 {
+        Exit::Ok
+    } else {
+        Exit::Configuration
+    })
 }
 
 fn document(runbook: &Runbook) -> Value {
@@ -77,6 +124,7 @@ fn document(runbook: &Runbook) -> Value {
             "id": step.id,
             "uses": step.uses,
             "needs": step.needs,
+            "if": step.condition,
             "fallback": step.fallback,
             "continue_on_error": step.continue_on_error,
             "timeout_seconds": step.timeout.map(|timeout| timeout.as_secs_f64()),

@@ -17,7 +17,7 @@ pub(crate) fn kinds() -> Kinds {
         jobs: BTreeSet::from(dr_jobs::registry::NAMES),
         expiries: BTreeSet::from([dr_jobs::ExpireRecoveryPoints::NAME]),
         steps: dr_runbook::steps::registry::kinds(),
-        conditions: BTreeSet::new(),
+        conditions: dr_runbook::plan::condition::words(),
     }
 }
 

@@ -115,11 +115,39 @@ fn runbooks_are_listed_and_shown() {
     );
     let shown = place.run(&["runbook", "show", "failover-region"]);
     assert!(shown.stdout.contains("restore-database"), "{shown:?}");
-    assert_eq!(place.run(&["runbook", "check"]).code, 0);
+    let checked = place.run(&["runbook", "check"]);
+    assert_eq!(checked.code, 0, "{checked:?}");
+    assert!(checked.stdout.contains("ok failback-region"), "{checked:?}");
     let unknown = place.run(&["runbook", "show", "failover-regoin"]);
     assert_eq!(unknown.code, 64, "{unknown:?}");
     assert!(
         unknown.stderr.contains("did you mean `failover-region`?"),
         "{unknown:?}"
     );
+}
+
+#[test]
+fn a_runbook_that_should_not_be_used_is_found() {
+    let place = Place::new();
+    let text = include_str!("../../../../runbooks/failover-region.yaml");
+    let ungated = text
+        .replace("name: failover-region", "name: hasty")
+        .replace("  - { id: gate, uses: check-data-loss }\n", "")
+        .replace("  - { id: approve, uses: await-approval }\n", "")
+        .replace(
+            "uses: promote-database, fallback: restore-database",
+            "uses: restore-database",
+        );
+    place.write("runbooks/hasty.yaml", &ungated);
+    let checked = place.run(&["runbook", "check"]);
+    assert_eq!(checked.code, 65, "{checked:?}");
+    let found = "wrong hasty: step `promote`: `restore-database` is a point of no return";
+    assert!(checked.stdout.contains(found), "{checked:?}");
+    assert!(
+        checked.stdout.contains("advice hasty: step `promote`"),
+        "{checked:?}"
+    );
+    let json = place.run(&["runbook", "check", "--json"]);
+    assert_eq!(json.code, 65);
+    assert!(json.stdout.contains("\"valid\": false"), "{json:?}");
 }

@@ -5,7 +5,7 @@ use dr_model::RegionName;
 use dr_model::document::{Context, Problem};
 use dr_provider::driver::Undo;
 
-use super::{PlannedStep, Refusal};
+use super::{PlannedStep, Refusal, condition};
 use crate::plan::Idempotency;
 use crate::step::{Scene, Step};
 use crate::steps::{await_approval, check_data_loss, registry};
@@ -16,7 +16,7 @@ const MAX_TTL_SECONDS: u32 = 60;
 /// Puts steps into an order in which each stands after what it needs, otherwise as written.
 ///
 /// The configuration has made sure that the needs exist and have no circle; what is left over if not is put last.
-pub(super) fn ordered(steps: &[Document]) -> Vec<&Document> {
+pub(crate) fn ordered(steps: &[Document]) -> Vec<&Document> {
     let mut ordered: Vec<&Document> = Vec::new();
     let mut left: Vec<&Document> = steps.iter().collect();
     loop {
@@ -40,7 +40,11 @@ pub(super) fn step(
     context: &mut Context,
 ) -> Option<&'static dyn Step> {
     let name = kind.name();
-    if let Some(condition) = &step.condition {
+    if let Some(condition) = step
+        .condition
+        .as_ref()
+        .filter(|word| !condition::is_known(word))
+    {
         let what = format!("`if: {condition}` is not known");
         context.report(Problem::error(&step.span, what));
     }

@@ -11,7 +11,7 @@ use dr_provider::driver::{Action, Instance};
 
 use super::{
     Branch, Claim, Lane, Mode, Plan, PlannedStep, Refusal, RegisterPlan, Replaced, Target, VERSION,
-    gate, gravity, hash, lint,
+    condition, gate, gravity, hash, lint,
 };
 use crate::request::{Request, Rung, override_reason};
 use crate::step::{Impossible, Scene, Step};
@@ -256,8 +256,13 @@ fn steps(runbook: &Runbook, scene: &Scene<'_>) -> Result<Vec<PlannedStep>, Refus
         };
         let parameters = kind.parameters(&step.with, &mut context);
         let other = lint::step(step, kind, &mut context);
-        let lanes = kind
-            .targets(scene)
+        let word = step.condition.as_deref();
+        let left_out = word.and_then(|word| condition::left_out(word, scene));
+        let targets = match left_out {
+            Some(_) => Vec::new(),
+            None => kind.targets(scene),
+        };
+        let lanes = targets
             .into_iter()
             .map(|target| lane(step, kind, other, scene, target, &parameters));
         let lanes = lanes.collect::<Result<Vec<_>, _>>()?;
@@ -281,6 +286,7 @@ fn steps(runbook: &Runbook, scene: &Scene<'_>) -> Result<Vec<PlannedStep>, Refus
             idempotency: kind.idempotency(),
             predicted_seconds: None,
             parameters,
+            left_out,
             lanes,
         });
     }

@@ -296,6 +296,7 @@ pub(crate) fn runbook(text: &str) -> std::result::Result<Runbook, String> {
     std::fs::write(directory.path().join("runbooks/it.yaml"), text).unwrap();
     let kinds = dr_config::Kinds {
         steps: crate::steps::registry::kinds(),
+        conditions: crate::plan::condition::words(),
         ..dr_config::Kinds::default()
     };
     let resolver = |text: &str| Err(format!("`{text}` cannot be resolved"));

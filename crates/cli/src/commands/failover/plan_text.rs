@@ -196,6 +196,12 @@ fn step(number: usize, step: &PlannedStep, style: Style, lines: &mut Vec<String>
         step.uses,
         style.paint(Tone::Faint, &marks)
     ));
+    if let Some(why) = &step.left_out {
+        lines.push(format!(
+            "        {}",
+            style.paint(Tone::Warning, &format!("left out: {why}"))
+        ));
+    }
     for lane in &step.lanes {
         self::lane(step, lane, style, lines);
     }

@@ -1,0 +1,74 @@
+//! What is wrong with a runbook, or will be on the day, seen without looking at any region.
+//!
+//! A runbook that loads can be executed; this is about whether it should be. What depends on facts a plan says.
+
+use dr_config::Runbook;
+use dr_model::StepId;
+
+use crate::plan::{Mode, ordered};
+use crate::steps::{
+    await_approval, check_data_loss, open_epoch, promote_database, registry, restore_database,
+};
+
+/// Something to put right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The step.
+    pub step: StepId,
+    /// Whether the runbook should not be used like this; advice otherwise.
+    pub is_grave: bool,
+    /// What is wrong: a lower-case fragment.
+    pub what: String,
+    /// What to do.
+    pub hint: &'static str,
+}
+
+/// Looks a runbook over.
+#[must_use]
+pub fn check(runbook: &Runbook) -> Vec<Finding> {
+    let mode = Mode::of(runbook);
+    let mut findings = Vec::new();
+    let mut gated = false;
+    for step in ordered(&runbook.steps) {
+        let Some(kind) = registry::find(&step.uses) else {
+            continue;
+        };
+        let mut find = |is_grave, what: String, hint| {
+            findings.push(Finding {
+                step: step.id.clone(),
+                is_grave,
+                what,
+                hint,
+            });
+        };
+        let name = kind.name();
+        gated |= [check_data_loss::NAME, await_approval::NAME].contains(&name)
+            && step.condition.is_none();
+        // A fence is tried for what it is worth, and the register has a rule of its own.
+        let waits = kind.may_touch_region_left() && !kind.is_best_effort();
+        if mode == Mode::Unplanned && waits && name != open_epoch::NAME {
+            find(
+                true,
+                format!("`{name}` depends on the region being left, which may be gone"),
+                "use it in a planned move only, one with `stop-writes`",
+            );
+        }
+        let is_point_of_no_return =
+            [promote_database::NAME, restore_database::NAME].contains(&name);
+        if is_point_of_no_return && !gated && mode != Mode::Undo {
+            find(
+                true,
+                format!("`{name}` is a point of no return without a gate before it"),
+                "put `check-data-loss` or `await-approval` before it, without `if`",
+            );
+        }
+        if name == restore_database::NAME {
+            find(
+                false,
+                format!("`{name}` creates the database on the day"),
+                "let it be the fallback of `promote-database`, and keep a standby: what is there already needs no room, no rights and no time",
+            );
+        }
+    }
+    findings
+}
