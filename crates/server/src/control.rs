@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 
-pub use client::{ClientError, push_wal, run_job};
+pub use client::{ClientError, ask_to_leave, push_wal, run_job};
 
 /// The name of the socket in a state directory.
 pub const SOCKET: &str = "control.sock";
@@ -63,6 +63,13 @@ pub struct PushAnswer {
     pub summary: String,
 }
 
+/// Who leaves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaveAnswer {
+    /// The number of its process.
+    pub process: u32,
+}
+
 /// A request that was not done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
@@ -82,6 +89,10 @@ pub trait Control: Send + Sync {
 
     /// Archives a file of the log and returns when it is durable.
     async fn push_wal(&self, request: PushRequest) -> Result<PushAnswer, Refusal>;
+
+    /// Ends the daemon because another is ready to take its place: the log is followed to the last, and the lock let go of when
+    /// it no longer is.
+    async fn leave(&self) -> Result<LeaveAnswer, Refusal>;
 }
 
 /// The socket could not be used.
@@ -125,6 +136,7 @@ pub fn serve_control(
     let router = Router::new()
         .route("/jobs/run", post(run))
         .route("/wal/push", post(push))
+        .route("/leave", post(leave))
         .with_state(control);
     let stopped = async move {
         // A sender that is gone means that the daemon has ended: stop as well.
@@ -148,6 +160,10 @@ async fn push(
     Json(request): Json<PushRequest>,
 ) -> Response {
     answer(control.push_wal(request).await)
+}
+
+async fn leave(State(control): State<Arc<dyn Control>>) -> Response {
+    answer(control.leave().await)
 }
 
 fn answer(result: Result<impl Serialize, Refusal>) -> Response {
@@ -185,6 +201,10 @@ mod tests {
             Ok(PushAnswer {
                 summary: request.path.display().to_string(),
             })
+        }
+
+        async fn leave(&self) -> Result<LeaveAnswer, Refusal> {
+            Ok(LeaveAnswer { process: 7 })
         }
     }
 

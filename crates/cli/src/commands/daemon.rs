@@ -5,9 +5,11 @@ mod control;
 mod keep_kit;
 mod lock;
 mod metrics;
+mod notify;
 mod registers;
 mod source;
 mod store;
+mod take_over;
 mod watch_primary;
 
 use std::path::Path;
@@ -15,11 +17,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dr_config::Schedule;
-use dr_jobs::engine::Daemon;
+use dr_jobs::engine::{Daemon, Ends};
 use dr_model::RegionName;
 use dr_server::control::serve_control;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
@@ -29,7 +31,7 @@ use check_readiness::CheckReadiness;
 use control::DaemonControl;
 pub(crate) use control::answer;
 use keep_kit::KeepKit;
-pub(crate) use lock::Lock;
+pub(crate) use lock::{Lock, PATIENCE};
 use registers::Registers;
 use source::DaemonSource;
 use watch_primary::WatchPrimaries;
@@ -45,6 +47,10 @@ pub(crate) struct Args {
     /// The region that it runs in
     #[arg(long)]
     region: RegionName,
+    /// Get ready beside the daemon that runs on this machine, have it leave, and take its place; without
+    /// one, start as usual
+    #[arg(long)]
+    take_over: bool,
 }
 
 /// How long tasks may take to come to their end. What is cut off then is repeated or invisible:
@@ -59,18 +65,29 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
             .hint(format!("add `daemon: {{ listen: \"127.0.0.1:8421\", state_directory: /var/lib/dr }}` to `regions.{region}`"))
     })?;
     let mut signals = Signals::new()?;
-    let _lock = Lock::take(&place.state_directory, region).await?;
+    let taken_over = args.take_over && take_over::prepare(&setup, region, &place, output).await?;
+    let patience = if taken_over {
+        2 * DRAIN_LIMIT + PATIENCE
+    } else {
+        PATIENCE
+    };
+    let _lock = Lock::take(&place.state_directory, region, patience).await?;
     // Before anything is written: whoever finds the port taken leaves nothing behind.
     let bound = dr_server::bind(place.listen).await.map_err(|error| {
         CommandError::from_error(Exit::Failed, &error).hint(format!(
             "see what listens there, or change `regions.{region}.daemon.listen`"
         ))
     })?;
-    store::prepare(&setup, region, &place.state_directory, output).await?;
+    if !taken_over {
+        store::prepare(&setup, region, &place.state_directory, output).await?;
+    }
 
     let daemon = daemon(&setup, region)?;
     let registers = Registers::new(&setup, region, daemon.board())?;
     let (stop, stopped) = watch::channel(false);
+    // Everything but following the log ends first.
+    let (quiet, quieted) = watch::channel(false);
+    let leaving = Arc::new(Notify::new());
     let readiness = CheckReadiness::new(&setup, config, region, daemon.board());
     let readiness = Arc::new(readiness);
     let kit = KeepKit::new(&setup, config, region, daemon.board());
@@ -84,34 +101,66 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         Arc::clone(&primaries),
     );
     let source = Arc::new(source);
-    let (address, serving) = dr_server::serve(bound, source, stopped.clone());
-    let control = DaemonControl::new(&setup, region, daemon.roster(), Arc::clone(&readiness))?;
+    let (address, serving) = dr_server::serve(bound, source, quieted.clone());
+    let control = DaemonControl::new(
+        &setup,
+        region,
+        daemon.roster(),
+        Arc::clone(&readiness),
+        Arc::clone(&leaving),
+    )?;
     let control = Arc::new(control);
-    let controlling = serve_control(&place.state_directory, control, stopped.clone())
+    let controlling = serve_control(&place.state_directory, control, quieted.clone())
         .map_err(|error| CommandError::from_error(Exit::Failed, &error))?;
     tracing::info!(%region, %address, process = std::process::id(), "the daemon runs");
 
+    let (jobs_ended, mut jobs_idle) = watch::channel(false);
+    let (serving_ended, mut serving_idle) = watch::channel(false);
     let mut work = std::pin::pin!(async {
-        let moving = Box::pin(registers.keep(stopped.clone()));
-        let checking = Box::pin(readiness.keep(stopped.clone()));
-        let watching = Box::pin(primaries.keep(stopped.clone()));
-        let keeping = Box::pin(kit.keep(stopped.clone()));
-        let (_ended, (), (), (), (), served, controlled) = tokio::join!(
-            daemon.run(stopped),
-            moving,
-            checking,
-            watching,
-            keeping,
-            serving,
-            controlling
-        );
-        served
-            .map_err(|error| CommandError::from_error(Exit::Failed, &error))
-            .and(controlled.map_err(|error| CommandError::from_error(Exit::Failed, &error)))
+        let beside = async {
+            let moving = Box::pin(registers.keep(quieted.clone()));
+            let checking = Box::pin(readiness.keep(quieted.clone()));
+            let watching = Box::pin(primaries.keep(quieted.clone()));
+            let keeping = Box::pin(kit.keep(quieted.clone()));
+            let ((), (), (), (), served, controlled) =
+                tokio::join!(moving, checking, watching, keeping, serving, controlling);
+            serving_ended.send_replace(true);
+            served
+                .map_err(|error| CommandError::from_error(Exit::Failed, &error))
+                .and(controlled.map_err(|error| CommandError::from_error(Exit::Failed, &error)))
+        };
+        let ends = Ends {
+            all: stopped,
+            jobs: quieted.clone(),
+        };
+        let ((), ended) = tokio::join!(daemon.run(ends, &jobs_ended), beside);
+        ended
     });
-    tokio::select! {
+    let is_replaced = tokio::select! {
         ended = &mut work => return failed_early(ended),
-        name = signals.next() => tracing::info!(signal = name, "stopping"),
+        name = signals.next() => {
+            tracing::info!(signal = name, "stopping");
+            false
+        }
+        () = leaving.notified() => {
+            tracing::info!("another daemon takes over");
+            true
+        }
+    };
+    quiet.send_replace(true);
+    if is_replaced {
+        let idle = async {
+            let _ended = jobs_idle.wait_for(|ended| *ended).await;
+            let _ended = serving_idle.wait_for(|ended| *ended).await;
+        };
+        tokio::select! {
+            ended = &mut work => return failed_early(ended),
+            () = idle => {}
+            name = signals.next() => tracing::info!(signal = name, "stopping"),
+            () = tokio::time::sleep(DRAIN_LIMIT) => {
+                tracing::warn!(limit_seconds = DRAIN_LIMIT.as_secs(), "a job did not come to its end in time, and is cut off");
+            }
+        }
     }
     // Every task holds a receiver, so somebody hears it.
     stop.send_replace(true);

@@ -31,9 +31,14 @@ fn port(place: &Place) -> u16 {
 
 impl Daemon {
     fn start(place: &Place) -> Self {
+        Self::start_with(place, &[])
+    }
+
+    fn start_with(place: &Place, more: &[&str]) -> Self {
         let child = place
             .command()
             .args(["daemon", "--region", "us-east-1"])
+            .args(more)
             .stdout(Stdio::null())
             .stderr(Stdio::from(
                 std::fs::File::create(place.path().join("daemon.log")).unwrap(),
@@ -44,11 +49,16 @@ impl Daemon {
             child,
             port: port(place),
         };
+        daemon.wait_until_it_answers(place);
+        daemon
+    }
+
+    fn wait_until_it_answers(&mut self, place: &Place) {
         for _ in 0..600 {
-            if daemon.get("/live").is_some() {
-                return daemon;
+            if self.get("/live").is_some() {
+                return;
             }
-            if let Some(status) = daemon.child.try_wait().unwrap() {
+            if let Some(status) = self.child.try_wait().unwrap() {
                 panic!(
                     "{status}: {}",
                     std::fs::read_to_string(place.path().join("daemon.log")).unwrap()
@@ -88,6 +98,37 @@ impl Daemon {
 )]
 fn pause() {
     std::thread::sleep(Duration::from_millis(50));
+}
+
+/// An upgrade: the next one gets ready first, and the one that runs goes on unless it can.
+#[tokio::test]
+async fn another_takes_the_place_of_the_one_that_runs() {
+    let place = Place::new();
+    place.initialise_stores().await;
+    let mut first = Daemon::start_with(&place, &["--take-over"]);
+    let (west, away) = (place.store("us-west-2"), place.path().join("away"));
+    std::fs::rename(&west, &away).unwrap();
+    let refused = place.run(&["daemon", "--region", "us-east-1", "--take-over"]);
+    assert_eq!(refused.code, 20, "{refused:?}");
+    assert!(
+        refused.stderr.contains("the daemon that runs goes on"),
+        "{refused:?}"
+    );
+    assert!(first.get("/live").is_some());
+
+    std::fs::rename(&away, &west).unwrap();
+    let mut second = Daemon::start_with(&place, &["--take-over"]);
+    assert_eq!(first.end(), Some(0));
+    second.wait_until_it_answers(&place);
+    let third = place.run(&["daemon", "--region", "us-east-1"]);
+    assert!(
+        third
+            .stderr
+            .contains(&format!("process {}", second.child.id())),
+        "{third:?}"
+    );
+    second.signal(Signal::TERM);
+    assert_eq!(second.end(), Some(0));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use dr_server::control::{
-    Control, PushAnswer, PushRequest, Refusal, RunAnswer, RunRequest, serve_control,
+    Control, LeaveAnswer, PushAnswer, PushRequest, Refusal, RunAnswer, RunRequest, serve_control,
 };
 use tokio::sync::watch;
 
@@ -23,6 +23,10 @@ struct Told {
 impl Control for Told {
     async fn run_job(&self, _: RunRequest) -> Result<RunAnswer, Refusal> {
         unreachable!("no job is run here");
+    }
+
+    async fn leave(&self) -> Result<LeaveAnswer, Refusal> {
+        unreachable!("nobody leaves here");
     }
 
     async fn push_wal(&self, request: PushRequest) -> Result<PushAnswer, Refusal> {

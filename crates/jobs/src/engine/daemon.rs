@@ -45,6 +45,15 @@ pub(super) struct Identity {
     pub(super) actor: Actor,
 }
 
+/// When a daemon's tasks end: whoever ends all of them ends the jobs too.
+#[derive(Clone, Debug)]
+pub struct Ends {
+    /// Turns true when everything ends.
+    pub all: watch::Receiver<bool>,
+    /// Turns true when the scheduled jobs end, and no later than `all`.
+    pub jobs: watch::Receiver<bool>,
+}
+
 /// A region's daemon.
 #[derive(Debug)]
 pub struct Daemon {
@@ -91,9 +100,11 @@ impl Daemon {
         Arc::clone(&self.roster)
     }
 
-    /// Runs all tasks until `stop` turns true and each has come to a clean end.
-    pub async fn run(&self, stop: watch::Receiver<bool>) {
-        let mut tasks = JoinSet::new();
+    /// Runs all tasks until each has come to a clean end: the jobs once `ends.jobs` or `ends.all` turns true, and what follows
+    /// the log, the register and the heartbeat once `ends.all` does. `idle` turns true when the jobs have ended.
+    pub async fn run(&self, ends: Ends, idle: &watch::Sender<bool>) {
+        let (mut tasks, mut jobs) = (JoinSet::new(), JoinSet::new());
+        let stop = ends.all;
         for workload in &self.workloads {
             let (sender, views) = watch::channel(View::default());
             self.start_register(&mut tasks, workload, sender, &stop);
@@ -103,17 +114,15 @@ impl Daemon {
                     resource: name.clone(),
                 };
                 self.start_heartbeat(&mut tasks, &resource, driver, &views, &stop);
-                self.start_schedules(&mut tasks, &resource, driver, &views, &stop);
+                self.start_shipping(&mut tasks, &resource, driver, &views, &stop);
+                self.start_jobs(&mut jobs, &resource, driver, &views, &ends.jobs);
             }
         }
-        while let Some(ended) = tasks.join_next().await {
-            if let Err(error) = ended
-                && let Ok(panic) = error.try_into_panic()
-            {
-                // A task that panicked is a defect of ours: end as loudly as it did.
-                std::panic::resume_unwind(panic);
-            }
-        }
+        let jobs = async {
+            all_ended(jobs).await;
+            idle.send_replace(true);
+        };
+        tokio::join!(all_ended(tasks), jobs);
     }
 
     fn start_register(
@@ -157,7 +166,7 @@ impl Daemon {
         });
     }
 
-    fn start_schedules(
+    fn start_shipping(
         &self,
         tasks: &mut JoinSet<()>,
         resource: &ResourceId,
@@ -165,27 +174,41 @@ impl Daemon {
         views: &watch::Receiver<View>,
         stop: &watch::Receiver<bool>,
     ) {
-        for schedule in self
-            .schedules
-            .iter()
-            .filter(|schedule| schedule.resource == *resource)
-        {
-            let (resource, driver) = (resource.clone(), Arc::clone(driver));
+        let shipped = |schedule: &&Schedule| schedule.job == ShipWal::NAME;
+        for _ in self.schedules_of(resource).filter(shipped) {
+            let (resource, board) = (resource.clone(), self.board());
+            let (views, stop) = (views.clone(), stop.clone());
+            let stream = ShipWal {
+                region: self.identity.region.clone(),
+                driver: Arc::clone(driver),
+            };
+            tasks.spawn(async move {
+                let task = format!("{} {resource}", ShipWal::NAME);
+                supervise(&task, &board, stop.clone(), || {
+                    ship(&resource, &stream, &board, views.clone(), stop.clone())
+                })
+                .await;
+            });
+        }
+    }
+
+    fn schedules_of(&self, resource: &ResourceId) -> impl Iterator<Item = &Schedule> {
+        let of = move |schedule: &&Schedule| schedule.resource == *resource;
+        self.schedules.iter().filter(of)
+    }
+
+    fn start_jobs(
+        &self,
+        tasks: &mut JoinSet<()>,
+        resource: &ResourceId,
+        driver: &Arc<dyn ResourceDriver>,
+        views: &watch::Receiver<View>,
+        stop: &watch::Receiver<bool>,
+    ) {
+        let is_job = |schedule: &&Schedule| schedule.job != ShipWal::NAME;
+        for schedule in self.schedules_of(resource).filter(is_job) {
+            let driver = Arc::clone(driver);
             let (board, views, stop) = (self.board(), views.clone(), stop.clone());
-            if schedule.job == ShipWal::NAME {
-                let stream = ShipWal {
-                    region: self.identity.region.clone(),
-                    driver,
-                };
-                tasks.spawn(async move {
-                    let task = format!("{} {resource}", ShipWal::NAME);
-                    supervise(&task, &board, stop.clone(), || {
-                        ship(&resource, &stream, &board, views.clone(), stop.clone())
-                    })
-                    .await;
-                });
-                continue;
-            }
             let Some(job) = registry::job(&schedule.job) else {
                 // The configuration was checked against the registry when it was loaded.
                 tracing::error!(job = schedule.job, "no such job");
@@ -210,6 +233,17 @@ impl Daemon {
                 })
                 .await;
             });
+        }
+    }
+}
+
+async fn all_ended(mut tasks: JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended
+            && let Ok(panic) = error.try_into_panic()
+        {
+            // A task that panicked is a defect of ours: end as loudly as it did.
+            std::panic::resume_unwind(panic);
         }
     }
 }

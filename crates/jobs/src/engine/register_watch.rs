@@ -78,17 +78,17 @@ pub(super) async fn watch_register(
         };
         let condition = match read {
             Ok(Ok(record)) => {
-                let condition = publish(workload, identity, &record, &mut copied).await;
                 views.send_if_modified(|view| {
                     let next = View {
-                        record: Some(record),
+                        record: Some(record.clone()),
                         problem: None,
                     };
                     let changed = *view != next;
                     *view = next;
                     changed
                 });
-                condition
+                // Receivers do not wait for the copies.
+                publish(workload, identity, &record, &mut copied).await
             }
             Ok(Err(waiting)) => Condition::Unknown(waiting),
             Err(error) => {

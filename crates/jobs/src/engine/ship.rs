@@ -21,17 +21,19 @@ pub(super) async fn ship(
 ) -> Result<()> {
     let task = format!("{} {resource}", ShipWal::NAME);
     // A daemon that cannot read the register starts no receiver (PROTOCOL 2).
-    let log = log_of(resource, &views.borrow_and_update());
-    let Some(log) = log else {
+    let log = loop {
+        let log = log_of(resource, &views.borrow_and_update());
+        if let Some(log) = log {
+            break log;
+        }
         board.set(
             &task,
             Condition::Unknown("waiting for the register".to_owned()),
         );
         tokio::select! {
-            _changed = views.changed() => {}
-            () = stopped(&mut stop) => {}
+            Ok(()) = views.changed() => {}
+            () = stopped(&mut stop) => return Ok(()),
         }
-        return Ok(());
     };
     let (sender, mut frontier) = watch::channel(Frontier::default());
     board.follow(resource.clone(), frontier.clone());

@@ -9,8 +9,11 @@ use dr_model::{RegionName, ResourceId, WorkloadName};
 use dr_postgres::PostgresDriver;
 use dr_provider::error::chain;
 use dr_provider::{Error, ErrorKind};
-use dr_server::control::{Control, PushAnswer, PushRequest, Refusal, RunAnswer, RunRequest};
+use dr_server::control::{
+    Control, LeaveAnswer, PushAnswer, PushRequest, Refusal, RunAnswer, RunRequest,
+};
 use serde_json::json;
+use tokio::sync::Notify;
 
 use super::check_readiness::{self, CheckReadiness};
 use crate::readiness::Readiness;
@@ -23,6 +26,8 @@ pub(super) struct DaemonControl {
     region: RegionName,
     /// Those whose log this daemon can be given.
     clusters: BTreeMap<ResourceId, PostgresDriver>,
+    /// Told when somebody asks it to leave.
+    leaving: Arc<Notify>,
 }
 
 impl DaemonControl {
@@ -31,6 +36,7 @@ impl DaemonControl {
         region: &RegionName,
         roster: Arc<Roster>,
         readiness: Arc<CheckReadiness>,
+        leaving: Arc<Notify>,
     ) -> crate::error::Result<Self> {
         let mut clusters = BTreeMap::new();
         for (name, workload) in &setup.config.workloads {
@@ -48,6 +54,7 @@ impl DaemonControl {
             readiness,
             region: region.clone(),
             clusters,
+            leaving,
         })
     }
 
@@ -97,6 +104,13 @@ impl Control for DaemonControl {
     async fn push_wal(&self, request: PushRequest) -> Result<PushAnswer, Refusal> {
         let summary = self.push(&request).await.map_err(refusal)?;
         Ok(PushAnswer { summary })
+    }
+
+    async fn leave(&self) -> Result<LeaveAnswer, Refusal> {
+        self.leaving.notify_one();
+        Ok(LeaveAnswer {
+            process: std::process::id(),
+        })
     }
 }
 

@@ -15,8 +15,8 @@ use crate::exit::Exit;
 
 /// How long a holder may take to be gone. The kernel lets go of the lock of a process that was killed
 /// once the last of its threads has ended, which may be after its number has gone.
-const PATIENCE: Duration = Duration::from_secs(3);
-const INTERVAL: Duration = Duration::from_millis(50);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+const INTERVAL: Duration = Duration::from_millis(5);
 
 /// The lock, held as long as this value lives.
 #[derive(Debug)]
@@ -25,8 +25,12 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Creates the state directory if need be and takes its lock, or says who holds it.
-    pub(crate) async fn take(directory: &Path, region: &RegionName) -> Result<Self> {
+    /// Creates the state directory if need be and takes its lock, or says who holds it after `patience`.
+    pub(crate) async fn take(
+        directory: &Path,
+        region: &RegionName,
+        patience: Duration,
+    ) -> Result<Self> {
         let path = directory.join("daemon.lock");
         let failed = |error: &std::io::Error| {
             let what = format!("cannot use the state directory `{}`", directory.display());
@@ -50,7 +54,7 @@ impl Lock {
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => break,
-                Err(Errno::WOULDBLOCK) if waited < PATIENCE => {
+                Err(Errno::WOULDBLOCK) if waited < patience => {
                     tokio::time::sleep(INTERVAL).await;
                     waited += INTERVAL;
                 }
@@ -90,8 +94,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let region: RegionName = "us-east-1".parse().unwrap();
         let state = directory.path().join("state");
-        let first = Lock::take(&state, &region).await.unwrap();
-        let error = Lock::take(&state, &region).await.unwrap_err();
+        let first = Lock::take(&state, &region, PATIENCE).await.unwrap();
+        let error = Lock::take(&state, &region, PATIENCE).await.unwrap_err();
         assert_eq!(error.exit, Exit::Busy);
         assert!(
             error.message.contains(&std::process::id().to_string()),
@@ -102,8 +106,8 @@ mod tests {
             tokio::time::sleep(PATIENCE / 2).await;
             drop(first);
         };
-        let (second, ()) = tokio::join!(Lock::take(&state, &region), go);
+        let (second, ()) = tokio::join!(Lock::take(&state, &region, PATIENCE), go);
         drop(second.unwrap());
-        Lock::take(&state, &region).await.unwrap();
+        Lock::take(&state, &region, PATIENCE).await.unwrap();
     }
 }

@@ -10,7 +10,7 @@ use dr_jobs::{JobContext, registry, retention};
 use dr_model::{RegionName, ResourceId};
 use dr_server::control::{ClientError, RunAnswer, RunRequest, run_job};
 
-use crate::commands::daemon::{Lock, answer, check_readiness};
+use crate::commands::daemon::{Lock, PATIENCE, answer, check_readiness};
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 use crate::output::Output;
@@ -58,7 +58,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     let answer = match run_job(&state, &request).await {
         Ok(answer) => answer,
         Err(ClientError::Absent { .. }) => {
-            let _lock = Lock::take(&state, &region).await?;
+            let _lock = Lock::take(&state, &region, PATIENCE).await?;
             match schedule {
                 Some(schedule) => run_here(&setup, schedule, region).await?,
                 None => assess_here(&setup, args, &region).await?,
