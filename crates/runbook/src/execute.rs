@@ -99,6 +99,8 @@ pub(crate) struct Executor<'a> {
     started: Option<Duration>,
     /// Time to recover by the monotonic clock.
     rta: Option<Duration>,
+    /// How long actions were under way or waited for.
+    busy: Duration,
     /// Whether the journal is another's now: what we would add is not heard.
     taken_over: bool,
 }
@@ -124,6 +126,7 @@ impl<'a> Executor<'a> {
             best_effort: best_effort::Running::default(),
             started: None,
             rta: None,
+            busy: Duration::ZERO,
             taken_over: false,
         }
     }

@@ -154,6 +154,10 @@ pub struct Report {
     /// The part that the execution took; `None` if it did not come so far.
     #[serde(default)]
     pub execution_seconds: Option<f64>,
+    /// How much of the time until it ended no action of a step was under way or waited for: what the engine itself took, most of it
+    /// to write the journal. `None` if it was resumed, because nobody knows how long it lay.
+    #[serde(default)]
+    pub overhead_seconds: Option<f64>,
     /// From the newest heartbeat in the recovered copy to the disruption; the largest over the resources. `None` if it
     /// could not be measured, which is never a pass.
     pub rpa_seconds: Option<f64>,

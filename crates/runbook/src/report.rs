@@ -83,6 +83,7 @@ pub(crate) fn report(history: &History, state: State, reason: Option<String>) ->
         detection_seconds: None,
         decision_seconds: None,
         execution_seconds: None,
+        overhead_seconds: None,
         rpa_interval_seconds: plan.heartbeat_seconds,
         unprotected_since: unprotected_since(history),
         stuck: history.stuck.clone(),

@@ -39,7 +39,7 @@ pub(crate) async fn run(command: &Command, config: &Path, output: &Output) -> Re
         Command::Show(args) => show::run(args, &setup, output).await,
         Command::Approve(args) => approve::run(args, &setup, output).await,
         Command::Pause(args) => pause::run(args, &setup, output).await,
-        Command::Resume(args) => resume::run(args, &setup, output).await,
+        Command::Resume(args) => Box::pin(resume::run(args, &setup, output)).await,
         Command::Abort(args) => abort::run(args, &setup, output).await,
         Command::Divergence(args) => divergence::run(args, &setup, output).await,
     }

@@ -217,6 +217,7 @@ impl Executor<'_> {
         began: Duration,
     ) -> Result<(), Halt> {
         let took = self.site.clock.elapsed().saturating_sub(began);
+        self.busy += took;
         let outcome = self.redactor.outcome(outcome);
         self.monitor.event(&Event::ActionEnded {
             target: &lane.target,

@@ -99,7 +99,11 @@ impl Executor<'_> {
 
     /// Waits for everything that runs beside the steps; each has its time limit.
     pub(super) async fn settle(&mut self) -> Result<(), Halt> {
+        let mut since = self.site.clock.elapsed();
         while let Some(ended) = self.best_effort.lanes.join_next().await {
+            let now = self.site.clock.elapsed();
+            self.busy += now.saturating_sub(since);
+            since = now;
             self.take_in(ended)?;
         }
         Ok(())

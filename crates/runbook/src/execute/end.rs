@@ -64,6 +64,10 @@ impl Executor<'_> {
         if let Some(rta) = self.rta {
             report.set_execution_time(&self.history, Some(rta.as_secs_f64()));
         }
+        report.overhead_seconds = self.started.map(|started| {
+            let all = self.site.clock.elapsed().saturating_sub(started);
+            all.saturating_sub(self.busy).as_secs_f64()
+        });
         if !self.taken_over {
             if report.state.is_final() {
                 self.note(Record::Closed {

@@ -28,6 +28,8 @@ pub struct Failover {
     pub started_at: Timestamp,
     /// Time to recover as it was, from the start of the execution; `None` if it did not come so far.
     pub rta_seconds: Option<f64>,
+    /// What the engine itself took of the execution's time; `None` if it was resumed.
+    pub overhead_seconds: Option<f64>,
     /// How much was lost by the heartbeat; `None` if that could not be read.
     pub rpa_seconds: Option<f64>,
     /// How exactly the heartbeat measures.

@@ -27,6 +27,8 @@ pub struct Summary {
     pub rta_seconds: Option<f64>,
     /// Recovery point by the heartbeat; `null` if it could not be read.
     pub rpa_seconds: Option<f64>,
+    /// What the engine itself took of the execution's time, beside what its steps did.
+    pub overhead_seconds: Option<f64>,
     /// How the database came back: `promote` or `restore`.
     pub rung: String,
     /// What proves that the old primary has stopped.
@@ -56,6 +58,7 @@ impl Summary {
             client_outage_seconds: outage.map(|outage| outage.duration().as_secs_f64()),
             rta_seconds: failover.rta_seconds,
             rpa_seconds: failover.rpa_seconds,
+            overhead_seconds: failover.overhead_seconds,
             rung: failover.rung.clone(),
             fence: failover.fence.clone(),
             sealed: failover.sealed.clone(),
