@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    approval, check, completions, daemon, execution, failback, failover, init, job, kit,
+    approval, check, completions, daemon, execution, failback, failover, host, init, job, kit,
     recovery_point, reference, restore, runbook, slot, standby, status, sync, wal,
 };
 use crate::exit::Exit;
@@ -70,6 +70,8 @@ pub(crate) enum Command {
     Runbook(runbook::Command),
     #[command(subcommand)]
     Job(job::Command),
+    #[command(subcommand)]
+    Host(host::Command),
     #[command(subcommand)]
     Kit(kit::Command),
     #[command(subcommand)]

@@ -7,6 +7,7 @@ pub(crate) mod daemon;
 pub(crate) mod execution;
 pub(crate) mod failback;
 pub(crate) mod failover;
+pub(crate) mod host;
 pub(crate) mod init;
 pub(crate) mod job;
 pub(crate) mod kit;
@@ -42,6 +43,7 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<Exit> {
         Command::Approval(command) => approval::run(&command, output),
         Command::Runbook(command) => runbook::run(&command, config, output).await,
         Command::Job(command) => job::run(&command, config, output).await,
+        Command::Host(command) => host::run(&command, output).await,
         Command::Kit(command) => kit::run(&command, config, output).await,
         Command::RecoveryPoint(command) => recovery_point::run(&command, config, output).await,
         Command::Restore(args) => restore::run(&args, config, output).await,

@@ -5,10 +5,10 @@ mod secrets;
 mod unpack;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use dr_config::StoreLocation;
+use dr_config::{Config, StoreLocation};
 use dr_coordination::kit::{Content, FORMAT_VERSION, Kit, Program, SecretNote};
 use dr_model::RegionName;
 
@@ -26,6 +26,16 @@ const MANIFEST: &str = "kit.json";
 
 /// The file of an unpacked kit that is to be read by a person.
 const PAGE: &str = "README.txt";
+
+/// Returns where a file is that the configuration names: at its path, or among those that were put beside an unpacked kit.
+pub(crate) fn file(config: &Config, path: &Path) -> PathBuf {
+    match path.file_name() {
+        Some(name) if config.base != config.directory && !path.exists() => {
+            config.directory.join(SECRETS).join(name)
+        }
+        _ => path.to_owned(),
+    }
+}
 
 /// Puts together what a kit of this configuration holds.
 pub(crate) fn content(setup: &Setup) -> Result<Content> {

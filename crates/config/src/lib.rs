@@ -30,7 +30,7 @@ pub use encryption::Encryption;
 pub use kinds::{Check, Kinds, StepKind};
 pub use load::{Loaded, RELATIVE_TO, base, load};
 pub use problems::Problems;
-pub use region::{Daemon, Region, StoreLocation};
+pub use region::{Daemon, Region, Ssh, StoreLocation};
 pub use runbook::{Retry, Runbook, Step};
 pub use schedule::{Place, Schedule, Trigger};
 pub use workload::{

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use dr_model::document::{Context, FromNode, Node, Problem, Reader, Value, one_of, socket_address};
 
@@ -14,6 +15,23 @@ pub struct Region {
     pub store: StoreLocation,
     /// How the daemon of this region runs; `None` if none of it was configured.
     pub daemon: Option<Daemon>,
+    /// How its hosts are reached by ssh; `None` if none of it was configured.
+    pub ssh: Option<Ssh>,
+}
+
+/// How the hosts of a region are reached by ssh. Nothing is taken from the account's own configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ssh {
+    /// The private key that is shown. Absolute.
+    pub identity: PathBuf,
+    /// The host keys that are believed. Absolute.
+    pub known_hosts: PathBuf,
+    /// `dr` on the hosts: a path there, or a name to look up.
+    pub program: String,
+    /// Where `dr` remembers epochs on the hosts, a path there; that of the region's daemon if it is left out.
+    pub state_directory: Option<String>,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
 }
 
 /// Where a store is.
@@ -52,15 +70,61 @@ impl FromNode for Daemon {
     }
 }
 
+impl FromNode for Ssh {
+    fn from_node(node: &Node, context: &mut Context) -> Option<Self> {
+        let mut reader = Reader::open(node, context)?;
+        let identity = reader.required("identity");
+        let known_hosts = reader.required("known_hosts");
+        let program = reader.or("program", "dr".to_owned());
+        let state_directory = reader.optional_with("state_directory", absolute);
+        let connect_timeout = reader.optional_with("connect_timeout", seconds);
+        reader.finish();
+        Some(Self {
+            identity: identity?,
+            known_hosts: known_hosts?,
+            program,
+            state_directory,
+            connect_timeout: connect_timeout.unwrap_or(Duration::from_secs(5)),
+        })
+    }
+}
+
+/// Reads a path on another machine, where nothing is relative to this configuration.
+fn absolute(node: &Node, context: &mut Context) -> Option<String> {
+    let text = String::from_node(node, context)?;
+    if text.starts_with('/') {
+        return Some(text);
+    }
+    let problem = Problem::error(&node.span, "a path on another machine must be absolute")
+        .expected("a path such as `/var/lib/dr`");
+    context.report(problem);
+    None
+}
+
+/// Reads whole seconds, which is what the ssh client counts in.
+fn seconds(node: &Node, context: &mut Context) -> Option<Duration> {
+    let duration = Duration::from_node(node, context)?;
+    let most = Duration::from_secs(60);
+    if duration >= Duration::from_secs(1) && duration <= most && duration.subsec_nanos() == 0 {
+        return Some(duration);
+    }
+    let problem = Problem::error(&node.span, format!("found {duration:?}"))
+        .expected("whole seconds from `1s` to `60s`");
+    context.report(problem);
+    None
+}
+
 impl Region {
     pub(crate) fn read(node: &Node, context: &mut Context, scope: &Scope<'_>) -> Option<Self> {
         let mut reader = Reader::open(node, context)?;
         let store = reader.required_with("store", |node, context| store(node, context, scope));
         let daemon = reader.optional("daemon");
+        let ssh = reader.optional("ssh");
         reader.finish();
         Some(Self {
             store: store?,
             daemon,
+            ssh,
         })
     }
 }

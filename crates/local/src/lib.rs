@@ -1,6 +1,6 @@
 //! Implementations of the seams that need no cloud.
 //!
-//! A store on a directory, commands on this machine, DNS by dynamic update, HTTP probes and
+//! A store on a directory, commands on this machine and on others by ssh, DNS by dynamic update, HTTP probes and
 //! webhooks, secrets from the environment and from files. What they promise is written at the
 //! traits of `dr-provider`.
 
@@ -9,8 +9,10 @@ mod errno;
 pub mod host;
 mod http;
 pub mod http_probe;
+pub mod remote;
 pub mod rfc2136;
 pub mod secrets;
+pub mod ssh_host;
 pub mod webhook;
 
 pub use directory_store::DirectoryStore;
@@ -18,4 +20,5 @@ pub use host::LocalHost;
 pub use http_probe::HttpProbe;
 pub use rfc2136::Rfc2136;
 pub use secrets::LocalSecrets;
+pub use ssh_host::{SshAddress, SshHost, SshOptions};
 pub use webhook::Webhook;

@@ -233,6 +233,14 @@ impl PostgresDriver {
         let log = self.log(region, ended, facts)?;
         let instance = self.instance_options(region)?;
         let directory = instance.data_directory.display();
+        if self.host(region).is_ok_and(|host| !host.is_local()) {
+            return Err(self
+                .failed(
+                    operation,
+                    format!("the host in {region} is not this machine, and a restore writes where it runs"),
+                )
+                .with_hint(format!("run the command on the machine of the server in {region}, with that host as `local`")));
+        }
         if seen.instance != Instance::Absent {
             return Err(self
                 .failed(

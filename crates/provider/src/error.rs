@@ -111,6 +111,18 @@ impl Error {
         self.kind
     }
 
+    /// Returns what was tried.
+    #[must_use]
+    pub fn operation(&self) -> &str {
+        &self.operation
+    }
+
+    /// Returns what it was tried on.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
     /// Returns what the operator can do about it, if that is known.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {

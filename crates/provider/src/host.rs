@@ -54,7 +54,7 @@ pub enum PathKind {
     Other,
 }
 
-/// A machine that commands run on: `local`, later `ssh://user@name`.
+/// A machine that commands run on: `local` or `ssh://user@name`.
 ///
 /// Every call takes at most the time that it is given and answers `Unknown` when a change may have been made.
 #[async_trait]

@@ -34,6 +34,16 @@ pub(super) fn take_out(
             used_at: vec!["dr.yaml: encryption".to_owned()],
         }));
     }
+    for (name, region) in &setup.config.regions {
+        let files = region
+            .ssh
+            .iter()
+            .flat_map(|ssh| [&ssh.identity, &ssh.known_hosts]);
+        notes.extend(files.map(|path| SecretNote {
+            reference: path.display().to_string(),
+            used_at: vec![format!("dr.yaml: regions.{name}.ssh")],
+        }));
+    }
     Ok(notes)
 }
 
@@ -42,11 +52,7 @@ pub(crate) fn find(setup: &Setup, note: &SecretNote) -> dr_provider::Result<()> 
     if note.reference.starts_with("${") {
         return setup.secrets().resolve(&note.reference).map(drop);
     }
-    let path = Path::new(&note.reference);
-    let config = &setup.config;
-    let name = path.file_name();
-    let beside = name.map(|name| config.directory.join(super::SECRETS).join(name));
-    if path.exists() || beside.is_some_and(|path| path.exists()) {
+    if super::file(&setup.config, Path::new(&note.reference)).exists() {
         return Ok(());
     }
     Err(Error::new(ErrorKind::NotFound, "find", &note.reference))

@@ -7,7 +7,7 @@ use dr_postgres::{EncryptionKey, Keys};
 
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
-use crate::kit::SECRETS;
+use crate::kit;
 
 /// Reads the key files that the configuration names. One that cannot be read is refused: what would be written without it
 /// would not be what was asked for.
@@ -17,13 +17,7 @@ pub(super) fn keys(config: &Config) -> Result<Keys> {
     };
     let files = [&encryption.key_file].into_iter();
     let files = files.chain(&encryption.old_key_files);
-    let files = files.map(|file| match &file.file_name() {
-        // What an unpacked recovery kit does not hold lies beside it.
-        Some(name) if config.base != config.directory && !file.exists() => {
-            config.directory.join(SECRETS).join(name)
-        }
-        _ => file.clone(),
-    });
+    let files = files.map(|file| kit::file(config, file));
     Ok(Keys::new(
         files.map(|file| read(&file)).collect::<Result<_>>()?,
     ))

@@ -8,7 +8,7 @@ use dr_config::{Config, Region, Workload};
 use dr_coordination::Actor;
 use dr_coordination::identity::{Identity, read_identity};
 use dr_coordination::register::Register;
-use dr_local::{LocalHost, LocalSecrets};
+use dr_local::{LocalHost, LocalSecrets, SshAddress, SshHost, SshOptions};
 use dr_model::document::{Problem, Resolver, closest, one_of};
 use dr_model::{Clock, RegionName, ResourceId, SystemClock, WorkloadName};
 use dr_postgres::{Options, Parts, PostgresDriver};
@@ -150,22 +150,42 @@ impl Setup {
 
     /// Returns a host of a region by its name in the configuration.
     pub(crate) fn host(&self, region: &RegionName, name: &str) -> Result<Arc<dyn Host>> {
-        if name != "local" {
-            return Err(CommandError::new(
-                Exit::Configuration,
-                format!("host `{name}` in `{region}`: this version reaches hosts only as `local`"),
-            )
-            .hint(
-                "run the daemon of each region, and `dr failover`, on the machine of its server",
-            ));
+        let configured = self.region(region)?;
+        if name == "local" {
+            // Whoever acts in a region on one machine remembers epochs in one place.
+            let state = configured.daemon.as_ref().map_or_else(
+                || self.config.directory.join("state").join(region.as_str()),
+                |daemon| daemon.state_directory.clone(),
+            );
+            return Ok(Arc::new(LocalHost::new(state)));
         }
-        // Whoever acts in a region on one machine remembers epochs in one place.
-        let daemon = self.region(region)?.daemon.as_ref();
-        let state = daemon.map_or_else(
-            || self.config.directory.join("state").join(region.as_str()),
-            |daemon| daemon.state_directory.clone(),
-        );
-        Ok(Arc::new(LocalHost::new(state)))
+        let refuse = |why: String| {
+            let what = format!("host `{name}` in `{region}` cannot be used");
+            CommandError::new(Exit::Configuration, what).because(why)
+        };
+        let address: SshAddress = name
+            .parse()
+            .map_err(|error: dr_local::ssh_host::InvalidAddress| refuse(error.to_string()))?;
+        let ssh = configured.ssh.as_ref().ok_or_else(|| {
+            refuse("nothing says which key is shown to it and which host keys are believed".into())
+                .hint(format!(
+                    "add `ssh: {{ identity: /etc/dr/ssh.key, known_hosts: /etc/dr/known_hosts }}` to `regions.{region}`"
+                ))
+        })?;
+        let daemon = configured.daemon.as_ref();
+        let state = daemon.map(|daemon| daemon.state_directory.display().to_string());
+        let state_directory = ssh.state_directory.clone().or(state).ok_or_else(|| {
+            refuse("nothing says where it remembers epochs".to_owned())
+                .hint(format!("add `state_directory` to `regions.{region}.ssh`"))
+        })?;
+        let options = SshOptions {
+            identity: crate::kit::file(&self.config, &ssh.identity),
+            known_hosts: crate::kit::file(&self.config, &ssh.known_hosts),
+            program: ssh.program.clone(),
+            state_directory,
+            connect_timeout: ssh.connect_timeout,
+        };
+        Ok(Arc::new(SshHost::new(address, options)))
     }
 
     /// Returns the driver of a resource.

@@ -8,6 +8,7 @@ mod daemon;
 mod executions;
 mod failing;
 mod reference;
+mod ssh;
 mod support;
 mod wal_fetch;
 mod wal_push;

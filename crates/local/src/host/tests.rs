@@ -185,3 +185,17 @@ async fn concurrent_admissions_keep_the_highest() {
         .await;
     assert_eq!(late.unwrap_err().kind(), ErrorKind::Superseded);
 }
+
+mod conformance {
+    use super::*;
+    use dr_provider::conformance::host::Subject;
+
+    async fn subject() -> Option<Subject> {
+        let (directory, host) = host();
+        let work = directory.path().join("work");
+        std::fs::create_dir(&work).unwrap();
+        Some(Subject::new(Arc::new(host), work).keeping(directory))
+    }
+
+    dr_provider::host_conformance!(subject);
+}

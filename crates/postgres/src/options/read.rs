@@ -163,21 +163,15 @@ fn port(node: &Node, context: &mut Context) -> Option<u16> {
     Some(number)
 }
 
-/// Reads a host. Hosts over ssh are not there yet: refused here, not on the day.
+/// Reads a host. What an address over ssh has to look like is for whoever opens it.
 fn host(node: &Node, context: &mut Context) -> Option<String> {
     let text = String::from_node(node, context)?;
-    if text == "local" {
+    if text == "local" || text.starts_with("ssh://") {
         return Some(text);
     }
-    let what = if text.starts_with("ssh://") {
-        format!("host `{text}`: this version of dr reaches hosts only as `local`")
-    } else {
-        format!("`{text}` is not a host")
-    };
     context.report(
-        Problem::error(&node.span, what)
-            .expected("`local`")
-            .hint("run the daemon of each region on the machine of its server"),
+        Problem::error(&node.span, format!("`{text}` is not a host"))
+            .expected("`local` or `ssh://user@name`"),
     );
     None
 }
@@ -284,7 +278,8 @@ mod tests {
     #[case::synchronous(&["us-west-2"], "5s", "local", None)]
     #[case::too_long(&["us-west-2"], "10s", "local", Some("5 s or less beside `sync`"))]
     #[case::too_short(&[], "1ms", "local", Some("50 ms or more"))]
-    #[case::ssh(&[], "5s", "ssh://postgres@db", Some("only as `local`"))]
+    #[case::ssh(&[], "5s", "ssh://postgres@db", None)]
+    #[case::no_host(&[], "5s", "db", Some("`local` or `ssh://user@name`"))]
     fn what_cannot_work_is_refused_when_it_is_read(
         #[case] sync: &[&str],
         #[case] heartbeat: &str,

@@ -2,4 +2,5 @@
 //!
 //! A suite is a set of functions on the trait and a macro that makes one test of each.
 
+pub mod host;
 pub mod object_store;

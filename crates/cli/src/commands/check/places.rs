@@ -1,11 +1,12 @@
 //! What surrounds the databases: name servers and their keys, services, webhooks and daemons.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use dr_config::{Notify, Workload};
 use dr_local::rfc2136::Rfc2136Options;
-use dr_model::WorkloadName;
+use dr_model::{ResourceId, WorkloadName};
 use dr_provider::SecretSource;
 use dr_provider::host::{Command, PathKind};
 
@@ -27,6 +28,7 @@ pub(super) async fn check(
     workload: &Workload,
 ) -> Result<Vec<Finding>> {
     let mut findings = traffic(setup, workload).await?;
+    findings.extend(hosts(setup, name, workload).await?);
     findings.extend(services(setup, name, workload).await?);
     for notify in &workload.notify {
         let Notify::Webhook(url) = notify;
@@ -82,6 +84,38 @@ async fn traffic(setup: &Setup, workload: &Workload) -> Result<Vec<Finding>> {
                 Finding::new(Level::Unknown, subject, what)
             }
         });
+    }
+    Ok(findings)
+}
+
+/// Asks each host over ssh for something that it always has; whether the server runs there is another look.
+async fn hosts(setup: &Setup, name: &WorkloadName, workload: &Workload) -> Result<Vec<Finding>> {
+    let mut all = BTreeSet::new();
+    for resource in workload.resources.keys() {
+        let id = ResourceId {
+            workload: name.clone(),
+            resource: resource.clone(),
+        };
+        let instances = setup.postgres_options(&id)?.instances;
+        all.extend(
+            instances
+                .into_iter()
+                .map(|(region, instance)| (region, instance.host)),
+        );
+    }
+    for service in workload.services.values() {
+        let regions = service.regions.iter();
+        all.extend(regions.map(|(region, instance)| (region.clone(), instance.host.clone())));
+    }
+    let mut findings = Vec::new();
+    for (region, host) in all.into_iter().filter(|(_, host)| host != "local") {
+        let subject = format!("host {host} in {region}");
+        findings.push(
+            match setup.host(&region, &host)?.kind(Path::new("/")).await {
+                Ok(_) => Finding::ok(subject, "it answers, and `dr` runs there"),
+                Err(error) => Finding::error(subject, &error),
+            },
+        );
     }
     Ok(findings)
 }
