@@ -2,7 +2,7 @@
 //!
 //! An approval lies beside the journal of the execution that waits for it, in the same store, and says which plan it is
 //! for by the plan's hash. It is signed with the approver's own key (Ed25519), whose public half the configuration names.
-//! What counts is decided by [`tally`], which is pure and the same for whoever gives an approval, waits for some, or shows
+//! What counts is decided by [`tally()`], which is pure and the same for whoever gives an approval, waits for some, or shows
 //! them. Nobody approves what they asked for, nobody counts twice, and nothing counts longer than the request itself.
 //!
 //! Format: `docs/formats/execution.md`.

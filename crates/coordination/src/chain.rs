@@ -11,7 +11,7 @@
 //!   reads.
 //! - Reading back: [`ChainReader`].
 //! - Merging: [`Compactor`] makes pieces of chunks, and removes chunks behind a [`Floor`].
-//! - Loss: [`GapRecord`], and [`pass_over`] for a chain to go on behind it, and [`fill`] for when it comes after all.
+//! - Loss: [`GapRecord`], and [`pass_over`] for a chain to go on behind it, and [`fill()`] for when it comes after all.
 //!
 //! Format: `docs/formats/wal.md`.
 
