@@ -1,6 +1,6 @@
 //! A whole sandbox: made, started, driven, ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -357,6 +357,16 @@ fn places(
 ) -> Result<BTreeMap<RegionName, Place>> {
     let addresses = network::addresses(2);
     let app_port = network::free_port(&addresses)?;
+    // A port is free again once it was found: the next one found may be the same.
+    let mut taken = BTreeSet::from([app_port]);
+    let mut another = |address| -> Result<u16> {
+        loop {
+            let port = network::free_port(&[address])?;
+            if taken.insert(port) {
+                return Ok(port);
+            }
+        }
+    };
     regions
         .iter()
         .zip(addresses)
@@ -364,12 +374,12 @@ fn places(
             let place = Place {
                 directory: directory.join(region.as_str()),
                 address,
-                postgres_port: network::free_port(&[address])?,
+                postgres_port: another(address)?,
                 app_port,
-                daemon_port: network::free_port(&[address])?,
+                daemon_port: another(address)?,
                 store_port: match store {
                     StoreKind::Directory => None,
-                    StoreKind::S3 => Some(network::free_port(&[address])?),
+                    StoreKind::S3 => Some(another(address)?),
                 },
                 machine: None,
             };
