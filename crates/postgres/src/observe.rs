@@ -242,7 +242,9 @@ impl PostgresDriver {
             let mut connection = self.connect(region).await?;
             connection.position().await
         };
-        match looked.await {
+        // At once: a server that hangs takes all the time that there is, and its host knows better.
+        let (looked, by_host) = tokio::join!(looked, self.state_by_host(region));
+        match looked {
             Ok(position) => {
                 let instance = Instance::Running {
                     role: if position.in_recovery {
@@ -257,32 +259,41 @@ impl PostgresDriver {
                 (Some(position.system_identifier), instance)
             }
             Err(error) => {
-                let instance = match self.state_by_host(region).await {
-                    Ok(Some(instance)) => instance,
-                    Ok(None) => Instance::Unreachable {
-                        why: explain(&error),
+                let turned_away = error.kind() == ErrorKind::Denied;
+                let instance = match by_host {
+                    Ok(ByHost::Ended(instance)) => instance,
+                    Ok(ByHost::Runs) => Instance::Unreachable {
+                        why: format!("{}; its processes run on its host", explain(&error)),
+                        runs: true,
                     },
-                    Err(other) => {
-                        let why = format!("{}; {}", explain(&error), explain(&other));
-                        Instance::Unreachable { why }
-                    }
+                    Ok(ByHost::Unclear) => Instance::Unreachable {
+                        why: explain(&error),
+                        runs: turned_away,
+                    },
+                    Err(other) => Instance::Unreachable {
+                        why: format!("{}; {}", explain(&error), explain(&other)),
+                        runs: turned_away,
+                    },
                 };
                 (None, instance)
             }
         }
     }
 
-    /// Asks the host what the server does that does not answer; `None` if it runs all the same.
-    async fn state_by_host(&self, region: &RegionName) -> Result<Option<Instance>> {
+    /// Asks the host what the server does, whether or not that answers.
+    async fn state_by_host(&self, region: &RegionName) -> Result<ByHost> {
         let directory = &self.instance_options(region)?.data_directory;
         let host = self.host(region)?;
         match host.kind(directory).await? {
-            PathKind::Missing | PathKind::EmptyDirectory => Ok(Some(Instance::Absent)),
+            PathKind::Missing | PathKind::EmptyDirectory => Ok(ByHost::Ended(Instance::Absent)),
             PathKind::Directory => {
                 let left = processes(&**host, directory).await?;
-                Ok(left.is_empty().then_some(Instance::Stopped))
+                Ok(match left.is_empty() {
+                    true => ByHost::Ended(Instance::Stopped),
+                    false => ByHost::Runs,
+                })
             }
-            PathKind::File | PathKind::Other => Ok(None),
+            PathKind::File | PathKind::Other => Ok(ByHost::Unclear),
         }
     }
 
@@ -341,6 +352,16 @@ impl PostgresDriver {
     }
 }
 
+/// What a host says of a server.
+enum ByHost {
+    /// There is none.
+    Ended(Instance),
+    /// Processes of it are there.
+    Runs,
+    /// That cannot be told.
+    Unclear,
+}
+
 /// Takes what stands in the place of the resource's instance and is not of its cluster for what it is: a stranger, which
 /// says nothing of the instance, least of all that it has stopped.
 fn own(
@@ -350,7 +371,7 @@ fn own(
     directory: std::result::Result<&DataDirectory, &String>,
 ) -> (Option<SystemIdentifier>, Instance) {
     let expected = claimed.system_identifier;
-    let stranger = |why: String| (None, Instance::Unreachable { why });
+    let stranger = |why: String| (None, Instance::Unreachable { why, runs: false });
     match (&instance, identifier, directory) {
         (Instance::Running { .. }, Some(found), _) if found != expected => stranger(format!(
             "another cluster answers there: its system identifier is {found}, not {expected}"

@@ -485,7 +485,7 @@ fn describe(instance: &Instance) -> String {
         Instance::Stopped => "its server is stopped".to_owned(),
         Instance::Absent => "its data directory is empty".to_owned(),
         Instance::NotConfigured => "no instance is configured".to_owned(),
-        Instance::Unreachable { why } => format!("it cannot be seen: {why}"),
+        Instance::Unreachable { why, .. } => format!("it cannot be seen: {why}"),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::executions::{self, Unfinished};
 use crate::site::Site;
 
 /// How long the region being left may take to show itself.
-pub const LOST_REGION_LIMIT: Duration = Duration::from_secs(2);
+pub const LOST_REGION_LIMIT: Duration = Duration::from_millis(2500);
 
 /// How long a store or a name server may take to answer.
 pub const LOOK_LIMIT: Duration = Duration::from_secs(5);
@@ -249,9 +249,12 @@ async fn look_at_left(driver: &dyn ResourceDriver, from: &RegionName) -> Left {
     match tokio::time::timeout(LOST_REGION_LIMIT, look).await {
         Ok(facts) => (facts.regions, facts.system_identifier),
         Err(_) => {
-            let why = format!("no answer within {} s", LOST_REGION_LIMIT.as_secs());
+            let why = format!("no answer within {} s", LOST_REGION_LIMIT.as_secs_f64());
             let silent = RegionFacts {
-                instance: Instance::Unreachable { why: why.clone() },
+                instance: Instance::Unreachable {
+                    why: why.clone(),
+                    runs: false,
+                },
                 log: Err(why),
                 detail: Value::Null,
             };

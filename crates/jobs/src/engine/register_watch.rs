@@ -166,7 +166,7 @@ async fn open_first(
                     workload.sync.get(resource).cloned().unwrap_or_default(),
                 );
             }
-            (Some(Instance::Unreachable { why }), _) => {
+            (Some(Instance::Unreachable { why, .. }), _) => {
                 return Ok(Err(format!("waiting for {resource} in {home}: {why}")));
             }
             _ => {

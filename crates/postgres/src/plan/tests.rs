@@ -224,7 +224,7 @@ fn a_fence_is_planned_where_the_old_primary_was_seen(
 #[rstest]
 #[case::absent(Instance::Absent)]
 #[case::stopped(Instance::Stopped)]
-#[case::unseen(Instance::Unreachable { why: "no route to host".to_owned() })]
+#[case::unseen(Instance::Unreachable { why: "no route to host".to_owned(), runs: false })]
 #[case::other_timeline(standby(2))]
 fn nothing_but_a_running_standby_of_the_timeline_is_promoted(#[case] instance: Instance) {
     let goal = Goal::Promote {
@@ -273,7 +273,7 @@ fn a_restore_takes_the_newest_point_that_the_log_completes() {
 #[rstest]
 #[case::stopped(Instance::Stopped)]
 #[case::running(standby(1))]
-#[case::unseen(Instance::Unreachable { why: "no route to host".to_owned() })]
+#[case::unseen(Instance::Unreachable { why: "no route to host".to_owned(), runs: false })]
 fn a_restore_never_overwrites(#[case] instance: Instance) {
     let goal = Goal::Restore {
         region: west(),

@@ -52,7 +52,7 @@ async fn not_proven(site: &Site, action: &Action) -> (String, String) {
         site.driver.plan(&goal(), &facts),
     ) {
         // It is tried, and nothing is expected of it: a plan wants a witness then.
-        (Instance::Unreachable { why }, Ok(_)) => why.clone(),
+        (Instance::Unreachable { why, .. }, Ok(_)) => why.clone(),
         (_, planned) => chain(&planned.unwrap_err()),
     };
     let error = site.driver.apply(action, &fence()).await.unwrap_err();

@@ -43,6 +43,10 @@ pub enum Instance {
     Unreachable {
         /// Why not.
         why: String,
+        /// Whether something shows all the same that it runs: processes on its host, or that it turns us away. Then nobody can
+        /// have seen it stopped.
+        #[serde(default)]
+        runs: bool,
     },
 }
 

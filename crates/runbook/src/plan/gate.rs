@@ -185,21 +185,23 @@ pub(super) fn proofs(
     Ok(proofs)
 }
 
-/// Tells whether the old primary itself answers, so that nobody can have seen it stopped.
+/// Tells whether the old primary itself answers, or its processes are there, so that nobody can have seen it stopped.
 fn is_alive(resource: &ResourceFacts, from: &RegionName) -> bool {
     let left = resource.facts.regions.get(from).map(|seen| &seen.instance);
     matches!(
         left,
-        Some(Instance::Running {
-            role: Role::Primary,
-            ..
-        })
+        Some(
+            Instance::Running {
+                role: Role::Primary,
+                ..
+            } | Instance::Unreachable { runs: true, .. }
+        )
     )
 }
 
 fn can_be_fenced(resource: &ResourceFacts, from: &RegionName) -> Result<(), String> {
     match resource.facts.regions.get(from).map(|seen| &seen.instance) {
-        Some(Instance::Unreachable { why }) => return Err(format!("it cannot be seen: {why}")),
+        Some(Instance::Unreachable { why, .. }) => return Err(format!("it cannot be seen: {why}")),
         None => return Err("it was not looked at".to_owned()),
         Some(_) => {}
     }

@@ -92,9 +92,7 @@ pub enum Refusal {
         why: String,
     },
     /// The old primary answers, and it is known beforehand that it cannot be stopped.
-    #[error(
-        "`{resource}` in {from} is a running primary, and it could not be proven to be stopped: {why}"
-    )]
+    #[error("`{resource}` in {from} runs, and it could not be proven to be stopped: {why}")]
     Alive {
         /// The resource.
         resource: ResourceName,
@@ -215,7 +213,7 @@ impl Refusal {
                 "accept an unknown loss with `--override \"reason\"`".to_owned()
             }
             Self::NoProof { .. } => "put right what keeps it from being seen, if that can be done; else make sure that it has stopped and say so with `--witness \"NAME: what was seen\"`, or go on without proof with `--override \"reason\"`".to_owned(),
-            Self::Alive { .. } => "put right what stands in the way, or stop it by hand and run the command again; a witness does not outweigh a server that answers".to_owned(),
+            Self::Alive { .. } => "put right what stands in the way, or stop it by hand and run the command again; a witness does not outweigh a server that answers, or whose processes are there".to_owned(),
             Self::Impossible { hint, .. } => return hint.clone(),
             Self::DependsOnRegionLeft { .. } => {
                 "put what the step needs into the region moved to".to_owned()

@@ -50,6 +50,8 @@ pub(crate) enum Fault {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) left_reachable: bool,
+    /// Whether processes of it are seen where it does not answer.
+    pub(crate) left_hangs: bool,
     pub(crate) left_running: bool,
     /// Whether it is known beforehand that stopping the server would prove nothing.
     pub(crate) unfenceable: bool,
@@ -132,6 +134,7 @@ impl Everything {
             stores: stores.into(),
             state: Arc::new(Mutex::new(State {
                 left_reachable: true,
+                left_hangs: false,
                 left_running: false,
                 unfenceable: false,
                 ran_until: None,

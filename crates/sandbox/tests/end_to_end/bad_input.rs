@@ -132,7 +132,7 @@ async fn a_failover_that_could_prove_nothing_is_announced_and_refused() {
         &sandbox,
         &failover,
         12,
-        &["is a running primary", "no such directory", "hint:"],
+        &["runs, and it could not be proven", "no such directory", "hint:"],
     )
     .await;
     assert!(!is_primary(&sandbox, RECOVERY).await);

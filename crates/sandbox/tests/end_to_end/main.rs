@@ -12,6 +12,7 @@ mod detection;
 mod disk_full;
 mod executions;
 mod faults;
+mod hung_primary;
 mod killed_failover;
 mod kit;
 mod partitions;

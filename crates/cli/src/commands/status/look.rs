@@ -227,7 +227,10 @@ async fn facts(
             }
             Err(_) => {
                 let why = format!("no answer within {LIMIT:?}");
-                let instance = Instance::Unreachable { why: why.clone() };
+                let instance = Instance::Unreachable {
+                    why: why.clone(),
+                    runs: false,
+                };
                 all.regions.insert(
                     region.clone(),
                     RegionFacts {

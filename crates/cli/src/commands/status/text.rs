@@ -194,7 +194,9 @@ fn resource(view: &ResourceView, style: Style) -> String {
             .as_ref()
             .map(|why| format!("store of {}: {why}", region.region));
         let server = match &region.instance {
-            Instance::Unreachable { why } => Some(format!("server in {}: {why}", region.region)),
+            Instance::Unreachable { why, .. } => {
+                Some(format!("server in {}: {why}", region.region))
+            }
             _ => None,
         };
         store.into_iter().chain(server)

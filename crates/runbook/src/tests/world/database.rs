@@ -78,6 +78,7 @@ impl Seen {
             return match (state.left_reachable, state.left_running) {
                 (false, _) => Instance::Unreachable {
                     why: "connection timed out".to_owned(),
+                    runs: state.left_hangs,
                 },
                 (true, true) => running(Role::Primary, 0x5000),
                 (true, false) => Instance::Stopped,

@@ -1,0 +1,35 @@
+//! A primary that hangs runs all the same: nobody's word that it has stopped is taken, and what it goes on to do is not lost.
+
+use dr_sandbox::{HOME, RECOVERY, Sandbox};
+use rustix::process::Signal;
+
+use crate::executions::epochs;
+use crate::support::{acknowledge, backup, end, refused, start};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_witness_does_not_outweigh_processes_that_are_there() {
+    let sandbox = start(Sandbox::builder()).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    backup(&sandbox, RECOVERY).await;
+    acknowledge(&load, 100).await;
+    let home = sandbox.region(HOME).unwrap();
+    let file = home.place().data_directory().join("postmaster.pid");
+    let text = std::fs::read_to_string(file).unwrap();
+    let number: i32 = text.lines().next().unwrap().parse().unwrap();
+    // It takes no new connection; those that are open go on.
+    let mut postmaster = home.processes();
+    postmaster.retain(|process| process.pid == number);
+    assert_eq!(postmaster.len(), 1);
+    dr_sandbox::region::signal(&postmaster, Signal::STOP);
+    acknowledge(&load, 20).await;
+    let words = ["failover", "--to", RECOVERY, "--yes"];
+    let seen = "its processes run on its host";
+    refused(&sandbox, &words, 12, &[seen]).await;
+    let stated = [&words[..], &["--witness", "test: it is powered off"]].concat();
+    refused(&sandbox, &stated, 12, &[seen, "does not outweigh"]).await;
+    dr_sandbox::region::signal(&postmaster, Signal::CONT);
+    assert_eq!(epochs(&sandbox), ["00000001"]);
+    acknowledge(&load, 20).await;
+    load.stop().await.unwrap();
+    end(sandbox);
+}
