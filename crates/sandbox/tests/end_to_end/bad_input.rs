@@ -132,7 +132,11 @@ async fn a_failover_that_could_prove_nothing_is_announced_and_refused() {
         &sandbox,
         &failover,
         12,
-        &["runs, and it could not be proven", "no such directory", "hint:"],
+        &[
+            "runs, and it could not be proven",
+            "no such directory",
+            "hint:",
+        ],
     )
     .await;
     assert!(!is_primary(&sandbox, RECOVERY).await);
