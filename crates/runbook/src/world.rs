@@ -20,7 +20,8 @@ use serde_json::Value;
 use crate::executions::{self, Unfinished};
 use crate::site::Site;
 
-/// How long the region being left may take to show itself.
+/// How long the region being left may take to show itself: longer than a login may, so that of a server that hangs it is still
+/// said what its host sees.
 pub const LOST_REGION_LIMIT: Duration = Duration::from_millis(2500);
 
 /// How long a store or a name server may take to answer.
