@@ -12,17 +12,23 @@ impl PostgresDriver {
     /// Reads the newest epoch; a register that cannot be read, or has no epoch yet, is an error, never a guess.
     pub(crate) async fn read_register(&self, operation: &str) -> Result<EpochRecord> {
         let record = self.parts().register.read().await.map_err(Error::from)?;
-        record.ok_or_else(|| {
-            Error::new(
-                ErrorKind::Unavailable,
-                operation,
-                self.resource().to_string(),
-            )
-            .because("its workload has no epoch yet")
-            .with_hint(
-                "the daemon of the first recovery region opens epoch 1 once the primary runs",
-            )
-        })
+        record.ok_or_else(|| self.no_epoch(operation))
+    }
+
+    /// As [`Self::read_register`], by whoever asks again and again while somebody else looks for what contradicts it.
+    pub(crate) async fn follow_register(&self, operation: &str) -> Result<EpochRecord> {
+        let record = self.parts().register.follow().await.map_err(Error::from)?;
+        record.ok_or_else(|| self.no_epoch(operation))
+    }
+
+    fn no_epoch(&self, operation: &str) -> Error {
+        Error::new(
+            ErrorKind::Unavailable,
+            operation,
+            self.resource().to_string(),
+        )
+        .because("its workload has no epoch yet")
+        .with_hint("the daemon of the first recovery region opens epoch 1 once the primary runs")
     }
 
     /// Returns the chain that an epoch's record names for this cluster.

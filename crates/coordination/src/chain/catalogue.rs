@@ -140,9 +140,21 @@ pub(crate) async fn newest_links(
     wanted: usize,
     patience: Patience,
 ) -> Result<Vec<Lsn>> {
+    newest_links_after(store, chain, None, at_most, wanted, patience).await
+}
+
+/// As [`newest_links`], of those after `after`: one listing says it if there are few.
+pub(crate) async fn newest_links_after(
+    store: &dyn ObjectStore,
+    chain: &ChainId,
+    after: Option<Lsn>,
+    at_most: Option<Lsn>,
+    wanted: usize,
+    patience: Patience,
+) -> Result<Vec<Lsn>> {
     let page = PAGE.max(wanted * 4);
     let list = |after, at_most| links_after(store, chain, after, at_most, page, patience);
-    let begin = list(None, at_most.unwrap_or(END)).await?;
+    let begin = list(after, at_most.unwrap_or(END)).await?;
     let (Some(first), Some(mut reached)) = (begin.first().copied(), begin.last().copied()) else {
         return Ok(begin);
     };

@@ -46,6 +46,10 @@ pub struct Sealed {
 /// How old the tail may be at which a seal is created: half of the grace after which links are removed, as for writers.
 const AGE_LIMIT: Duration = Duration::from_secs(1800);
 
+/// How many chunks may come in between before the tail is found anew, which passes over many at a time: two requests for each
+/// never catch up with a writer that has several under way, nor soon with what it left.
+const MET_LIMIT: usize = 4;
+
 /// Ends a chain: after this no writer of it acknowledges anything beyond [`Sealed::lsn`].
 ///
 /// The tail is found anew here. A position from elsewhere will not do: even what a writer acknowledges may lie inside a
@@ -108,7 +112,7 @@ async fn open_tail(
     }
 }
 
-/// Seals at a tail, or wherever it has moved to; `None` if it was found too long ago.
+/// Seals at a tail, or wherever it has moved to; `None` if it was found too long ago, or has moved on too often since.
 async fn seal_at(
     store: &dyn ObjectStore,
     chain: &ChainId,
@@ -131,14 +135,16 @@ async fn seal_at(
     let mut sealer = Sealer::new(seal, tail.last);
     let mut attempt = 0;
     let mut ambiguous = false;
+    let mut met = 0;
     loop {
         back_off(attempt).await;
-        if !is_fresh() {
+        if !is_fresh() || met == MET_LIMIT {
             return Ok(None);
         }
         let creating = matches!(sealer.next(), Task::Create(_));
         let (reply, error) = carry_out_task(store, chain, sealer.next(), patience).await;
         let failed = matches!(reply, Reply::Failed);
+        met += usize::from(matches!(reply, Reply::Found(_)));
         match sealer.feed(reply) {
             Some(End::Sealed(seal)) => {
                 return Ok(Some(Sealed {

@@ -1,14 +1,20 @@
 //! Finds the tail of a chain.
 //!
 //! Every header names a position up to which the chain hung together when it was written; the newest header that a listing
-//! shows is thus a place to start walking, a few links before the tail. The walk itself rests on reads of keys only.
+//! shows is thus a place to start walking, a few links before the tail. The walk itself rests on reads of keys only: what a
+//! listing shows is read ahead, many at once, because a store in another region answers each read after a round trip.
+//!
+//! A chain that is written to may grow faster than one read after the other can follow. So whoever walks looks at the listing
+//! again now and then, and is content with a position that was not passed when the walk began.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 
 use dr_model::Lsn;
 use dr_provider::{Error as StoreError, ErrorKind, ObjectStore};
+use futures::stream::{self, StreamExt};
 
-use super::catalogue::newest_links;
+use super::catalogue::{newest_links, newest_links_after};
 use super::floor::floor;
 use super::link::{Link, Reply, read_header};
 use super::{ChainId, ChunkHeader, Error, Origin, SealRecord};
@@ -17,12 +23,20 @@ use crate::operation::{Patience, back_off, read};
 /// How many links before the tail are looked at.
 const CANDIDATES: usize = 16;
 
+/// How many links are followed one by one, unlisted, before the listing is looked at again.
+const BY_KEY: usize = 4;
+
+/// How often a listing may show more before the chain is taken for one that is written to: once an old listing may have been
+/// replaced by a new one.
+const ROUNDS: usize = 2;
+
 /// Where a chain stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tail {
     /// Its beginning.
     pub origin: Origin,
-    /// Its end: everything from the origin to here hangs together.
+    /// Its end: everything from the origin to here hangs together. Of a chain that is written to meanwhile, no less than what
+    /// was there when it was asked for.
     pub end: Lsn,
     /// The seal at the end, if the chain is sealed.
     pub seal: Option<Box<SealRecord>>,
@@ -123,27 +137,70 @@ pub(crate) async fn find_tail_and_links(
     wanted: usize,
     patience: Patience,
 ) -> Result<Option<Found>, Error> {
-    let (origin, floor) = futures::future::try_join(
+    let store_failed = |error| Error::store(chain, error);
+    let listing = async {
+        newest_links(store, chain, None, wanted.max(CANDIDATES), patience)
+            .await
+            .map_err(store_failed)
+    };
+    let (origin, floor, mut listed) = futures::future::try_join3(
         read_origin(store, chain, patience),
         floor(store, chain, patience),
+        listing,
     )
     .await?;
     let Some(origin) = origin else {
         return Ok(None);
     };
     let begin = floor.unwrap_or(origin.start_lsn);
-    let mut listed = newest_links(store, chain, None, wanted.max(CANDIDATES), patience)
-        .await
-        .map_err(|error| Error::store(chain, error))?;
     listed.retain(|lsn| *lsn >= begin);
-    let from = start_of_walk(store, chain, &listed, begin, patience).await?;
+    let mut ahead = Ahead::read(store, chain, last_of(&listed), patience).await?;
+    let from = match ahead.start_of_walk(begin) {
+        Some(from) => from,
+        None => {
+            let older = &listed[..listed.len().saturating_sub(CANDIDATES)];
+            start_of_walk(store, chain, older, begin, patience).await?
+        }
+    };
     let mut walk = Walk::new(from);
+    let (mut by_key, mut limit, mut rounds) = (0, BY_KEY, 0);
     let end = loop {
-        let reply = persist(patience, || {
-            read_header(store, chain, walk.at, patience.timeout)
-        })
-        .await
-        .map_err(|error| Error::store(chain, error))?;
+        let reply = match ahead.take(walk.at) {
+            Some(link) => Reply::Found(link),
+            None if by_key == limit => {
+                by_key = 0;
+                let passed = walk.at.0.checked_sub(1).map(Lsn);
+                let more = newest_links_after(store, chain, passed, None, CANDIDATES, patience)
+                    .await
+                    .map_err(store_failed)?;
+                // A listing that shows nothing new says nothing: it may be older than what was read by key.
+                if more.last() <= listed.last() {
+                    limit *= 2;
+                    continue;
+                }
+                if rounds == ROUNDS {
+                    break WalkEnd::Open;
+                }
+                rounds += 1;
+                ahead = Ahead::read(store, chain, last_of(&more), patience).await?;
+                if let Some(on_chain) = ahead.start_of_walk(walk.at)
+                    && on_chain > walk.at
+                {
+                    walk = Walk::new(on_chain);
+                }
+                listed.retain(|lsn| *lsn < more[0]);
+                listed.extend(more);
+                continue;
+            }
+            None => {
+                by_key += 1;
+                persist(patience, || {
+                    read_header(store, chain, walk.at, patience.timeout)
+                })
+                .await
+                .map_err(store_failed)?
+            }
+        };
         if let Some(end) = walk.feed(reply) {
             break end;
         }
@@ -170,6 +227,61 @@ pub(crate) async fn find_tail_and_links(
         begun: from,
         links: listed,
     }))
+}
+
+/// Links that were read before the walk comes to them. Only what was found counts: whether something is missing is asked when
+/// the walk is there.
+struct Ahead(BTreeMap<Lsn, Link<ChunkHeader>>);
+
+impl Ahead {
+    async fn read(
+        store: &dyn ObjectStore,
+        chain: &ChainId,
+        listed: &[Lsn],
+        patience: Patience,
+    ) -> Result<Self, Error> {
+        let replies: Vec<_> = stream::iter(listed.to_vec())
+            .map(|lsn| async move {
+                let read = persist(patience, move || {
+                    read_header(store, chain, lsn, patience.timeout)
+                });
+                (lsn, read.await)
+            })
+            .buffered(CANDIDATES)
+            .collect()
+            .await;
+        let mut found = BTreeMap::new();
+        for (lsn, reply) in replies {
+            if let Reply::Found(link) = reply.map_err(|error| Error::store(chain, error))? {
+                found.insert(lsn, link);
+            }
+        }
+        Ok(Self(found))
+    }
+
+    fn take(&mut self, at: Lsn) -> Option<Link<ChunkHeader>> {
+        self.0.remove(&at)
+    }
+
+    /// Returns a position that is on the chain, as near to its end as what was read allows.
+    fn start_of_walk(&self, begin: Lsn) -> Option<Lsn> {
+        let (lsn, newest) = self.0.last_key_value()?;
+        Some(on_chain(*lsn, newest).max(begin))
+    }
+}
+
+/// Returns the last of the links listed that are read ahead.
+fn last_of(listed: &[Lsn]) -> &[Lsn] {
+    &listed[listed.len().saturating_sub(CANDIDATES)..]
+}
+
+/// Returns the position on the chain that a link states.
+fn on_chain(lsn: Lsn, link: &Link<ChunkHeader>) -> Lsn {
+    match link {
+        Link::Chunk(header) => header.durable_through,
+        // A seal is created at the tail only.
+        Link::Seal(_) => lsn,
+    }
 }
 
 /// Reads a chain's origin.
@@ -202,12 +314,9 @@ pub(crate) async fn start_of_walk(
         })
         .await
         .map_err(|error| Error::store(chain, error))?;
-        match reply {
-            Reply::Found(Link::Chunk(header)) => return Ok(header.durable_through.max(origin)),
-            // A seal is created at the tail only.
-            Reply::Found(Link::Seal(_)) => return Ok(*lsn),
-            // Gone, or damaged: if it is on the chain, the walk meets it and says so.
-            _ => {}
+        // Gone, or damaged: if it is on the chain, the walk meets it and says so.
+        if let Reply::Found(link) = reply {
+            return Ok(on_chain(*lsn, &link).max(origin));
         }
     }
     Ok(origin)

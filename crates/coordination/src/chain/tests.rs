@@ -4,6 +4,7 @@ mod compacting;
 mod damage;
 mod expiring;
 mod gaps;
+mod growing;
 mod listing;
 mod reading;
 mod sealing;

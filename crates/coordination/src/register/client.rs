@@ -52,6 +52,15 @@ pub struct Register {
     patience: Patience,
     /// Stores that did not say in time what they hold, and until when they are spared. Clones share it.
     silent: Arc<Mutex<BTreeMap<RegionName, Spared>>>,
+    /// The records of the last complete walk: they never change, so who follows asks only for the next. Clones share it.
+    walked: Arc<Mutex<Walked>>,
+}
+
+/// What a walk came to.
+#[derive(Clone, Debug, Default)]
+struct Walked {
+    records: Vec<EpochRecord>,
+    ended_at: Option<Instant>,
 }
 
 /// How long a store is spared.
@@ -80,6 +89,7 @@ impl Register {
             initial,
             patience,
             silent: Arc::default(),
+            walked: Arc::default(),
         }
     }
 
@@ -98,6 +108,10 @@ impl Register {
 
     fn silent(&self) -> MutexGuard<'_, BTreeMap<RegionName, Spared>> {
         self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn walked(&self) -> MutexGuard<'_, Walked> {
+        self.walked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the regions whose stores are spared at present.
@@ -126,10 +140,19 @@ impl Register {
         Ok(self.walk().await?.into_records())
     }
 
-    /// Returns the newest record without looking for what contradicts it: for whoever asks every second and calls
-    /// [`Register::read`] now and then. Errors as there, but for records that are missing.
+    /// Returns the newest record without looking for what contradicts it, or for those read before again: for whoever asks every
+    /// second and calls [`Register::read`] now and then. Errors as there, but for records that are missing or have changed.
     pub async fn follow(&self) -> Result<Option<EpochRecord>, Error> {
-        Ok(self.walk_records().await?.into_records().pop())
+        let known = self.walked().records.clone();
+        Ok(self.walk_on(known).await?.into_records().pop())
+    }
+
+    /// Returns the newest record as this process read it last, if that was no longer ago than `limit`; asks nobody.
+    #[must_use]
+    pub fn read_lately(&self, limit: Duration) -> Option<EpochRecord> {
+        let walked = self.walked();
+        let is_recent = walked.ended_at.is_some_and(|at| at.elapsed() <= limit);
+        walked.records.last().filter(|_| is_recent).cloned()
     }
 
     /// Opens the epoch of `record`: the single flight of PROTOCOL 2.
@@ -335,20 +358,34 @@ impl Register {
     }
 
     async fn walk_records(&self) -> Result<Walk, Error> {
-        let spared = self.spared();
-        match self.walk_without(spared.clone()).await {
-            // Who was spared may be the only one to know.
-            Err(Error::Unreachable { .. }) if !spared.is_empty() => {
-                self.walk_without(BTreeSet::new()).await
-            }
-            end => end,
-        }
+        self.walk_on(Vec::new()).await
     }
 
-    async fn walk_without(&self, spared: BTreeSet<RegionName>) -> Result<Walk, Error> {
+    /// Walks on behind records that were read before.
+    async fn walk_on(&self, known: Vec<EpochRecord>) -> Result<Walk, Error> {
+        let spared = self.spared();
+        let walk = match self.walk_without(known.clone(), spared.clone()).await {
+            // Who was spared may be the only one to know.
+            Err(Error::Unreachable { .. }) if !spared.is_empty() => {
+                self.walk_without(known, BTreeSet::new()).await
+            }
+            end => end,
+        }?;
+        *self.walked() = Walked {
+            records: walk.records().to_vec(),
+            ended_at: Some(now()),
+        };
+        Ok(walk)
+    }
+
+    async fn walk_without(
+        &self,
+        known: Vec<EpochRecord>,
+        spared: BTreeSet<RegionName>,
+    ) -> Result<Walk, Error> {
         let regions = self.stores.keys().cloned().collect();
         let walk = Walk::new(self.workload.clone(), self.initial.clone(), regions);
-        let mut walk = walk.without(spared);
+        let mut walk = walk.behind(known).without(spared);
         let mut last_error = None;
         loop {
             let end = match walk.next() {

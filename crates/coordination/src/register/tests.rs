@@ -26,16 +26,21 @@ struct World {
 
 fn world() -> World {
     let (east, west) = (Scripted::new("east"), Scripted::new("west"));
-    let stores: BTreeMap<RegionName, Arc<dyn ObjectStore>> = BTreeMap::from([
-        (region("east"), east.clone() as Arc<dyn ObjectStore>),
-        (region("west"), west.clone() as Arc<dyn ObjectStore>),
-    ]);
-    let register = Register::new(workload(), stores, region("west")).with_patience(IMPATIENT);
+    let register = register(&east, &west);
     World {
         east,
         west,
         register,
     }
+}
+
+/// A client of its own, as another process has.
+fn register(east: &Arc<Scripted>, west: &Arc<Scripted>) -> Register {
+    let stores: BTreeMap<RegionName, Arc<dyn ObjectStore>> = BTreeMap::from([
+        (region("east"), east.clone() as Arc<dyn ObjectStore>),
+        (region("west"), west.clone() as Arc<dyn ObjectStore>),
+    ]);
+    Register::new(workload(), stores, region("west")).with_patience(IMPATIENT)
 }
 
 fn record(epoch: u64, primary: &str, timeline: u32, execution: Option<&str>) -> EpochRecord {
@@ -415,4 +420,27 @@ async fn a_region_that_is_left_is_spared(#[values(true, false)] copied: bool) {
     let next = record(4, "west", 2, Some("x4"));
     w.register.create(&next).await.unwrap();
     assert_eq!(w.east.calls() == before, copied);
+}
+
+/// Who follows asks for what may be new only, however many records there are; whoever reads looks at all of them.
+#[tokio::test]
+async fn what_was_read_is_not_asked_for_again() {
+    let w = filled(3).await;
+    let limit = std::time::Duration::from_secs(60);
+    let other = register(&w.east, &w.west);
+    assert_eq!(other.read_lately(limit), None);
+    assert_eq!(other.follow().await.unwrap().unwrap().epoch, Epoch(3));
+    let calls = || w.east.calls() + w.west.calls();
+    let before = calls();
+    assert_eq!(other.follow().await.unwrap().unwrap().epoch, Epoch(3));
+    assert_eq!(calls() - before, 1);
+    let next = record(4, "west", 4, Some("x4"));
+    w.register.create(&next).await.unwrap();
+    assert_eq!(other.read_lately(limit).unwrap().epoch, Epoch(3));
+    assert_eq!(other.follow().await.unwrap().unwrap().epoch, Epoch(4));
+    assert_eq!(other.clone().read_lately(limit), Some(next));
+    let key = EpochRecord::key(&workload(), Epoch(2));
+    w.west.delete(&key).await.unwrap();
+    assert_eq!(other.follow().await.unwrap().unwrap().epoch, Epoch(4));
+    assert!(other.read().await.is_err());
 }

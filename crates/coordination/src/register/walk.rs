@@ -81,6 +81,12 @@ impl Walk {
         self
     }
 
+    /// Starts behind these records, which were read before, oldest first.
+    pub(crate) fn behind(mut self, records: Vec<EpochRecord>) -> Self {
+        self.records = records;
+        self
+    }
+
     /// Returns the records read so far, oldest first.
     pub(crate) fn records(&self) -> &[EpochRecord] {
         &self.records

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dr_config::Schedule;
 use dr_coordination::Actor;
@@ -20,6 +21,9 @@ use super::scheduled_job::ScheduledJob;
 use super::ship::ship;
 use super::supervise::supervise;
 use crate::{ShipWal, registry, retention};
+
+/// How old a record may be that the daemon begins with: it waits at most this long for one that it takes over from.
+const LATELY: Duration = Duration::from_secs(30);
 
 /// A workload as the daemon serves it.
 #[derive(Clone, Debug)]
@@ -106,7 +110,12 @@ impl Daemon {
         let (mut tasks, mut jobs) = (JoinSet::new(), JoinSet::new());
         let stop = ends.all;
         for workload in &self.workloads {
-            let (sender, views) = watch::channel(View::default());
+            // What this process read before it took over, so that commits that wait need not wait for another reading.
+            let known = View {
+                record: workload.register.read_lately(LATELY),
+                problem: None,
+            };
+            let (sender, views) = watch::channel(known);
             self.start_register(&mut tasks, workload, sender, &stop);
             for (name, driver) in &workload.resources {
                 let resource = ResourceId {

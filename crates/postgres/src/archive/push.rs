@@ -78,7 +78,7 @@ impl PostgresDriver {
             let why = "it is not the name of a file of the log";
             return Err(refuse(ErrorKind::Invalid, why.to_owned()));
         };
-        let record = self.read_register(OPERATION).await?;
+        let record = self.follow_register(OPERATION).await?;
         let log = self.log_of(&record, OPERATION)?;
         let cluster = log.system_identifier;
         if let Some(found) = cluster_at(path).filter(|found| *found != cluster) {

@@ -34,7 +34,8 @@ const OPERATION: &str = "stream the log of";
 impl PostgresDriver {
     /// Connects to the primary of the newest epoch and starts streaming where this region's chain ends.
     pub(super) async fn link(&self, region: &RegionName) -> Result<Link> {
-        let record = self.read_register(OPERATION).await?;
+        // The daemon looks for contradictions beside this; commits may be waiting here.
+        let record = self.follow_register(OPERATION).await?;
         let log = self.log_of(&record, OPERATION)?;
         let name = Options::receiver_name(region);
         let mut config = self.connection_config(&record.primary)?;

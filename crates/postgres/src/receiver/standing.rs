@@ -68,7 +68,7 @@ impl PostgresDriver {
         let interval = self.standing_interval();
         loop {
             let stream = streams.borrow_and_update().clone();
-            match self.read_register("look at the epoch of").await {
+            match self.follow_register("look at the epoch of").await {
                 Ok(record) => {
                     let found = self
                         .stand(region, &record, stream.as_ref(), &mut streak)

@@ -104,7 +104,11 @@ impl CheckReadiness {
         };
         let mut pause = FIRST_PAUSE;
         while !*stop.borrow() {
-            let ready = matches!(self.check(name).await, Ok(known) if known.is_fine());
+            let ready = tokio::select! {
+                checked = self.check(name) => matches!(checked, Ok(known) if known.is_fine()),
+                // Whoever takes over waits for the end of this, and looks itself.
+                _stopped = stop.wait_for(|stop| *stop) => return,
+            };
             let wait = if ready {
                 pause = FIRST_PAUSE;
                 // So that many workloads do not look all at once.
