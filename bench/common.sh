@@ -185,8 +185,7 @@ CONF
     own "$run"/config{,/schedules,/dr.yaml,/schedules/bench.yaml} "$run/east" "$run/west"
     start west "$dr" daemon --region us-west-2
     west=$started
-    # As in deploy/systemd.
-    start east env MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=262144 "$dr" daemon --region us-east-1
+    start east "$dr" daemon --region us-east-1
     worker=$started
     say "waits for the first recovery point"
     until "${as[@]}" "$dr" recovery-point list --json 2>/dev/null | grep -q '"label"'; do

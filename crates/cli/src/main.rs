@@ -5,6 +5,7 @@ mod commands;
 mod error;
 mod exit;
 mod kit;
+mod memory;
 mod output;
 mod readiness;
 mod wiring;
@@ -23,6 +24,7 @@ use crate::output::{Color, Output};
 const PANICKED: u8 = 101;
 
 fn main() -> ExitCode {
+    memory::keep_little();
     // The panic has said what it is about when it is caught here; nothing is used afterwards.
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
         if is_fetching() {
