@@ -11,6 +11,8 @@ use dr_provider::host::{Command, PathKind};
 use dr_provider::{Error, ErrorKind, Host, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::manager::is_managed;
+
 /// How long one command may take.
 const LIMIT: Duration = Duration::from_millis(1500);
 
@@ -34,6 +36,9 @@ pub(crate) struct DataDirectory {
     pub(crate) state: String,
     /// The timeline on whose primary an earlier fence left its mark here.
     pub(crate) fenced: Option<TimelineId>,
+    /// Whether Patroni has started its server.
+    #[serde(default)]
+    pub(crate) managed: bool,
 }
 
 /// The cluster and the timeline that the primary of an epoch writes.
@@ -72,6 +77,7 @@ impl DataDirectory {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
+        found.managed = is_managed(host, directory).await?;
         Ok(found)
     }
 
@@ -224,6 +230,7 @@ fn parse(text: &str) -> Option<DataDirectory> {
         timeline,
         state: value("Database cluster state")?.to_owned(),
         fenced: None,
+        managed: false,
     })
 }
 

@@ -12,6 +12,7 @@ mod expire;
 mod heartbeat;
 mod instance;
 mod loss;
+mod manager;
 mod observe;
 mod options;
 pub mod page;

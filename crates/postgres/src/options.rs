@@ -124,6 +124,8 @@ pub struct InstanceOptions {
     pub start: Option<Vec<String>>,
     /// The command that stops the server; `pg_ctl stop` when absent.
     pub stop: Option<Vec<String>>,
+    /// The command that has the server promoted by whoever manages it; `pg_promote` when absent.
+    pub promote: Option<Vec<String>>,
 }
 
 /// Whether a region keeps a standby.
@@ -181,6 +183,7 @@ pub(crate) mod tests {
             settings: BTreeMap::new(),
             start: None,
             stop: None,
+            promote: None,
         };
         Options {
             sync: Vec::new(),

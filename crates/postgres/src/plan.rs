@@ -216,6 +216,13 @@ impl PostgresDriver {
                 ));
             }
         }
+        let detail = serde_json::from_value::<Option<Detail>>(seen.detail.clone());
+        let directory = detail
+            .ok()
+            .flatten()
+            .and_then(|detail| detail.directory.ok());
+        let is_managed = directory.is_some_and(|directory| directory.managed);
+        self.refuse_managed(operation, region, is_managed)?;
         Ok(vec![
             self.plan_replay(region, log),
             self.plan_promotion(region, log, ended),

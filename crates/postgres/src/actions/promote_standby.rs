@@ -17,6 +17,7 @@ use dr_provider::{Error, ErrorKind, Result};
 
 use crate::driver::PostgresDriver;
 use crate::instance::{Instance, translate};
+use crate::manager::is_managed;
 use crate::options::Options;
 use crate::wait::Deadline;
 use crate::wal::TimelineHistory;
@@ -42,6 +43,9 @@ impl PostgresDriver {
         let mut position = instance.position().await?;
         let mut unslotted = None;
         if position.in_recovery {
+            let options = self.instance_options(region)?;
+            let is_managed = is_managed(&**self.host(region)?, &options.data_directory).await?;
+            self.refuse_managed(OPERATION, region, is_managed)?;
             instance
                 .query(OPERATION, "alter system set synchronous_standby_names = ''")
                 .await?;
@@ -50,6 +54,12 @@ impl PostgresDriver {
             unslotted = self.create_slots(&mut instance).await.err();
             self.pass_over_timelines(region, position.timeline, claimed)
                 .await?;
+            if let Some(words) = &options.promote {
+                self.promote_by(OPERATION, region, words).await?;
+                position = instance.position().await?;
+            }
+        }
+        if position.in_recovery {
             let seconds = PROMOTION_LIMIT.as_secs();
             let sql = format!("select pg_promote(true, {seconds})");
             let limit = PROMOTION_LIMIT + Duration::from_secs(5);

@@ -139,6 +139,7 @@ impl FromNode for InstanceOptions {
         let settings = reader.or_default::<BTreeMap<String, String>>("settings");
         let start = reader.optional::<Vec<String>>("start");
         let stop = reader.optional::<Vec<String>>("stop");
+        let promote = reader.optional::<Vec<String>>("promote");
         reader.finish();
         Some(Self {
             host: host?,
@@ -149,6 +150,7 @@ impl FromNode for InstanceOptions {
             settings,
             start,
             stop,
+            promote,
         })
     }
 }

@@ -505,6 +505,7 @@ fn make_driver(
         settings: BTreeMap::new(),
         start: None,
         stop: Some(stop_command(&directory.join(name))),
+        promote: None,
     };
     let host = |name: &str| -> Arc<dyn Host> { Arc::new(LocalHost::new(directory.join(name))) };
     PostgresDriver::new(Parts {
