@@ -37,6 +37,11 @@ pub trait Step: Send + Sync + fmt::Debug {
     /// Returns how long one attempt at one action may take unless the runbook says otherwise.
     fn timeout(&self) -> Duration;
 
+    /// Returns the same where what was seen says more about it.
+    fn timeout_in(&self, _: &Scene<'_>) -> Duration {
+        self.timeout()
+    }
+
     /// Reads its parameters, the subtree under `with:`; reports into `context`.
     fn parameters(&self, with: &Node, context: &mut Context) -> Value {
         if let Some(reader) = Reader::open(with, context) {

@@ -43,25 +43,33 @@ pub(super) fn of(
             let Some((words, kind)) = known else {
                 return error(lost).because(last);
             };
-            let failed = error(*kind).because(last);
+            let failed = error(*kind);
             match *words {
                 "host key verification failed" => {
                     let known_hosts = options.known_hosts.display();
-                    let what = if lower.contains("has changed") {
-                        "it shows another host key than the one that is known: find out why before anything else. If the machine was replaced, take its old key out of"
+                    let (why, what) = if lower.contains("has changed") {
+                        (
+                            "it shows another host key than the one that is known",
+                            "find out why before anything else; if the machine was replaced, take its old key out of",
+                        )
                     } else {
-                        "its host key is not known: compare it with the machine's own, then add it to"
+                        (
+                            "its host key is not known",
+                            "compare it with the machine's own, then add it to",
+                        )
                     };
-                    failed.with_hint(format!("{what} `{known_hosts}`"))
+                    failed
+                        .because(why)
+                        .with_hint(format!("{what} `{known_hosts}`"))
                 }
                 "permission denied" | "too many authentication failures" => {
-                    failed.with_hint(format!(
+                    failed.because(last).with_hint(format!(
                         "the account `{}` there has to accept the key `{}`, which its owner alone may read",
                         host.address.user,
                         options.identity.display()
                     ))
                 }
-                _ => failed,
+                _ => failed.because(last),
             }
         }
         Some(NO_SUCH_PROGRAM) => error(ErrorKind::NotFound).because(last).with_hint(format!(

@@ -270,7 +270,7 @@ fn steps(runbook: &Runbook, scene: &Scene<'_>) -> Result<Vec<PlannedStep>, Refus
         let gravest = actions()
             .map(|action| &action.undo)
             .max_by_key(|undo| gravity(undo));
-        let timeout = step.timeout.unwrap_or_else(|| kind.timeout());
+        let timeout = step.timeout.unwrap_or_else(|| kind.timeout_in(scene));
         planned.push(PlannedStep {
             id: step.id.clone(),
             uses: step.uses.clone(),

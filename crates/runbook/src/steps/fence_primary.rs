@@ -39,8 +39,19 @@ impl Step for FencePrimary {
         Idempotency::Idempotent
     }
 
+    /// What does not answer is not waited for.
     fn timeout(&self) -> Duration {
         Duration::from_secs(2)
+    }
+
+    /// What does answer is worth some seconds more: a proof that it was stopped is the best there is, and a host far away takes a
+    /// few round trips for each command.
+    fn timeout_in(&self, scene: &Scene<'_>) -> Duration {
+        if self.in_background(scene) {
+            self.timeout()
+        } else {
+            Duration::from_secs(15)
+        }
     }
 
     fn is_best_effort(&self) -> bool {

@@ -15,6 +15,8 @@ mod faults;
 mod hung_primary;
 mod killed_failover;
 mod kit;
+mod managed;
+mod over_ssh;
 mod partitions;
 mod paused_receiver;
 mod planned;

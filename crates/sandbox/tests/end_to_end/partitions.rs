@@ -30,18 +30,18 @@ use crate::support::{
 const WATCH: Duration = Duration::from_secs(3);
 
 /// What `dr failover` is told.
-const MOVE: [&str; 5] = ["failover", "--to", RECOVERY, "--yes", "--json"];
+pub(crate) const MOVE: [&str; 5] = ["failover", "--to", RECOVERY, "--yes", "--json"];
 
 /// Two machines with a client that follows DNS and one that does not.
-struct Parted {
-    sandbox: Sandbox,
-    load: Load,
+pub(crate) struct Parted {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) load: Load,
     stale: Load,
 }
 
 impl Parted {
     /// Starts everything and waits until the workload is protected.
-    async fn start(builder: Builder) -> Self {
+    pub(crate) async fn start(builder: Builder) -> Self {
         let sandbox = start(builder.machines(true).store(StoreKind::S3)).await;
         let load = sandbox.load(Options::default()).unwrap();
         let stale = Options {
@@ -103,7 +103,7 @@ impl Parted {
     }
 
     /// Compares what both clients were told with the ledger in the recovery region.
-    async fn end(self) -> Verdict {
+    pub(crate) async fn end(self) -> Verdict {
         let mut commits = self.load.stop().await.unwrap().commits;
         commits.extend(self.stale.stop().await.unwrap().commits);
         commits.sort_by_key(|commit| commit.ended_us);
@@ -116,7 +116,7 @@ impl Parted {
     }
 }
 
-fn report(output: &Output) -> Failover {
+pub(crate) fn report(output: &Output) -> Failover {
     serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
