@@ -1,6 +1,6 @@
 //! What is said between `dr` here and `dr` on another machine, on its standard input and output.
 //!
-//! One request and one answer, each a line of JSON with the version of the form first. A version that the far side does not
+//! Requests and their answers in turn, each a line of JSON with the version of the form first. A version that the far side does not
 //! know is refused there, before anything is done. The far side acts on its own machine as any process there does: it
 //! remembers the highest epoch of every workload in its own state directory, and refuses a lower one.
 

@@ -1,14 +1,14 @@
 //! Another machine as a [`Host`], by the system's own `ssh` client and `dr` on the far side.
 //!
 //! Nothing is taken from the account's own SSH configuration, known hosts or agent: which key is shown and which host keys are
-//! believed stands in the configuration. A host key that is not known, or another, ends every call. Each call is a
-//! connection of its own, so there is nothing to keep alive and nothing that a region that is gone could hold up.
+//! believed stands in the configuration. A host key that is not known, or another, ends every call. A connection is used for the
+//! calls that follow each other within seconds, and for one at a time.
 
 mod address;
+mod connection;
 mod failure;
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,10 +16,10 @@ use bytes::Bytes;
 use dr_model::{Epoch, WorkloadName};
 use dr_provider::host::{Command, Output, PathKind};
 use dr_provider::{Error, ErrorKind, Host, Result};
-use tokio::io::AsyncWriteExt;
 
-use crate::remote::{Answer, Call, Reply, Request, VERSION, decode, encode, kind_of, limit_of};
+use crate::remote::{Call, Reply, Request, VERSION, decode, encode, kind_of, limit_of};
 pub use address::{InvalidAddress, SshAddress};
+use connection::{Connection, Kept};
 
 /// How much longer than its own limit a call may take, connecting apart.
 const MARGIN: Duration = Duration::from_secs(2);
@@ -45,6 +45,7 @@ pub struct SshHost {
     address: SshAddress,
     name: String,
     options: SshOptions,
+    kept: Kept,
 }
 
 impl SshHost {
@@ -55,6 +56,7 @@ impl SshHost {
             name: address.to_string(),
             address,
             options,
+            kept: Kept::default(),
         }
     }
 
@@ -122,42 +124,37 @@ impl SshHost {
             .map_err(|why| Error::new(ErrorKind::Invalid, operation, &subject).because(why))?;
         line.push(b'\n');
         let error = |kind| Error::new(kind, operation, &subject);
-        let words = self.command_line();
-        let spawned = tokio::process::Command::new(&words[0])
-            .args(&words[1..])
-            .env_remove("SSH_AUTH_SOCK")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn();
-        let mut child = spawned.map_err(|why| {
-            let kind = match why.kind() {
-                std::io::ErrorKind::NotFound => ErrorKind::NotFound,
-                _ => ErrorKind::Failed,
+        let again = !matches!(request.call, Call::Run { .. });
+        let mut kept = self.kept.take();
+        loop {
+            let is_kept = kept.is_some();
+            let mut connection = match kept.take() {
+                Some(connection) => connection,
+                None => Connection::open(&self.command_line()).map_err(|why| {
+                    let kind = match why.kind() {
+                        std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+                        _ => ErrorKind::Failed,
+                    };
+                    error(kind).because(why).with_hint(
+                        "`ssh` hosts need the system's ssh client (Debian: openssh-client)",
+                    )
+                })?,
             };
-            error(kind)
-                .because(why)
-                .with_hint("`ssh` hosts need the system's ssh client (Debian: openssh-client)")
-        })?;
-        let mut stdin = child.stdin.take();
-        let exchange = async {
-            if let Some(mut stdin) = stdin.take() {
-                // Whoever cannot read it says why on its way out.
-                stdin.write_all(&line).await.ok();
+            let silent = || error(lost).because(format!("no answer within {limit:?}"));
+            let exchange = tokio::time::timeout(limit, connection.ask(&line));
+            if let Some(answer) = exchange.await.map_err(|_| silent())? {
+                self.kept.put(connection);
+                return answer
+                    .result
+                    .map_err(|failure| failure.into_error(&self.name));
             }
-            child.wait_with_output().await
-        };
-        let output = match tokio::time::timeout(limit, exchange).await {
-            Ok(Ok(output)) => output,
-            Ok(Err(why)) => return Err(error(lost).because(why)),
-            Err(_) => return Err(error(lost).because(format!("no answer within {limit:?}"))),
-        };
-        match answer(&output.stdout) {
-            Some(answer) => answer
-                .result
-                .map_err(|failure| failure.into_error(&self.name)),
-            None => Err(failure::of(self, &output, lost, error)),
+            let ended = tokio::time::timeout(limit, connection.end());
+            let output = ended.await.map_err(|_| silent())?;
+            // Broken since it was last used; what may be done twice is asked for over another.
+            if !(is_kept && again) {
+                let output = output.map_err(|why| error(lost).because(why))?;
+                return Err(failure::of(self, &output, lost, error));
+            }
         }
     }
 
@@ -165,12 +162,6 @@ impl SshHost {
         Error::new(ErrorKind::Unknown, operation, &self.name)
             .because(format!("the far side answered {reply:?}"))
     }
-}
-
-/// Finds the answer among what the far side printed: a login may greet.
-fn answer(stdout: &[u8]) -> Option<Answer> {
-    let mut lines = stdout.split(|byte| *byte == b'\n').rev();
-    lines.find_map(|line| serde_json::from_slice(line).ok())
 }
 
 /// Quotes a path for a setting of `ssh_config(5)`.
@@ -342,10 +333,28 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_greeting_is_passed_over() {
-        let text = b"Welcome!\n{\"version\":1,\"result\":{\"Ok\":\"done\"}}\n";
-        assert_eq!(answer(text).unwrap().result, Ok(Reply::Done));
-        assert!(answer(b"Welcome!\n").is_none());
+    /// What greets, answers twice and ends is asked twice over one connection, and over another after that.
+    #[tokio::test]
+    async fn a_greeting_is_passed_over_and_a_connection_used_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        let far = r#"echo begun >>"$0"; echo Welcome; for i in 1 2; do read -r line || exit; echo "$line" >>"$0"; echo '{"version":1,"result":{"Ok":"done"}}'; done"#;
+        let words = ["sh", "-c", far, &log.display().to_string()].map(str::to_owned);
+        let kept = Kept::default();
+        for _ in 0..4 {
+            let mut connection = match kept.take() {
+                Some(connection) => connection,
+                None => Connection::open(&words).unwrap(),
+            };
+            if connection.ask(b"{}\n").await.is_none() {
+                assert!(connection.end().await.unwrap().status.success());
+                connection = Connection::open(&words).unwrap();
+                assert!(connection.ask(b"{}\n").await.is_some());
+            }
+            kept.put(connection);
+        }
+        let log = std::fs::read_to_string(log).unwrap();
+        assert_eq!(log.matches("begun").count(), 2, "{log}");
+        assert_eq!(log.matches("{}").count(), 4, "{log}");
     }
 }

@@ -1,4 +1,4 @@
-//! The far side: answers one request on this machine.
+//! The far side: answers requests on this machine.
 
 use std::path::Path;
 
