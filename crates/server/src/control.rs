@@ -5,6 +5,7 @@
 
 mod client;
 
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 
-pub use client::{ClientError, ask_to_leave, push_wal, run_job};
+pub use client::{ClientError, ask_to_leave, ask_who, push_wal, run_job};
 
 /// The name of the socket in a state directory.
 pub const SOCKET: &str = "control.sock";
@@ -63,6 +64,15 @@ pub struct PushAnswer {
     pub summary: String,
 }
 
+/// Who answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhoAnswer {
+    /// The number of its process.
+    pub process: u32,
+    /// Where it answers HTTP.
+    pub listen: SocketAddr,
+}
+
 /// Who leaves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaveAnswer {
@@ -89,6 +99,9 @@ pub trait Control: Send + Sync {
 
     /// Archives a file of the log and returns when it is durable.
     async fn push_wal(&self, request: PushRequest) -> Result<PushAnswer, Refusal>;
+
+    /// Says who it is; changes nothing.
+    async fn who(&self) -> Result<WhoAnswer, Refusal>;
 
     /// Ends the daemon because another is ready to take its place: the log is followed to the last, and the lock let go of when
     /// it no longer is.
@@ -136,6 +149,7 @@ pub fn serve_control(
     let router = Router::new()
         .route("/jobs/run", post(run))
         .route("/wal/push", post(push))
+        .route("/who", post(who))
         .route("/leave", post(leave))
         .with_state(control);
     let stopped = async move {
@@ -160,6 +174,10 @@ async fn push(
     Json(request): Json<PushRequest>,
 ) -> Response {
     answer(control.push_wal(request).await)
+}
+
+async fn who(State(control): State<Arc<dyn Control>>) -> Response {
+    answer(control.who().await)
 }
 
 async fn leave(State(control): State<Arc<dyn Control>>) -> Response {
@@ -200,6 +218,13 @@ mod tests {
         async fn push_wal(&self, request: PushRequest) -> Result<PushAnswer, Refusal> {
             Ok(PushAnswer {
                 summary: request.path.display().to_string(),
+            })
+        }
+
+        async fn who(&self) -> Result<WhoAnswer, Refusal> {
+            Ok(WhoAnswer {
+                process: 7,
+                listen: "127.0.0.1:8421".parse().unwrap(),
             })
         }
 

@@ -3,6 +3,7 @@
 pub(crate) mod check_readiness;
 mod control;
 mod keep_kit;
+mod listen;
 mod lock;
 mod metrics;
 mod notify;
@@ -65,34 +66,24 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
             .hint(format!("add `daemon: {{ listen: \"127.0.0.1:8421\", state_directory: /var/lib/dr }}` to `regions.{region}`"))
     })?;
     let mut signals = Signals::new()?;
-    let taken_over = args.take_over && take_over::prepare(&setup, region, &place, output).await?;
-    let patience = if taken_over {
-        2 * DRAIN_LIMIT + PATIENCE
-    } else {
-        PATIENCE
-    };
-    let _lock = Lock::take(&place.state_directory, region, patience).await?;
-    // Before anything is written: whoever finds the port taken leaves nothing behind.
-    let bound = dr_server::bind(place.listen).await.map_err(|error| {
-        CommandError::from_error(Exit::Failed, &error).hint(format!(
-            "see what listens there, or change `regions.{region}.daemon.listen`"
-        ))
-    })?;
-    if !taken_over {
-        store::prepare(&setup, region, &place.state_directory, output).await?;
-    }
-
+    // Whatever may be refused is made before anybody is asked to leave, and before anything is written.
     let daemon = daemon(&setup, region)?;
     let registers = Registers::new(&setup, region, daemon.board())?;
-    let (stop, stopped) = watch::channel(false);
-    // Everything but following the log ends first.
-    let (quiet, quieted) = watch::channel(false);
-    let leaving = Arc::new(Notify::new());
     let readiness = CheckReadiness::new(&setup, config, region, daemon.board());
     let readiness = Arc::new(readiness);
     let kit = KeepKit::new(&setup, config, region, daemon.board());
     let primaries = WatchPrimaries::new(&setup, region, daemon.board())?;
     let primaries = Arc::new(primaries);
+    let leaving = Arc::new(Notify::new());
+    let control = DaemonControl::new(
+        &setup,
+        region,
+        place.listen,
+        daemon.roster(),
+        Arc::clone(&readiness),
+        Arc::clone(&leaving),
+    )?;
+    let control = Arc::new(control);
     let source = DaemonSource::new(
         &setup,
         region.clone(),
@@ -101,18 +92,49 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         Arc::clone(&primaries),
     );
     let source = Arc::new(source);
-    let (address, serving) = dr_server::serve(bound, source, quieted.clone());
-    let control = DaemonControl::new(
-        &setup,
-        region,
-        daemon.roster(),
-        Arc::clone(&readiness),
-        Arc::clone(&leaving),
-    )?;
-    let control = Arc::new(control);
+    let (stop, stopped) = watch::channel(false);
+    // Everything but following the log ends first.
+    let (quiet, quieted) = watch::channel(false);
+
+    let ready = match args.take_over {
+        true => take_over::prepare(&setup, region, &place, output).await?,
+        false => None,
+    };
+    let has_left = ready.is_some();
+    // Once the one that ran has been asked to leave, whatever goes wrong leaves this region without a daemon.
+    let failed = |error| match has_left {
+        true => take_over::nobody_runs(region, error),
+        false => error,
+    };
+    let patience = match has_left {
+        true => 2 * DRAIN_LIMIT + PATIENCE,
+        false => PATIENCE,
+    };
+    let _lock = Lock::take(&place.state_directory, region, patience)
+        .await
+        .map_err(failed)?;
+    let bound = match ready {
+        Some(ready) => ready.bound,
+        None => {
+            // Before anything is written: whoever finds the port taken leaves nothing behind.
+            let bound = listen::take(place.listen, region).await?;
+            store::prepare(&setup, region, &place.state_directory, output).await?;
+            Some(bound)
+        }
+    };
     let controlling = serve_control(&place.state_directory, control, quieted.clone())
-        .map_err(|error| CommandError::from_error(Exit::Failed, &error))?;
-    tracing::info!(%region, %address, process = std::process::id(), "the daemon runs");
+        .map_err(|error| failed(CommandError::from_error(Exit::Failed, &error)))?;
+    let board = daemon.board();
+    let serving = async {
+        let bound = match bound {
+            Some(bound) => Some(bound),
+            None => listen::take_when_free(place.listen, &board, quieted.clone()).await,
+        };
+        let Some(bound) = bound else { return Ok(()) };
+        let (address, serving) = dr_server::serve(bound, source, quieted.clone());
+        tracing::info!(%region, %address, process = std::process::id(), "the daemon runs");
+        serving.await
+    };
 
     let (jobs_ended, mut jobs_idle) = watch::channel(false);
     let (serving_ended, mut serving_idle) = watch::channel(false);
@@ -122,8 +144,14 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
             let checking = Box::pin(readiness.keep(quieted.clone()));
             let watching = Box::pin(primaries.keep(quieted.clone()));
             let keeping = Box::pin(kit.keep(quieted.clone()));
-            let ((), (), (), (), served, controlled) =
-                tokio::join!(moving, checking, watching, keeping, serving, controlling);
+            let ((), (), (), (), served, controlled) = tokio::join!(
+                moving,
+                checking,
+                watching,
+                keeping,
+                serving,
+                controlling
+            );
             serving_ended.send_replace(true);
             served
                 .map_err(|error| CommandError::from_error(Exit::Failed, &error))

@@ -3,8 +3,14 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use dr_server::control::{
+    Control, LeaveAnswer, PushAnswer, PushRequest, Refusal, RunAnswer, RunRequest, SOCKET,
+    WhoAnswer, serve_control,
+};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::Place;
@@ -129,6 +135,110 @@ async fn another_takes_the_place_of_the_one_that_runs() {
     );
     second.signal(Signal::TERM);
     assert_eq!(second.end(), Some(0));
+}
+
+/// Changes where the daemon of the first region is to listen.
+fn listen_on(place: &Place, new: u16) {
+    let file = place.path().join("dr.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let (before, after) = (port(place).to_string(), new.to_string());
+    std::fs::write(file, text.replace(&before, &after)).unwrap();
+}
+
+/// Whoever could not answer does not make the one that runs leave.
+#[tokio::test]
+async fn an_address_of_somebody_else_is_found_before_anybody_leaves() {
+    let place = Place::new();
+    place.initialise_stores().await;
+    let mut first = Daemon::start(&place);
+    let foreign = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listen_on(&place, foreign.local_addr().unwrap().port());
+    let refused = place.run(&["daemon", "--region", "us-east-1", "--take-over"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    for said in [
+        "cannot listen on",
+        "regions.us-east-1.daemon.listen",
+        &format!(
+            "process {}, listens on 127.0.0.1:{} and goes on",
+            first.child.id(),
+            first.port
+        ),
+    ] {
+        assert!(
+            refused.stderr.contains(said),
+            "{said} is missing: {refused:?}"
+        );
+    }
+    assert!(first.get("/live").is_some());
+
+    drop(foreign);
+    let mut second = Daemon::start_with(&place, &["--take-over"]);
+    assert_eq!(first.end(), Some(0));
+    assert_ne!(first.port, second.port);
+    second.signal(Signal::TERM);
+    assert_eq!(second.end(), Some(0));
+}
+
+/// A daemon that leaves, and makes it impossible to take its place as it does.
+struct Spiteful {
+    state: std::path::PathBuf,
+    listen: std::net::SocketAddr,
+}
+
+#[async_trait]
+impl Control for Spiteful {
+    async fn run_job(&self, _request: RunRequest) -> Result<RunAnswer, Refusal> {
+        unreachable!("nobody asks it for a run")
+    }
+
+    async fn push_wal(&self, _request: PushRequest) -> Result<PushAnswer, Refusal> {
+        unreachable!("nobody gives it a file")
+    }
+
+    async fn who(&self) -> Result<WhoAnswer, Refusal> {
+        Ok(WhoAnswer {
+            process: 1,
+            listen: self.listen,
+        })
+    }
+
+    async fn leave(&self) -> Result<LeaveAnswer, Refusal> {
+        let socket = self.state.join(SOCKET);
+        std::fs::remove_file(&socket).unwrap();
+        std::fs::create_dir(&socket).unwrap();
+        Ok(LeaveAnswer { process: 1 })
+    }
+}
+
+/// From there on nobody protects the region, which must not look like any other error.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_after_the_first_has_left_is_loud() {
+    let place = Place::new();
+    place.initialise_stores().await;
+    place.open_first_epoch().await;
+    let held = std::net::TcpListener::bind(("127.0.0.1", port(&place))).unwrap();
+    let state = place.path().join("state/us-east-1");
+    std::fs::create_dir_all(&state).unwrap();
+    let (_stop, stopped) = tokio::sync::watch::channel(false);
+    let runs = Spiteful {
+        state: state.clone(),
+        listen: held.local_addr().unwrap(),
+    };
+    let serving = serve_control(&state, Arc::new(runs), stopped).unwrap();
+    let server = tokio::spawn(serving);
+    let mut command = place.command();
+    command.args(["daemon", "--region", "us-east-1", "--take-over"]);
+    let ran = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let ran: crate::support::Ran = ran.await.unwrap().into();
+    assert_eq!(ran.code, 1, "{ran:?}");
+    for said in [
+        "NO DAEMON OF `us-east-1` RUNS NOW",
+        "cannot replace the control socket",
+        "nothing protects what is in it",
+    ] {
+        assert!(ran.stderr.contains(said), "{said} is missing: {ran:?}");
+    }
+    server.abort();
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use dr_server::control::{
-    Control, LeaveAnswer, PushAnswer, PushRequest, Refusal, RunAnswer, RunRequest, serve_control,
+    Control, LeaveAnswer, PushAnswer, PushRequest, Refusal, RunAnswer, RunRequest, WhoAnswer,
+    serve_control,
 };
 use tokio::sync::watch;
 
@@ -23,6 +24,10 @@ struct Told {
 impl Control for Told {
     async fn run_job(&self, _: RunRequest) -> Result<RunAnswer, Refusal> {
         unreachable!("no job is run here");
+    }
+
+    async fn who(&self) -> Result<WhoAnswer, Refusal> {
+        unreachable!("nobody asks who it is")
     }
 
     async fn leave(&self) -> Result<LeaveAnswer, Refusal> {

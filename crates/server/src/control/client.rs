@@ -10,7 +10,9 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::{LeaveAnswer, PushAnswer, PushRequest, Refusal, RunAnswer, RunRequest, SOCKET};
+use super::{
+    LeaveAnswer, PushAnswer, PushRequest, Refusal, RunAnswer, RunRequest, SOCKET, WhoAnswer,
+};
 
 /// The daemon did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +55,15 @@ pub async fn run_job(directory: &Path, request: &RunRequest) -> Result<RunAnswer
 pub async fn push_wal(directory: &Path, request: &PushRequest) -> Result<PushAnswer, ClientError> {
     let body = serde_json::to_vec(request).expect("a request always has a JSON form");
     post(&directory.join(SOCKET), "/wal/push", body).await
+}
+
+/// Asks the daemon whose state is in `directory` who it is and where it listens.
+///
+/// # Errors
+///
+/// [`ClientError`]; one that is older than the question answers [`ClientError::Io`].
+pub async fn ask_who(directory: &Path) -> Result<WhoAnswer, ClientError> {
+    post(&directory.join(SOCKET), "/who", Vec::new()).await
 }
 
 /// Asks the daemon whose state is in `directory` to leave, because another is ready to take its place. It has left when its lock is

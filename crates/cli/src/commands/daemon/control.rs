@@ -1,6 +1,7 @@
 //! What the daemon does when it is asked over its control socket.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,7 +11,7 @@ use dr_postgres::PostgresDriver;
 use dr_provider::error::chain;
 use dr_provider::{Error, ErrorKind};
 use dr_server::control::{
-    Control, LeaveAnswer, PushAnswer, PushRequest, Refusal, RunAnswer, RunRequest,
+    Control, LeaveAnswer, PushAnswer, PushRequest, Refusal, RunAnswer, RunRequest, WhoAnswer,
 };
 use serde_json::json;
 use tokio::sync::Notify;
@@ -24,6 +25,8 @@ pub(super) struct DaemonControl {
     roster: Arc<Roster>,
     readiness: Arc<CheckReadiness>,
     region: RegionName,
+    /// Where this daemon answers HTTP.
+    listen: SocketAddr,
     /// Those whose log this daemon can be given.
     clusters: BTreeMap<ResourceId, PostgresDriver>,
     /// Told when somebody asks it to leave.
@@ -34,6 +37,7 @@ impl DaemonControl {
     pub(super) fn new(
         setup: &Setup,
         region: &RegionName,
+        listen: SocketAddr,
         roster: Arc<Roster>,
         readiness: Arc<CheckReadiness>,
         leaving: Arc<Notify>,
@@ -53,6 +57,7 @@ impl DaemonControl {
             roster,
             readiness,
             region: region.clone(),
+            listen,
             clusters,
             leaving,
         })
@@ -104,6 +109,13 @@ impl Control for DaemonControl {
     async fn push_wal(&self, request: PushRequest) -> Result<PushAnswer, Refusal> {
         let summary = self.push(&request).await.map_err(refusal)?;
         Ok(PushAnswer { summary })
+    }
+
+    async fn who(&self) -> Result<WhoAnswer, Refusal> {
+        Ok(WhoAnswer {
+            process: std::process::id(),
+            listen: self.listen,
+        })
     }
 
     async fn leave(&self) -> Result<LeaveAnswer, Refusal> {
