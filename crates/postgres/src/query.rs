@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dr_model::RegionName;
+use dr_model::{RegionName, SystemIdentifier};
 use dr_provider::Result;
-use dr_provider::driver::Query;
+use dr_provider::driver::{Query, Role};
 
 use crate::driver::PostgresDriver;
 use crate::instance::translate;
@@ -30,5 +30,14 @@ impl Query for PostgresDriver {
                 .map_err(|error| translate(operation, instance.subject(), error)),
             None => Ok(None),
         }
+    }
+
+    async fn role(&self, region: &RegionName) -> Result<(SystemIdentifier, Role)> {
+        let position = self.connect(region).await?.position().await?;
+        let role = match position.in_recovery {
+            true => Role::Standby,
+            false => Role::Primary,
+        };
+        Ok((position.system_identifier, role))
     }
 }

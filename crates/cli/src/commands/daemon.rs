@@ -12,6 +12,7 @@ mod source;
 mod store;
 mod take_over;
 mod watch_primary;
+mod watch_writers;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ pub(crate) use lock::{Lock, PATIENCE};
 use registers::Registers;
 use source::DaemonSource;
 use watch_primary::WatchPrimaries;
+use watch_writers::WatchWriters;
 
 /// Run the daemon of a region
 ///
@@ -74,6 +76,8 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     let kit = KeepKit::new(&setup, config, region, daemon.board());
     let primaries = WatchPrimaries::new(&setup, region, daemon.board())?;
     let primaries = Arc::new(primaries);
+    let writers = WatchWriters::new(&setup, region, daemon.board())?;
+    let writers = Arc::new(writers);
     let leaving = Arc::new(Notify::new());
     let control = DaemonControl::new(
         &setup,
@@ -90,6 +94,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         daemon.board(),
         Arc::clone(&readiness),
         Arc::clone(&primaries),
+        Arc::clone(&writers),
     );
     let source = Arc::new(source);
     let (stop, stopped) = watch::channel(false);
@@ -143,11 +148,13 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
             let moving = Box::pin(registers.keep(quieted.clone()));
             let checking = Box::pin(readiness.keep(quieted.clone()));
             let watching = Box::pin(primaries.keep(quieted.clone()));
+            let asking = Box::pin(writers.keep(quieted.clone()));
             let keeping = Box::pin(kit.keep(quieted.clone()));
-            let ((), (), (), (), served, controlled) = tokio::join!(
+            let ((), (), (), (), (), served, controlled) = tokio::join!(
                 moving,
                 checking,
                 watching,
+                asking,
                 keeping,
                 serving,
                 controlling

@@ -17,14 +17,14 @@ use crate::output::Output;
 use crate::wiring::Setup;
 use view::StatusView;
 
-pub(crate) use daemons::daemons;
-pub(crate) use view::{DaemonView, Verdict};
+pub(crate) use daemons::{daemons, took_log_at};
+pub(crate) use view::Verdict;
 
 /// Show objectives against what is measured, by region
 ///
 /// Read from the stores and the instances themselves; changes nothing. Ends with 0 if every
 /// objective is met, 10 if one is breached, a workload is unprotected or a daemon says that
-/// something fails, and 11 if that cannot be told.
+/// something fails, and 11 if that cannot be told, or nothing shows that a daemon runs.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// The workloads; all of them if none is named
@@ -38,16 +38,25 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     let looks = workloads
         .into_iter()
         .map(|(name, workload)| look::look(&setup, name, workload));
-    let (found, daemons) = join(join_all(looks), daemons(&setup)).await;
+    let (found, mut daemons) = join(join_all(looks), daemons(&setup)).await;
     let workloads = found.into_iter().collect::<Result<Vec<_>>>()?;
+    let observed_at = setup.clock.now();
+    let took_log_at = look::took_log_at(&workloads);
+    for daemon in &mut daemons {
+        daemon.took_log_at = took_log_at.get(&daemon.region).copied();
+    }
+    let workloads: Vec<_> = workloads
+        .into_iter()
+        .map(|workload| workload.with_daemons(&daemons, observed_at))
+        .collect();
     let verdict = workloads
         .iter()
         .map(|workload| workload.verdict)
         .max()
         .unwrap_or(Verdict::Unknown)
-        .max(judge::daemons(&daemons));
+        .max(judge::daemons(&daemons, observed_at).verdict);
     let view = StatusView {
-        observed_at: setup.clock.now(),
+        observed_at,
         verdict,
         workloads,
         daemons,

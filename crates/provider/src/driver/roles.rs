@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::Proof;
+use super::{Proof, Role};
 use crate::{ObjectStore, Result};
 
 /// A base backup in a store, with what is needed to choose it.
@@ -428,4 +428,7 @@ pub trait Query: Send + Sync {
         query: &str,
         limit: Duration,
     ) -> Result<Option<String>>;
+
+    /// Asks the instance in `region` itself which cluster it is of and what it does; its host and the stores are not asked.
+    async fn role(&self, region: &RegionName) -> Result<(SystemIdentifier, Role)>;
 }

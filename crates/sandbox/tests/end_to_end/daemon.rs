@@ -257,3 +257,60 @@ async fn a_snapshot_that_was_missed_is_made_up_for_once() {
     assert_eq!(home.backups().len(), before.len() + 1);
     end(sandbox);
 }
+
+/// Nobody says that it is well, and nothing that it does shows it: that is unknown, long before an objective is breached.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_gone_is_not_taken_for_well() {
+    let sandbox = start(Sandbox::builder().daemons(false)).await;
+    let file = sandbox.layout().directory.join("dr.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let patient = text.replace("rpo: 15s", "rpo: 1h");
+    assert_ne!(patient, text);
+    sandbox.launcher().write_file(&file, &patient).unwrap();
+    for region in [HOME, RECOVERY] {
+        let region = sandbox.region(region).unwrap();
+        region.start_daemon().await.unwrap();
+    }
+    let load = sandbox.load(Default::default()).unwrap();
+    acknowledge(&load, 50).await;
+    backup(&sandbox, RECOVERY).await;
+    until("a workload that is well", async || {
+        let status = dr(&sandbox, &["status"]).await;
+        match status.status.code() {
+            Some(0) => Ok(()),
+            _ => Err(status.stdout),
+        }
+    })
+    .await;
+
+    let recovery = sandbox.region(RECOVERY).unwrap();
+    recovery.signal_daemon(Signal::KILL);
+    let said = format!("nothing shows that the daemon of {RECOVERY} runs");
+    let status = until("what is not known", async || {
+        let status = dr(&sandbox, &["status"]).await;
+        match status.status.code() {
+            Some(11) => Ok(status.stdout),
+            _ => Err(status.stdout),
+        }
+    })
+    .await;
+    let headline = "ledger: protected, but not known to be well\n";
+    assert!(status.starts_with(headline), "{status}");
+    assert!(status.contains(&said), "{status}");
+    let checked = dr(&sandbox, &["check", "--online"]).await;
+    assert_eq!(checked.status.code(), Some(20), "{checked:?}");
+    let unknown = format!("unknown daemon of {RECOVERY}: cannot be reached");
+    assert!(checked.stdout.contains(&unknown), "{}", checked.stdout);
+
+    recovery.start_daemon().await.unwrap();
+    until("a workload that is well again", async || {
+        let status = dr(&sandbox, &["status"]).await;
+        match status.status.code() {
+            Some(0) => Ok(()),
+            _ => Err(status.stdout),
+        }
+    })
+    .await;
+    load.stop().await.unwrap();
+    end(sandbox);
+}

@@ -32,7 +32,8 @@ async fn a_primary_whose_log_nobody_ships_is_reported_until_somebody_does() {
     let status = dr(&sandbox, &["status"]).await;
     assert_eq!(status.status.code(), Some(10), "{status:?}");
     let said = &status.stdout;
-    assert!(said.contains("ledger: not known to be protected"), "{said}");
+    let headline = "ledger: BREACHED, and not known to be protected\n";
+    assert!(said.starts_with(headline), "{said}");
 
     recovery.start_daemon().await.unwrap();
     until("the log of epoch 2 in its own store", async || {

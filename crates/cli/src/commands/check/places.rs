@@ -9,6 +9,7 @@ use dr_local::rfc2136::Rfc2136Options;
 use dr_model::{ResourceId, WorkloadName};
 use dr_provider::SecretSource;
 use dr_provider::host::{Command, PathKind};
+use futures::future::join_all;
 
 use super::findings::{Finding, Level};
 use crate::commands::status;
@@ -158,17 +159,33 @@ async fn services(setup: &Setup, name: &WorkloadName, workload: &Workload) -> Re
     Ok(findings)
 }
 
-/// Asks the daemons. One that cannot be reached from here may run all the same.
+/// Asks the daemons. One that cannot be asked from here is known by the log that its store takes.
 pub(super) async fn daemons(setup: &Setup) -> Vec<Finding> {
     let views = status::daemons(setup).await;
-    let finding = |view: status::DaemonView| {
+    let looks = views.into_iter().map(|mut view| async move {
         let subject = format!("daemon of {}", view.region);
         match view.status.as_deref() {
-            Some("healthy") => Finding::ok(subject, "it is healthy"),
+            Some("healthy") => return Finding::ok(subject, "it is healthy"),
             // It says so itself: a store without room, a server that it cannot reach.
-            Some("unhealthy") => Finding::new(Level::Failed, subject, view.problems.join("; ")),
-            _ => Finding::new(Level::Warning, subject, view.problems.join("; ")),
+            Some("unhealthy") => {
+                return Finding::new(Level::Failed, subject, view.problems.join("; "));
+            }
+            Some(_) => return Finding::new(Level::Unknown, subject, view.problems.join("; ")),
+            None => {}
         }
-    };
-    views.into_iter().map(finding).collect()
+        view.took_log_at = status::took_log_at(setup, &view.region).await;
+        if view.is_seen_at_work(setup.clock.now()) {
+            return Finding::ok(
+                subject,
+                "it cannot be asked from here, and its store takes the log",
+            );
+        }
+        let what = format!(
+            "{}; nor does its store take any log",
+            view.problems.join("; ")
+        );
+        let start = format!("where it should run: `dr daemon --region {}`", view.region);
+        Finding::new(Level::Unknown, subject, what).remedy(start)
+    });
+    join_all(looks).await
 }

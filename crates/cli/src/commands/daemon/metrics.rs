@@ -29,6 +29,7 @@ pub(super) struct Snapshot<'a> {
     pub(super) objectives: &'a BTreeMap<WorkloadName, Objectives>,
     pub(super) readiness: BTreeMap<WorkloadName, Known>,
     pub(super) primaries: BTreeMap<WorkloadName, Watched>,
+    pub(super) writers: BTreeMap<ResourceId, usize>,
 }
 
 /// Returns all metric families.
@@ -53,6 +54,7 @@ pub(super) fn families(snapshot: &Snapshot<'_>) -> Vec<Family> {
     families.extend(runs(snapshot));
     families.extend(readiness(snapshot));
     families.extend(primaries(snapshot));
+    families.push(writers(snapshot));
     families
 }
 
@@ -239,6 +241,22 @@ fn runs(snapshot: &Snapshot<'_>) -> Vec<Family> {
     ]
 }
 
+fn writers(snapshot: &Snapshot<'_>) -> Family {
+    let sample = |(resource, count): (&ResourceId, &usize)| Sample {
+        labels: vec![
+            ("resource", resource.to_string()),
+            ("region", snapshot.region.to_string()),
+        ],
+        value: *count as f64,
+    };
+    gauge(
+        "dr_primaries",
+        None,
+        "In how many regions servers of a cluster accept writes, seen from this one; absent while one cannot be seen.",
+        snapshot.writers.iter().map(sample).collect(),
+    )
+}
+
 fn primaries(snapshot: &Snapshot<'_>) -> Vec<Family> {
     let each = |value: &dyn Fn(&Watched) -> Option<f64>| -> Vec<Sample> {
         let sample = |(workload, watched): (&WorkloadName, &Watched)| {
@@ -377,6 +395,7 @@ mod tests {
             objectives: &objectives,
             readiness: BTreeMap::new(),
             primaries: BTreeMap::new(),
+            writers: BTreeMap::new(),
         };
         let families = families(&snapshot);
         let family = families

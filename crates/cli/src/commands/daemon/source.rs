@@ -11,6 +11,7 @@ use dr_server::{Component, Family, Health, Source, Status};
 use super::check_readiness::CheckReadiness;
 use super::metrics;
 use super::watch_primary::WatchPrimaries;
+use super::watch_writers::WatchWriters;
 use crate::wiring::Setup;
 
 /// The daemon as its server sees it.
@@ -22,6 +23,7 @@ pub(super) struct DaemonSource {
     objectives: BTreeMap<WorkloadName, dr_config::Objectives>,
     readiness: Arc<CheckReadiness>,
     primaries: Arc<WatchPrimaries>,
+    writers: Arc<WatchWriters>,
 }
 
 impl DaemonSource {
@@ -31,6 +33,7 @@ impl DaemonSource {
         board: Arc<Board>,
         readiness: Arc<CheckReadiness>,
         primaries: Arc<WatchPrimaries>,
+        writers: Arc<WatchWriters>,
     ) -> Self {
         let objectives = setup.config.workloads.iter();
         Self {
@@ -43,6 +46,7 @@ impl DaemonSource {
                 .collect(),
             readiness,
             primaries,
+            writers,
         }
     }
 
@@ -84,6 +88,7 @@ impl Source for DaemonSource {
             objectives: &self.objectives,
             readiness: self.readiness.known(),
             primaries: self.primaries.states(),
+            writers: self.writers.seen(),
         })
     }
 }

@@ -2,13 +2,15 @@
 //!
 //! They listen on loopback unless told otherwise, so that of another machine usually cannot be
 //! asked from here; another region's may answer on the same address. What an answer is worth, its
-//! region tells.
+//! region tells. One that cannot be asked is known by the log that its store takes, and is unknown if it takes none.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use dr_model::RegionName;
 use futures::future::join_all;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -18,6 +20,9 @@ use crate::wiring::Setup;
 
 /// How long an answer may take.
 const LIMIT: Duration = Duration::from_secs(2);
+
+/// How long ago the store of a daemon that cannot be asked may have taken log last, for the daemon to count as alive.
+const ALIVE: SignedDuration = SignedDuration::from_secs(30);
 
 /// No answer is read beyond this.
 const MAX_BYTES: u64 = 1 << 20;
@@ -32,11 +37,35 @@ pub(crate) async fn daemons(setup: &Setup) -> Vec<DaemonView> {
     join_all(configured.map(|(name, address)| ask(name, address))).await
 }
 
+/// Returns when the store of a region last took log of any workload.
+pub(crate) async fn took_log_at(setup: &Setup, region: &RegionName) -> Option<Timestamp> {
+    let workloads = setup.config.workloads.iter();
+    let drivers = workloads.filter_map(|(name, workload)| setup.drivers(name, workload).ok());
+    let looks = drivers
+        .flat_map(BTreeMap::into_values)
+        .map(|driver| async move {
+            let look = driver.observe(std::slice::from_ref(region));
+            let facts = tokio::time::timeout(LIMIT, look).await.ok()?;
+            let log = facts.regions.get(region)?.log.as_ref().ok()?.as_ref();
+            log?.received_at
+        });
+    join_all(looks).await.into_iter().flatten().max()
+}
+
+impl DaemonView {
+    /// Tells whether one that cannot be asked from here is seen by what it does: its store has just taken log.
+    pub(crate) fn is_seen_at_work(&self, now: Timestamp) -> bool {
+        let age = |at| now.duration_since(at);
+        self.took_log_at.is_some_and(|at| age(at) <= ALIVE)
+    }
+}
+
 async fn ask(region: &RegionName, address: SocketAddr) -> DaemonView {
     let unreachable = |why: String| DaemonView {
         region: region.clone(),
         status: None,
         uptime_seconds: None,
+        took_log_at: None,
         problems: vec![format!("cannot be reached from here at {address}: {why}")],
     };
     let answer = match tokio::time::timeout(LIMIT, get(address)).await {
@@ -60,6 +89,7 @@ async fn ask(region: &RegionName, address: SocketAddr) -> DaemonView {
         region: region.clone(),
         status: answer["status"].as_str().map(str::to_owned),
         uptime_seconds: answer["uptime_seconds"].as_f64(),
+        took_log_at: None,
         problems,
     }
 }

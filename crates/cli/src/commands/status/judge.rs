@@ -284,15 +284,50 @@ pub(super) fn outage(view: Option<&OutageView>) -> Judgement {
     ))
 }
 
-/// Judges what the daemons say of themselves. One that cannot be reached from here may be well; one that says that something
-/// fails is believed: what is in the stores shows only later what it has come to.
-pub(super) fn daemons(views: &[DaemonView]) -> Verdict {
-    let fails = |view: &DaemonView| view.status.as_deref() == Some("unhealthy");
-    if views.iter().any(fails) {
-        Verdict::Breach
-    } else {
-        Verdict::Ok
-    }
+/// Judges what the daemons say of themselves. One that says that something fails is believed: what is in the stores shows only
+/// later what it has come to. One that cannot be asked from here may be well, if its store takes log.
+pub(super) fn daemons<'a>(
+    views: impl IntoIterator<Item = &'a DaemonView>,
+    now: Timestamp,
+) -> Judgement {
+    let judge = |view: &DaemonView| {
+        let region = &view.region;
+        match view.status.as_deref() {
+            Some("healthy") => fine(),
+            Some("unhealthy") => {
+                breach(format!("the daemon of {region} says that something fails"))
+            }
+            Some(_) => unknown(format!(
+                "the daemon of {region} does not know whether all is well"
+            )),
+            None if view.is_seen_at_work(now) => fine(),
+            None => {
+                let log = match view.took_log_at {
+                    Some(at) => format!("has taken no log since {at:.0}"),
+                    None => "is not known to take log".to_owned(),
+                };
+                unknown(format!(
+                    "nothing shows that the daemon of {region} runs: it cannot be asked, and its store {log}"
+                ))
+            }
+        }
+    };
+    views.into_iter().map(judge).fold(fine(), both)
+}
+
+/// Tells whether servers of one cluster accept writes in two regions.
+pub(super) fn two_primaries(facts: &BTreeMap<ResourceName, Facts>) -> bool {
+    let is_primary = |seen: &&RegionFacts| {
+        matches!(
+            seen.instance,
+            Instance::Running {
+                role: Role::Primary,
+                ..
+            }
+        )
+    };
+    let mut resources = facts.values();
+    resources.any(|facts| facts.regions.values().filter(is_primary).count() > 1)
 }
 
 /// Puts the protection of all resources together. The exposure is known if that of each is.

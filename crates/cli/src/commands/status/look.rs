@@ -15,12 +15,13 @@ use dr_provider::error::chain;
 use dr_provider::{ResourceDriver, Traffic};
 use dr_runbook::executions;
 use futures::future::{join, join_all};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::judge::{self, both, exposure};
 use super::view::{
-    LogView, OutageView, PointView, RegionView, RegisterView, ResourceView, TrafficView, Verdict,
-    WorkloadView,
+    DaemonView, LogView, OutageView, PointView, RegionView, RegisterView, ResourceView,
+    TrafficView, Verdict, WorkloadView,
 };
 use crate::error::Result;
 use crate::readiness;
@@ -94,6 +95,7 @@ pub(super) async fn look(
         },
         verdict: judgement.verdict,
         exposure_seconds,
+        two_primaries: judge::two_primaries(&facts),
         reasons,
         rpo_seconds: workload.objectives.rpo.as_secs_f64(),
         rto_seconds: workload.objectives.rto.as_secs_f64(),
@@ -311,6 +313,33 @@ fn resource(name: &ResourceName, facts: &Facts, record: Option<&EpochRecord>) ->
             .map(|lost| lost.since),
         regions: facts.regions.iter().map(region).collect(),
     }
+}
+
+impl WorkloadView {
+    /// Adds what the daemons of the workload's regions say.
+    pub(super) fn with_daemons(mut self, daemons: &[DaemonView], now: Timestamp) -> Self {
+        let has = |region: &RegionName| {
+            let mut resources = self.resources.iter();
+            resources.any(|resource| resource.regions.iter().any(|seen| seen.region == *region))
+        };
+        let found = judge::daemons(daemons.iter().filter(|daemon| has(&daemon.region)), now);
+        self.verdict = self.verdict.max(found.verdict);
+        self.reasons.extend(found.reasons);
+        self
+    }
+}
+
+/// Returns when each region's store last took log of any of these workloads.
+pub(super) fn took_log_at(workloads: &[WorkloadView]) -> BTreeMap<RegionName, Timestamp> {
+    let mut newest = BTreeMap::new();
+    let resources = workloads.iter().flat_map(|workload| &workload.resources);
+    for seen in resources.flat_map(|resource| &resource.regions) {
+        if let Some(at) = seen.log.as_ref().and_then(|log| log.received_at) {
+            let known = newest.entry(seen.region.clone()).or_insert(at);
+            *known = at.max(*known);
+        }
+    }
+    newest
 }
 
 fn log(log: &LogFacts, record: Option<&EpochRecord>) -> LogView {

@@ -18,6 +18,10 @@ pub(super) fn render(view: &StatusView, style: Style) -> String {
         let (tone, word) = match daemon.status.as_deref() {
             Some("healthy") => (Tone::Good, "healthy"),
             Some("unhealthy") => (Tone::Bad, "unhealthy"),
+            None if daemon.is_seen_at_work(view.observed_at) => (
+                Tone::Good,
+                "cannot be asked from here, and its store takes the log",
+            ),
             _ => (Tone::Warning, "unknown"),
         };
         let uptime = daemon
@@ -38,12 +42,7 @@ pub(super) fn render(view: &StatusView, style: Style) -> String {
 }
 
 fn workload(view: &WorkloadView, style: Style) -> String {
-    let (tone, word) = match (view.verdict, view.protected) {
-        (Verdict::Ok, _) => (Tone::Good, "protected"),
-        (_, Some(false)) => (Tone::Bad, "UNPROTECTED"),
-        (_, None) => (Tone::Bad, "not known to be protected"),
-        (_, Some(true)) => (Tone::Warning, "protected, but"),
-    };
+    let (tone, word) = headline(view);
     let name = style.paint(Tone::Strong, view.workload.as_str());
     let mut lines = vec![format!("{name}: {}", style.paint(tone, word))];
     lines.extend(
@@ -124,6 +123,19 @@ fn workload(view: &WorkloadView, style: Style) -> String {
         lines.push(self::resource(resource, style));
     }
     lines.join("\n")
+}
+
+/// Says the worst first.
+fn headline(view: &WorkloadView) -> (Tone, &'static str) {
+    match (view.verdict, view.protected) {
+        _ if view.two_primaries => (Tone::Bad, "TWO PRIMARIES"),
+        (Verdict::Ok, _) => (Tone::Good, "protected"),
+        (_, Some(false)) => (Tone::Bad, "UNPROTECTED"),
+        (Verdict::Breach, Some(true)) => (Tone::Bad, "BREACHED, although its log is protected"),
+        (Verdict::Breach, None) => (Tone::Bad, "BREACHED, and not known to be protected"),
+        (Verdict::Unknown, None) => (Tone::Bad, "not known to be protected"),
+        (Verdict::Unknown, Some(true)) => (Tone::Warning, "protected, but not known to be well"),
+    }
 }
 
 fn failover(view: &Readiness, style: Style) -> Vec<String> {

@@ -22,7 +22,7 @@ pub(crate) enum Verdict {
 #[derive(Debug, Serialize)]
 pub(super) struct StatusView {
     pub(super) observed_at: Timestamp,
-    /// The worst of all workloads, and a breach if a daemon says that something fails.
+    /// The worst of all workloads and daemons.
     pub(super) verdict: Verdict,
     pub(super) workloads: Vec<WorkloadView>,
     /// What each daemon says of itself, as far as it can be reached from here.
@@ -37,6 +37,8 @@ pub(super) struct WorkloadView {
     /// Whether losing the primary's region now would keep within the objective; `None` if that
     /// cannot be told.
     pub(super) protected: Option<bool>,
+    /// Whether servers of one cluster accept writes in two regions.
+    pub(super) two_primaries: bool,
     /// Why it is not ok, one line each.
     pub(super) reasons: Vec<String>,
     pub(super) rpo_seconds: f64,
@@ -156,6 +158,8 @@ pub(crate) struct DaemonView {
     /// `healthy`, `unknown` or `unhealthy`, as it says itself; `None` if it cannot be reached.
     pub(crate) status: Option<String>,
     pub(crate) uptime_seconds: Option<f64>,
+    /// When its store last took log of any workload, by its clock: what is known of a daemon that cannot be asked from here.
+    pub(crate) took_log_at: Option<Timestamp>,
     /// What is not healthy, or why it cannot be reached.
     pub(crate) problems: Vec<String>,
 }

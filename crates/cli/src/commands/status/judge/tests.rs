@@ -155,10 +155,12 @@ fn two_primaries_are_a_breach() {
             regions,
         };
         let none = BTreeSet::new();
-        instances(&"database".parse().unwrap(), &record(), &facts, &none).verdict
+        let name: ResourceName = "database".parse().unwrap();
+        let verdict = instances(&name, &record(), &facts, &none).verdict;
+        (verdict, two_primaries(&BTreeMap::from([(name, facts)])))
     };
-    assert_eq!(judged(running(Role::Standby)), Verdict::Ok);
-    assert_eq!(judged(running(Role::Primary)), Verdict::Breach);
+    assert_eq!(judged(running(Role::Standby)), (Verdict::Ok, false));
+    assert_eq!(judged(running(Role::Primary)), (Verdict::Breach, true));
 }
 
 #[test]
@@ -251,18 +253,31 @@ fn a_damaged_register_is_a_breach() {
 }
 
 #[test]
-fn a_daemon_that_says_that_something_fails_is_believed() {
-    let judged = |status: Option<&str>| {
-        daemons(&[DaemonView {
+fn a_daemon_is_well_only_if_it_says_so_or_is_seen_at_work() {
+    let judged = |status: Option<&str>, took_log: Option<i64>| {
+        let view = DaemonView {
             region: "west".parse().unwrap(),
             status: status.map(str::to_owned),
             uptime_seconds: None,
+            took_log_at: took_log.map(at),
             problems: vec!["ship orders/database: no space left".to_owned()],
-        }])
+        };
+        daemons([&view], at(1000)).verdict
     };
-    assert_eq!(judged(Some("unhealthy")), Verdict::Breach);
-    assert_eq!(judged(Some("unknown")), Verdict::Ok);
-    assert_eq!(judged(Some("healthy")), Verdict::Ok);
-    assert_eq!(judged(None), Verdict::Ok);
-    assert_eq!(daemons(&[]), Verdict::Ok);
+    for (status, took_log, expected) in [
+        (Some("unhealthy"), Some(1000), Verdict::Breach),
+        (Some("unknown"), Some(1000), Verdict::Unknown),
+        (Some("healthy"), None, Verdict::Ok),
+        // Of another machine: its store says that it works, or nothing does.
+        (None, Some(970), Verdict::Ok),
+        (None, Some(969), Verdict::Unknown),
+        (None, None, Verdict::Unknown),
+    ] {
+        assert_eq!(
+            judged(status, took_log),
+            expected,
+            "{status:?} {took_log:?}"
+        );
+    }
+    assert_eq!(daemons([], at(1000)).verdict, Verdict::Ok);
 }
