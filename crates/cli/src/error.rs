@@ -156,6 +156,7 @@ impl From<dr_runbook::Error> for CommandError {
             Error::NoStore { .. } => Exit::Configuration,
             Error::Undo { .. } => Exit::Refused,
             Error::SecretInPlan => Exit::Failed,
+            Error::NotBegun { source, .. } => exit_of(source.kind()),
             Error::Journal { source, .. } => match source.kind() {
                 ErrorKind::Corrupt => Exit::Refused,
                 kind => exit_of(kind),

@@ -1,8 +1,8 @@
 //! Whether a failover that began now would be refused: its plan is made, what it leans on is tried, and both are thrown away.
 //!
 //! What protects a workload is of use only if it can be moved. A plan is pure and changes nothing, so it can be made at any time,
-//! and says all that is wrong before the day on which somebody needs it. Nothing here writes: not to a register, nor to a
-//! store, nor to a host.
+//! and says all that is wrong before the day on which somebody needs it. Nothing here writes to a register or to a host; whether
+//! the target's store takes anything is tried with one small object, by the daemon and by a rehearsal, and not by `dr status`.
 
 mod basis;
 mod prechecks;
@@ -100,8 +100,22 @@ pub(crate) async fn all(
 pub(crate) enum Standpoint {
     /// On the machine of the region moved to: a host that is `local` is this one.
     Inside,
-    /// On any machine: what is on a `local` host is not seen from here.
+    /// On any machine, again and again: what is on a `local` host is not seen from here, and nothing is written.
     Anywhere,
+    /// On the machine that a failover would be begun on with nothing but a kit: that it can write there is a part of it.
+    Rehearsal,
+}
+
+impl Standpoint {
+    /// Tells whether a host that is `local` is the one that is meant.
+    fn is_there(self) -> bool {
+        self == Self::Inside
+    }
+
+    /// Tells whether the store is tried by writing to it.
+    fn tries_writing(self) -> bool {
+        self != Self::Anywhere
+    }
 }
 
 /// Assesses a move to `to`; `None` if the primary is there.

@@ -113,18 +113,19 @@ pub async fn probe_store(
     Ok(report)
 }
 
-/// Creates one small object, which stays, and reads it again: a store can have become full, or read-only, since its probe.
+/// Creates one small object, reads it again and returns its key: a store can have become full, or read-only, since its probe. Whoever
+/// tries again and again removes it, if it may.
 ///
 /// # Errors
 ///
 /// What the store answers.
-pub async fn probe_write(store: &dyn ObjectStore, at: Timestamp, entropy: u64) -> Result<()> {
+pub async fn probe_write(store: &dyn ObjectStore, at: Timestamp, entropy: u64) -> Result<Key> {
     let name = format!("{}-{entropy:016x}", at.strftime("%Y%m%dT%H%M%SZ"));
     let written = key(format!("writable/{name}"));
     let body = Bytes::from(format!("{at}\n"));
     publish(store, written.clone(), body.clone(), Patience::default()).await?;
     if read(store, &written, Patience::default()).await? == Some(body) {
-        return Ok(());
+        return Ok(written);
     }
     let subject = format!("{}/{written}", store.location());
     Err(

@@ -60,9 +60,11 @@ pub async fn execute(site: Arc<Site>, plan: Plan, monitor: &dyn Monitor) -> Resu
         site.actor.clone(),
         vec![opened],
     );
-    let journal = created
-        .await
-        .map_err(|source| Error::journal(&execution, source))?;
+    let journal = created.await.map_err(|source| Error::NotBegun {
+        execution: execution.clone(),
+        region: plan.to.clone(),
+        source: Box::new(source),
+    })?;
     let history = History::new(execution, plan, at);
     let mut executor = Executor::new(site, journal, history, monitor);
     executor.started = Some(started);

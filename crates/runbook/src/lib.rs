@@ -35,7 +35,7 @@ pub use plan::{Class, ExpectedProof, Mode, Plan, Refusal, plan};
 pub use request::{Disruption, Request, Rung, Statement};
 pub use resume::{Aborted, abort, pause, resume, resume_without};
 pub use site::{ServiceSite, Site};
-pub use world::{World, observe};
+pub use world::{World, observe, observe_to_execute};
 
 #[cfg(test)]
 mod tests;

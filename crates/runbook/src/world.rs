@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dr_coordination::probe::probe_write;
 use dr_coordination::register::EpochRecord;
 use dr_model::{ApprovalPolicy, RegionName, ResourceName, ServiceName, WorkloadName};
-use dr_provider::ResourceDriver;
 use dr_provider::driver::{Facts, Instance, RegionFacts};
 use dr_provider::traffic::TrafficState;
+use dr_provider::{ErrorKind, ResourceDriver};
 use futures::future::{join, join_all, join3};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -62,6 +63,19 @@ pub struct World {
     pub unfinished: Vec<Unfinished>,
     /// What could not be seen although a plan can do without it.
     pub unseen: Vec<String>,
+    /// A store that has to take the journal or the epoch and was seen to take nothing; `None` also if that was not tried.
+    pub unwritable: Option<Unwritable>,
+}
+
+/// A store that takes no writes.
+#[derive(Clone, Debug)]
+pub struct Unwritable {
+    /// Its region.
+    pub region: RegionName,
+    /// What it answered.
+    pub why: String,
+    /// What to do about it.
+    pub hint: Option<String>,
 }
 
 /// What is known of the register.
@@ -189,7 +203,44 @@ pub async fn observe(site: &Site, to: &RegionName) -> World {
         notifiers: site.notifiers.iter().map(|n| n.describe()).collect(),
         unfinished,
         unseen,
+        unwritable: None,
     }
+}
+
+/// Looks as [`observe`] does, and tries whether the stores take the journal and the epoch, by one small object in each: a store
+/// that is full, read-only or denied answers every other look. The region being left is not asked for it.
+pub async fn observe_to_execute(site: &Site, to: &RegionName) -> World {
+    let (mut world, journal) = join(observe(site, to), unwritable(site, to)).await;
+    let register = world.register.head().filter(|head| {
+        let known = [to, &head.primary];
+        !known.contains(&&head.register)
+    });
+    world.unwritable = match (journal, register) {
+        (None, Some(head)) => unwritable(site, &head.register).await,
+        (journal, _) => journal,
+    };
+    world
+}
+
+async fn unwritable(site: &Site, region: &RegionName) -> Option<Unwritable> {
+    let store = site.stores.get(region)?;
+    let probe = probe_write(store.as_ref(), site.clock.now(), rand::random());
+    let (why, hint) = match tokio::time::timeout(LOOK_LIMIT, probe).await {
+        Ok(Ok(_)) => return None,
+        Ok(Err(error)) => {
+            let hint = match error.kind() {
+                ErrorKind::Full => Some("make room in it".to_owned()),
+                _ => error.hint().map(str::to_owned),
+            };
+            (dr_provider::error::chain(&error), hint)
+        }
+        Err(_) => (format!("no answer within {} s", LOOK_LIMIT.as_secs()), None),
+    };
+    Some(Unwritable {
+        region: region.clone(),
+        why,
+        hint,
+    })
 }
 
 async fn look_at_register(site: &Site) -> RegisterFacts {

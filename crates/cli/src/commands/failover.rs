@@ -45,7 +45,7 @@ pub(crate) struct Args {
     #[arg(value_name = "WORKLOAD")]
     workloads: Vec<WorkloadName>,
 
-    /// Only print the plan; changes nothing
+    /// Only print the plan; changes nothing, and tries whether the store takes a small object
     #[arg(long)]
     plan: bool,
 
@@ -225,7 +225,7 @@ pub(crate) async fn run_with(setup: &Setup, args: &Args, output: &Output) -> Res
         Err(error) if error.exit == Exit::Unavailable => Some(error),
         identified => identified.map(|_| None)?,
     };
-    let found = plans(setup, args, runbook, output).await?;
+    let found = plans(setup, args, runbook, unanswered.is_none(), output).await?;
     if let Some(error) = unanswered {
         return Err(error);
     }
@@ -275,11 +275,12 @@ struct Prepared<'a> {
     plan: Plan,
 }
 
-/// Plans a move of each workload before any of them is moved.
+/// Plans a move of each workload before any of them is moved; `answers` tells whether the target's store does.
 async fn plans<'a>(
     setup: &'a Setup,
     args: &Args,
     runbook: &Runbook,
+    answers: bool,
     output: &Output,
 ) -> Result<Vec<Prepared<'a>>> {
     let mut found = Vec::new();
@@ -289,7 +290,7 @@ async fn plans<'a>(
     for (name, workload) in candidates {
         let site = Arc::new(setup.site(&name, workload)?);
         let requester = requester::of(args, &name, workload, &site)?;
-        match plan(args, requester, runbook, workload, &site).await {
+        match plan(args, requester, runbook, workload, &site, answers).await {
             Ok(plan) => found.push(Prepared {
                 name,
                 workload,
@@ -320,8 +321,12 @@ async fn plan(
     runbook: &Runbook,
     workload: &Workload,
     site: &Site,
+    answers: bool,
 ) -> std::result::Result<Plan, Refusal> {
-    let world = dr_runbook::observe(site, &args.to).await;
+    let world = match answers {
+        true => dr_runbook::observe_to_execute(site, &args.to).await,
+        false => dr_runbook::observe(site, &args.to).await,
+    };
     let disruption = match args.disrupted_at {
         Some(at) => Some(Disruption::stated(at)),
         // A move by appointment leaves a region that is well.
@@ -362,7 +367,7 @@ async fn carry_out(
         // Somebody may have thought about it for a while: what they agreed to has to be what there
         // still is.
         let requester = plan.requester.clone();
-        let now = self::plan(args, requester, runbook, workload, &site).await?;
+        let now = self::plan(args, requester, runbook, workload, &site, true).await?;
         if now.hash != plan.hash {
             output.say(&plan_text::render(&now, output.stderr));
             return Err(CommandError::new(

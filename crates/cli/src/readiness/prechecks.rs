@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dr_config::{Notify, Workload};
 use dr_coordination::identity::read_identity;
-use dr_coordination::probe::{newest_probe, require_atomic_create};
+use dr_coordination::probe::{newest_probe, probe_write, require_atomic_create};
 use dr_model::{RegionName, ResourceId, WorkloadName};
 use dr_provider::host::PathKind;
 use dr_provider::{Error, Host, SecretSource};
@@ -84,7 +84,7 @@ pub(super) async fn all(
     to: &RegionName,
     from: Standpoint,
 ) -> Vec<Precheck> {
-    let store = limited(format!("store of {to}"), store(site, to));
+    let store = limited(format!("store of {to}"), store(site, to, from));
     let traffic = join_all(site.traffic.iter().map(|traffic| {
         limited(traffic.describe(), async {
             traffic.rehearse().await?;
@@ -93,7 +93,7 @@ pub(super) async fn all(
     }));
     let services = join_all(site.services.iter().filter_map(|(name, regions)| {
         let service = regions.get(to)?;
-        if from == Standpoint::Anywhere && service.host.is_local() {
+        if !from.is_there() && service.host.is_local() {
             return None;
         }
         Some(limited(format!("service {name}"), program(service)))
@@ -102,7 +102,7 @@ pub(super) async fn all(
         hosts(setup, &site.workload, workload, to)
             .into_iter()
             .filter_map(|(name, host)| {
-                if from == Standpoint::Anywhere && host.as_ref().is_ok_and(|host| host.is_local()) {
+                if !from.is_there() && host.as_ref().is_ok_and(|host| host.is_local()) {
                     return None;
                 }
                 Some(limited(format!("host {name}"), async move {
@@ -154,7 +154,7 @@ fn hosts(
 }
 
 /// The epoch, the seal and the journal rest on create-only writes there.
-async fn store(site: &Site, to: &RegionName) -> Result<String, Error> {
+async fn store(site: &Site, to: &RegionName, from: Standpoint) -> Result<String, Error> {
     let store = site.stores.get(to).ok_or_else(|| {
         Error::new(
             dr_provider::ErrorKind::Invalid,
@@ -166,7 +166,19 @@ async fn store(site: &Site, to: &RegionName) -> Result<String, Error> {
     match newest_probe(&**store).await? {
         Some(report) => {
             require_atomic_create(&**store, &report)?;
-            Ok(format!("creates are atomic, as probed at {:.0}", report.at))
+            let takes = match from.tries_writing() {
+                false => "",
+                true => {
+                    let tried = probe_write(&**store, site.clock.now(), rand::random()).await?;
+                    // Whoever may not delete leaves it there: a few bytes.
+                    store.delete(&tried).await.ok();
+                    "it takes writes, and "
+                }
+            };
+            Ok(format!(
+                "{takes}creates are atomic, as probed at {:.0}",
+                report.at
+            ))
         }
         None => Err(Error::new(
             dr_provider::ErrorKind::Unavailable,

@@ -2,6 +2,7 @@
 
 use dr_coordination::journal;
 use dr_model::{ExecutionId, RegionName, StepId, WorkloadName};
+use dr_provider::ErrorKind;
 
 use crate::outcome::State;
 use crate::plan::Refusal;
@@ -18,6 +19,17 @@ pub enum Error {
     /// A driver put a secret into its actions.
     #[error("the plan holds a secret in the clear and must not be written down")]
     SecretInPlan,
+    /// The journal could not be created, so that nothing was begun.
+    #[error("no execution was begun: its journal cannot be created in the store of {region}")]
+    NotBegun {
+        /// The id that it would have had.
+        execution: ExecutionId,
+        /// The region of the store.
+        region: RegionName,
+        /// Why not.
+        #[source]
+        source: Box<journal::Error>,
+    },
     /// The journal cannot be read or written.
     #[error("the journal of execution {execution} cannot be used")]
     Journal {
@@ -108,6 +120,12 @@ impl Error {
         Some(match self {
             Self::NoStore { region } => format!("configure a store for `{region}`"),
             Self::SecretInPlan => "this is a mistake in a driver: please report it".to_owned(),
+            Self::NotBegun { execution, source, .. } => match source.kind() {
+                ErrorKind::Unknown => format!(
+                    "nothing was changed. Whether the journal is there after all, `dr execution list` shows; then `dr execution resume {execution}` goes on with it"
+                ),
+                _ => "nothing was changed, and there is nothing to resume: let the store be written to, or make room in it, and run the command again".to_owned(),
+            },
             Self::Journal { source, .. } if matches!(**source, journal::Error::Damaged { .. }) => {
                 "do not go on with it: nobody can tell what was done. `dr status` shows who is primary; a new move can be begun".to_owned()
             }

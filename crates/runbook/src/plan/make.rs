@@ -21,6 +21,13 @@ use crate::world::{RegisterFacts, ResourceFacts, World};
 /// Resolves `runbook` against the facts, or says why that cannot or may not be done.
 pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan, Refusal> {
     let head = target(world, request)?;
+    if let Some(store) = &world.unwritable {
+        return Err(Refusal::Unwritable {
+            region: store.region.clone(),
+            why: store.why.clone(),
+            hint: store.hint.clone(),
+        });
+    }
     let (from, ended) = (&head.primary, head.epoch);
     let register = register(world, head, request);
     let mode = Mode::of(runbook);

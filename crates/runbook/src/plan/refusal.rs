@@ -58,6 +58,16 @@ pub enum Refusal {
         /// What to do about it.
         hint: Option<String>,
     },
+    /// A store that has to take the journal or the epoch takes nothing.
+    #[error("the store of {region} takes no writes, so that nothing can be begun: {why}")]
+    Unwritable {
+        /// Its region.
+        region: RegionName,
+        /// What it answered.
+        why: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
     /// Another execution has not ended.
     #[error(
         "execution {} for `{}` has not ended: {} to {}, begun at {:.0} by {}, {}",
@@ -176,7 +186,9 @@ impl Refusal {
             | Self::RegisterDamaged { .. }
             | Self::DependsOnRegionLeft { .. } => Class::Safety,
             Self::Unfinished(_) => Class::Busy,
-            Self::RegisterUnreachable { .. } | Self::Impossible { .. } => Class::Unavailable,
+            Self::RegisterUnreachable { .. }
+            | Self::Unwritable { .. }
+            | Self::Impossible { .. } => Class::Unavailable,
             Self::NotARegion { .. }
             | Self::NoEpoch { .. }
             | Self::Approval { .. }
@@ -200,6 +212,10 @@ impl Refusal {
             Self::RegisterUnreachable { has_copy: true, .. } => "if that store is lost for good, go on with `--override \"reason\"`; the epoch is then reported as unproven for ever".to_owned(),
             Self::RegisterUnreachable { .. } => {
                 "there is no copy of it in reach either; check the stores with `dr check --online`".to_owned()
+            }
+            Self::Unwritable { hint, .. } => {
+                let first = hint.as_deref().unwrap_or("see why it refuses them");
+                format!("{first}, and run the command again; `dr check --online` tries the same")
             }
             Self::Unfinished(other) => {
                 let id = &other.execution;

@@ -1,5 +1,6 @@
 //! Why there is no plan, one test each.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dr_model::RegionName;
@@ -9,7 +10,7 @@ use rstest::rstest;
 use super::world::{Everything, Fault, east, runbook, shipped, west};
 use crate::plan::Class;
 use crate::request::{Request, Statement};
-use crate::{Plan, Refusal, observe, plan};
+use crate::{Error, Plan, Refusal, Silent, execute, observe, observe_to_execute, plan};
 
 async fn refused(world: &Everything, request: Request) -> (Class, String, String) {
     let seen = observe(&world.site("laptop"), &request.to).await;
@@ -42,6 +43,39 @@ async fn the_target_is_the_primary() {
         text,
         "us-east-1 has the primary of `orders` already, since epoch 1"
     );
+}
+
+/// A store that is full answers every look, and would take neither the journal nor the epoch.
+#[tokio::test(start_paused = true)]
+async fn the_store_that_has_to_take_the_journal_is_full() {
+    let mut world = Everything::new().await;
+    let request = Request::new(west());
+    let seen = observe_to_execute(&world.site("laptop"), &west()).await;
+    let ready = plan(&shipped(), &seen, &request).unwrap();
+    world.fill(&west());
+    let seen = observe_to_execute(&world.site("laptop"), &west()).await;
+    let refusal = plan(&shipped(), &seen, &request).unwrap_err();
+    assert_eq!(refusal.class(), Class::Unavailable);
+    let (text, hint) = (refusal.to_string(), refusal.hint().unwrap());
+    assert!(
+        text.starts_with("the store of us-west-2 takes no writes"),
+        "{text}"
+    );
+    assert!(hint.starts_with("make room in it"), "{hint}");
+
+    // It fills up between the plan and the execution: nothing was begun, and the hint names nothing that is not there.
+    let error = execute(Arc::new(world.site("laptop")), ready, &Silent)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::NotBegun { .. }), "{error:?}");
+    let hint = error.hint().unwrap();
+    assert!(
+        hint.contains("nothing was changed, and there is nothing to resume"),
+        "{hint}"
+    );
+    assert!(!hint.contains("dr execution resume"), "{hint}");
+    assert_eq!(world.journals().await, Vec::<String>::new());
+    assert!(world.state().effects.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

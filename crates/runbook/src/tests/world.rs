@@ -18,7 +18,7 @@ use dr_provider::host::Command;
 use dr_provider::notifier::Message;
 use dr_provider::store::MemoryStore;
 use dr_provider::traffic::TrafficState;
-use dr_provider::{ObjectStore, Probe, ResourceDriver, Secret};
+use dr_provider::{ErrorKind, ObjectStore, Probe, ResourceDriver, Secret, decorate};
 use jiff::Timestamp;
 
 use self::database::Seen;
@@ -215,6 +215,15 @@ impl Everything {
             .iter()
             .filter(|(name, _)| name == effect)
             .count()
+    }
+
+    /// Lets a region's store take nothing more from now on.
+    pub(crate) fn fill(&mut self, region: &RegionName) {
+        let full = decorate::Fault::Before(ErrorKind::Full);
+        let full = decorate::Rule::on(decorate::Operation::Create, "*", full);
+        let store = Arc::clone(&self.stores[region]);
+        let filled = decorate::Faulty::scripted(store, vec![full]);
+        self.stores.insert(region.clone(), Arc::new(filled));
     }
 
     /// Makes the parts that an execution works with, for a process on a machine.

@@ -20,7 +20,8 @@ use crate::wiring::Setup;
 /// Fetches the newest kit of a store into an empty directory that is removed afterwards, and from
 /// there looks for every secret, asks every store, makes the plan of a failover of each workload to
 /// each region, and tries what it leans on: the name servers with their keys, the hosts, the
-/// services. Changes nothing.
+/// services. Changes nothing, and tries whether the store of the region moved to takes a small
+/// object.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// The store: a path, a URL, or `{ url: …, endpoint: … }` as in dr.yaml
@@ -62,7 +63,7 @@ pub(super) async fn run(args: &Args, output: &Output) -> Result<Exit> {
     for (name, workload) in &setup.config.workloads {
         let regions = std::iter::once(&workload.home).chain(&workload.recovery);
         for to in regions.filter(|to| args.to.as_ref().is_none_or(|only| only == *to)) {
-            let look = readiness::assess(&setup, name, workload, to, Standpoint::Anywhere);
+            let look = readiness::assess(&setup, name, workload, to, Standpoint::Rehearsal);
             let Some(readiness) = look.await? else {
                 continue;
             };
