@@ -260,19 +260,23 @@ impl PostgresDriver {
             }
             Err(error) => {
                 let turned_away = error.kind() == ErrorKind::Denied;
+                let hint = error.hint().map(str::to_owned);
                 let instance = match by_host {
                     Ok(ByHost::Ended(instance)) => instance,
                     Ok(ByHost::Runs) => Instance::Unreachable {
                         why: format!("{}; its processes run on its host", explain(&error)),
                         runs: true,
+                        hint,
                     },
                     Ok(ByHost::Unclear) => Instance::Unreachable {
                         why: explain(&error),
                         runs: turned_away,
+                        hint,
                     },
                     Err(other) => Instance::Unreachable {
                         why: format!("{}; {}", explain(&error), explain(&other)),
                         runs: turned_away,
+                        hint,
                     },
                 };
                 (None, instance)
@@ -371,7 +375,16 @@ fn own(
     directory: std::result::Result<&DataDirectory, &String>,
 ) -> (Option<SystemIdentifier>, Instance) {
     let expected = claimed.system_identifier;
-    let stranger = |why: String| (None, Instance::Unreachable { why, runs: false });
+    let stranger = |why: String| {
+        (
+            None,
+            Instance::Unreachable {
+                why,
+                runs: false,
+                hint: None,
+            },
+        )
+    };
     match (&instance, identifier, directory) {
         (Instance::Running { .. }, Some(found), _) if found != expected => stranger(format!(
             "another cluster answers there: its system identifier is {found}, not {expected}"

@@ -210,10 +210,14 @@ impl PostgresDriver {
                 ));
             }
             other => {
-                return Err(self.failed(
-                    operation,
-                    format!("no standby runs in {region}: {}", describe(other)),
-                ));
+                let why = format!("no standby runs in {region}: {}", describe(other));
+                let error = self.failed(operation, why);
+                return Err(match other {
+                    Instance::Unreachable {
+                        hint: Some(hint), ..
+                    } => error.with_hint(hint),
+                    _ => error,
+                });
             }
         }
         let detail = serde_json::from_value::<Option<Detail>>(seen.detail.clone());
@@ -249,15 +253,20 @@ impl PostgresDriver {
                 .with_hint(format!("run the command on the machine of the server in {region}, with that host as `local`")));
         }
         if seen.instance != Instance::Absent {
-            return Err(self
-                .failed(
-                    operation,
-                    format!(
-                        "`{directory}` in {region} is not proven to be empty: {}",
-                        describe(&seen.instance)
-                    ),
-                )
-                .with_hint(match seen.instance {
+            let why = format!(
+                "`{directory}` in {region} is not proven to be empty: {}",
+                describe(&seen.instance)
+            );
+            // What is known to be there is never overwritten, whoever asks for it.
+            let kind = match &seen.instance {
+                Instance::Running { .. } | Instance::Stopped => ErrorKind::Invalid,
+                _ => ErrorKind::Failed,
+            };
+            return Err(Error::new(kind, operation, self.resource().to_string())
+                .because(why)
+                .with_hint(match &seen.instance {
+                    Instance::Unreachable { hint: Some(hint), .. } => hint,
+                    Instance::Unreachable { .. } => "see why it does not answer: if a standby runs there it can be promoted, and a restore never overwrites one",
                     Instance::Stopped => "if it is the standby, start it and promote it; a restore never overwrites: to rebuild it instead, move the directory away",
                     _ => "a restore never overwrites: stop the server there and move the directory away",
                 }));

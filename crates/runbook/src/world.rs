@@ -306,6 +306,7 @@ async fn look_at_left(driver: &dyn ResourceDriver, from: &RegionName) -> Left {
                 instance: Instance::Unreachable {
                     why: why.clone(),
                     runs: false,
+                    hint: None,
                 },
                 log: Err(why),
                 detail: Value::Null,

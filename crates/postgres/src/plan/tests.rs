@@ -224,7 +224,7 @@ fn a_fence_is_planned_where_the_old_primary_was_seen(
 #[rstest]
 #[case::absent(Instance::Absent)]
 #[case::stopped(Instance::Stopped)]
-#[case::unseen(Instance::Unreachable { why: "no route to host".to_owned(), runs: false })]
+#[case::unseen(Instance::Unreachable { why: "no route to host".to_owned(), runs: false, hint: None })]
 #[case::other_timeline(standby(2))]
 fn nothing_but_a_running_standby_of_the_timeline_is_promoted(#[case] instance: Instance) {
     let goal = Goal::Promote {
@@ -273,7 +273,7 @@ fn a_restore_takes_the_newest_point_that_the_log_completes() {
 #[rstest]
 #[case::stopped(Instance::Stopped)]
 #[case::running(standby(1))]
-#[case::unseen(Instance::Unreachable { why: "no route to host".to_owned(), runs: false })]
+#[case::unseen(Instance::Unreachable { why: "no route to host".to_owned(), runs: false, hint: None })]
 fn a_restore_never_overwrites(#[case] instance: Instance) {
     let goal = Goal::Restore {
         region: west(),
@@ -281,9 +281,33 @@ fn a_restore_never_overwrites(#[case] instance: Instance) {
     };
     let points = vec![point("good", 500, 600, 1)];
     let stopped = instance == Instance::Stopped;
+    let unseen = matches!(instance, Instance::Unreachable { .. });
     let refused = driver().plan_goal(&goal, &facts(instance, points));
-    let hint = refused.unwrap_err().hint().unwrap().to_owned();
+    let error = refused.unwrap_err();
+    let hint = error.hint().unwrap().to_owned();
     assert_eq!(hint.contains("start it"), stopped, "{hint}");
+    assert_eq!(hint.contains("move the directory away"), !unseen, "{hint}");
+    // A rule forbids it where something is known to be there; what cannot be seen may be nothing.
+    assert_eq!(error.kind() == ErrorKind::Invalid, !unseen, "{error}");
+}
+
+/// Whoever was turned away is told what to look at, and not to move a directory with a server in it away.
+#[test]
+fn a_login_that_was_refused_keeps_its_own_hint() {
+    let denied = Instance::Unreachable {
+        why: "permission denied".to_owned(),
+        runs: true,
+        hint: Some("check the role and its password".to_owned()),
+    };
+    let (region, ended) = (west(), Epoch(1));
+    let promote = Goal::Promote { region, ended };
+    let (region, ended) = (west(), Epoch(1));
+    let restore = Goal::Restore { region, ended };
+    for goal in [promote, restore] {
+        let refused = driver().plan_goal(&goal, &facts(denied.clone(), Vec::new()));
+        let hint = refused.unwrap_err().hint().map(str::to_owned);
+        assert_eq!(hint.as_deref(), Some("check the role and its password"));
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::keep::{NOTE, kept_prefix};
 use super::remains::{Beyond, Remains};
-use crate::actions::processes;
+use crate::actions::{Log, processes};
 use crate::driver::PostgresDriver;
 use crate::wal::Relation;
 
@@ -75,21 +75,49 @@ pub enum Found {
     Here(PathBuf, Option<Divergence>),
     /// It was kept elsewhere.
     Kept(Box<Kept>),
+    /// It cannot be told what it has; why.
+    Unclear(String),
+}
+
+impl Found {
+    /// Tells whether there is something that only the old primary has; `None` if that is not known.
+    #[must_use]
+    pub fn is_diverged(&self) -> Option<bool> {
+        let divergence = match self {
+            Self::Unclear(_) => return None,
+            Self::Here(_, divergence) => divergence.as_ref(),
+            Self::Kept(kept) => kept.divergence.as_ref(),
+        }?;
+        match (divergence.commits, divergence.partly) {
+            (0, true) => None,
+            (commits, _) => Some(commits > 0),
+        }
+    }
 }
 
 impl PostgresDriver {
     /// Finds out what the server of `region` committed that the present primary does not have: from its data directory, in
     /// which no server may run, or from the notes of directories that were kept. Newest first.
+    ///
+    /// A server that runs there may have committed anything, and may go on, unless it is a standby of the present history.
     pub async fn divergence(&self, region: &RegionName) -> Result<Vec<Found>> {
         let record = self.read_register(OPERATION).await?;
         let log = self.log_of(&record, OPERATION)?;
         let host = self.host(region)?;
         let directory = &self.instance_options(region)?.data_directory;
         let mut found = Vec::new();
-        if host.kind(directory).await? == PathKind::Directory
-            && record.primary != *region
-            && processes(&**host, directory).await?.is_empty()
-        {
+        let mut kept = self.kept_directories(region).await?;
+        kept.reverse();
+        if record.primary == *region {
+            // What runs there is the present primary.
+        } else if host.kind(directory).await? != PathKind::Directory {
+            if kept.is_empty() {
+                let place = directory.display();
+                found.push(Found::Unclear(format!("there is nothing in {place}")));
+            }
+        } else if !processes(&**host, directory).await?.is_empty() {
+            found.extend(self.unclear(region, log).await.map(Found::Unclear));
+        } else {
             let present = self.present_history(&record.primary, log).await?;
             let remains =
                 Remains::read(&**host, &self.parts().binaries, directory, &present).await?;
@@ -98,10 +126,32 @@ impl PostgresDriver {
                 found.push(Found::Here(directory.clone(), measured));
             }
         }
-        let mut kept = self.kept_directories(region).await?;
-        kept.reverse();
         found.extend(kept.into_iter().map(|kept| Found::Kept(Box::new(kept))));
         Ok(found)
+    }
+
+    /// Says why it cannot be told what the server that runs in `region` has; `None` of a standby of the present history.
+    async fn unclear(&self, region: &RegionName, log: Log) -> Option<String> {
+        let position = async { self.connect(region).await?.position().await };
+        let stop = "stop it, and it is measured";
+        Some(match position.await {
+            Ok(position) if position.system_identifier != log.system_identifier => {
+                "another cluster runs in its place".to_owned()
+            }
+            Ok(position) if !position.in_recovery => format!(
+                "its server RUNS AND ACCEPTS WRITES on timeline {}, beyond which nothing can be told: {stop}",
+                position.timeline
+            ),
+            Ok(position) if position.timeline != log.timeline => format!(
+                "its server runs as a standby on timeline {}, and the primary is on {}: {stop}",
+                position.timeline, log.timeline
+            ),
+            Ok(_) => return None,
+            Err(error) => format!(
+                "its server runs, and may accept writes: {}; {stop}",
+                dr_provider::error::chain(&error)
+            ),
+        })
     }
 
     /// Returns the notes of the directories that were kept of a region's server, oldest first.

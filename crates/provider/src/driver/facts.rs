@@ -47,6 +47,9 @@ pub enum Instance {
         /// have seen it stopped.
         #[serde(default)]
         runs: bool,
+        /// What to do about it, where that is known: of a login that was refused, what to look at.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hint: Option<String>,
     },
 }
 

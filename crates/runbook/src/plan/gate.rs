@@ -170,6 +170,7 @@ pub(super) fn proofs(
                     resource: name.clone(),
                     from: from.clone(),
                     why,
+                    hint: hint(resource, from),
                 });
             }
             Err(why) => {
@@ -177,6 +178,7 @@ pub(super) fn proofs(
                     resource: name.clone(),
                     from: from.clone(),
                     why,
+                    hint: hint(resource, from),
                 });
             }
         };
@@ -197,6 +199,14 @@ fn is_alive(resource: &ResourceFacts, from: &RegionName) -> bool {
             } | Instance::Unreachable { runs: true, .. }
         )
     )
+}
+
+/// Returns what to do about an old primary that could not be seen.
+fn hint(resource: &ResourceFacts, from: &RegionName) -> Option<String> {
+    match &resource.facts.regions.get(from)?.instance {
+        Instance::Unreachable { hint, .. } => hint.clone(),
+        _ => None,
+    }
 }
 
 fn can_be_fenced(resource: &ResourceFacts, from: &RegionName) -> Result<(), String> {

@@ -100,6 +100,8 @@ pub enum Refusal {
         from: RegionName,
         /// Why no proof is expected.
         why: String,
+        /// What to do about it, as whoever was asked said.
+        hint: Option<String>,
     },
     /// The old primary answers, and it is known beforehand that it cannot be stopped.
     #[error("`{resource}` in {from} runs, and it could not be proven to be stopped: {why}")]
@@ -110,6 +112,8 @@ pub enum Refusal {
         from: RegionName,
         /// Why stopping it would prove nothing.
         why: String,
+        /// What to do about it, as whoever was asked said.
+        hint: Option<String>,
     },
     /// A step cannot do its part, and neither can its fallback.
     #[error("step `{step}` cannot be planned for `{target}`: {why}")]
@@ -228,8 +232,8 @@ impl Refusal {
             Self::LossUnknown { .. } => {
                 "accept an unknown loss with `--override \"reason\"`".to_owned()
             }
-            Self::NoProof { .. } => "put right what keeps it from being seen, if that can be done; else make sure that it has stopped and say so with `--witness \"NAME: what was seen\"`, or go on without proof with `--override \"reason\"`".to_owned(),
-            Self::Alive { .. } => "put right what stands in the way, or stop it by hand and run the command again; a witness does not outweigh a server that answers, or whose processes are there".to_owned(),
+            Self::NoProof { hint, .. } => format!("{}, if that can be done; else make sure that it has stopped and say so with `--witness \"NAME: what was seen\"`, or go on without proof with `--override \"reason\"`", hint.as_deref().unwrap_or("put right what keeps it from being seen")),
+            Self::Alive { hint, .. } => format!("{}, or stop it by hand and run the command again; a witness does not outweigh a server that answers, or whose processes are there", hint.as_deref().unwrap_or("put right what stands in the way")),
             Self::Impossible { hint, .. } => return hint.clone(),
             Self::DependsOnRegionLeft { .. } => {
                 "put what the step needs into the region moved to".to_owned()

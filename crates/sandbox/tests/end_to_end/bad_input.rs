@@ -57,6 +57,17 @@ async fn what_cannot_work_is_refused() {
     }
     sandbox.launcher().write_file(&file, &good).unwrap();
 
+    // A wrong password is said to be one, wherever it keeps a plan from being made.
+    let password = sandbox.layout().password_file("dr");
+    let right = std::fs::read_to_string(&password).unwrap();
+    sandbox.launcher().write_file(&password, "wrong").unwrap();
+    let words = [
+        "password authentication failed",
+        "hint: check the role, its password",
+    ];
+    refused(&sandbox, &to(RECOVERY), 12, &words).await;
+    sandbox.launcher().write_file(&password, &right).unwrap();
+
     // The port of the recovery region's daemon is taken while it is away.
     let recovery = sandbox.region(RECOVERY).unwrap();
     recovery.signal_daemon(Signal::TERM);

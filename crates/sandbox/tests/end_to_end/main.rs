@@ -29,4 +29,5 @@ mod s3;
 mod second_loss;
 mod standby;
 mod support;
+mod two_primaries;
 mod unprotected;

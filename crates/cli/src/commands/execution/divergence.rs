@@ -13,8 +13,9 @@ use crate::wiring::Setup;
 /// Show what the old primary committed that the new one does not have
 ///
 /// Reads the log of the old primary behind the position where the new primary's history leaves it:
-/// how many transactions committed, when, and which tables they changed. Its server has to be
-/// stopped; what `dr standby` kept of it is read from its notes. Ends with 10 if there is any.
+/// how many transactions committed, when, and which tables they changed. What `dr standby` kept of it
+/// is read from its notes. Ends with 10 if any committed, with 0 if none did, and with 11 if that cannot be
+/// told: its server runs and may commit more, or log is missing.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// The id of the execution that left the region, as `dr execution list` prints it
@@ -27,7 +28,7 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
     setup.workload(&plan.workload)?;
     let mut shown = Vec::new();
     let mut lines = Vec::new();
-    let mut diverged = false;
+    let mut diverged = Some(false);
     for resource in plan.loss.resources.keys() {
         let id = ResourceId {
             workload: plan.workload.clone(),
@@ -39,7 +40,7 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
         let found: Vec<Found> = found
             .into_iter()
             .filter(|found| match found {
-                Found::Here(..) => true,
+                Found::Here(..) | Found::Unclear(_) => true,
                 Found::Kept(kept) => kept.kept_at >= began,
             })
             .collect();
@@ -47,7 +48,12 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
             lines.push(nothing(&id, &plan.from));
         }
         for one in &found {
-            diverged = true;
+            // What is known to be there outweighs what is not known.
+            diverged = match (diverged, one.is_diverged()) {
+                (Some(true), _) | (_, Some(true)) => Some(true),
+                (None, _) | (_, None) => None,
+                (Some(false), Some(false)) => Some(false),
+            };
             lines.extend(text(&id, &plan.from, one));
         }
         shown.push(json!({ "resource": id, "region": plan.from, "found": found }));
@@ -57,22 +63,28 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
     } else {
         output.data(&lines.join("\n"))?;
     }
-    if !diverged {
-        return Ok(Exit::Ok);
+    match diverged {
+        Some(false) => Ok(Exit::Ok),
+        Some(true) => Err(CommandError::new(
+            Exit::Breach,
+            "the old primary has what the new one has not",
+        )
+        .hint("look at it in the directory that is kept; `dr standby create` keeps it before it changes anything")),
+        None => Err(CommandError::new(
+            Exit::Unknown,
+            "it cannot be told whether the old primary has what the new one has not",
+        )
+        .hint("a server that runs there has to be stopped first: what it commits is lost to everybody else")),
     }
-    Err(CommandError::new(
-        Exit::Breach,
-        "the old primary has what the new one has not, or may have",
-    )
-    .hint("look at it in the directory that is kept; `dr standby create` keeps it before it changes anything"))
 }
 
 fn nothing(id: &ResourceId, region: &RegionName) -> String {
-    format!("{id} in {region}: nothing beyond the present history, or its server runs as a standby")
+    format!("{id} in {region}: nothing beyond the present history")
 }
 
 fn text(id: &ResourceId, region: &RegionName, found: &Found) -> Vec<String> {
     let (place, divergence) = match found {
+        Found::Unclear(why) => return vec![format!("{id} in {region}: {why}")],
         Found::Here(directory, divergence) => (directory.display(), divergence.as_ref()),
         Found::Kept(kept) => (kept.directory.display(), kept.divergence.as_ref()),
     };

@@ -232,6 +232,7 @@ async fn facts(
                 let instance = Instance::Unreachable {
                     why: why.clone(),
                     runs: false,
+                    hint: None,
                 };
                 all.regions.insert(
                     region.clone(),

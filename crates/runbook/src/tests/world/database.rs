@@ -79,6 +79,7 @@ impl Seen {
                 (false, _) => Instance::Unreachable {
                     why: "connection timed out".to_owned(),
                     runs: state.left_hangs,
+                    hint: None,
                 },
                 (true, true) => running(Role::Primary, 0x5000),
                 (true, false) => Instance::Stopped,

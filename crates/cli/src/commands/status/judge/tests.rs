@@ -200,6 +200,7 @@ fn a_standby_that_is_configured_has_to_be_usable() {
     let unseen = Instance::Unreachable {
         why: "gone".to_owned(),
         runs: false,
+        hint: None,
     };
     assert_eq!(judged(standby(2), &["west"]), Verdict::Ok);
     assert_eq!(judged(standby(1), &["west"]), Verdict::Breach);
