@@ -15,7 +15,7 @@ use dr_model::RegionName;
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 use crate::wiring::Setup;
-pub(crate) use secrets::find;
+pub(crate) use secrets::{find, is_optional};
 pub(crate) use unpack::{Unpacked, fetch, unpack};
 
 /// The directory beside an unpacked configuration that holds the files of secrets.
@@ -65,7 +65,7 @@ pub(crate) fn content(setup: &Setup) -> Result<Content> {
     Ok(content)
 }
 
-/// Returns the secrets of a kit that are not to be found on this machine.
+/// Returns the secrets of a kit that are not to be found on this machine; those that a failover does without too.
 pub(crate) fn missing<'k>(setup: &Setup, kit: &'k Kit) -> Vec<&'k SecretNote> {
     let notes = kit.content.secrets.iter();
     notes

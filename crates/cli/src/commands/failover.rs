@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 use crate::kit;
-use crate::output::Output;
+use crate::output::{Output, Tone};
 use crate::wiring::{Setup, unknown};
 
 pub(crate) use confirm::{ask, can_ask};
@@ -152,7 +152,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         return run_with(&Setup::load(config)?, args, output).await;
     };
     let kit = kit::fetch(location).await?;
-    let verb = match kit::unpack(&kit, &args.into)? {
+    let verb = match kit::unpack(&kit, &args.into, "--into")? {
         kit::Unpacked::Written => "was unpacked into",
         kit::Unpacked::Present => "is in",
     };
@@ -167,13 +167,28 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
             kit::SECRETS
         ))
     })?;
-    refuse_missing(&setup, &kit, &args.into)?;
+    refuse_missing(&setup, &kit, &args.into, output)?;
     run_with(&setup, args, output).await
 }
 
-/// A secret that is missing would stop the move half-way.
-fn refuse_missing(setup: &Setup, kit: &dr_coordination::kit::Kit, into: &Path) -> Result<()> {
-    let missing = kit::missing(setup, kit);
+/// A secret that is missing would stop the move half-way; one that only says whom to tell is a warning.
+fn refuse_missing(
+    setup: &Setup,
+    kit: &dr_coordination::kit::Kit,
+    into: &Path,
+    output: &Output,
+) -> Result<()> {
+    let missing = kit::missing(setup, kit).into_iter();
+    let (optional, missing): (Vec<_>, Vec<_>) =
+        missing.partition(|note| kit::is_optional(setup, note));
+    for note in optional {
+        output.say(&format!(
+            "{} {} ({}) is missing: whoever that webhook would tell is not told.",
+            output.stderr.paint(Tone::Warning, "warning:"),
+            note.reference,
+            note.used_at.join(", ")
+        ));
+    }
     if missing.is_empty() {
         return Ok(());
     }

@@ -49,6 +49,8 @@ pub(super) fn write(setup: &Setup, content: &Content) -> String {
             note.used_at.join(", ")
         ));
     }
+    lines
+        .push("   What only a webhook refers to, a failover does without, and says so.".to_owned());
     lines.push(String::new());
     lines.push("What there is:".to_owned());
     for (name, workload) in &setup.config.workloads {

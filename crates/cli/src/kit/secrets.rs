@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use dr_config::{Notify, Workload};
 use dr_coordination::kit::SecretNote;
+use dr_model::WorkloadName;
 use dr_provider::{Error, ErrorKind, SecretSource};
 
 use crate::error::{CommandError, Result};
@@ -56,6 +58,24 @@ pub(crate) fn find(setup: &Setup, note: &SecretNote) -> dr_provider::Result<()> 
         return Ok(());
     }
     Err(Error::new(ErrorKind::NotFound, "find", &note.reference))
+}
+
+/// Tells whether a failover does without a secret: nothing but webhooks refers to it.
+pub(crate) fn is_optional(setup: &Setup, note: &SecretNote) -> bool {
+    let workloads = setup.config.workloads.values();
+    let notified = workloads.flat_map(|workload| &workload.notify);
+    let webhooks = notified.map(|Notify::Webhook(url)| url.text());
+    let told: usize = webhooks
+        .map(|text| text.matches(&note.reference).count())
+        .sum();
+    let needed = |(name, workload): (&WorkloadName, &Workload)| {
+        let texts = setup.needed_texts(name, workload);
+        // What cannot be read may need it.
+        texts.map_or(true, |texts| {
+            texts.iter().any(|text| text.contains(&note.reference))
+        })
+    };
+    told >= note.used_at.len() && told > 0 && !setup.config.workloads.iter().any(needed)
 }
 
 /// Puts a reference in the place of each text.

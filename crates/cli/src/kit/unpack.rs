@@ -59,16 +59,37 @@ fn open(location: &str) -> Result<(Room, Arc<dyn ObjectStore>)> {
     write_file(&room.0.join("dr.yaml"), &text)?;
     let here = std::env::current_dir()?;
     write_file(&room.0.join(RELATIVE_TO), &here.display().to_string())?;
-    let setup = Setup::load(&room.0)?;
+    let setup = Setup::load(&room.0).map_err(|error| named(location, &room.0, error))?;
     let store = setup.stores.values().next().cloned();
     let store = store.ok_or_else(|| CommandError::new(Exit::Usage, "no store is named"))?;
     Ok((room, store))
 }
 
+/// Says of an error what was written on the command line, and not in which file it was put to be read.
+fn named(location: &str, room: &Path, error: CommandError) -> CommandError {
+    let what = format!("`--from-store {location}` names no store that can be used");
+    let mut made = CommandError::new(Exit::Usage, what);
+    let file = format!("{}/", room.display());
+    if error.details.is_empty() {
+        made = made.because(error.message);
+    }
+    for detail in error.details {
+        // `FILE:LINE:COLUMN: error: regions.kit.store: what is wrong`, and further lines.
+        let rest = match detail.split_once("regions.kit.store") {
+            Some((_, rest)) => rest.trim_start_matches([':', '.', ' ']).to_owned(),
+            None => detail.replace(&file, ""),
+        };
+        made = made.because(rest);
+    }
+    made.causes.extend(error.causes);
+    made.hint("write a path, a URL such as `s3://bucket`, or `{ url: \"s3://bucket\", region: …, endpoint: … }` as in dr.yaml")
+}
+
 /// Unpacks a kit into a directory, which must be empty or missing, or hold the same kit.
 ///
-/// Files of secrets are looked for in its directory `secrets` if they are not at their paths.
-pub(crate) fn unpack(kit: &Kit, directory: &Path) -> Result<Unpacked> {
+/// Files of secrets are looked for in its directory `secrets` if they are not at their paths. `option` is what names the directory on
+/// the command line.
+pub(crate) fn unpack(kit: &Kit, directory: &Path, option: &str) -> Result<Unpacked> {
     let manifest = directory.join(MANIFEST);
     if let Ok(there) = std::fs::read(&manifest) {
         let same = Kit::from_bytes(&there).is_ok_and(|there| there.content == kit.content);
@@ -79,7 +100,9 @@ pub(crate) fn unpack(kit: &Kit, directory: &Path) -> Result<Unpacked> {
             Exit::Refused,
             format!("`{}` holds another recovery kit", directory.display()),
         )
-        .hint("use it as it is with `--config`, or name another directory with `--into`"));
+        .hint(format!(
+            "use it as it is with `--config`, or name another directory with `{option}`"
+        )));
     }
     let mut entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries.collect::<std::io::Result<Vec<_>>>()?,
@@ -90,8 +113,9 @@ pub(crate) fn unpack(kit: &Kit, directory: &Path) -> Result<Unpacked> {
     entries.retain(|entry| entry.file_name() != SECRETS);
     if !entries.is_empty() {
         let what = format!("`{}` is not empty", directory.display());
-        return Err(CommandError::new(Exit::Refused, what)
-            .hint("name a directory that is empty or missing with `--into`"));
+        return Err(CommandError::new(Exit::Refused, what).hint(format!(
+            "name a directory that is empty or missing with `{option}`"
+        )));
     }
     make_directory(&directory.join(SECRETS))?;
     for (name, text) in &kit.content.files {

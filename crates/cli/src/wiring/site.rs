@@ -148,6 +148,20 @@ impl Setup {
         name: &WorkloadName,
         workload: &Workload,
     ) -> Result<Vec<String>> {
+        let mut templates = self.needed_texts(name, workload)?;
+        for notify in &workload.notify {
+            let Notify::Webhook(url) = notify;
+            templates.push(url.text().to_owned());
+        }
+        Ok(templates)
+    }
+
+    /// The same without those that a move does without: where somebody is told.
+    pub(crate) fn needed_texts(
+        &self,
+        name: &WorkloadName,
+        workload: &Workload,
+    ) -> Result<Vec<String>> {
         let mut templates = Vec::new();
         for resource in workload.resources.keys() {
             let id = ResourceId {
@@ -155,10 +169,6 @@ impl Setup {
                 resource: resource.clone(),
             };
             templates.extend(self.postgres_options(&id)?.password);
-        }
-        for notify in &workload.notify {
-            let Notify::Webhook(url) = notify;
-            templates.push(url.text().to_owned());
         }
         for traffic in &workload.traffic {
             let secret = traffic

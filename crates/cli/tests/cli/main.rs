@@ -7,6 +7,7 @@ mod configuration;
 mod daemon;
 mod executions;
 mod failing;
+mod kit;
 mod reference;
 mod ssh;
 mod support;

@@ -1,6 +1,6 @@
 //! `dr kit rehearse`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dr_coordination::identity::read_identity;
 use dr_model::RegionName;
@@ -8,9 +8,9 @@ use futures::future::join_all;
 use serde_json::json;
 
 use crate::commands::check::{Finding, Level};
-use crate::error::Result;
+use crate::error::{CommandError, Result};
 use crate::exit::Exit;
-use crate::kit::{SECRETS, fetch, find, program, unpack};
+use crate::kit::{SECRETS, fetch, find, is_optional, program, unpack};
 use crate::output::{Output, Tone, counted};
 use crate::readiness::{self, Found, Standpoint};
 use crate::wiring::Setup;
@@ -47,19 +47,25 @@ impl Drop for Room {
 }
 
 pub(super) async fn run(args: &Args, output: &Output) -> Result<Exit> {
+    // Before anything is asked over the network.
+    let secrets_directory = args.secrets.as_deref().map(directory).transpose()?;
     let kit = fetch(&args.from_store).await?;
     let name = format!("dr-rehearsal-{:016x}", rand::random::<u64>());
     let room = Room(std::env::temp_dir().join(name));
-    unpack(&kit, &room.0)?;
-    if let Some(secrets) = &args.secrets {
+    unpack(&kit, &room.0, "--secrets")?;
+    if let Some(secrets) = secrets_directory {
         let there = room.0.join(SECRETS);
         std::fs::remove_dir(&there)?;
-        std::os::unix::fs::symlink(secrets.canonicalize()?, there)?;
+        std::os::unix::fs::symlink(secrets, there)?;
     }
     let mut findings = vec![age(&kit)?];
     let setup = Setup::load(&room.0)?;
+    if let Some(to) = &args.to {
+        setup.region(to)?;
+    }
     findings.extend(secrets(&setup, &kit));
     findings.extend(stores(&setup).await);
+    let mut is_planned = false;
     for (name, workload) in &setup.config.workloads {
         let regions = std::iter::once(&workload.home).chain(&workload.recovery);
         for to in regions.filter(|to| args.to.as_ref().is_none_or(|only| only == *to)) {
@@ -67,6 +73,7 @@ pub(super) async fn run(args: &Args, output: &Output) -> Result<Exit> {
             let Some(readiness) = look.await? else {
                 continue;
             };
+            is_planned = true;
             let finding = |check: &readiness::Precheck| {
                 let level = match check.found {
                     Found::Passed => Level::Ok,
@@ -80,7 +87,28 @@ pub(super) async fn run(args: &Args, output: &Output) -> Result<Exit> {
             findings.extend(readiness.checks.iter().map(finding));
         }
     }
+    if let (false, Some(to)) = (is_planned, &args.to) {
+        let what = format!(
+            "no move to `{to}` can be rehearsed: every workload has its primary there, or no place"
+        );
+        return Err(CommandError::new(Exit::Refused, what)
+            .hint("leave `--to` out to rehearse every move that there is"));
+    }
     report(&kit.content.hash(), &findings, output)
+}
+
+/// Returns a directory of secrets, absolute.
+fn directory(path: &Path) -> Result<PathBuf> {
+    let there = path.canonicalize().and_then(|there| {
+        std::fs::read_dir(&there)?;
+        Ok(there)
+    });
+    there.map_err(|error| {
+        let what = format!("`--secrets {}` cannot be read", path.display());
+        CommandError::new(Exit::Usage, what)
+            .because(error)
+            .hint("name a directory that holds the files of the secrets, under their own names")
+    })
 }
 
 fn report(hash: &str, findings: &[Finding], output: &Output) -> Result<Exit> {
@@ -131,6 +159,12 @@ fn secrets(setup: &Setup, kit: &dr_coordination::kit::Kit) -> Vec<Finding> {
         let place = note.used_at.join(", ");
         match find(setup, note) {
             Ok(_) => Finding::ok(subject, format!("it is there, for {place}")),
+            Err(error) if is_optional(setup, note) => {
+                let why = dr_provider::error::chain(&error);
+                let found =
+                    format!("{why}; a failover does without, and nobody is told by {place}");
+                Finding::new(Level::Warning, subject, found)
+            }
             Err(error) => Finding::error(subject, &error)
                 .remedy("set it, or name the directory of its file with --secrets"),
         }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::error::Result;
 use crate::exit::Exit;
-use crate::kit::{content, kit as make, unpack};
+use crate::kit::{Unpacked, content, kit as make, unpack};
 use crate::output::Output;
 use crate::wiring::Setup;
 
@@ -20,7 +20,7 @@ use crate::wiring::Setup;
 #[derive(Clone, Debug, clap::Args)]
 #[group(required = true)]
 pub(crate) struct Args {
-    /// Write it into this directory, which must be empty or missing
+    /// Write it into this directory, which must be empty or missing, or hold the same kit
     #[arg(long, value_name = "DIRECTORY")]
     to: Option<PathBuf>,
 
@@ -32,9 +32,10 @@ pub(crate) struct Args {
 pub(super) async fn run(args: &Args, config: &Path, output: &Output) -> Result<Exit> {
     let setup = Setup::load(config)?;
     let kit = make(&setup, content(&setup)?);
+    let mut written = true;
     let place = match (&args.to, &args.region) {
         (Some(directory), _) => {
-            unpack(&kit, directory)?;
+            written = unpack(&kit, directory, "--to")? == Unpacked::Written;
             directory.display().to_string()
         }
         (None, Some(region)) => {
@@ -45,9 +46,14 @@ pub(super) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         (None, None) => return Ok(Exit::Usage),
     };
     if output.json {
-        output.json(&json!({ "place": place, "hash": kit.content.hash(), "kit": kit }))?;
+        output.json(
+            &json!({ "place": place, "written": written, "hash": kit.content.hash(), "kit": kit }),
+        )?;
     } else {
         output.data(&place)?;
+        if !written {
+            output.say("The same kit is there already, and stays as it is.");
+        }
         let secrets = kit.content.secrets.len();
         output.say(&format!(
             "The kit has no secrets in it; {secrets} are needed, and its page names them."
