@@ -155,6 +155,7 @@ pub(crate) async fn assess(
         }
         Ok(world) => {
             checks.push(register(world));
+            checks.extend(detection(setup, &site, workload, world));
             match plan(setup, workload, world, to) {
                 Ok(plan) => checks.extend(planned(setup, &site, &plan, &mut readiness)?),
                 Err(Some(Refusal::TargetIsPrimary { .. })) => return Ok(None),
@@ -235,6 +236,19 @@ fn register(world: &World) -> Precheck {
         RegisterFacts::Damaged { why, .. } => (Found::Failed, why.clone()),
     };
     Precheck::new("register", found, detail)
+}
+
+/// Whether anybody would be told that it has to be made.
+fn detection(setup: &Setup, site: &Site, workload: &Workload, world: &World) -> Option<Precheck> {
+    let primary = &world.register.head()?.primary;
+    let (found, detail) = match setup.blind(workload, site, primary) {
+        Some((why, remedy)) => (Found::Warning, format!("{why}; {remedy}")),
+        None => {
+            let detail = format!("an outage of {primary} can be told from a broken network");
+            (Found::Passed, detail)
+        }
+    };
+    Some(Precheck::new("detection", found, detail))
 }
 
 /// The worst check decides; a warning is for a person to weigh.

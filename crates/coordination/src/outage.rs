@@ -31,8 +31,11 @@ pub struct Outage {
     pub primary: RegionName,
     /// The region that it was seen from: all times are by the clock of its daemon.
     pub seen_from: RegionName,
-    /// When the last look that was answered began: the disruption is not older. `None` if the daemon never saw an answer.
+    /// When the last sign of the primary was: the disruption is not older. `None` if there is none.
     pub last_answered_at: Option<Timestamp>,
+    /// What that sign was. Left out where it is an answer, as before there was another one.
+    #[serde(default, skip_serializing_if = "Sign::is_answer")]
+    pub last_sign: Sign,
     /// When the first look began that was not answered: the disruption is not younger.
     pub first_missed_at: Timestamp,
     /// When it was beyond doubt.
@@ -45,6 +48,24 @@ pub struct Outage {
     pub proposal: Proposal,
     /// Who reports it.
     pub reported_by: Actor,
+}
+
+/// A sign that a primary was there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sign {
+    /// It answered a look, which began at that time.
+    #[default]
+    Answered,
+    /// It wrote a heartbeat, which a standby or this region's store holds: for a daemon that was started during the outage, and has
+    /// never seen an answer. The time is by the primary's clock if a standby holds it, and by the receiver's otherwise.
+    Heartbeat,
+}
+
+impl Sign {
+    fn is_answer(&self) -> bool {
+        *self == Self::Answered
+    }
 }
 
 /// What a person is asked to decide about. Nothing is done by itself.
@@ -224,6 +245,7 @@ mod tests {
             primary: "east".parse().unwrap(),
             seen_from: "west".parse().unwrap(),
             last_answered_at: Some(at(second - 7)),
+            last_sign: Sign::Answered,
             first_missed_at: at(second - 5),
             detected_at: at(second),
             looks: vec!["orders/database in east".to_owned()],
@@ -255,6 +277,18 @@ mod tests {
         assert_eq!(found.outage, outage(60));
         assert_eq!((found.told, found.ended), (true, false));
         assert_eq!(find(Epoch(4)).await, None);
+    }
+
+    #[test]
+    fn a_sign_that_is_no_answer_is_said_to_be_none() {
+        let text = |outage: &Outage| String::from_utf8(outage.to_bytes().to_vec()).unwrap();
+        assert!(!text(&outage(0)).contains("last_sign"));
+        let beaten = Outage {
+            last_sign: Sign::Heartbeat,
+            ..outage(0)
+        };
+        assert!(text(&beaten).contains("\"last_sign\": \"heartbeat\""));
+        assert_eq!(Outage::from_bytes(&beaten.to_bytes()).unwrap(), beaten);
     }
 
     #[tokio::test]

@@ -19,7 +19,7 @@ use dr_coordination::chain::{
 use dr_coordination::identity::Identity;
 use dr_coordination::journal::{Body, Entry, Journal};
 use dr_coordination::kit::{self, Content, Kit, Program, SecretNote};
-use dr_coordination::outage::{self, Outage, Proposal};
+use dr_coordination::outage::{self, Outage, Proposal, Sign};
 use dr_coordination::register::{ClusterClaim, EpochRecord, SyncLost};
 use dr_coordination::{Actor, Patience};
 use dr_encryption::{Key, Keys};
@@ -419,6 +419,7 @@ fn an_outage() {
         primary: "us-east-1".parse().unwrap(),
         seen_from: "us-west-2".parse().unwrap(),
         last_answered_at: Some(at(0)),
+        last_sign: Sign::Answered,
         first_missed_at: at(2),
         detected_at: at(6),
         looks: vec!["database in us-east-1: connection refused".to_owned()],
@@ -436,6 +437,14 @@ fn an_outage() {
     assert_eq!(stored, current);
     assert_eq!(Outage::from_bytes(&stored).unwrap(), outage);
     assert_eq!(outage.id(), "outage/orders/00000001/20261123T093011Z");
+    let beaten = Outage {
+        last_sign: Sign::Heartbeat,
+        ..outage
+    };
+    let current = beaten.to_bytes();
+    let stored = golden("outage-heartbeat.json", &current);
+    assert_eq!(stored, current);
+    assert_eq!(Outage::from_bytes(&stored).unwrap(), beaten);
 }
 
 #[test]

@@ -48,6 +48,9 @@ pub struct Disruption {
     pub detected_at: Option<Timestamp>,
     /// The region that it was seen from, by whose clock these times are; `None` if a person states it.
     pub seen_from: Option<RegionName>,
+    /// Whether `not_before` is the last heartbeat, because the daemon never saw an answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_heartbeat: bool,
 }
 
 impl Disruption {
@@ -59,6 +62,7 @@ impl Disruption {
             not_after: at,
             detected_at: None,
             seen_from: None,
+            by_heartbeat: false,
         }
     }
 }

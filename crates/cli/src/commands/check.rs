@@ -41,14 +41,19 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     };
     // What only shows when the parts are put together: addresses that cannot be used, hosts that
     // cannot be reached.
+    let mut findings = Vec::new();
     for (name, workload) in &setup.config.workloads {
         let site = setup.site(name, workload);
-        site.map_err(|error| CommandError {
+        let site = site.map_err(|error| CommandError {
             exit: Exit::Configuration,
             ..error
         })?;
+        // Online it is said of the region that has the primary now.
+        if let Some((why, remedy)) = setup.blind(workload, &site, &workload.home) {
+            let subject = format!("detection for {name}");
+            findings.push(Finding::new(Level::Warning, subject, why).remedy(remedy));
+        }
     }
-    let mut findings = Vec::new();
     if args.online {
         findings = online(&setup).await?;
     }

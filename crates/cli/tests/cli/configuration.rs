@@ -30,6 +30,16 @@ fn what_init_writes_is_valid() {
         "{checked:?}"
     );
 
+    // Without anything beside the primary to ask, nobody would be told of an outage.
+    assert!(
+        checked
+            .stdout
+            .contains("an outage of us-east-1 would not be proposed"),
+        "{checked:?}"
+    );
+    let written = std::fs::read_to_string(directory.path().join("dr.yaml")).unwrap();
+    assert!(written.contains("# detection: {"), "{written}");
+
     let again = run(["init", path]);
     assert_eq!(again.code, 1, "{again:?}");
     assert!(

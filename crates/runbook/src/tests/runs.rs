@@ -437,6 +437,7 @@ async fn the_time_to_recover_counts_from_a_measured_disruption() {
             not_after: before(98),
             detected_at: Some(before(94)),
             seen_from: Some(west()),
+            by_heartbeat: false,
         }),
         ..Request::new(west())
     };

@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use dr_model::Clock;
 use dr_sandbox::layout::WORKLOAD;
 use dr_sandbox::process::{Process, Table, members};
 use dr_sandbox::region::signal;
@@ -242,5 +243,56 @@ async fn what_is_cut_off_itself_proposes_nothing() {
     primary_is(&sandbox, "unhealthy", "does not answer").await;
     assert_eq!(outage(&sandbox).await["primary"], HOME);
     assert_eq!(epochs(&sandbox), ["00000001"]);
+    end(sandbox);
+}
+
+/// A daemon that was away when it happened has never seen an answer; the last heartbeat says since when at the earliest.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_that_began_while_nobody_looked_counts_from_the_last_heartbeat() {
+    let sandbox = watched(None).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    acknowledge(&load, 100).await;
+    let recovery = sandbox.region(RECOVERY).unwrap();
+    recovery.signal_daemon(Signal::KILL);
+    until("the end of the daemon", async || {
+        let left = recovery.daemon();
+        let alive = left.iter().any(|process| !process.is_zombie());
+        if alive {
+            Err("it runs".to_owned())
+        } else {
+            Ok(())
+        }
+    })
+    .await;
+    let before = sandbox.clock().now();
+    acknowledge(&load, 100).await;
+    let home = sandbox.region(HOME).unwrap();
+    home.lose(LostStore::Renamed).unwrap();
+    recovery.start_daemon().await.unwrap();
+    let found = until("an outage", async || {
+        let found = outage(&sandbox).await;
+        match found.is_null() {
+            true => Err("none so far".to_owned()),
+            false => Ok(found),
+        }
+    })
+    .await;
+    assert_eq!(found["last_sign"], "heartbeat", "{found}");
+    let at = |name: &str| -> jiff::Timestamp { found[name].as_str().unwrap().parse().unwrap() };
+    // The standby has heartbeats of after the daemon had gone; a second is more than their interval.
+    assert!(
+        at("last_answered_at") > before - jiff::SignedDuration::from_secs(1),
+        "{found}"
+    );
+    assert!(at("last_answered_at") <= at("first_missed_at"), "{found}");
+    let words = ["failover", "--to", RECOVERY, "--json", "--yes"];
+    let report = dr_json(&sandbox, &words).await;
+    assert_eq!(report["state"], "completed", "{report}");
+    assert_eq!(report["rta_excludes"], "", "{report}");
+    assert!(
+        report["detection_seconds"].as_f64().unwrap() > 0.0,
+        "{report}"
+    );
+    load.stop().await.unwrap();
     end(sandbox);
 }

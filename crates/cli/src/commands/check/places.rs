@@ -29,6 +29,7 @@ pub(super) async fn check(
     workload: &Workload,
 ) -> Result<Vec<Finding>> {
     let mut findings = traffic(setup, workload).await?;
+    findings.push(detection(setup, name, workload).await?);
     findings.extend(hosts(setup, name, workload).await?);
     findings.extend(services(setup, name, workload).await?);
     for notify in &workload.notify {
@@ -87,6 +88,21 @@ async fn traffic(setup: &Setup, workload: &Workload) -> Result<Vec<Finding>> {
         });
     }
     Ok(findings)
+}
+
+/// Whether anybody would be told of an outage of the primary.
+async fn detection(setup: &Setup, name: &WorkloadName, workload: &Workload) -> Result<Finding> {
+    let site = setup.site(name, workload)?;
+    let newest = setup.register(name, workload).read().await.ok().flatten();
+    let primary = newest.map_or_else(|| workload.home.clone(), |record| record.primary);
+    let subject = format!("detection for {name}");
+    Ok(match setup.blind(workload, &site, &primary) {
+        Some((why, remedy)) => Finding::new(Level::Warning, subject, why).remedy(remedy),
+        None => {
+            let found = format!("an outage of {primary} can be told from a broken network");
+            Finding::ok(subject, found)
+        }
+    })
 }
 
 /// Asks each host over ssh for something that it always has; whether the server runs there is another look.

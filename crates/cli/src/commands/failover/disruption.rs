@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dr_coordination::outage;
+use dr_coordination::outage::{self, Sign};
 use dr_model::RegionName;
 use dr_provider::error::chain;
 use dr_runbook::{Disruption, Site, World};
@@ -30,5 +30,6 @@ pub(super) async fn measured(site: &Site, to: &RegionName, world: &World) -> Opt
         not_after: outage.first_missed_at,
         detected_at: Some(outage.detected_at),
         seen_from: Some(outage.seen_from),
+        by_heartbeat: outage.last_sign == Sign::Heartbeat,
     })
 }

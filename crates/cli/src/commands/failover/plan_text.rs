@@ -15,10 +15,15 @@ pub(super) fn disrupted(disruption: &Disruption) -> String {
         not_after,
         detected_at,
         seen_from,
+        by_heartbeat,
     } = disruption;
+    let sign = match by_heartbeat {
+        true => "; the first is its last heartbeat, no answer was seen",
+        false => "",
+    };
     match (detected_at, seen_from) {
         (Some(detected), Some(region)) => format!(
-            "between {not_before:.1} and {not_after:.1}, seen from {region} after {}",
+            "between {not_before:.1} and {not_after:.1}, seen from {region} after {}{sign}",
             seconds(detected.duration_since(*not_before).as_secs_f64())
         ),
         _ => format!("at {not_before:.1}, as stated"),

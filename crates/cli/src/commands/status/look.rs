@@ -149,6 +149,7 @@ async fn outage(setup: &Setup, name: &WorkloadName, record: &EpochRecord) -> Opt
         primary: outage.primary,
         seen_from: outage.seen_from,
         last_answered_at: outage.last_answered_at,
+        last_sign: outage.last_sign,
         first_missed_at: outage.first_missed_at,
         detected_at: outage.detected_at,
         told: seen.told,

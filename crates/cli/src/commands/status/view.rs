@@ -1,6 +1,6 @@
 //! What `dr status` shows; with `--json`, as it is.
 
-use dr_coordination::outage::Proposal;
+use dr_coordination::outage::{Proposal, Sign};
 use dr_model::{Epoch, Lsn, RegionName, ResourceName, SystemIdentifier, TimelineId, WorkloadName};
 use dr_provider::driver::Instance;
 use dr_runbook::executions::Summary;
@@ -65,6 +65,7 @@ pub(super) struct OutageView {
     /// The region that it was seen from.
     pub(super) seen_from: RegionName,
     pub(super) last_answered_at: Option<Timestamp>,
+    pub(super) last_sign: Sign,
     pub(super) first_missed_at: Timestamp,
     pub(super) detected_at: Timestamp,
     /// Whether those who are to be told were told.

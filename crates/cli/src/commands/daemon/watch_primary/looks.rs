@@ -147,6 +147,25 @@ impl Setup {
     }
 }
 
+impl Setup {
+    /// Says why an outage of `primary` could never be told from a broken network, and what to do about it; `None` if it could.
+    pub(crate) fn blind(
+        &self,
+        workload: &Workload,
+        site: &Site,
+        primary: &RegionName,
+    ) -> Option<(String, &'static str)> {
+        let landmarks = self.landmarks(workload, site, primary);
+        landmarks.is_empty().then(|| {
+            let why = format!(
+                "an outage of {primary} would not be proposed: nothing beside it can be asked, which is how it is told from a broken network"
+            );
+            let remedy = "name `detection.landmarks`, addresses outside the primary's region that take connections, or `traffic`";
+            (why, remedy)
+        })
+    }
+}
+
 /// Asks all of them at once; returns those that answered, one line each.
 pub(super) async fn ask(landmarks: &[Landmark]) -> Vec<String> {
     let asked = landmarks.iter().map(|landmark| async move {

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use dr_coordination::outage::{self, FORMAT_VERSION, Mark, Outage, Proposal};
+use dr_coordination::outage::{self, FORMAT_VERSION, Mark, Outage, Proposal, Sign};
 use dr_coordination::register::EpochRecord;
 use dr_model::detection::Disruption;
 use dr_provider::error::chain;
 use dr_provider::notifier::Message;
 use dr_runbook::Class;
 use futures::future::join_all;
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::looks::Looks;
@@ -17,6 +18,9 @@ use crate::readiness;
 
 /// How long one message may take.
 const TELL_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long looking for the last heartbeat may take.
+const BEAT_LIMIT: Duration = Duration::from_secs(3);
 
 /// How long the looks for the plan may take.
 const PLAN_LIMIT: Duration = Duration::from_secs(10);
@@ -31,13 +35,21 @@ impl WatchPrimaries {
         looks: &Looks,
         landmarks: Vec<String>,
     ) -> Result<Outage, String> {
+        let (last_answered_at, last_sign) = match disruption.last_answered_at {
+            Some(at) => (Some(at), Sign::Answered),
+            None => match self.last_beat(watch, disruption.first_missed_at).await {
+                Some(at) => (Some(at), Sign::Heartbeat),
+                None => (None, Sign::Answered),
+            },
+        };
         let outage = Outage {
             version: FORMAT_VERSION,
             workload: watch.name.clone(),
             epoch: record.epoch,
             primary: record.primary.clone(),
             seen_from: self.region.clone(),
-            last_answered_at: disruption.last_answered_at,
+            last_answered_at,
+            last_sign,
             first_missed_at: disruption.first_missed_at,
             detected_at: watch.site.clock.now(),
             looks: looks.missed(),
@@ -50,6 +62,34 @@ impl WatchPrimaries {
         let written = outage::report(&**store, &outage).await;
         written.map_err(|error| format!("that cannot be written down: {}", chain(&error)))?;
         Ok(outage)
+    }
+
+    /// Returns when the primary last wrote before `missed`, as far as this region can tell, the oldest over the resources: the newest
+    /// heartbeat that the standby has, or when log last arrived in the store. A time behind `missed` is of a clock that says nothing.
+    async fn last_beat(&self, watch: &Watch, missed: Timestamp) -> Option<Timestamp> {
+        let region = &self.region;
+        let looks = watch.site.resources.values().map(|driver| async move {
+            let standby = async {
+                let beat = driver.log_stream()?.last_beat(region);
+                tokio::time::timeout(BEAT_LIMIT, beat).await.ok()?.ok()?
+            };
+            let store = async {
+                let look = driver.observe(std::slice::from_ref(region));
+                let facts = tokio::time::timeout(BEAT_LIMIT, look).await.ok()?;
+                let log = facts.regions.get(region)?.log.as_ref().ok()?.as_ref();
+                log?.received_at
+            };
+            let (standby, store) = tokio::join!(standby, store);
+            let before = |at: &Timestamp| *at <= missed;
+            standby.filter(before).or(store.filter(before))
+        });
+        let found = join_all(looks).await;
+        // Of one that is not known nothing can be said, and so of the whole.
+        found
+            .into_iter()
+            .collect::<Option<Vec<_>>>()?
+            .into_iter()
+            .min()
     }
 
     /// Makes the plan that a person is asked to decide about.
