@@ -132,9 +132,7 @@ fn directory(path: &Path) -> Result<PathBuf, Problems> {
         let what = format!("`{shown}` cannot be read: {error}");
         let problem = Problem::nowhere(what);
         Problems(vec![match error.kind() {
-            io::ErrorKind::PermissionDenied => problem.hint(format!(
-                "run `dr` as a user who may read it: see `ls -ld {shown}`"
-            )),
+            io::ErrorKind::PermissionDenied => problem.hint(readable(path)),
             _ => problem,
         }])
     };
@@ -166,17 +164,34 @@ pub fn base(directory: &Path) -> PathBuf {
     }
 }
 
+/// Says what to do about a file or directory that this user may not read.
+fn readable(path: &Path) -> String {
+    format!(
+        "run `dr` as a user who may read it: see `ls -ld {}`",
+        path.display()
+    )
+}
+
 /// Reads one file; `name` is relative to the directory and its name in messages.
 fn file(directory: &Path, name: &str, context: &mut Context) -> Option<Node> {
     let path = directory.join(name);
     let read = || -> Result<Node, Box<Problem>> {
-        let unreadable =
-            |why: String| Box::new(Problem::nowhere(format!("`{name}` cannot be read: {why}")));
-        let metadata = path.metadata().map_err(|e| unreadable(e.to_string()))?;
+        let problem = |why: &str| Problem::nowhere(format!("`{name}` cannot be read: {why}"));
+        let unreadable = |error: io::Error| {
+            let problem = problem(&error.to_string());
+            Box::new(match error.kind() {
+                io::ErrorKind::PermissionDenied => problem.hint(readable(&path)),
+                io::ErrorKind::InvalidData => problem.hint("it has to be text in UTF-8"),
+                io::ErrorKind::IsADirectory => problem.hint("it has to be a file"),
+                _ => problem,
+            })
+        };
+        let metadata = path.metadata().map_err(unreadable)?;
         if metadata.len() > MAX_BYTES {
-            return Err(unreadable(format!("it is larger than {MAX_BYTES} bytes")));
+            let what = format!("it is larger than {MAX_BYTES} bytes");
+            return Err(Box::new(problem(&what).hint("is that the right file?")));
         }
-        let text = std::fs::read_to_string(&path).map_err(|e| unreadable(e.to_string()))?;
+        let text = std::fs::read_to_string(&path).map_err(unreadable)?;
         yaml::parse(name, &text)
     };
     match read() {
@@ -195,9 +210,12 @@ fn files(directory: &Path, folder: &str, context: &mut Context) -> BTreeMap<Stri
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return nodes,
         Err(error) => {
-            context.report(Problem::nowhere(format!(
-                "`{folder}` cannot be read: {error}"
-            )));
+            let problem = Problem::nowhere(format!("`{folder}` cannot be read: {error}"));
+            context.report(match error.kind() {
+                io::ErrorKind::PermissionDenied => problem.hint(readable(&directory.join(folder))),
+                io::ErrorKind::NotADirectory => problem.hint("it has to be a directory"),
+                _ => problem,
+            });
             return nodes;
         }
     };

@@ -325,8 +325,11 @@ fn files_that_cannot_be_read() {
     let shown = support::load_at(directory.path()).unwrap_err().to_string();
     insta::assert_snapshot!(shown, @r###"
     error: `schedules/folder.yaml` cannot be read: Is a directory (os error 21)
+      hint: it has to be a file
     error: `schedules/large.yaml` cannot be read: it is larger than 1048576 bytes
+      hint: is that the right file?
     error: `schedules/latin1.yaml` cannot be read: stream did not contain valid UTF-8
+      hint: it has to be text in UTF-8
     dr.yaml:1:1: error: found nothing
       expected: a map
     4 errors in the configuration

@@ -66,13 +66,26 @@ impl Webhook {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 ErrorKind::Unavailable
             }
+            StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED => {
+                ErrorKind::Failed
+            }
             // It may have taken the message before it stumbled.
             status if status.is_server_error() => ErrorKind::Unknown,
             _ => ErrorKind::Failed,
         };
         let said = String::from_utf8_lossy(&answer.body);
         let error = self.error(kind);
-        let error = error.because(format!("{}: {}", answer.status, said.trim()));
+        let said = match said.trim() {
+            "" => answer.status.to_string(),
+            said => format!("{}: {said}", answer.status),
+        };
+        let error = error.because(said);
+        let error = match kind {
+            ErrorKind::Failed => error.with_hint(
+                "it did not take the message: see whether the address is that of a webhook, which takes a `POST`",
+            ),
+            _ => error,
+        };
         Err(match answer.retry_after {
             Some(wait) => error.with_retry_after(wait),
             None => error,

@@ -20,7 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dr_model::{Lsn, RegionName, TimelineId};
+use dr_model::{Lsn, RegionName, SystemIdentifier, TimelineId};
 use dr_provider::driver::{
     Existing, LogStretch, OutsidePlaces, Proof, RecoveryPoint, Restore, RestorePlan,
     RestoreProgress, RestoreReport, RestoreRequest,
@@ -50,7 +50,12 @@ const OPERATION: &str = "restore";
 #[async_trait]
 impl Restore for PostgresDriver {
     async fn plan(&self, request: &RestoreRequest) -> Result<RestorePlan> {
-        Ok(self.decide(request).await?.plan)
+        let decided = self.decide(request).await?;
+        if request.is_named {
+            let cluster = decided.base.source.system_identifier;
+            check_target(request, cluster)?;
+        }
+        Ok(decided.plan)
     }
 
     async fn restore(&self, request: &RestoreRequest) -> Result<RestoreReport> {
@@ -59,11 +64,7 @@ impl Restore for PostgresDriver {
         }
         let decided = self.decide(request).await?;
         let delta = request.existing != Existing::Nothing;
-        if delta {
-            let cluster = decided.base.source.system_identifier;
-            let any = request.existing == Existing::AnyCluster;
-            delta::check(&request.directory, cluster, any)?;
-        }
+        check_target(request, decided.base.source.system_identifier)?;
         let purpose = Purpose::Copy {
             port: request.port,
             instance: self.options().instances.get(&request.region),
@@ -77,6 +78,15 @@ impl Restore for PostgresDriver {
             Ways { delta, progress },
         )
         .await
+    }
+}
+
+/// Looks at the directory that is to be written.
+fn check_target(request: &RestoreRequest, cluster: SystemIdentifier) -> Result<()> {
+    match request.existing {
+        Existing::Nothing => directory::check(&request.directory),
+        Existing::SameCluster => delta::check(&request.directory, cluster, false),
+        Existing::AnyCluster => delta::check(&request.directory, cluster, true),
     }
 }
 

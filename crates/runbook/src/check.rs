@@ -6,9 +6,7 @@ use dr_config::Runbook;
 use dr_model::StepId;
 
 use crate::plan::{Mode, ordered};
-use crate::steps::{
-    await_approval, check_data_loss, open_epoch, promote_database, registry, restore_database,
-};
+use crate::steps::{check_data_loss, open_epoch, promote_database, registry, restore_database};
 
 /// Something to put right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +40,9 @@ pub fn check(runbook: &Runbook) -> Vec<Finding> {
             });
         };
         let name = kind.name();
-        gated |= [check_data_loss::NAME, await_approval::NAME].contains(&name)
-            && step.condition.is_none();
+        // People who approve are shown the loss, and only the step compares it with what is allowed.
+        gated |=
+            name == check_data_loss::NAME && step.condition.is_none() && !step.continue_on_error;
         // A fence is tried for what it is worth, and the register has a rule of its own.
         let waits = kind.may_touch_region_left() && !kind.is_best_effort();
         if mode == Mode::Unplanned && waits && name != open_epoch::NAME {
@@ -58,8 +57,10 @@ pub fn check(runbook: &Runbook) -> Vec<Finding> {
         if is_point_of_no_return && !gated && mode != Mode::Undo {
             find(
                 true,
-                format!("`{name}` is a point of no return without a gate before it"),
-                "put `check-data-loss` or `await-approval` before it, without `if`",
+                format!(
+                    "`{name}` is a point of no return without a gate before it: nothing compares what would be lost with `max_loss`"
+                ),
+                "put `check-data-loss` before it, without `if` and `continue_on_error`",
             );
         }
         if name == restore_database::NAME {

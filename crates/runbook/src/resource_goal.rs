@@ -23,7 +23,11 @@ pub(crate) fn plan(
     };
     let Some(resource) = known else {
         let why = format!("`{target}` is not a resource of this workload");
-        return Err(Impossible { why, hint: None });
+        return Err(Impossible {
+            why,
+            hint: None,
+            is_forbidden: false,
+        });
     };
     Ok(resource.driver.plan(goal, &resource.facts)?)
 }

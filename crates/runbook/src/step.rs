@@ -127,6 +127,8 @@ pub struct Impossible {
     pub why: String,
     /// What to do about it.
     pub hint: Option<String>,
+    /// Whether it is a rule that stands in the way: what is there must not be touched.
+    pub is_forbidden: bool,
 }
 
 impl Impossible {
@@ -135,6 +137,7 @@ impl Impossible {
         Self {
             why: why.into(),
             hint: Some(hint.into()),
+            is_forbidden: false,
         }
     }
 }
@@ -144,6 +147,7 @@ impl From<Error> for Impossible {
         Self {
             why: dr_provider::error::chain(&error),
             hint: error.hint().map(str::to_owned),
+            is_forbidden: error.kind() == ErrorKind::Invalid,
         }
     }
 }

@@ -55,7 +55,7 @@ pub(crate) struct Args {
 
     /// The largest estimated loss that is accepted, such as 60s; the workload's max_loss unless
     /// given
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     max_loss: Option<Duration>,
 
     /// How the database comes back; the best way that there is unless given
@@ -95,6 +95,13 @@ pub(crate) struct Args {
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
+}
+
+/// Reads a duration; the error says how one is written.
+fn duration(text: &str) -> std::result::Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| {
+        format!("{error}; expected a number with its unit, such as `60s`, `5m` or `1h 30m`")
+    })
 }
 
 /// How the database comes back.

@@ -116,7 +116,9 @@ pub(crate) fn run(args: &Args, config: &Path, output: &Output) -> Result<Exit> {
             scaffold::Error::Exists(_) => {
                 made.hint("name another directory, or edit what is there")
             }
-            scaffold::Error::Write { .. } => made,
+            scaffold::Error::Write { .. } => {
+                made.hint("run `dr init` as a user who may write there, or name another directory")
+            }
         }
     })?;
     let next = next_steps(args, &directory)?;

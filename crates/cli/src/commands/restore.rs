@@ -115,6 +115,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         recovery_point: args.recovery_point.clone(),
         port: args.port,
         outside,
+        is_named: args.into.is_some(),
         existing: match (args.delta, args.force) {
             (false, _) => Existing::Nothing,
             (true, false) => Existing::SameCluster,
@@ -124,7 +125,8 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         ..RestoreRequest::new(args.region.clone(), args.at.clone(), directory.clone())
     };
     if args.plan {
-        let plan = restore.plan(&request).await?;
+        let plan = restore.plan(&request).await;
+        let plan = plan.map_err(|error| refused(&directory, error))?;
         if output.json {
             output.json(&plan)?;
         } else {
@@ -138,7 +140,8 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         store.location(),
         directory.display()
     ));
-    let report = progress::show(restore.restore(&request), &written, &*setup.clock, output).await?;
+    let work = progress::show(restore.restore(&request), &written, &*setup.clock, output);
+    let report = work.await.map_err(|error| refused(&directory, error))?;
     if output.json {
         output.json(&json!({ "directory": directory, "report": report }))?;
         return Ok(Exit::Ok);
@@ -185,6 +188,20 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         quoted(&directory)
     ))?;
     Ok(Exit::Ok)
+}
+
+/// What a rule forbids ends with its own code.
+fn refused(directory: &Path, error: Error) -> CommandError {
+    match error.kind() {
+        ErrorKind::Conflict => CommandError {
+            message: format!(
+                "nothing is restored over `{}`: a safety rule forbids it",
+                directory.display()
+            ),
+            ..CommandError::from_error(Exit::Refused, &error)
+        },
+        _ => error.into(),
+    }
 }
 
 /// Returns where tablespaces go, with absolute paths.

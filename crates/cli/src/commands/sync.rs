@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use dr_model::document::one_of;
 use dr_model::{RegionName, ResourceId};
 use dr_postgres::{SyncChange, SyncWish};
 use serde_json::json;
@@ -98,10 +99,25 @@ async fn wanted(setup: &Setup, id: &ResourceId, given: &[RegionName]) -> Result<
         .chain(&workload.recovery)
         .collect();
     let mut regions = given.to_vec();
+    for region in given {
+        setup.region(region)?;
+    }
+    let register = setup.register(&id.workload, workload);
+    let record = register.read().await.map_err(dr_provider::Error::from)?;
+    let primary = record.map(|record| record.primary);
+    if let Some(own) = regions
+        .iter()
+        .find(|region| primary.as_ref() == Some(*region))
+    {
+        let others = places.iter().filter(|place| **place != own);
+        let others: Vec<_> = others.map(ToString::to_string).collect();
+        return Err(CommandError::new(
+            Exit::Usage,
+            format!("the primary of {id} is in {own} itself: a copy there is lost with it"),
+        )
+        .hint(format!("name another region: {}", one_of(&others))));
+    }
     if regions.is_empty() {
-        let register = setup.register(&id.workload, workload);
-        let record = register.read().await.map_err(dr_provider::Error::from)?;
-        let primary = record.map(|record| record.primary);
         let configured = setup.postgres_options(id)?.sync;
         let replaced = configured.into_iter().map(|region| match &primary {
             Some(primary) if *primary == region => workload.home.clone(),

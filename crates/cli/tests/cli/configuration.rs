@@ -115,6 +115,31 @@ fn a_directory_without_configuration_says_how_to_get_one() {
 }
 
 #[test]
+fn what_cannot_be_read_or_written_is_named_with_what_to_do() {
+    let place = Place::new();
+    let under_a_file = place.path().join("dr.yaml/new");
+    let written = run(["init", under_a_file.to_str().unwrap()]);
+    assert_eq!(written.code, 1, "{written:?}");
+    for said in [
+        "cannot write `",
+        "dr.yaml/new/dr.yaml`",
+        "hint: run `dr init` as a user",
+    ] {
+        assert!(
+            written.stderr.contains(said),
+            "{said} is missing: {written:?}"
+        );
+    }
+    std::fs::remove_file(place.path().join("dr.yaml")).unwrap();
+    std::fs::create_dir(place.path().join("dr.yaml")).unwrap();
+    let read = place.run(&["check"]);
+    assert_eq!(read.code, 65, "{read:?}");
+    for said in ["`dr.yaml` cannot be read", "hint: it has to be a file"] {
+        assert!(read.stderr.contains(said), "{said} is missing: {read:?}");
+    }
+}
+
+#[test]
 fn runbooks_are_listed_and_shown() {
     let place = Place::new();
     assert!(
@@ -143,7 +168,6 @@ fn a_runbook_that_should_not_be_used_is_found() {
     let ungated = text
         .replace("name: failover-region", "name: hasty")
         .replace("  - { id: gate, uses: check-data-loss }\n", "")
-        .replace("  - { id: approve, uses: await-approval }\n", "")
         .replace(
             "uses: promote-database, fallback: restore-database",
             "uses: restore-database",

@@ -209,3 +209,55 @@ fn a_disruption_in_the_future_is_refused() {
     assert_eq!(ran.code, 64, "{ran:?}");
     assert!(ran.stderr.contains("is in the future"), "{ran:?}");
 }
+
+/// What was written wrongly is answered with what can be written.
+#[tokio::test]
+async fn what_can_be_written_instead_is_said() {
+    let place = Place::new();
+    place.initialise_stores().await;
+    place.open_first_epoch().await;
+    let file = place.path().join("dr.yaml/copy");
+    let file = file.to_str().unwrap();
+    let failover = ["failover", "--to", "us-west-2", "--max-loss", "banana"];
+    let sync = ["sync", "enable", "orders", "--region", "us-east-1"];
+    let restore = [
+        "restore",
+        "orders/database",
+        "--in",
+        "us-west-2",
+        "--into",
+        file,
+    ];
+    for (words, code, said) in [
+        (&failover[..], 64, ["banana", "such as `60s`"]),
+        (
+            &["job", "run", "nope"],
+            64,
+            ["no job `nope`", "`check-readiness`"],
+        ),
+        (
+            &["job", "run", "dayly-snapshot"],
+            64,
+            ["did you mean `daily-snapshot`", "`wal`"],
+        ),
+        (
+            &sync,
+            64,
+            [
+                "the primary of orders/database is in us-east-1 itself",
+                "`us-west-2`",
+            ],
+        ),
+        (
+            &restore,
+            1,
+            ["dr.yaml/copy", "name another directory with `--into`"],
+        ),
+    ] {
+        let ran = place.run(words);
+        assert_eq!(ran.code, code, "{ran:?}");
+        for word in said {
+            assert!(ran.stderr.contains(word), "{word} is missing: {ran:?}");
+        }
+    }
+}

@@ -39,6 +39,7 @@ async fn posts_the_message_with_its_key() {
 #[rstest]
 #[case("HTTP/1.1 403 X\r\ncontent-length: 0\r\n\r\n", ErrorKind::Denied)]
 #[case("HTTP/1.1 404 X\r\ncontent-length: 0\r\n\r\n", ErrorKind::Failed)]
+#[case("HTTP/1.1 501 X\r\ncontent-length: 0\r\n\r\n", ErrorKind::Failed)]
 #[case("HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n", ErrorKind::Unknown)]
 #[case("", ErrorKind::Unknown)]
 #[tokio::test]
@@ -47,6 +48,11 @@ async fn an_answer_is_judged(#[case] answer: &str, #[case] kind: ErrorKind) {
     assert_eq!(error.kind(), kind);
     let text = dr_provider::error::chain(&error);
     assert!(!text.contains("token"), "{text}");
+    assert_eq!(
+        error.hint().is_some(),
+        kind == ErrorKind::Failed,
+        "{error:?}"
+    );
 }
 
 #[tokio::test]

@@ -73,6 +73,7 @@ impl PostgresDriver {
         let chain = ChainId::from(log);
         let options = self.chain_options(format!("receiver {region}"));
         let mut tail = WritableTail::find(&*store, &chain, &options).await?;
+        reserved.report(&name, tail.is_some());
         if let Some(found) = &tail
             && self.go_on(way, found.end(), &reserved).await? != found.end()
         {

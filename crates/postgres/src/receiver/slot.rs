@@ -27,6 +27,22 @@ pub(super) struct Reserved {
     made_because: Option<&'static str>,
 }
 
+impl Reserved {
+    /// Says that the slot was made. That is as it should be where this region has received nothing so far, and a warning where there
+    /// should have been one.
+    pub(super) fn report(&self, slot: &str, has_received: bool) {
+        let from = self.from;
+        match self.made_because {
+            None => {}
+            Some(ABSENT) if !has_received => tracing::info!(slot, %from, "the slot was made"),
+            Some(because) => tracing::warn!(slot, %from, "the slot was made anew: {because}"),
+        }
+    }
+}
+
+/// Why a slot was made that nobody made before, or that was dropped.
+const ABSENT: &str = "it was not there";
+
 /// Whose log goes where.
 #[derive(Clone, Copy)]
 pub(super) struct Way<'a> {
@@ -67,7 +83,7 @@ impl PostgresDriver {
                 connection.drop_slot(name).await.map_err(wire)?;
                 "it was invalidated"
             }
-            (None, _) => "it was not there",
+            (None, _) => ABSENT,
         };
         connection
             .create_physical_slot(name, true)
@@ -78,7 +94,6 @@ impl PostgresDriver {
             Error::new(ErrorKind::Failed, OPERATION, subject)
                 .because(format!("slot `{name}` was made and keeps nothing"))
         })?;
-        tracing::warn!(slot = name, %from, "the slot was made anew: {made_because}");
         Ok(Reserved {
             from,
             made_because: Some(made_because),

@@ -12,7 +12,7 @@ use std::path::Path;
 use dr_model::SystemIdentifier;
 use dr_provider::{Error, ErrorKind, Result};
 
-use super::directory::CONTROL_FILE;
+use super::directory::{self, CONTROL_FILE};
 
 /// What says that a data directory is not whole, and whose it will be.
 ///
@@ -66,9 +66,8 @@ impl Mark {
 pub(super) fn check(directory: &Path, cluster: SystemIdentifier, any_cluster: bool) -> Result<()> {
     let subject = directory.display().to_string();
     let refuse =
-        |why: String| Error::new(ErrorKind::Invalid, "restore over", &subject).because(why);
-    let failed =
-        |error: io::Error| Error::new(ErrorKind::Failed, "restore over", &subject).because(error);
+        |why: String| Error::new(ErrorKind::Conflict, "restore over", &subject).because(why);
+    let failed = directory::failed(directory);
     match fs::read_dir(directory).map(|mut entries| entries.next().is_none()) {
         Ok(true) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -208,14 +208,26 @@ fn subject(directory: &Path) -> String {
     directory.display().to_string()
 }
 
-fn failed(directory: &Path) -> impl Fn(std::io::Error) -> Error {
-    let subject = subject(directory);
+pub(super) fn failed(directory: &Path) -> impl Fn(std::io::Error) -> Error + Copy + '_ {
     move |error| {
         let kind = match error.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::Full,
             std::io::ErrorKind::PermissionDenied => ErrorKind::Denied,
             _ => ErrorKind::Failed,
         };
-        Error::new(kind, "restore into", &subject).because(error)
+        let hint = match error.kind() {
+            std::io::ErrorKind::PermissionDenied => {
+                "run `dr` as a user who may write there, or name another directory with `--into`"
+            }
+            std::io::ErrorKind::NotADirectory => {
+                "a part of the path is a file: name another directory with `--into`"
+            }
+            _ => "",
+        };
+        let error = Error::new(kind, "restore into", subject(directory)).because(error);
+        match hint {
+            "" => error,
+            hint => error.with_hint(hint),
+        }
     }
 }

@@ -300,6 +300,8 @@ pub struct RestoreRequest {
     pub recovery_point: Option<String>,
     /// A directory on this machine.
     pub directory: PathBuf,
+    /// Whether that is where it will be: a plan looks at no directory that was not named.
+    pub is_named: bool,
     /// What it may hold.
     pub existing: Existing,
     /// The port of the restored server, which must not be that of the one it is a copy of.
@@ -346,6 +348,7 @@ impl RestoreRequest {
             action: TargetAction::default(),
             recovery_point: None,
             directory,
+            is_named: true,
             existing: Existing::default(),
             port: Self::PORT,
             outside: OutsidePlaces::default(),
@@ -411,10 +414,15 @@ pub struct RestoreReport {
 /// Restores into a directory.
 #[async_trait]
 pub trait Restore: Send + Sync {
-    /// Proves that everything needed is in the store and says what would be done; writes nothing.
+    /// Proves that everything needed is in the store and that the directory may be written, and says what would be done; writes
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` if a rule forbids to restore over what is in the directory: a server runs there, or it is another cluster's.
     async fn plan(&self, request: &RestoreRequest) -> Result<RestorePlan>;
 
-    /// Does what [`plan`](Self::plan) says: writes the directory, ready to be started.
+    /// Does what [`plan`](Self::plan) says: writes the directory, ready to be started. Errors as there.
     async fn restore(&self, request: &RestoreRequest) -> Result<RestoreReport>;
 }
 

@@ -8,7 +8,7 @@ use dr_provider::driver::Undo;
 use super::{PlannedStep, Refusal, condition};
 use crate::plan::Idempotency;
 use crate::step::{Scene, Step};
-use crate::steps::{await_approval, check_data_loss, registry};
+use crate::steps::{check_data_loss, registry};
 
 /// The longest time to live that does not get a warning, in seconds (L9).
 const MAX_TTL_SECONDS: u32 = 60;
@@ -147,7 +147,7 @@ pub(super) fn warnings(steps: &[PlannedStep], scene: &Scene<'_>) -> Vec<String> 
 /// Names the first point of no return that has no gate before it.
 fn ungated(steps: &[PlannedStep]) -> Option<String> {
     let gate = |step: &PlannedStep| {
-        [check_data_loss::NAME, await_approval::NAME].contains(&step.uses.as_str())
+        step.uses == check_data_loss::NAME && !step.continue_on_error && step.left_out.is_none()
     };
     let irreversible = |step: &PlannedStep| matches!(step.undo, Undo::Irreversible(_));
     let first = steps.iter().position(irreversible)?;

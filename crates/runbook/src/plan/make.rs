@@ -318,11 +318,12 @@ fn lane(
 ) -> Result<Lane, Refusal> {
     let nothing = serde_json::Value::Null;
     let alternative = other.map(|other| (other, other.plan(scene, &target, &nothing)));
-    let refuse = |why: String, hint: Option<String>| Refusal::Impossible {
+    let refuse = |why: String, hint: Option<String>, is_forbidden| Refusal::Impossible {
         step: step.id.clone(),
         target: target.clone(),
         why,
         hint,
+        is_forbidden,
     };
     match (kind.plan(scene, &target, parameters), alternative) {
         (Ok(actions), alternative) => Ok(Lane {
@@ -345,9 +346,11 @@ fn lane(
         (Err(main), Some((other, Err(also)))) => {
             let (one, two) = (kind.name(), other.name());
             let why = format!("{one}: {}; {two}: {}", main.why, also.why);
-            Err(refuse(why, also.hint.or(main.hint)))
+            // Who asks for a restore where a server is asks for what a restore never does.
+            let is_forbidden = also.is_forbidden && scene.request.rung.is_some();
+            Err(refuse(why, also.hint.or(main.hint), is_forbidden))
         }
-        (Err(main), None) => Err(refuse(main.why, main.hint)),
+        (Err(main), None) => Err(refuse(main.why, main.hint, false)),
     }
 }
 

@@ -126,6 +126,8 @@ pub enum Refusal {
         why: String,
         /// What to do.
         hint: Option<String>,
+        /// Whether it is what was asked for that is forbidden, where another way may be open.
+        is_forbidden: bool,
     },
     /// An action needs the region being left (L1).
     #[error("step `{step}` needs {what} in {region}, the region being left")]
@@ -188,6 +190,9 @@ impl Refusal {
             | Self::NoProof { .. }
             | Self::Alive { .. }
             | Self::RegisterDamaged { .. }
+            | Self::Impossible {
+                is_forbidden: true, ..
+            }
             | Self::DependsOnRegionLeft { .. } => Class::Safety,
             Self::Unfinished(_) => Class::Busy,
             Self::RegisterUnreachable { .. }

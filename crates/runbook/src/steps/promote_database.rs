@@ -63,6 +63,7 @@ impl Step for PromoteDatabase {
             return Err(Impossible {
                 why: "`--rung restore` was asked for".to_owned(),
                 hint: None,
+                is_forbidden: false,
             });
         }
         let goal = Goal::Promote {

@@ -95,7 +95,24 @@ fn nothing_is_wrong_with_what_is_shipped() {
 }
 
 #[rstest]
-#[case::gate("  - { id: gate, uses: check-data-loss }\n", "", Some("approve"), None)]
+#[case::only_people(
+    "  - { id: gate, uses: check-data-loss }\n",
+    "",
+    Some("approve"),
+    Some(("promote", true, "without a gate before it"))
+)]
+#[case::only_the_gate(
+    "  - { id: gate, uses: check-data-loss }\n",
+    "  - { id: gate, uses: check-data-loss }\n",
+    None,
+    None
+)]
+#[case::gate_that_stops_nobody(
+    "{ id: gate, uses: check-data-loss }",
+    "{ id: gate, uses: check-data-loss, continue_on_error: true }",
+    Some("approve"),
+    Some(("promote", true, "without a gate before it"))
+)]
 #[case::no_gate(
     "  - { id: gate, uses: check-data-loss }\n",
     "",

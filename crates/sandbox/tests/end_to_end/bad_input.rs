@@ -116,6 +116,14 @@ async fn a_failover_that_could_prove_nothing_is_announced_and_refused() {
     })
     .await;
 
+    // Where a standby runs, nobody restores over it, whoever asks.
+    let restore = ["failover", "--to", RECOVERY, "--rung", "restore", "--plan"];
+    let words = [
+        "is not proven to be empty",
+        "hint: a restore never overwrites",
+    ];
+    refused(&sandbox, &restore, 12, &words).await;
+
     let file = sandbox.layout().directory.join("dr.yaml");
     let good = std::fs::read_to_string(&file).unwrap();
     let data = sandbox.region(HOME).unwrap().place().data_directory();

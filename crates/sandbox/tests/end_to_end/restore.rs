@@ -9,7 +9,9 @@ use dr_sandbox::postgres::Cluster;
 use dr_sandbox::process::Output;
 use dr_sandbox::{HOME, RECOVERY, Sandbox, network};
 
-use crate::support::{acknowledge, ask_lsn, backup, dr, end, now_us, says, start, stored, until};
+use crate::support::{
+    acknowledge, ask_lsn, backup, dr, end, now_us, refused, says, start, stored, until,
+};
 
 const WRITTEN: &str = "select pg_current_wal_insert_lsn()";
 
@@ -57,6 +59,25 @@ async fn what_is_restored_ends_where_it_was_told_to() {
     let output = restore(&sandbox, "latest", &full).await;
     says(&output, 1, &["empty", "hint:"]);
     assert_eq!(std::fs::read_dir(&full).unwrap().count(), before);
+
+    // A plan looks at where it would go, and a server that runs there is a rule's matter.
+    let full = full.display().to_string();
+    let live = sandbox.region(HOME).unwrap().place().data_directory();
+    let live = live.display().to_string();
+    let words = ["restore", "ledger/database", "--in", RECOVERY, "--into"];
+    let planned = [&words[..], &[&full, "--plan"]].concat();
+    refused(&sandbox, &planned, 1, &["empty", "hint:"]).await;
+    for more in [&["--delta", "--plan"][..], &["--delta"]] {
+        let over = [&words[..], &[&live], more].concat();
+        let said = ["a safety rule forbids it", &live, "hint: stop it first"];
+        refused(&sandbox, &over, 12, &said).await;
+    }
+    let kept = dr(
+        &sandbox,
+        &[&words[..], &[&full, "--delta", "--plan"]].concat(),
+    )
+    .await;
+    assert_eq!(kept.status.code(), Some(0), "{kept:?}");
     end(sandbox);
 }
 

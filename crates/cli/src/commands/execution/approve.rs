@@ -1,9 +1,10 @@
 //! `dr execution approve`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use dr_coordination::approval::{self, Approval, Counted, Request, tally};
+use dr_coordination::approval::{self, Approval, Counted, Refused, Request, tally};
 use dr_model::ExecutionId;
+use dr_model::document::one_of;
 use dr_runbook::executions::Found;
 use dr_runbook::steps::await_approval;
 use serde_json::json;
@@ -56,7 +57,7 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
     let now = setup.clock.now();
     let approver = request
         .approver(&key.public(), now)
-        .map_err(|why| refuse(&why))?;
+        .map_err(|why| refuse(&why).hint(hint(&why, &request, &args.key)))?;
     output.say(&plan_text::render(&found.history.plan, output.stderr));
     if !args.yes {
         let workload = &found.history.plan.workload;
@@ -112,6 +113,33 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
     Ok(Exit::Ok)
 }
 
+/// Says what to do where an approval would not count.
+fn hint(why: &Refused, request: &Request, key: &Path) -> String {
+    let all = request
+        .policy
+        .approvers
+        .iter()
+        .map(|approver| approver.name.as_str());
+    match why {
+        Refused::NotAKey(_) => format!(
+            "sign with the key whose public half stands in `approval.approvers`: that of {}; `{}` holds another",
+            one_of(&all.collect::<Vec<_>>()),
+            key.display()
+        ),
+        Refused::Requester(_) => {
+            let others = all.filter(|name| *name != request.requested_by.as_str());
+            format!(
+                "somebody else has to: {}",
+                one_of(&others.collect::<Vec<_>>())
+            )
+        }
+        Refused::Expired(_) => {
+            "ask again: `dr failover` makes a new plan and a new request".to_owned()
+        }
+        _ => "`dr execution show` says what it waits for".to_owned(),
+    }
+}
+
 /// Returns what the execution asks people to approve, if that is what this configuration wants.
 fn request(setup: &Setup, found: &Found) -> Result<Request> {
     let history = &found.history;
@@ -120,7 +148,8 @@ fn request(setup: &Setup, found: &Found) -> Result<Request> {
         return Err(CommandError::new(
             Exit::Refused,
             format!("execution {execution} asks nobody for approval"),
-        ));
+        )
+        .hint("it asks where `approval.quorum` of its workload is above 0"));
     };
     let wanted = &setup.workload(&history.plan.workload)?.approval;
     if *wanted != request.policy {

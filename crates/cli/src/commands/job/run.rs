@@ -2,11 +2,13 @@
 //!
 //! The daemon runs it, so that it never runs twice at once. Where none does, this process does, under the daemon's lock.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use dr_config::{Schedule, Trigger};
 use dr_jobs::{JobContext, registry, retention};
+use dr_model::document::{closest, one_of};
 use dr_model::{RegionName, ResourceId};
 use dr_server::control::{ClientError, RunAnswer, RunRequest, run_job};
 
@@ -153,8 +155,24 @@ fn schedule<'a>(setup: &'a Setup, args: &Args) -> Result<&'a Schedule> {
             Err(CommandError::new(Exit::Usage, what).hint("say which with --resource"))
         }
         (None, _) => {
-            let names = setup.config.schedules.iter().map(|schedule| &schedule.name);
-            Err(unknown("schedule", &args.name, names))
+            let schedules = setup.config.schedules.iter();
+            let names: BTreeSet<_> = schedules
+                .map(|schedule| schedule.name.to_string())
+                .collect();
+            let mut names: Vec<_> = names.into_iter().collect();
+            names.push(check_readiness::NAME.to_owned());
+            let of = args
+                .resource
+                .as_ref()
+                .map_or_else(String::new, |id| format!(" for {id}"));
+            let what = format!("there is no job `{}`{of}", args.name);
+            let near = closest(&args.name, &names);
+            let near = near.map_or_else(String::new, |near| format!("did you mean `{near}`? "));
+            let hint = format!(
+                "{near}there is {}; `dr job list` shows them",
+                one_of(&names)
+            );
+            Err(CommandError::new(Exit::Usage, what).hint(hint))
         }
     }
 }
