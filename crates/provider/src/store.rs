@@ -2,6 +2,7 @@
 
 mod key;
 mod memory;
+pub mod record;
 
 use async_trait::async_trait;
 use bytes::Bytes;

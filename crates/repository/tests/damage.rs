@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dr_provider::store::{MemoryStore, list_all};
 use dr_provider::{ErrorKind, Key, ObjectStore};
-use dr_repository::{CopyOptions, Error, Repository, copy};
+use dr_repository::{CopyOptions, Error, PruneOptions, PrunePlan, Repository, copy};
 use rstest::rstest;
 use support::{label, on, restore_options, write};
 
@@ -123,6 +123,33 @@ async fn a_flipped_bit_in_a_pack_is_named(#[case] at: i64, #[case] file: Option<
         restored.unwrap();
         support::assert_restored(directory.path());
     }
+}
+
+/// A digit of a time, which is a time as well: what decides over deletions is refused, not believed.
+#[tokio::test]
+async fn a_flipped_digit_in_a_tombstone_or_a_lease_is_named() {
+    let (store, repository) = written().await;
+    write(&repository, label(2)).await.unwrap();
+    let now = "2026-11-23T09:30:05Z".parse().unwrap();
+    let facts = repository.prune_facts().await.unwrap();
+    let plan = PrunePlan::new(&facts, &[label(1)], PruneOptions::default(), now);
+    repository.prune(&plan, now).await.unwrap();
+    repository.lease(&label(2), "reader", now).await.unwrap();
+    for (kind, name) in [
+        ("tomb", label(1).to_string()),
+        ("lease", format!("{}/reader", label(2))),
+    ] {
+        let key = Key::new(format!("{}/{kind}/{name}", support::SOURCE)).unwrap();
+        let whole = store.get(&key).await.unwrap();
+        change(&store, &key, |bytes| {
+            let year = bytes.windows(4).position(|part| part == b"2026");
+            bytes[year.unwrap() + 3] ^= 1;
+        })
+        .await;
+        damage(repository.prune_facts().await.unwrap_err(), key.as_str());
+        change(&store, &key, |bytes| *bytes = whole.to_vec()).await;
+    }
+    repository.prune_facts().await.unwrap();
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
 //! Random operations on two stores, with what must hold checked after each.
 //!
 //! Backups full and incremental, copies, prunes, holds and releases, any of them stopped at any call to the store, with the
-//! call done or not; bits flipped while others read. After each: what is listed is whole and is what was backed up; what
-//! nobody gave up, and what is held, is listed; what did not finish is not. `DR_SEED=7` plays one seed again, `DR_MODEL=long`
-//! plays many more.
+//! call done or not; bits flipped and objects lost while others read, copy and back up. After each: what is listed is whole and is
+//! what was backed up; what nobody gave up, and what is held, is listed; what did not finish is not. What is damaged or lost
+//! is named, and hurts nothing that does not name it. `DR_SEED=7` plays one seed again, `DR_MODEL=long` plays many more.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dr_provider::decorate::{Fault, Faulty, Rule};
 use dr_provider::store::{MemoryStore, list_all};
-use dr_provider::{ErrorKind, ObjectStore};
+use dr_provider::{ErrorKind, Key, ObjectStore};
 use dr_repository::{
     CopyOptions, EncryptionKey, FrameReader, Hold, Keys, Label, Metadata, PruneOptions, PrunePlan,
     Repository, RestoreOptions, Result, WriterOptions, copy,
@@ -332,6 +332,57 @@ impl World {
         inner.create(&object.key, whole).await.unwrap();
     }
 
+    /// Takes an object away while others go on: whoever needs it says which it is, nobody else notices, and nothing is
+    /// committed that names it. Puts it back.
+    async fn lose(&mut self, place: usize) {
+        let inner = Arc::clone(&self.places[place].inner);
+        let objects = list_all(&*inner, &format!("{}/backup/", support::SOURCE))
+            .await
+            .unwrap();
+        let Some(key) = self.dice.one_of(&objects).map(|object| object.key.clone()) else {
+            return;
+        };
+        let whole = inner.get(&key).await.unwrap();
+        inner.delete(&key).await.unwrap();
+        let before = self.places[place].listed().await;
+        match self.dice.below(3) {
+            0 if place == 0 => self.back_up(true).await,
+            1 => self.copy().await,
+            _ => {}
+        }
+        // A copy brings what is missing, manifest and packs.
+        let gone = inner.get(&key).await.is_err();
+        for label in self.places[place].listed().await {
+            let needs = gone && self.needs(place, &label, &key).await;
+            assert!(
+                !needs || before.contains(&label),
+                "{label} was committed without {key}"
+            );
+            match self.restore(place, &label).await {
+                Ok(()) => assert!(!needs, "{label} was restored without {key}"),
+                Err(error) => {
+                    assert!(needs, "{label} does not name {key}: {error}");
+                    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+                    assert!(error.to_string().contains(key.as_str()), "{error}");
+                }
+            }
+        }
+        if gone {
+            inner.create(&key, whole).await.unwrap();
+        } else {
+            assert!(inner.get(&key).await.unwrap() == whole, "{key}");
+        }
+    }
+
+    /// Tells whether what a backup is made of includes an object.
+    async fn needs(&self, place: usize, label: &Label, key: &Key) -> bool {
+        let backup = self.places[place].repository.open(label).await.unwrap();
+        let name = key.as_str().rsplit_once("/backup/").unwrap().1;
+        let mut packs = backup.packs().iter();
+        name.starts_with(&format!("{label}/tree/"))
+            || packs.any(|pack| name == format!("{}/packs/{:06}", pack.label, pack.number))
+    }
+
     /// Restores; fails the test if other bytes come out.
     async fn restore(&self, place: usize, label: &Label) -> Result<()> {
         let backup = self.places[place].repository.open(label).await?;
@@ -422,13 +473,14 @@ async fn play(seed: u64, steps: usize) {
     let mut world = World::new(seed);
     for _ in 0..steps {
         let place = world.dice.below(2);
-        match world.dice.below(12) {
+        match world.dice.below(13) {
             0 | 1 => world.back_up(false).await,
             2..=4 => world.back_up(true).await,
             5 | 6 => world.copy().await,
             7 | 8 => world.prune(place, false).await,
             9 => world.hold(place).await,
             10 => world.release(place).await,
+            11 => world.lose(place).await,
             _ => world.flip(place).await,
         }
         let hours = u32::try_from(world.dice.below(20)).unwrap();

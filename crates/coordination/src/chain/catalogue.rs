@@ -76,6 +76,35 @@ pub async fn chains(
     }
 }
 
+/// Returns the timelines of a cluster of which a store holds anything, in order: also those whose log nobody ever received.
+pub(crate) async fn timelines(
+    store: &dyn ObjectStore,
+    system_identifier: SystemIdentifier,
+) -> Result<Vec<TimelineId>> {
+    let prefix = ChainId::cluster_prefix(system_identifier);
+    let mut found = Vec::new();
+    let mut after = None;
+    loop {
+        let page = store.list(&prefix, after.as_ref(), 1).await?;
+        let Some(info) = page.into_iter().next() else {
+            return Ok(found);
+        };
+        let rest = info.key.as_str().strip_prefix(&prefix).unwrap_or_default();
+        let name = rest.split('/').next().unwrap_or_default();
+        let number = u32::from_str_radix(name, 16)
+            .ok()
+            .filter(|number| *number > 0);
+        // Skips the rest of it: all names in it sort before `z`.
+        after = Some(match number {
+            Some(number) => {
+                found.push(TimelineId(number));
+                key(format!("{prefix}{name}/z"))
+            }
+            None => info.key,
+        });
+    }
+}
+
 /// Returns the directory of a timeline that a key is in, with its final `/`: `…/00000001/log/`.
 fn beside(cluster: &str, key: &Key) -> Option<String> {
     let mut parts = key.as_str().strip_prefix(cluster)?.splitn(3, '/');

@@ -6,11 +6,12 @@
 
 use bytes::Bytes;
 use dr_model::{Epoch, Lsn, SystemIdentifier, TimelineId};
+use dr_provider::store::record;
 use dr_provider::{Key, ObjectStore};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::records::{check, from_json, to_json};
+use super::records::check;
 use super::{ChainId, Error};
 use crate::operation::{Patience, key, limited};
 
@@ -38,12 +39,12 @@ impl Floor {
     /// Returns the bytes that are stored.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        to_json(self)
+        record::encode(self)
     }
 
     /// Reads a stored floor and checks that it is that of `chain` at `lsn`; the error says what is wrong.
     pub fn from_bytes(bytes: &[u8], chain: &ChainId, lsn: Lsn) -> Result<Self, String> {
-        let floor: Self = from_json(bytes)?;
+        let floor: Self = record::decode(bytes)?;
         let named = ChainId {
             system_identifier: floor.system_identifier,
             timeline: floor.timeline,

@@ -6,13 +6,13 @@
 
 use bytes::Bytes;
 use dr_model::{Lsn, SystemIdentifier, TimelineId};
+use dr_provider::store::record;
 use dr_provider::{Key, ObjectStore};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::available::{available, bounds};
-use super::catalogue::{chains, positions};
-use super::records::{from_json, to_json};
+use super::catalogue::{positions, timelines};
 use super::{ChainId, Error, FORMAT_VERSION};
 use crate::operation::{Patience, key, read};
 use crate::publish::publish;
@@ -43,7 +43,7 @@ impl GapRecord {
     /// Returns the bytes that are stored.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        to_json(self)
+        record::encode(self)
     }
 
     /// Reads a stored record and checks that it stands in its place; the error says what is wrong.
@@ -53,7 +53,7 @@ impl GapRecord {
         timeline: TimelineId,
         from: Lsn,
     ) -> Result<Self, String> {
-        let gap: Self = from_json(bytes)?;
+        let gap: Self = record::decode(bytes)?;
         if gap.version != FORMAT_VERSION {
             return Err(format!("format version {} is not known", gap.version));
         }
@@ -107,13 +107,7 @@ pub async fn open_gaps(
 ) -> Result<Vec<GapRecord>, Error> {
     let subject = || format!("cluster {system_identifier}");
     let failed = |error| Error::store(subject(), error);
-    let mut timelines: Vec<TimelineId> = chains(store, system_identifier)
-        .await
-        .map_err(failed)?
-        .iter()
-        .map(|chain| chain.timeline)
-        .collect();
-    timelines.dedup();
+    let timelines = timelines(store, system_identifier).await.map_err(failed)?;
     let mut open = Vec::new();
     for timeline in timelines {
         for from in recorded(store, system_identifier, timeline, patience).await? {

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use dr_model::{Epoch, ExecutionId, Lsn, SystemIdentifier, TimelineId};
+use dr_provider::store::record;
 use jiff::Timestamp;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{ChainId, FORMAT_VERSION};
@@ -57,12 +57,12 @@ impl Origin {
     /// Returns the bytes that are stored.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        to_json(self)
+        record::encode(self)
     }
 
     /// Reads a stored origin and checks that it is that of `chain`; the error says what is wrong.
     pub fn from_bytes(bytes: &[u8], chain: &ChainId) -> Result<Self, String> {
-        let origin: Self = from_json(bytes)?;
+        let origin: Self = record::decode(bytes)?;
         let named = ChainId {
             system_identifier: origin.system_identifier,
             timeline: origin.timeline,
@@ -77,12 +77,12 @@ impl SealRecord {
     /// Returns the bytes that are stored.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        to_json(self)
+        record::encode(self)
     }
 
     /// Reads a stored seal and checks that it is that of `chain` at `lsn`; the error says what is wrong.
     pub fn from_bytes(bytes: &[u8], chain: &ChainId, lsn: Lsn) -> Result<Self, String> {
-        let seal: Self = from_json(bytes)?;
+        let seal: Self = record::decode(bytes)?;
         let named = ChainId {
             system_identifier: seal.system_identifier,
             timeline: seal.timeline,
@@ -94,16 +94,6 @@ impl SealRecord {
         }
         Ok(seal)
     }
-}
-
-pub(crate) fn to_json<T: Serialize>(value: &T) -> Bytes {
-    let mut text = serde_json::to_vec_pretty(value).expect("plain values always have a JSON form");
-    text.push(b'\n');
-    text.into()
-}
-
-pub(crate) fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    serde_json::from_slice(bytes).map_err(|error| error.to_string())
 }
 
 /// Checks what every object of a chain says about itself.

@@ -6,12 +6,12 @@
 
 use bytes::Bytes;
 use dr_model::{Lsn, SystemIdentifier, TimelineId};
+use dr_provider::store::record;
 use dr_provider::{Key, ObjectStore};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::catalogue::positions;
-use super::records::{from_json, to_json};
 use super::{ChainId, Error, FORMAT_VERSION};
 use crate::operation::{Patience, key};
 
@@ -37,7 +37,7 @@ impl LogStart {
     /// Returns the bytes that are stored.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        to_json(self)
+        record::encode(self)
     }
 
     /// Reads a stored record and checks that it stands in its place; the error says what is wrong.
@@ -47,7 +47,7 @@ impl LogStart {
         timeline: TimelineId,
         lsn: Lsn,
     ) -> Result<Self, String> {
-        let start: Self = from_json(bytes)?;
+        let start: Self = record::decode(bytes)?;
         if start.version != FORMAT_VERSION {
             return Err(format!("format version {} is not known", start.version));
         }

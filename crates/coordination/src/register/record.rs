@@ -7,6 +7,7 @@ use dr_model::{
     Epoch, ExecutionId, Lsn, RegionName, ResourceName, SystemIdentifier, TimelineId, WorkloadName,
 };
 use dr_provider::Key;
+use dr_provider::store::record;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -151,15 +152,12 @@ impl EpochRecord {
     /// Returns the bytes that are stored.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        let mut text = serde_json::to_vec_pretty(self)
-            .expect("plain values with text keys always have a JSON form");
-        text.push(b'\n');
-        text.into()
+        record::encode(self)
     }
 
     /// Reads a stored record and checks that it is record `epoch` of `workload`; the error says what is wrong.
     pub fn from_bytes(bytes: &[u8], workload: &WorkloadName, epoch: Epoch) -> Result<Self, String> {
-        let record: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let record: Self = record::decode(bytes)?;
         if record.version != FORMAT_VERSION {
             return Err(format!("format version {} is not known", record.version));
         }

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use dr_model::SystemIdentifier;
 use dr_provider::driver::{Proofs, VerifyMark, VerifyMeans, VerifyRecord};
-use dr_provider::store::list_all;
+use dr_provider::store::{list_all, record};
 use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -63,13 +62,12 @@ fn mark(name: &str) -> Option<VerifyMark> {
 pub(super) async fn write(
     store: &Arc<dyn ObjectStore>,
     cluster: SystemIdentifier,
-    record: &VerifyRecord,
+    proof: &VerifyRecord,
 ) -> Result<()> {
-    let key = format!("{}{}/{}", prefix(cluster), record.label, name(record));
+    let key = format!("{}{}/{}", prefix(cluster), proof.label, name(proof));
     let invalid = |error: String| Error::new(ErrorKind::Failed, "write proof", &key).because(error);
     let name = Key::new(key.clone()).map_err(|error| invalid(error.to_string()))?;
-    let body = serde_json::to_vec(record).map_err(|error| invalid(error.to_string()))?;
-    store.create(&name, Bytes::from(body)).await.map(drop)
+    store.create(&name, record::encode(proof)).await
 }
 
 /// Returns what the names of a cluster's records say, by recovery point.
@@ -102,8 +100,7 @@ pub(super) async fn read(
         let damaged = |why: String| {
             Error::new(ErrorKind::Corrupt, OPERATION, object.key.to_string()).because(why)
         };
-        let value: serde_json::Value =
-            serde_json::from_slice(&body).map_err(|error| damaged(error.to_string()))?;
+        let value: serde_json::Value = record::decode(&body).map_err(&damaged)?;
         let version = value.get("version").and_then(serde_json::Value::as_u64);
         if version != Some(u64::from(VERSION)) {
             let why = format!("it has version {version:?}, this `dr` knows {VERSION}");

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dr_provider::Key;
-use dr_provider::store::list_all;
+use dr_provider::store::{list_all, record};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
@@ -116,7 +116,7 @@ impl Repository {
     pub(super) async fn read_mark<T: DeserializeOwned>(&self, key: &Key) -> Result<T> {
         let bytes = self.store().get(key).await;
         let bytes = bytes.map_err(store::failed(format!("read `{key}`")))?;
-        serde_json::from_slice(&bytes).map_err(|error| {
+        record::decode(&bytes).map_err(|error| {
             let what = format!("it cannot be read: {error}");
             Error::damaged(store::name(&**self.store(), key), what)
         })

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use dr_provider::store::record;
 use dr_provider::{ErrorKind, Key};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -33,14 +34,9 @@ pub(super) struct Lease {
     pub(super) until: Timestamp,
 }
 
-fn json<T: Serialize>(value: &T) -> Bytes {
-    let json = serde_json::to_vec(value);
-    json.expect("text and times always have a JSON form").into()
-}
-
 impl Repository {
     pub(super) async fn mark(&self, label: &Label, now: Timestamp) -> Result<()> {
-        let body = json(&Tombstone { marked_at: now });
+        let body = record::encode(&Tombstone { marked_at: now });
         self.put(&self.tombstone_key(label), body).await
     }
 
@@ -49,7 +45,8 @@ impl Repository {
     pub async fn hold(&self, label: &Label, hold: &Hold) -> Result<()> {
         // Nothing stays behind of a hold on what is not there.
         self.stands(label).await?;
-        self.put(&self.hold_key(label), json(hold)).await?;
+        self.put(&self.hold_key(label), record::encode(hold))
+            .await?;
         // Looked at after the hold stands: who marks it later sees the hold before anything is deleted.
         let tombstone = self.tombstone_key(label);
         if self.exists(&tombstone).await? {
@@ -98,7 +95,7 @@ impl Repository {
     pub async fn lease(&self, label: &Label, name: &str, until: Timestamp) -> Result<()> {
         let key = Key::new(format!("{}{name}", self.lease_prefix(label)));
         let key = key.map_err(|_| Error::Source(name.to_owned()))?;
-        self.put(&key, json(&Lease { until })).await
+        self.put(&key, record::encode(&Lease { until })).await
     }
 
     /// Creates an object; one that stands there already will do.

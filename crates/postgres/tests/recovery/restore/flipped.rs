@@ -1,9 +1,7 @@
 //! A flipped byte in every kind of object that a restore reads: whoever reads it says so, and says which.
-//!
-//! Records without a hash (an origin, an epoch) are damaged where it shows.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dr_model::{Lsn, SegmentSize, TimelineId};
 use dr_provider::driver::{LogStream as _, RestoreTarget, Verify, VerifyHow, VerifyRequest};
@@ -44,6 +42,21 @@ fn chunk_at(site: &Site, start: Lsn) -> PathBuf {
     let mut chunks = objects(site, &start.to_key());
     chunks.retain(|path| path.to_str().unwrap().contains("/part/"));
     chunks.remove(0)
+}
+
+fn middle(path: &Path) -> i64 {
+    i64::try_from(fs::metadata(path).unwrap().len() / 2).unwrap()
+}
+
+/// Returns where the last digit before the line of the hash is.
+fn digit(path: &Path) -> i64 {
+    let text = fs::read(path).unwrap();
+    let hashed = text
+        .windows(7)
+        .rposition(|part| part == b"blake3 ")
+        .unwrap();
+    let found = text[..hashed].iter().rposition(u8::is_ascii_digit);
+    i64::try_from(found.unwrap()).unwrap()
 }
 
 /// Turns a bit of a file, and turns it back when it is done with.
@@ -99,8 +112,8 @@ async fn in_a_recovery_point() {
     let (site, point) = protected(1).await;
     for kind in ["/manifest", "/tree/", "/packs/"] {
         for path in objects(&site, kind) {
-            let middle = i64::try_from(fs::metadata(&path).unwrap().len() / 2).unwrap();
-            let flipped = Flipped::new(path, middle);
+            let at = middle(&path);
+            let flipped = Flipped::new(path, at);
             let name = flipped.name(&site);
             let failure = verified(&site, &point.label).await.unwrap();
             assert!(failure.contains(&name), "{name}: {failure}");
@@ -120,9 +133,15 @@ async fn in_a_recovery_point() {
 async fn in_what_says_how_the_log_hangs_together() {
     let (site, last) = with_history().await;
     let place = site.place("recovered");
-    let history = objects(&site, "/history").remove(0);
-    let mut cases = vec![(history, 0)];
-    cases.extend(objects(&site, "/origin").into_iter().map(|path| (path, 0)));
+    let mut cases = Vec::new();
+    for kind in ["/history", "/origin"] {
+        for path in objects(&site, kind) {
+            // Also where what is left is as good as before: in a digit.
+            for at in [0, middle(&path), digit(&path)] {
+                cases.push((path.clone(), at));
+            }
+        }
+    }
     // A chunk's header, of which nobody reads more before something is written.
     cases.push((chunk_at(&site, last), 40));
     for (path, at) in cases {
@@ -140,10 +159,12 @@ async fn in_what_says_how_the_log_hangs_together() {
     }
     // An epoch's record decides who may write; nobody goes by one that cannot be read.
     let newest = objects(&site, "/register/").into_iter().max().unwrap();
-    let record = Flipped::new(newest, 0);
-    let error: Error = site.register().read().await.unwrap_err().into();
-    corrupt(&error, "the register of `orders` is damaged at epoch 2");
-    drop(record);
+    for at in [0, middle(&newest), digit(&newest)] {
+        let record = Flipped::new(newest.clone(), at);
+        let error: Error = site.register().read().await.unwrap_err().into();
+        corrupt(&error, "the register of `orders` is damaged at epoch 2");
+        drop(record);
+    }
     restore(&site, WEST, RestoreTarget::Latest, &place)
         .await
         .unwrap();
