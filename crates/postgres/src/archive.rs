@@ -10,6 +10,8 @@ mod file;
 mod gap;
 mod held;
 mod push;
+mod put;
+mod segment;
 mod size;
 mod spool;
 mod superseded;

@@ -9,11 +9,9 @@ mod history;
 mod page;
 mod record;
 mod segment;
-mod tail;
 
 pub use decoder::{Decoder, Expected, Stop, StopReason};
 pub use history::{Ancestor, HistoryError, TimelineHistory};
 pub use page::{PAGE_BYTES, major_version};
-pub use record::{CommitInfo, Record, Relation, RestorePoint, TransactionEnd};
+pub use record::{CommitInfo, Record, Relation, RestorePoint, TransactionEnd, WAL_LEVEL_MINIMAL};
 pub use segment::{SEGMENT_HEADER_BYTES, SegmentError, SegmentInfo, check_segment, segment_size};
-pub use tail::{Tail, last_valid_end};

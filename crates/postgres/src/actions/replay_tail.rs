@@ -21,7 +21,7 @@ use crate::driver::PostgresDriver;
 use crate::instance::{Instance, Position};
 use crate::register::patience;
 use crate::wait::Deadline;
-use crate::wal::{Expected, last_valid_end};
+use crate::wal::{Decoder, Expected};
 
 /// How long replay may stand still before it is given up: a large transaction or a slow disk takes its time.
 const STANDSTILL: Duration = Duration::from_secs(60);
@@ -162,16 +162,16 @@ impl PostgresDriver {
         };
         let mut start = segment_size.start_of(Lsn(end.0.saturating_sub(1)));
         for _ in 0..SEGMENTS_BACK {
-            let bytes = match self
-                .read_both(region, log, segment_size, start, received, end)
+            let decoder = Decoder::new(start, segment_size, Some(expected));
+            let decoder = match self
+                .follow_both(region, log, segment_size, decoder, received, end)
                 .await
             {
-                Ok(bytes) => bytes,
+                Ok(decoder) => decoder,
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
                 Err(error) => return Err(error),
             };
-            let tail = last_valid_end(start, &bytes, segment_size, Some(expected));
-            if let Some(valid) = tail.last_valid_end {
+            if let Some(valid) = decoder.last_end() {
                 return Ok(Some(valid));
             }
             let Some(before) = start.0.checked_sub(segment_size.bytes()) else {
@@ -182,19 +182,20 @@ impl PostgresDriver {
         Ok(None)
     }
 
-    /// Reads the log from `from` to `end`: what the instance has received from its own files, which is one read, and only
+    /// Follows the log from where `decoder` stands to `end`: what the instance has received from its own files, and only
     /// the rest from the store, where a segment of a quiet database is made of very many chunks.
-    async fn read_both(
+    async fn follow_both(
         &self,
         region: &RegionName,
         log: Log,
         segment_size: SegmentSize,
-        from: Lsn,
+        mut decoder: Decoder,
         received: Lsn,
         end: Lsn,
-    ) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        let mut at = from;
+    ) -> Result<Decoder> {
+        let mut at = decoder.position();
+        // Where the log ends before that, a server would stop as well, and what is behind says nothing.
+        let mut follow = |bytes: &[u8]| drop(decoder.feed(bytes, |_| ()));
         while at < received.min(end) {
             match self
                 .read_wal(region, log, segment_size, at, received.min(end))
@@ -202,7 +203,7 @@ impl PostgresDriver {
             {
                 Ok(piece) => {
                     at = at.advance(piece.len() as u64);
-                    bytes.extend_from_slice(&piece);
+                    follow(&piece);
                 }
                 // An instance that was restored keeps no file of what it was served.
                 Err(error) if error.kind() == ErrorKind::NotFound && received <= end => break,
@@ -210,24 +211,15 @@ impl PostgresDriver {
             }
         }
         if at < end {
-            bytes.extend(self.read_store(region, log, at, end).await?);
+            let store = Arc::clone(self.store(region)?);
+            let cluster = log.system_identifier;
+            let opened = ChainReader::open(store, cluster, log.timeline, at, end, patience());
+            let mut reader = opened.await?.with_keys(self.keys());
+            while let Some((_, bytes)) = reader.next().await? {
+                follow(&bytes);
+            }
         }
-        Ok(bytes)
-    }
-
-    async fn read_store(
-        &self,
-        region: &RegionName,
-        log: Log,
-        from: Lsn,
-        to: Lsn,
-    ) -> Result<Vec<u8>> {
-        let store = Arc::clone(self.store(region)?);
-        let cluster = log.system_identifier;
-        let mut reader = ChainReader::open(store, cluster, log.timeline, from, to, patience())
-            .await?
-            .with_keys(self.keys());
-        Ok(reader.read_to_end().await?)
+        Ok(decoder)
     }
 
     /// Makes the instance fetch from the store, up to the seal.

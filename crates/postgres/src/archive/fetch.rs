@@ -4,8 +4,7 @@
 //! store answers, and the chains of the timeline end before the segment does or begin after it. Everything else is an
 //! error. A segment is served whole, except for the one in which the log is known to end.
 
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use dr_coordination::chain::{self, Available, ChainReader, bounds, log_start, read_history};
@@ -17,13 +16,31 @@ use dr_repository::Keys;
 use futures::future::join_all;
 
 use super::file::{Name, cluster_at, file_key, kept};
+use super::put::{Put, last_record_end, put};
 use super::size::size_at;
 use super::spool::{self, Spool};
 use crate::driver::PostgresDriver;
 use crate::register::patience;
-use crate::wal::{Expected, check_segment, last_valid_end};
+use crate::wal::{Decoder, Expected, SEGMENT_HEADER_BYTES, check_segment};
 
 const OPERATION: &str = "fetch";
+
+/// A file that is there.
+enum Found {
+    /// Its bytes.
+    Bytes(Vec<u8>),
+    /// A segment that is to be read, with zeros behind what is.
+    Long(Box<Long>),
+}
+
+/// A segment that is written as it is read.
+struct Long {
+    reader: ChainReader,
+    start: Lsn,
+    size: SegmentSize,
+    /// Whether the log ends in it.
+    is_tail: bool,
+}
 
 /// What is asked for.
 #[derive(Clone, Copy)]
@@ -93,11 +110,11 @@ impl PostgresDriver {
         let content = match kind {
             Name::History(timeline) => read_history(&**store, cluster, timeline)
                 .await?
-                .map(Vec::from),
+                .map(|content| Found::Bytes(content.into())),
             Name::Partial(timeline) | Name::Backup(timeline) => {
                 kept(store, &file_key(cluster, timeline, name))
                     .await?
-                    .map(Vec::from)
+                    .map(|content| Found::Bytes(content.into()))
             }
             Name::Segment(timeline) => {
                 let wanted = Wanted {
@@ -124,28 +141,129 @@ impl PostgresDriver {
             store.head(&identity).await?;
             return Ok(false);
         };
-        let (path, subject) = (destination.to_owned(), name.to_owned());
-        tokio::task::spawn_blocking(move || put(&path, &content))
-            .await
-            .map_err(|error| Error::new(ErrorKind::Failed, OPERATION, &subject).because(error))?
-            .map_err(|error| Error::new(ErrorKind::Failed, OPERATION, &subject).because(error))?;
+        match content {
+            Found::Bytes(content) => {
+                let path = destination.to_owned();
+                blocking(name, move || put(&path, &content)).await?;
+            }
+            Found::Long(long) => {
+                let place = (store.location(), name, destination);
+                long.put(cluster, kind.timeline(), place).await?;
+            }
+        }
         Ok(true)
+    }
+}
+
+/// Does what waits for a disk.
+async fn blocking<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T> {
+    let failed = || Error::new(ErrorKind::Failed, OPERATION, name);
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| failed().because(error))?
+        .map_err(|error| failed().because(error))
+}
+
+impl Long {
+    /// Writes the segment as it is read.
+    async fn put(
+        mut self,
+        cluster: SystemIdentifier,
+        timeline: TimelineId,
+        (location, name, destination): (&str, &str, &Path),
+    ) -> Result<()> {
+        let (start, size) = (self.start, self.size);
+        let expected = Expected {
+            system_identifier: cluster,
+            timeline,
+        };
+        let path = destination.to_owned();
+        let mut file = blocking(name, move || Put::begin(&path, size.bytes())).await?;
+        let mut decoder = self
+            .is_tail
+            .then(|| Decoder::new(start, size, Some(expected)));
+        // The first chunk of a chain may be shorter than the head of a segment.
+        let mut head = Vec::new();
+        let mut unchecked = true;
+        while let Some((_, part)) = self.reader.next().await? {
+            if unchecked {
+                head.extend_from_slice(&part[..part.len().min(SEGMENT_HEADER_BYTES)]);
+                if head.len() >= SEGMENT_HEADER_BYTES {
+                    check(name, &head, size.bytes(), cluster)?;
+                    unchecked = false;
+                }
+            }
+            (file, decoder) = blocking(name, move || {
+                file.write(&part)?;
+                if let Some(decoder) = &mut decoder {
+                    // Where the log ends inside of it, what is behind is left over.
+                    let _ends_here = decoder.feed(&part, |_| ());
+                }
+                Ok((file, decoder))
+            })
+            .await?;
+        }
+        if unchecked {
+            check(name, &head, size.bytes(), cluster)?;
+        }
+        if let Some(decoder) = decoder {
+            let gets = decoder.last_end();
+            refuse_to_replace((location, name, destination), start, size, expected, gets)?;
+        }
+        blocking(name, move || file.finish(size.bytes())).await
+    }
+}
+
+fn check(name: &str, head: &[u8], bytes: u64, cluster: SystemIdentifier) -> Result<()> {
+    check_segment(name, head, bytes, cluster)
+        .map(drop)
+        .map_err(|error| Error::new(ErrorKind::Corrupt, OPERATION, name).because(error))
+}
+
+/// Refuses to serve a tail to a server that has more of it: it would lose what it has (PROTOCOL 6). `gets` is where the last
+/// record ends that it would be served.
+fn refuse_to_replace(
+    (location, name, destination): (&str, &str, &Path),
+    start: Lsn,
+    size: SegmentSize,
+    expected: Expected,
+    gets: Option<Lsn>,
+) -> Result<()> {
+    let own = destination.with_file_name(name);
+    let has = last_record_end(&own, start, size, expected).map_err(|error| {
+        Error::new(ErrorKind::Failed, "read", own.display().to_string()).because(error)
+    })?;
+    match has {
+        Some(has) if gets.is_none_or(|gets| gets < has) => {
+            let error = Error::new(
+                ErrorKind::Conflict,
+                OPERATION,
+                format!("{name} from {location}"),
+            );
+            Err(error.because(format!(
+                "`{}` has the log up to {has}, further than the store",
+                own.display()
+            )))
+        }
+        _ => Ok(()),
     }
 }
 
 impl Wanted<'_> {
     /// Returns the bytes of the segment, from the spool if they are there, and fills that for the next ones if not.
-    async fn segment_and_next(&self, destination: &Path, spool: &Spool) -> Result<Option<Vec<u8>>> {
+    async fn segment_and_next(&self, destination: &Path, spool: &Spool) -> Result<Option<Found>> {
         let next = spool::following(self.name);
         let taken = spool.take(self.name);
         spool.keep_only(&next);
         if let Some(taken) = taken.filter(|bytes| self.check(bytes).is_ok()) {
-            return Ok(Some(taken));
+            return Ok(Some(Found::Bytes(taken)));
         }
         let found = self.segment(destination).await?;
         // Nothing comes after the end of the log, nor, whole, after the segment in which it is. What could not be kept would be
         // fetched each time again.
-        let usual = |bytes: &Vec<u8>| bytes.len() as u64 == SegmentSize::DEFAULT.bytes();
+        let usual = |found: &Found| matches!(found, Found::Bytes(bytes) if bytes.len() as u64 == SegmentSize::DEFAULT.bytes());
         if found.as_ref().is_some_and(usual) && spool.can_keep() {
             let missing = next.iter().filter(|name| !spool.has(name));
             join_all(missing.map(|name| self.fetch_ahead(name, spool))).await;
@@ -165,9 +283,9 @@ impl Wanted<'_> {
     }
 
     /// Returns the bytes of the segment; `None` if it is proven not to be there.
-    async fn segment(&self, destination: &Path) -> Result<Option<Vec<u8>>> {
+    async fn segment(&self, destination: &Path) -> Result<Option<Found>> {
         if let Some(bytes) = self.usual().await? {
-            return Ok(Some(bytes));
+            return Ok(Some(Found::Bytes(bytes)));
         }
         let bounds = bounds(&**self.store, self.cluster, self.timeline, patience()).await?;
         let Some(Available {
@@ -193,15 +311,28 @@ impl Wanted<'_> {
         }
         let wanted = self.through.map_or(end, |through| through.min(end));
         let missing = match self.open(start, wanted).await {
+            Ok(reader) if size.bytes() > SegmentSize::DEFAULT.bytes() => {
+                return Ok(Some(Found::Long(Box::new(Long {
+                    reader,
+                    start,
+                    size,
+                    is_tail: wanted < end,
+                }))));
+            }
             Ok(mut reader) => {
                 let mut bytes = reader.read_to_end().await?;
+                let mut decoder = Decoder::new(start, size, Some(self.expected()));
+                // Where the log ends inside of it, what is behind is left over.
+                let _ends_here = decoder.feed(&bytes, |_| ());
                 let whole = usize::try_from(size.bytes()).expect("a segment fits the memory");
                 bytes.resize(whole, 0);
                 self.check(&bytes)?;
                 if wanted < end {
-                    self.refuse_to_replace(destination, start, size, &bytes)?;
+                    let place = (self.store.location(), self.name, destination);
+                    let gets = decoder.last_end();
+                    refuse_to_replace(place, start, size, self.expected(), gets)?;
                 }
-                return Ok(Some(bytes));
+                return Ok(Some(Found::Bytes(bytes)));
             }
             Err(chain::Error::Hole { from, .. }) => from,
             Err(error) => return Err(error.into()),
@@ -253,7 +384,7 @@ impl Wanted<'_> {
         Ok(reader.with_keys(self.keys))
     }
 
-    async fn kept_whole(&self) -> Result<Option<Vec<u8>>> {
+    async fn kept_whole(&self) -> Result<Option<Found>> {
         if self.through.is_some() {
             // Where a recovery begins and ends was proven on the chains; nothing else belongs to it.
             return Ok(None);
@@ -262,7 +393,7 @@ impl Wanted<'_> {
         match kept(self.store, &key).await? {
             Some(content) => {
                 self.check(&content)?;
-                Ok(Some(content.into()))
+                Ok(Some(Found::Bytes(content.into())))
             }
             None => Ok(None),
         }
@@ -296,45 +427,13 @@ impl Wanted<'_> {
     }
 
     fn check(&self, bytes: &[u8]) -> Result<()> {
-        let checked = check_segment(self.name, bytes, bytes.len() as u64, self.cluster);
-        checked
-            .map(drop)
-            .map_err(|error| Error::new(ErrorKind::Corrupt, OPERATION, self.name).because(error))
+        check(self.name, bytes, bytes.len() as u64, self.cluster)
     }
 
-    /// Refuses to serve a tail to a server that has more of it: it would lose what it has (PROTOCOL 6).
-    fn refuse_to_replace(
-        &self,
-        destination: &Path,
-        start: Lsn,
-        size: SegmentSize,
-        bytes: &[u8],
-    ) -> Result<()> {
-        let own = destination.with_file_name(self.name);
-        let there = match std::fs::read(&own) {
-            Ok(there) => there,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => {
-                return Err(
-                    Error::new(ErrorKind::Failed, "read", own.display().to_string()).because(error),
-                );
-            }
-        };
-        let expected = Some(Expected {
+    fn expected(&self) -> Expected {
+        Expected {
             system_identifier: self.cluster,
             timeline: self.timeline,
-        });
-        let has = last_valid_end(start, &there, size, expected).last_valid_end;
-        let gets = last_valid_end(start, bytes, size, expected).last_valid_end;
-        match (has, gets) {
-            (Some(has), gets) if gets.is_none_or(|gets| gets < has) => Err(self.refuse(
-                ErrorKind::Conflict,
-                format!(
-                    "`{}` has the log up to {has}, further than the store",
-                    own.display()
-                ),
-            )),
-            _ => Ok(()),
         }
     }
 
@@ -346,44 +445,4 @@ impl Wanted<'_> {
         )
         .because(why)
     }
-}
-
-/// Writes a file whole under another name first.
-fn put(destination: &Path, content: &[u8]) -> std::io::Result<()> {
-    use std::io::Write as _;
-
-    match std::fs::symlink_metadata(destination) {
-        // Renaming over it would put a file in the place of a device, or of a link to somewhere else.
-        Ok(there) if !there.is_file() => {
-            return Err(std::io::Error::other(format!(
-                "`{}` is there already, and not a regular file",
-                destination.display()
-            )));
-        }
-        Ok(there) if there.len() > content.len() as u64 => {
-            return Err(std::io::Error::other(format!(
-                "`{}` is there already, and longer",
-                destination.display()
-            )));
-        }
-        Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let mut name = destination.as_os_str().to_owned();
-    name.push(format!(".dr-{}", std::process::id()));
-    let temporary = PathBuf::from(name);
-    let written = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .and_then(|mut file| file.write_all(content))
-        .and_then(|()| std::fs::rename(&temporary, destination));
-    if written.is_err() {
-        // What is left is of no use; failing to remove it adds nothing to the error.
-        std::fs::remove_file(&temporary).ok();
-    }
-    written
 }

@@ -29,6 +29,15 @@ pub(super) enum Name {
 }
 
 impl Name {
+    /// Returns the timeline that it belongs to.
+    pub(super) fn timeline(self) -> TimelineId {
+        let (Self::History(timeline)
+        | Self::Segment(timeline)
+        | Self::Partial(timeline)
+        | Self::Backup(timeline)) = self;
+        timeline
+    }
+
     /// Reads a name; `None` if it is not one of the log's.
     pub(super) fn parse(name: &str) -> Option<Self> {
         let (stem, rest) = name.split_once('.').unwrap_or((name, ""));

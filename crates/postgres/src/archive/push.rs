@@ -9,53 +9,29 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dr_coordination::chain::{
-    Available, ChainId, ChainReader, ChainWriter, Chunk, Facts, PieceFacts, available, bounds,
-    fill, write_history,
+    Available, ChainId, ChainReader, ChainWriter, Chunk, Facts, MAX_PIECE_BYTES, PieceFacts,
+    available, bounds, fill, write_history,
 };
-use dr_model::{Lsn, RegionName, TimelineId};
+use dr_model::{Lsn, RegionName, SegmentSize, TimelineId};
 use dr_provider::{Error, ErrorKind, ObjectStore, Result};
 use dr_repository::Keys;
 use jiff::Timestamp;
 
 use super::file::{Name, cluster_at, file_key, keep};
+use super::segment::{Content, Segment};
 use crate::actions::Log;
 use crate::driver::PostgresDriver;
 use crate::receiver::FULL_BYTES;
 use crate::register::patience;
-use crate::wal::{Decoder, Expected, SegmentInfo, TimelineHistory, check_segment};
+use crate::wal::{Decoder, Expected, TimelineHistory, check_segment};
 
 pub(super) const OPERATION: &str = "archive";
 
-/// How long the store may take for a segment. The server tries again for as long as it takes.
+/// How long the store may take for a segment of the usual size. The server tries again for as long as it takes.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// How often a push starts over because the receiver was faster.
 const ATTEMPTS: u32 = 5;
-
-/// A segment that is what its name says.
-pub(super) struct Segment {
-    pub(super) name: String,
-    pub(super) info: SegmentInfo,
-    pub(super) content: Bytes,
-}
-
-impl Segment {
-    pub(super) fn start(&self) -> Lsn {
-        self.info.start
-    }
-
-    pub(super) fn end(&self) -> Lsn {
-        self.info.start.advance(self.info.size.bytes())
-    }
-
-    /// Returns the bytes from one position to another.
-    fn slice(&self, from: Lsn, to: Lsn) -> Bytes {
-        let index = |lsn: Lsn| {
-            usize::try_from(lsn.bytes_since(self.start())).expect("an index in a slice in memory")
-        };
-        self.content.slice(index(from)..index(to))
-    }
-}
 
 impl PostgresDriver {
     /// Puts a file that the server archives into the store of `region`, and says what was done.
@@ -88,8 +64,7 @@ impl PostgresDriver {
             );
             return Err(refuse(ErrorKind::Invalid, why));
         }
-        let content = tokio::fs::read(path).await.map(Bytes::from);
-        let content = content.map_err(|error| {
+        let unreadable = |error: std::io::Error| {
             use std::io::ErrorKind::{NotFound, PermissionDenied};
 
             let kind = match error.kind() {
@@ -97,7 +72,9 @@ impl PostgresDriver {
                 _ => ErrorKind::Failed,
             };
             Error::new(kind, OPERATION, &subject).because(error)
-        })?;
+        };
+        let content = Content::open(path).await.map_err(unreadable)?;
+        let head = content.head().await.map_err(unreadable)?;
         let store = self.store(region)?;
         let unclaimed = |timeline: TimelineId| {
             refuse(
@@ -109,7 +86,7 @@ impl PostgresDriver {
             )
         };
         let check = |name: &str| {
-            check_segment(name, &content, content.len() as u64, cluster)
+            check_segment(name, &head, content.len(), cluster)
                 .map_err(|error| Error::new(ErrorKind::Invalid, OPERATION, &subject).because(error))
         };
         match kind {
@@ -117,6 +94,7 @@ impl PostgresDriver {
                 Err(unclaimed(timeline))
             }
             Name::History(timeline) => {
+                let content = content.all().await.map_err(unreadable)?;
                 TimelineHistory::parse(timeline, &content).map_err(|error| {
                     Error::new(ErrorKind::Invalid, OPERATION, &subject).because(error)
                 })?;
@@ -127,6 +105,7 @@ impl PostgresDriver {
                 if matches!(kind, Name::Partial(_)) {
                     check(name)?;
                 }
+                let content = content.all().await.map_err(unreadable)?;
                 keep(store, &file_key(cluster, timeline, name), &content).await?;
                 Ok(format!("{name} is in {}", store.location()))
             }
@@ -144,10 +123,11 @@ impl PostgresDriver {
                         self.push_superseded(store, log, &segment).await
                     }
                 };
-                tokio::time::timeout(LIMIT, push).await.unwrap_or_else(|_| {
+                let limit = limit(info.size);
+                tokio::time::timeout(limit, push).await.unwrap_or_else(|_| {
                     Err(refuse(
                         ErrorKind::Unknown,
-                        format!("not done within {} s", LIMIT.as_secs()),
+                        format!("not done within {} s", limit.as_secs()),
                     ))
                 })
             }
@@ -234,36 +214,45 @@ impl PostgresDriver {
         segment: &Segment,
         (held, until): (&[Available], Lsn),
     ) -> Result<()> {
-        let followed = Followed::new(log, segment);
-        let (_, commits) = followed
-            .feed(segment.content.clone(), &segment.name)
-            .await?;
+        let mut missing = missing(held, segment.start(), until);
+        let mut followed = Followed::new(log, segment);
+        for (from, to) in segment.parts(segment.start()) {
+            let commits;
+            let part = segment.slice(from, to).await?;
+            (followed, commits) = followed.feed(part, &segment.name).await?;
+            for (end, at) in commits {
+                let inside = |one: &&mut Missing| one.from < end && end <= one.to;
+                if let Some(one) = missing.iter_mut().find(inside) {
+                    one.commits += 1;
+                    one.last_commit_at = one.last_commit_at.max(Some(at));
+                }
+            }
+        }
         // Before anything is written: what is there decides whether this is the same log.
         for part in held {
             let part = (part.from.max(segment.start()), part.to.min(segment.end()));
             compare((store, self.keys()), log, segment, part).await?;
         }
         let place = (log.system_identifier, log.timeline);
-        let mut at = segment.start();
-        let end = Available {
-            from: until,
-            to: until,
-        };
-        for part in held.iter().chain([&end]) {
-            let to = part.from.min(until);
-            if at < to {
-                let inside = commits.iter().filter(|(lsn, _)| at < *lsn && *lsn <= to);
-                let facts = PieceFacts {
-                    epochs: vec![log.epoch],
-                    commits: inside.clone().count() as u64,
-                    last_commit_at: inside.map(|(_, at)| *at).max(),
-                    received_at: self.clock().now(),
-                };
-                let bytes = segment.slice(at, to);
-                let writer = ("archive_command", self.keys());
-                fill(&**store, place, at, &bytes, &facts, writer, patience()).await?;
-            }
-            at = at.max(part.to);
+        for one in missing {
+            let facts = PieceFacts {
+                epochs: vec![log.epoch],
+                commits: one.commits,
+                last_commit_at: one.last_commit_at,
+                received_at: self.clock().now(),
+            };
+            let bytes = segment.slice(one.from, one.to).await?;
+            let writer = ("archive_command", self.keys());
+            fill(
+                &**store,
+                place,
+                one.from,
+                &bytes,
+                &facts,
+                writer,
+                patience(),
+            )
+            .await?;
         }
         Ok(())
     }
@@ -275,13 +264,18 @@ impl PostgresDriver {
     async fn append(&self, writer: &mut ChainWriter, log: Log, segment: &Segment) -> Result<()> {
         let mut followed = Followed::new(log, segment);
         if segment.start() < writer.end() {
-            let known = segment.slice(segment.start(), writer.end());
-            (followed, _) = followed.feed(known, &segment.name).await?;
+            for (from, to) in segment.parts(segment.start()) {
+                let to = to.min(writer.end());
+                if from < to {
+                    let known = segment.slice(from, to).await?;
+                    (followed, _) = followed.feed(known, &segment.name).await?;
+                }
+            }
         }
         while writer.end() < segment.end() {
             let start = writer.end();
             let end = start.advance(FULL_BYTES as u64).min(segment.end());
-            let part = segment.slice(start, end);
+            let part = segment.slice(start, end).await?;
             let commits;
             (followed, commits) = followed.feed(part.clone(), &segment.name).await?;
             let facts = Facts {
@@ -302,6 +296,46 @@ impl PostgresDriver {
         writer.flush().await?;
         Ok(())
     }
+}
+
+/// Returns how long the store may take for a segment.
+fn limit(size: SegmentSize) -> Duration {
+    let usual = size.bytes().div_ceil(SegmentSize::DEFAULT.bytes());
+    LIMIT * u32::try_from(usual).unwrap_or(u32::MAX)
+}
+
+/// Log that a store lacks, and what is known of it.
+#[derive(Debug, PartialEq, Eq)]
+struct Missing {
+    from: Lsn,
+    to: Lsn,
+    commits: u64,
+    last_commit_at: Option<Timestamp>,
+}
+
+/// Returns what is missing between two positions, cut where pieces are, so that each fits the memory.
+fn missing(held: &[Available], from: Lsn, until: Lsn) -> Vec<Missing> {
+    let mut found = Vec::new();
+    let mut at = from;
+    let end = Available {
+        from: until,
+        to: until,
+    };
+    for part in held.iter().chain([&end]) {
+        let to = part.from.min(until);
+        while at < to {
+            let slot = Lsn((at.0 / MAX_PIECE_BYTES + 1) * MAX_PIECE_BYTES).min(to);
+            found.push(Missing {
+                from: at,
+                to: slot,
+                commits: 0,
+                last_commit_at: None,
+            });
+            at = slot;
+        }
+        at = at.max(part.to);
+    }
+    found
 }
 
 /// Ends and times of commits.
@@ -360,7 +394,7 @@ pub(super) async fn compare(
     .await?
     .with_keys(keys);
     while let Some((at, there)) = reader.next().await? {
-        let ours = segment.slice(at, at.advance(there.len() as u64));
+        let ours = segment.slice(at, at.advance(there.len() as u64)).await?;
         if ours != there {
             let equal = ours.iter().zip(&there).take_while(|(a, b)| a == b).count();
             return Err(Error::new(ErrorKind::Corrupt, OPERATION, &segment.name)
@@ -386,7 +420,7 @@ pub(super) async fn keep_aside(
     origin: Lsn,
 ) -> Result<String> {
     let key = file_key(log.system_identifier, segment.info.timeline, &segment.name);
-    keep(store, &key, &segment.content).await?;
+    keep(store, &key, &segment.all().await?).await?;
     Ok(format!(
         "{} is kept beside the log in {}, which does not hold it at {origin}",
         segment.name,
@@ -402,4 +436,30 @@ fn gap(store: &Arc<dyn ObjectStore>, segment: &Segment, end: Lsn) -> Error {
             segment.start()
         ))
         .with_hint("archive what is between first; the receiver of the region does that by itself")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_cut_where_pieces_are() {
+        const PIECE: u64 = MAX_PIECE_BYTES;
+        let part = |from: u64, to: u64| Available {
+            from: Lsn(from),
+            to: Lsn(to),
+        };
+        let spans = |held: &[Available], from, until| -> Vec<(u64, u64)> {
+            let found = missing(held, Lsn(from), Lsn(until));
+            found.iter().map(|one| (one.from.0, one.to.0)).collect()
+        };
+        assert_eq!(spans(&[], 0, 100), [(0, 100)]);
+        assert_eq!(
+            spans(&[part(0, 10), part(PIECE + 20, PIECE + 30)], 0, PIECE + 40),
+            [(10, PIECE), (PIECE, PIECE + 20), (PIECE + 30, PIECE + 40)]
+        );
+        assert_eq!(spans(&[part(0, PIECE)], 0, PIECE), []);
+        // A part that begins behind what has to be there leaves all before it.
+        assert_eq!(spans(&[part(50, 60)], 0, 40), [(0, 40)]);
+    }
 }

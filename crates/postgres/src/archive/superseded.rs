@@ -10,7 +10,8 @@ use dr_model::{Epoch, Lsn, TimelineId};
 use dr_provider::{Error, ErrorKind, ObjectStore, Result};
 
 use super::file::{keep, quarantine_key};
-use super::push::{OPERATION, Segment, compare, keep_aside};
+use super::push::{OPERATION, compare, keep_aside};
+use super::segment::Segment;
 use crate::actions::Log;
 use crate::driver::PostgresDriver;
 use crate::register::patience;
@@ -59,7 +60,7 @@ impl PostgresDriver {
             };
         }
         let key = quarantine_key(log.system_identifier, epoch, &segment.name);
-        keep(store, &key, &segment.content).await?;
+        keep(store, &key, &segment.all().await?).await?;
         Ok(format!(
             "{} was written after timeline {timeline} was left at {fork}: it is in quarantine in {}",
             segment.name,

@@ -392,6 +392,7 @@ impl Decoder {
             transaction: header.transaction,
             commit: header.commit(known),
             restore_point: header.restore_point(known),
+            wal_level: header.wal_level(known),
             relation: header.relation(known),
         })
     }

@@ -1,8 +1,8 @@
-//! Record headers, and the little of their content that matters here: ends of transactions, restore points and segment
-//! switches.
+//! Record headers, and the little of their content that matters here: ends of transactions, restore points, segment
+//! switches and changes of the level of the log.
 //!
-//! Layout: `XLogRecord` in `access/xlogrecord.h`, `xl_xact_commit` in `access/xact.h`, `xl_restore_point` in
-//! `access/xlog_internal.h`; the same in versions 15 to 18.
+//! Layout: `XLogRecord` in `access/xlogrecord.h`, `xl_xact_commit` in `access/xact.h`, `xl_restore_point` and
+//! `xl_parameter_change` in `access/xlog_internal.h`; the same in versions 15 to 18.
 
 use dr_model::Lsn;
 use jiff::Timestamp;
@@ -26,6 +26,7 @@ const FIRST_CUSTOM_MANAGER: u8 = 128;
 /// The upper half of `xl_info` belongs to the resource manager.
 const MANAGER_INFO: u8 = 0xF0;
 const SWITCH: u8 = 0x40;
+const PARAMETER_CHANGE: u8 = 0x60;
 const RESTORE_POINT: u8 = 0x70;
 const TRANSACTION_OPERATION: u8 = 0x70;
 const COMMIT: u8 = 0x00;
@@ -53,6 +54,11 @@ const DATA_LONG: u8 = 254;
 const ORIGIN: u8 = 253;
 const TOP_LEVEL_TRANSACTION: u8 = 252;
 
+/// Where the level of the log stands in a change of parameters: behind five numbers.
+const WAL_LEVEL_OFFSET: usize = 20;
+/// The number of `wal_level = minimal` (`WAL_LEVEL_MINIMAL`).
+pub const WAL_LEVEL_MINIMAL: u32 = 0;
+
 /// Seconds from the Unix epoch to PostgreSQL's, 2000-01-01.
 const EPOCH_SECONDS: i64 = 946_684_800;
 
@@ -74,6 +80,8 @@ pub struct Record {
     pub commit: Option<CommitInfo>,
     /// If it is a restore point: what it says.
     pub restore_point: Option<Box<RestorePoint>>,
+    /// If it says with which parameters the server goes on: its `wal_level`, as a number.
+    pub wal_level: Option<u32>,
     /// If it changes rows: the files of the table that they are in.
     pub relation: Option<Relation>,
 }
@@ -242,6 +250,20 @@ impl RecordHeader {
         let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
         let name = String::from_utf8_lossy(name).into_owned();
         Some(Box::new(RestorePoint { at, name }))
+    }
+
+    /// Reads the level of the log out of the first bytes of a record that changes parameters: it refers to nothing, and its data is
+    /// short.
+    pub(super) fn wal_level(&self, head: &[u8]) -> Option<u32> {
+        if self.resource_manager != XLOG_MANAGER || self.info & MANAGER_INFO != PARAMETER_CHANGE {
+            return None;
+        }
+        if *head.get(HEADER_BYTES)? != DATA_SHORT {
+            return None;
+        }
+        let at = HEADER_BYTES + 2 + WAL_LEVEL_OFFSET;
+        let bytes = head.get(at..at + 4)?.try_into().ok()?;
+        Some(u32::from_le_bytes(bytes))
     }
 }
 
