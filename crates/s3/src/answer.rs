@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::config::http::HttpResponse;
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::RequestId;
 use dr_provider::{Error, ErrorKind};
 
@@ -27,19 +27,24 @@ pub(crate) struct Answer {
 #[derive(Debug)]
 enum What {
     /// It never left: no credentials, or no connection.
-    NotSent { credentials: Option<Lacking> },
+    NotSent(Lacking),
     /// It may have arrived, and no answer that can be read has come back.
     Lost,
     /// It was refused.
     Refused(Refusal),
 }
 
+/// What a request lacked that was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lacking {
-    /// There are none.
+    /// There are no credentials.
     Missing,
     /// Whoever hands them out did not answer.
     Late,
+    /// There is no connection.
+    Connection,
+    /// The server has a certificate that nobody who is trusted has signed, or that is of another name or time.
+    Trust,
 }
 
 #[derive(Debug)]
@@ -72,10 +77,8 @@ impl Answer {
             _ if let Some(response) = error.raw_response() => {
                 format!("the server answered {}", response.status().as_u16())
             }
-            _ => DisplayErrorContext(error).to_string(),
+            _ => causes(error).collect::<Vec<_>>().join(": "),
         };
-        // The SDK ends its chain with a dump of the whole value.
-        let text = text.split(" (").next().unwrap_or_default().to_owned();
         Self {
             what,
             request: error.request_id().map(str::to_owned),
@@ -113,7 +116,7 @@ impl Answer {
             ErrorKind::Unavailable
         };
         let (kind, hint, wait) = match &self.what {
-            What::NotSent { credentials } => not_sent(*credentials, call),
+            What::NotSent(lacking) => not_sent(*lacking, call),
             What::Lost => (unclear, None, None),
             What::Refused(refused) => refused.meaning(call, action, unclear),
         };
@@ -137,15 +140,20 @@ impl Answer {
 
 type Meaning = (ErrorKind, Option<String>, Option<Duration>);
 
-fn not_sent(credentials: Option<Lacking>, call: &Call<'_>) -> Meaning {
-    let hint = match credentials {
-        Some(Lacking::Missing) => {
+fn not_sent(lacking: Lacking, call: &Call<'_>) -> Meaning {
+    let hint = match lacking {
+        Lacking::Missing => {
             let hint = "name keys under `credentials` of the store, or run where the instance, the pod or the \
                  environment has a role";
             return (ErrorKind::Denied, Some(hint.to_owned()), None);
         }
-        Some(Lacking::Late) => "whoever hands out the credentials did not answer".to_owned(),
-        None => match call.endpoint {
+        Lacking::Late => "whoever hands out the credentials did not answer".to_owned(),
+        Lacking::Trust => {
+            let hint = "the server's certificate is not trusted for this name: name the authority that signed it as `ca_file` of the \
+                 store, or see whether the endpoint is the right one";
+            return (ErrorKind::Denied, Some(hint.to_owned()), None);
+        }
+        Lacking::Connection => match call.endpoint {
             Some(endpoint) => format!("see whether {endpoint} can be reached from here"),
             None => "see whether the region is right, and whether S3 can be reached from here"
                 .to_owned(),
@@ -292,16 +300,33 @@ fn unsent(error: &(dyn StdError + 'static)) -> What {
                 CredentialsError::ProviderTimedOut(_) => Lacking::Late,
                 _ => Lacking::Missing,
             };
-            return What::NotSent {
-                credentials: Some(lacking),
-            };
+            return What::NotSent(lacking);
         }
         if let Some(client) = cause.downcast_ref::<hyper_util::client::legacy::Error>()
             && client.is_connect()
         {
-            return What::NotSent { credentials: None };
+            return What::NotSent(match is_distrust(cause) {
+                true => Lacking::Trust,
+                false => Lacking::Connection,
+            });
         }
         next = cause.source();
     }
     What::Lost
+}
+
+/// Tells whether a connection was given up because of the server's certificate. The library that says so is below several
+/// others, which pass on its words alone.
+fn is_distrust(error: &(dyn StdError + 'static)) -> bool {
+    causes(error).any(|text| text.contains("invalid peer certificate"))
+}
+
+/// Returns what an error and all that is below it say.
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = String> + 'a {
+    let mut next = Some(error);
+    std::iter::from_fn(move || {
+        let error = next?;
+        next = error.source();
+        Some(error.to_string())
+    })
 }

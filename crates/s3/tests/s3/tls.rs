@@ -2,6 +2,7 @@
 
 use crate::support::{keys, map, open, text};
 use bytes::Bytes;
+use dr_provider::error::chain;
 use dr_provider::{ErrorKind, Key, ObjectStore as _};
 use dr_s3::S3Store;
 use dr_s3_testing::{Certificate, Options, Server};
@@ -47,5 +48,9 @@ async fn the_certificate_that_is_named_is_trusted_and_no_other() {
     assert_eq!(trusting.get(&key).await.unwrap(), body);
 
     let refused = store(&server, "other.pem").get(&key).await.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    assert_eq!(refused.kind(), ErrorKind::Denied, "{}", chain(&refused));
+    let said = chain(&refused);
+    assert!(said.contains("invalid peer certificate"), "{said}");
+    assert!(said.contains(&server.endpoint()), "{said}");
+    assert!(refused.hint().unwrap().contains("`ca_file`"), "{refused}");
 }
