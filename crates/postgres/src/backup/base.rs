@@ -69,6 +69,9 @@ pub(crate) struct Source {
     /// What an operator should know of how it was taken.
     #[serde(default)]
     pub(crate) remarks: Vec<String>,
+    /// When the server was started, by its own clock: two backups with the same were taken of one run of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) server_started_at: Option<Timestamp>,
 }
 
 /// Who read the files of a backup.

@@ -12,6 +12,7 @@ mod parent;
 mod reach;
 mod session;
 mod take;
+mod unbroken;
 mod walk;
 
 pub(super) use reach::reachable;

@@ -3,6 +3,7 @@
 use dr_coordination::register::EpochRecord;
 use dr_model::{SegmentSize, SystemIdentifier, TimelineId};
 use dr_provider::{Error, ErrorKind, Result};
+use jiff::Timestamp;
 
 use super::take::OPERATION;
 use crate::actions::Log;
@@ -30,6 +31,8 @@ pub(super) struct Server {
     pub(super) file_pages: u32,
     pub(super) checksums: bool,
     pub(super) wal_level: String,
+    /// When it was started.
+    pub(super) started_at: Timestamp,
     /// Whether it writes summaries of its log.
     pub(super) summarizes: bool,
     /// Whether this role may begin and end a backup by itself.
@@ -41,6 +44,7 @@ const SQL: &str = "select s.system_identifier, s.catalog_version_no, i.database_
     case when pg_is_in_recovery() then c.timeline_id \
          else ('x' || substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8))::bit(32)::int end as timeline, \
     current_setting('data_checksums') = 'on' as checksums, current_setting('wal_level') as wal_level, \
+    (extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint as started, \
     coalesce(current_setting('summarize_wal', true) = 'on', false) as summarizes, \
     has_function_privilege('pg_backup_start(text, boolean)', 'execute') \
         and has_function_privilege('pg_backup_stop(boolean)', 'execute') as may_begin, \
@@ -57,6 +61,7 @@ impl Server {
         let read = || -> std::result::Result<Self, dr_pgwire::Error> {
             let row = rows.only()?;
             let segment: u32 = row.get("bytes_per_wal_segment")?;
+            let started: i64 = row.get("started")?;
             Ok(Self {
                 major,
                 version: row.get("version")?,
@@ -69,6 +74,7 @@ impl Server {
                 file_pages: row.get("blocks_per_segment")?,
                 checksums: row.get("checksums")?,
                 wal_level: row.get("wal_level")?,
+                started_at: Timestamp::from_microsecond(started).unwrap_or(Timestamp::MIN),
                 summarizes: row.get("summarizes")?,
                 may_begin: row.get("may_begin")?,
             })

@@ -103,6 +103,7 @@ impl PostgresDriver {
             more_damaged_pages: taken.more_damaged_pages,
             configuration: taken.configuration,
             remarks: taken.remarks,
+            server_started_at: Some(server.started_at),
         };
         self.await_log(region, &source).await?;
         let source =

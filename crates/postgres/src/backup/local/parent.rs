@@ -10,6 +10,7 @@ use dr_provider::error::chain;
 use dr_repository::BackupReader;
 
 use super::changes::Method;
+use super::unbroken::broken;
 use crate::backup::base::{Base, FoundBy, Incremental};
 use crate::backup::server::Server;
 use crate::backup::summary::{self, Changes, Short};
@@ -56,6 +57,13 @@ pub(super) async fn choose(
         return Ok((None, Vec::new()));
     }
     if let Some(why) = unfit(base, server, start) {
+        let remark = format!(
+            "everything was read although {} is recent: {why}",
+            base.label
+        );
+        return Ok((None, vec![remark]));
+    }
+    if let Some(why) = broken(driver, region, server, directory, base, start).await? {
         let remark = format!(
             "everything was read although {} is recent: {why}",
             base.label
