@@ -31,7 +31,8 @@ pub mod wal;
 pub use dr_repository::{EncryptionKey, Keys};
 pub use driver::{Parts, PostgresDriver};
 pub use options::{
-    BackupOptions, BackupSource, InstanceOptions, Options, StandbyPolicy, StoreLoss, VerifyOptions,
+    BackupOptions, BackupSource, InstanceOptions, Options, SlotPolicy, StandbyPolicy, StoreLoss,
+    VerifyOptions,
 };
 pub use slots::Slot;
 pub use standby::{Divergence, Found, Kept, Method, StandbyPlan, StandbyReport, StandbyRequest};

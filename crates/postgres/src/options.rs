@@ -29,8 +29,8 @@ pub struct Options {
     pub tls: TlsMode,
     /// Time between two heartbeat rows: the resolution at which a recovery point actual is measured.
     pub heartbeat: Duration,
-    /// Whether a slot may hold back WAL without a limit (`slot: unlimited`).
-    pub slot_unlimited: bool,
+    /// How much WAL slots may hold back.
+    pub slot: SlotPolicy,
     /// How base backups are taken.
     pub backup: BackupOptions,
     /// How recovery points are proven.
@@ -47,6 +47,25 @@ pub enum StoreLoss {
     Block,
     /// After this time they no longer wait, once a record says since when.
     DegradeAfter(Duration),
+}
+
+/// How much WAL slots may hold back on the primary (PROTOCOL 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotPolicy {
+    /// Whether the server may leave them without a limit.
+    pub unlimited: bool,
+    /// When less than this much of the disk of the primary's log is free, in percent, the slot that keeps most is dropped; `None`
+    /// never drops one.
+    pub drop_below_percent: Option<u8>,
+}
+
+impl Default for SlotPolicy {
+    fn default() -> Self {
+        Self {
+            unlimited: false,
+            drop_below_percent: Some(5),
+        }
+    }
 }
 
 /// How base backups are taken.
@@ -193,7 +212,7 @@ pub(crate) mod tests {
             database: "postgres".to_owned(),
             tls: TlsMode::Disable,
             heartbeat: Duration::from_secs(10),
-            slot_unlimited: false,
+            slot: SlotPolicy::default(),
             backup: BackupOptions::default(),
             verify: VerifyOptions::default(),
             instances: BTreeMap::from([

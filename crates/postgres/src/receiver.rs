@@ -4,6 +4,7 @@
 //! (PROTOCOL 1). Bytes become chunks, chunks a chain, and only what is durable and contiguous in the chain is reported
 //! as flushed: in synchronous mode a commit waits for exactly that (PROTOCOL 3 and 5, R19 to R24).
 
+mod ancestry;
 mod connect;
 mod coverage;
 mod cutter;

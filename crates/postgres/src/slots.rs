@@ -4,10 +4,13 @@
 //! primary's disk is full. Each daemon looks at its own region's slot, and the one beside the primary at all of them,
 //! because a region that is gone leaves a slot that nobody else looks at.
 
+mod pressure;
+
 use std::path::Path;
 
 use dr_model::{Lsn, RegionName};
 use dr_pgwire::quote_literal;
+use dr_provider::driver::KeptLog;
 use dr_provider::{Error, ErrorKind, Result};
 use serde::Serialize;
 
@@ -37,9 +40,21 @@ pub struct Slot {
     pub safe_bytes: Option<u64>,
     /// Bytes free where the primary keeps its log; `None` if that cannot be seen from here.
     pub free_bytes: Option<u64>,
+    /// All bytes there.
+    pub disk_bytes: Option<u64>,
 }
 
 impl Slot {
+    /// Returns what it keeps, as everybody may know it.
+    pub(crate) fn kept(&self) -> KeptLog {
+        KeptLog {
+            name: self.name.clone(),
+            kept_bytes: self.kept_bytes,
+            safe_bytes: self.safe_bytes,
+            free_bytes: self.free_bytes,
+        }
+    }
+
     /// Returns what is wrong with it.
     #[must_use]
     pub fn alarm(&self) -> Option<String> {
@@ -96,7 +111,7 @@ impl PostgresDriver {
 
     pub(crate) async fn slots_of(&self, primary: &RegionName) -> Result<Vec<Slot>> {
         let mut instance = self.connect(primary).await?;
-        let free_bytes = self.free_bytes(primary);
+        let (free_bytes, disk_bytes) = self.room(primary).unzip();
         let rows = instance.query(OPERATION, QUERY).await?;
         let mut slots = Vec::new();
         for row in &rows {
@@ -114,6 +129,7 @@ impl PostgresDriver {
                     kept_bytes: bytes("kept")?,
                     safe_bytes: bytes("safe")?,
                     free_bytes,
+                    disk_bytes,
                     name,
                 })
             };
@@ -137,13 +153,11 @@ impl PostgresDriver {
             .cloned()
     }
 
-    /// Returns the space that is left for the primary's log, if its host is this machine.
-    fn free_bytes(&self, primary: &RegionName) -> Option<u64> {
+    /// Returns the space that is left for the primary's log, and all of it, if its host is this machine.
+    fn room(&self, primary: &RegionName) -> Option<(u64, u64)> {
         let instance = self.instance_options(primary).ok()?;
         let log = instance.data_directory.join("pg_wal");
-        (instance.host == "local")
-            .then(|| free_bytes(&log))
-            .flatten()
+        (instance.host == "local").then(|| room(&log)).flatten()
     }
 
     /// Drops a slot of a receiver, for a region that will not come back or a slot that was invalidated.
@@ -191,9 +205,10 @@ async fn drop_on(instance: &mut Instance, operation: &str, name: &str) -> Result
     Ok(())
 }
 
-fn free_bytes(path: &Path) -> Option<u64> {
+fn room(path: &Path) -> Option<(u64, u64)> {
     let found = rustix::fs::statvfs(path).ok()?;
-    found.f_bavail.checked_mul(found.f_frsize)
+    let bytes = |blocks: u64| blocks.checked_mul(found.f_frsize);
+    Some((bytes(found.f_bavail)?, bytes(found.f_blocks)?))
 }
 
 #[cfg(test)]
@@ -202,17 +217,31 @@ mod tests {
 
     use super::*;
 
+    impl Slot {
+        /// Makes one that keeps nothing and of whose disk nothing is known.
+        pub(super) fn for_tests() -> Self {
+            Self {
+                name: "dr_west".to_owned(),
+                region: None,
+                active: true,
+                wal_status: Some("reserved".to_owned()),
+                restart_lsn: Some(Lsn(1)),
+                kept_bytes: None,
+                safe_bytes: None,
+                free_bytes: None,
+                disk_bytes: None,
+            }
+        }
+    }
+
     fn slot(status: &str, kept: u64, safe: Option<u64>, free: Option<u64>) -> Slot {
         let mebibytes = |count: u64| count << 20;
         Slot {
-            name: "dr_west".to_owned(),
-            region: None,
-            active: true,
             wal_status: Some(status.to_owned()),
-            restart_lsn: Some(Lsn(1)),
             kept_bytes: Some(mebibytes(kept)),
             safe_bytes: safe.map(mebibytes),
             free_bytes: free.map(mebibytes),
+            ..Slot::for_tests()
         }
     }
 

@@ -22,9 +22,10 @@ pub use facts::{
     ClaimFacts, Facts, Instance, LogFacts, LossFacts, PromiseFacts, RegionFacts, Role,
 };
 pub use roles::{
-    Backup, BackupReport, CompactReport, CopyReport, Existing, Frontier, LogStream, LogStretch,
-    OutsidePlaces, Query, RecoveryPoint, RecoveryPoints, Restore, RestorePlan, RestoreProgress,
-    RestoreReport, RestoreRequest, RestoreTarget, Taken, TargetAction, TargetTimeline,
+    Backup, BackupReport, CompactReport, CopyReport, Existing, Frontier, KeptLog, LogStream,
+    LogStretch, OutsidePlaces, Query, RecoveryPoint, RecoveryPoints, Restore, RestorePlan,
+    RestoreProgress, RestoreReport, RestoreRequest, RestoreTarget, Taken, TargetAction,
+    TargetTimeline,
 };
 pub use verify::{
     Proof, Proofs, Verify, VerifyHow, VerifyMark, VerifyMeans, VerifyRecord, VerifyRequest,

@@ -9,8 +9,8 @@ use dr_model::document::{Context, FromNode, Node, Problem, Reader, Template, Val
 use dr_pgwire::{Host as Address, TlsMode};
 
 use super::{
-    BackupOptions, BackupSource, InstanceOptions, Options, StandbyPolicy, StoreLoss, VerifyOptions,
-    distinct,
+    BackupOptions, BackupSource, InstanceOptions, Options, SlotPolicy, StandbyPolicy, StoreLoss,
+    VerifyOptions, distinct,
 };
 
 /// Time between two heartbeats unless told otherwise: the resolution of the achieved recovery point.
@@ -43,7 +43,7 @@ impl FromNode for Options {
         let heartbeat = reader
             .optional_with("heartbeat", heartbeat)
             .unwrap_or(HEARTBEAT);
-        let slot = reader.optional_with("slot", choice(&[("limited", false), ("unlimited", true)]));
+        let slot = reader.optional_with("slot", slot_policy);
         let backup = reader.optional_with("backup", BackupOptions::from_node);
         let verify = reader.optional_with("verify", VerifyOptions::from_node);
         let instances =
@@ -67,7 +67,7 @@ impl FromNode for Options {
             database,
             tls,
             heartbeat,
-            slot_unlimited: slot.unwrap_or(false),
+            slot: slot.unwrap_or_default(),
             backup: backup.unwrap_or_default(),
             verify: verify.unwrap_or_default(),
             instances: instances?,
@@ -206,6 +206,44 @@ fn store_loss(node: &Node, context: &mut Context) -> Option<StoreLoss> {
     after.map(StoreLoss::DegradeAfter)
 }
 
+/// Reads `limited`, `unlimited`, which is never dropped either, or both choices one by one.
+fn slot_policy(node: &Node, context: &mut Context) -> Option<SlotPolicy> {
+    let words = [("limited", false), ("unlimited", true)];
+    let never_if = |unlimited: bool| SlotPolicy {
+        unlimited,
+        drop_below_percent: SlotPolicy::default()
+            .drop_below_percent
+            .filter(|_| !unlimited),
+    };
+    if !matches!(node.value, Value::Map(_)) {
+        return choice(&words)(node, context).map(never_if);
+    }
+    let mut reader = Reader::open(node, context)?;
+    let unlimited = reader.optional_with("keep", choice(&words));
+    let drop_below = reader.optional_with("drop_below", drop_below);
+    reader.finish();
+    let default = never_if(unlimited.unwrap_or(false));
+    Some(SlotPolicy {
+        drop_below_percent: drop_below.unwrap_or(default.drop_below_percent),
+        ..default
+    })
+}
+
+/// Reads a part of the disk, or `never`. A half or more would be a slot that is dropped for what others keep there.
+fn drop_below(node: &Node, context: &mut Context) -> Option<Option<u8>> {
+    let text = String::from_node(node, context)?;
+    if text == "never" {
+        return Some(None);
+    }
+    let percent = text.strip_suffix('%').and_then(|text| text.parse().ok());
+    if let Some(percent @ 1..=50) = percent {
+        return Some(Some(percent));
+    }
+    let problem = Problem::error(&node.span, format!("`{text}` is not a part of a disk"));
+    context.report(problem.expected("`1%` to `50%`, or `never`"));
+    None
+}
+
 fn degrade_after(node: &Node, context: &mut Context) -> Option<Duration> {
     let after = Duration::from_node(node, context)?;
     if after >= SHORTEST_DEGRADE {
@@ -329,6 +367,42 @@ mod tests {
         match expected {
             Ok(expected) => assert_eq!((read, problems), (Some(expected), Vec::new())),
             Err(said) => assert!(problems.iter().any(|p| p.contains(said)), "{problems:?}"),
+        }
+    }
+
+    #[rstest]
+    #[case::limited(text("limited"), Ok((false, Some(5))))]
+    #[case::unlimited(text("unlimited"), Ok((true, None)))]
+    #[case::nothing_said(map([]), Ok((false, Some(5))))]
+    #[case::earlier(map([("drop_below", text("20%"))]), Ok((false, Some(20))))]
+    #[case::never(map([("drop_below", text("never"))]), Ok((false, None)))]
+    #[case::by_the_disk_alone(
+        map([("keep", text("unlimited")), ("drop_below", text("10%"))]), Ok((true, Some(10)))
+    )]
+    #[case::too_much(map([("drop_below", text("51%"))]), Err("`1%` to `50%`"))]
+    #[case::nothing_left(map([("drop_below", text("0%"))]), Err("`1%` to `50%`"))]
+    #[case::bytes(map([("drop_below", text("10GB"))]), Err("`1%` to `50%`"))]
+    #[case::word(text("none"), Err("limited"))]
+    #[case::key(map([("drop_above", text("5%"))]), Err("drop_above"))]
+    fn how_much_slots_may_keep(
+        #[case] written: Node,
+        #[case] expected: std::result::Result<(bool, Option<u8>), &str>,
+    ) {
+        let mut context = Context::without_references("/etc/dr");
+        let read = slot_policy(&written, &mut context);
+        let problems = context.into_problems();
+        match expected {
+            Ok((unlimited, drop_below_percent)) => {
+                let policy = SlotPolicy {
+                    unlimited,
+                    drop_below_percent,
+                };
+                assert_eq!((read, problems.len()), (Some(policy), 0));
+            }
+            Err(said) => assert!(
+                problems.iter().any(|p| p.to_string().contains(said)),
+                "{problems:?}"
+            ),
         }
     }
 

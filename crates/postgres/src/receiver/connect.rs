@@ -65,7 +65,7 @@ impl PostgresDriver {
             slot: &name,
             subject: &subject,
         };
-        let fork = self
+        let history = self
             .keep_history(region, &mut connection, log, &subject)
             .await?;
 
@@ -84,6 +84,14 @@ impl PostgresDriver {
             // Every region's chain of an epoch begins where the epoch does, so that a backup taken anywhere can be
             // completed everywhere.
             None => {
+                let fork = match &history {
+                    Some(history) => {
+                        self.record_ancestral_holes(region, log, history, segment_size)
+                            .await?;
+                        history.begin()
+                    }
+                    None => None,
+                };
                 let begin = claimed_start(&record, self)
                     .or(fork)
                     .unwrap_or(reserved.from);
@@ -160,14 +168,14 @@ impl PostgresDriver {
         Ok(())
     }
 
-    /// Stores the history files of the timeline and all its ancestors (R22), and returns where it forked off.
+    /// Stores the history files of the timeline and all its ancestors (R22), and returns it; the first timeline has none.
     async fn keep_history(
         &self,
         region: &RegionName,
         connection: &mut Connection,
         log: Log,
         subject: &str,
-    ) -> Result<Option<Lsn>> {
+    ) -> Result<Option<TimelineHistory>> {
         let operation = "keep the timeline history of";
         if log.timeline.0 == 1 {
             return Ok(None);
@@ -203,7 +211,7 @@ impl PostgresDriver {
                 Err(error) => return Err(translate(operation, subject, error)),
             }
         }
-        Ok(history.begin())
+        Ok(Some(history))
     }
 }
 

@@ -11,6 +11,7 @@ use dr_model::{Lsn, RegionName};
 use dr_pgwire::{ReplicationEvent, StandbyStatus, sql_state};
 use dr_provider::driver::Frontier;
 use dr_provider::{Error, ErrorKind, Result};
+use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -228,8 +229,9 @@ impl<'a> Session<'a> {
                 // Never shorter than what it sends: a walsender may learn of the end after it has read the bytes.
                 let end = server_wal_end.max(start.advance(data.len() as u64));
                 self.primary_end = end;
-                self.cutter.report(end, sent_at);
-                self.coverage.reported(end, sent_at);
+                let at = self.said_at(sent_at);
+                self.cutter.report(end, at);
+                self.coverage.reported(end, at);
                 self.cutter.push(start, &data, now).map_err(|error| {
                     let kind = match &error {
                         CutError::NotContiguous { .. } => ErrorKind::Unavailable,
@@ -246,8 +248,9 @@ impl<'a> Session<'a> {
                 // It says how far the server has *sent*: it covers the present only if nothing reported is still to come.
                 if server_wal_end >= self.primary_end && self.cutter.received() >= server_wal_end {
                     self.primary_end = server_wal_end;
-                    self.cutter.report(server_wal_end, sent_at);
-                    self.coverage.reported(server_wal_end, sent_at);
+                    let at = self.said_at(sent_at);
+                    self.cutter.report(server_wal_end, at);
+                    self.coverage.reported(server_wal_end, at);
                 }
                 Ok(())
             }
@@ -264,6 +267,12 @@ impl<'a> Session<'a> {
                 )
             }
         }
+    }
+
+    /// Returns when a message was sent: by the primary's clock, but never later than it was heard by ours. With a clock that is
+    /// ahead, a primary that has gone silent would pass for covered for as long as it is.
+    fn said_at(&self, sent_at: Timestamp) -> Timestamp {
+        sent_at.min(self.driver.clock().now())
     }
 
     /// Tells whether commits wait for what is received here.

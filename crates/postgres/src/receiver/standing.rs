@@ -3,14 +3,16 @@
 //! Looked at every few seconds as long as the receiver runs, streaming or not: a record that changes only whom commits
 //! wait for leaves the stream as it is, so nobody has to connect anew to learn of it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dr_coordination::chain::ChainId;
 use dr_coordination::register::EpochRecord;
 use dr_model::{Epoch, Lsn, RegionName};
 use dr_provider::Result;
-use dr_provider::driver::Frontier;
+use dr_provider::driver::{Frontier, KeptLog};
 use dr_provider::error::chain;
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::degrade::StorePatience;
@@ -24,6 +26,9 @@ const INTERVAL: Duration = Duration::from_secs(4);
 
 /// How often it is looked whether log is recorded as lost: a listing or two of the store.
 const LOST_INTERVAL: Duration = Duration::from_secs(60);
+
+/// By how much two clocks may differ before it is worth a line.
+const CLOCKS_DIFFER_SECONDS: i64 = 60;
 
 /// A session that streams.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +70,8 @@ impl PostgresDriver {
         let mut patience = StorePatience::default();
         let mut lost = Vec::new();
         let mut lost_looked_at = None;
+        let mut dropped = BTreeMap::new();
+        let mut clocks = None;
         let interval = self.standing_interval();
         loop {
             let stream = streams.borrow_and_update().clone();
@@ -82,12 +89,18 @@ impl PostgresDriver {
                             Ok(found) => (lost, lost_looked_at) = (found, Some(now)),
                             Err(error) => tracing::warn!("{}", chain(&error)),
                         }
+                        match self.clock_difference(&record.primary).await {
+                            Ok(found) => clocks = found,
+                            // A primary that cannot be asked is what the stream itself complains of.
+                            Err(error) => tracing::debug!("{}", chain(&error)),
+                        }
                     }
-                    let mut alarms = self.alarms(region, &record).await;
+                    let (mut alarms, kept) = self.alarms(region, &record, &mut dropped).await;
                     alarms.extend_from_slice(&lost);
+                    alarms.extend(clocks.clone());
                     frontier.send_if_modified(|frontier| {
-                        let changed = frontier.alarms != alarms;
-                        frontier.alarms = alarms;
+                        let changed = frontier.alarms != alarms || frontier.kept != kept;
+                        (frontier.alarms, frontier.kept) = (alarms, kept);
                         changed
                     });
                 }
@@ -107,8 +120,15 @@ impl PostgresDriver {
         }
     }
 
-    /// Returns what a person has to see to: of our own slot, and beside the primary of all of them.
-    async fn alarms(&self, region: &RegionName, record: &EpochRecord) -> Vec<String> {
+    /// Returns what a person has to see to, and what the primary keeps: of our own slot, and beside the primary of all of them.
+    /// There one is dropped if it fills the disk; `dropped` says why, until it is there again.
+    async fn alarms(
+        &self,
+        region: &RegionName,
+        record: &EpochRecord,
+        dropped: &mut BTreeMap<String, String>,
+    ) -> (Vec<String>, Vec<KeptLog>) {
+        let mut kept = Vec::new();
         let lost = record.sync_lost.get(&self.resource().resource);
         let mut alarms: Vec<String> = lost
             .map(|lost| format!("synchronous mode is lost since {}", lost.since))
@@ -116,15 +136,50 @@ impl PostgresDriver {
             .collect();
         match self.slots_of(&record.primary).await {
             Ok(slots) => {
+                dropped.retain(|name, _| slots.iter().all(|slot| slot.name != *name));
+                if record.primary == *region {
+                    match self.relieve_primary(record, &slots).await {
+                        Ok(found) => dropped.extend(found),
+                        Err(error) => alarms.push(chain(&error)),
+                    }
+                }
+                alarms.extend(dropped.values().cloned());
                 let ours = |slot: &&Slot| {
                     slot.region.as_ref() == Some(region) || record.primary == *region
                 };
-                alarms.extend(slots.iter().filter(ours).filter_map(Slot::alarm));
+                let stand = |slot: &&Slot| !dropped.contains_key(&slot.name);
+                let slots: Vec<&Slot> = slots.iter().filter(ours).filter(stand).collect();
+                alarms.extend(slots.iter().filter_map(|slot| slot.alarm()));
+                kept = slots.iter().map(|slot| slot.kept()).collect();
             }
             // A primary that cannot be asked is what the stream itself complains of.
             Err(error) => tracing::debug!("{}", chain(&error)),
         }
-        alarms
+        (alarms, kept)
+    }
+
+    /// Says so if the primary's clock is far from ours: what is measured between the two is then off by as much.
+    async fn clock_difference(&self, primary: &RegionName) -> Result<Option<String>> {
+        const OPERATION: &str = "read the clock of";
+        const SQL: &str = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint";
+        let mut instance = self.connect(primary).await?;
+        let before = self.clock().now();
+        let micros: i64 = instance.scalar(OPERATION, SQL).await?;
+        let after = self.clock().now();
+        let theirs = Timestamp::from_microsecond(micros)
+            .map_err(|error| self.failed(OPERATION, error.to_string()))?;
+        let (seconds, how) = if theirs < before {
+            (before.duration_since(theirs).as_secs(), "behind")
+        } else {
+            (theirs.duration_since(after).as_secs(), "ahead of")
+        };
+        let said = || {
+            format!(
+                "the clock of the primary's server is {seconds} s {how} this machine's: exposure, and times that are restored to, \
+                 are off by as much; set the wrong one right"
+            )
+        };
+        Ok((seconds >= CLOCKS_DIFFER_SECONDS).then(said))
     }
 
     fn standing_interval(&self) -> Duration {

@@ -10,7 +10,8 @@ use dr_postgres::BackupOptions;
 use dr_provider::driver::{RecoveryPoint, Restore as _, RestoreRequest, RestoreTarget};
 use rstest::rstest;
 
-use crate::server::{Server, Version};
+use crate::restore::walk;
+use crate::server::{Server, Version, as_postgres, run};
 use crate::site::{EAST, Site, WEST, region};
 
 /// How often a backup is disturbed at most: its log has to be pushed by the test as well.
@@ -128,6 +129,8 @@ fn relations(directory: &Path) -> BTreeMap<String, Vec<u8>> {
 #[rstest]
 #[case::system(Version::System, &[], "pages")]
 #[case::postgresql_16(Version::Brought(16), &[], "pages")]
+#[case::postgresql_17_by_pages(Version::Brought(17), &[], "pages")]
+#[case::postgresql_17_by_summaries(Version::Brought(17), &["summarize_wal=on"], "summaries")]
 #[case::postgresql_18_by_pages(Version::Brought(18), &[], "pages")]
 #[case::postgresql_18_by_summaries(Version::Brought(18), &["summarize_wal=on"], "summaries")]
 #[tokio::test]
@@ -136,6 +139,9 @@ async fn every_link_of_a_chain_restores_to_what_was_committed(
     #[case] further: &[&str],
     #[case] found_by: &str,
 ) {
+    if !version.is_there() {
+        return;
+    }
     let mut site = prepare(version, further).await;
     let full = back_up_under_load(&site).await;
     assert_eq!(
@@ -204,6 +210,135 @@ async fn what_forbids_an_incremental_backup_makes_it_a_full_one_and_is_said() {
         remark.contains("it is of timeline 1, the server on timeline 2"),
         "{remark}"
     );
+}
+
+/// Archives what the server wrote while it archived nothing.
+async fn archive_by_hand(site: &Site) {
+    // Files with later names are old ones that wait to be used again.
+    let current = site
+        .primary
+        .sql("select pg_walfile_name(pg_current_wal_lsn())")
+        .await;
+    for entry in fs::read_dir(site.primary.data.join("pg_wal")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let archived = site.archive().join(&name);
+        let is_segment = name.len() == 24 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_segment && name < current && !archived.exists() {
+            fs::copy(&path, &archived).unwrap();
+        }
+    }
+}
+
+/// A page that is not in the log is in no backup that is made of the log: `wal_level = minimal` between a backup and the next
+/// makes that one full. A server that was started anew and kept its level does not.
+#[rstest]
+#[case::system(Version::System, &[], "pages")]
+#[case::postgresql_18_by_summaries(Version::Brought(18), &["summarize_wal=on"], "summaries")]
+#[tokio::test]
+async fn a_time_of_minimal_log_makes_the_next_backup_full(
+    #[case] version: Version,
+    #[case] further: &[&str],
+    #[case] found_by: &str,
+) {
+    const KEEP: &str = "wal_keep_size=64MB";
+    let mut site = prepare(version, further).await;
+    let kept: Vec<&str> = further.iter().copied().chain([KEEP]).collect();
+    let full = site.back_up().await;
+    assert_eq!(full.taken.parent, None);
+    site.restart_with(&kept).await;
+    let point = site.back_up().await;
+    assert_eq!(point.taken.remarks, Vec::<String>::new());
+    assert_eq!(point.taken.parent, Some(full.label));
+    assert_eq!(point.taken.found_by.as_deref(), Some(found_by));
+
+    site.switch().await;
+    let minimal = ["wal_level=minimal", "max_wal_senders=0", "archive_mode=off"];
+    let minimal: Vec<&str> = minimal.into_iter().chain([KEEP]).collect();
+    site.restart_with(&minimal).await;
+    let mut connection = site.primary.connect().await;
+    // Of what is filled in the transaction that empties it, the log says nothing now.
+    for sql in [
+        "begin",
+        "truncate growing",
+        "insert into growing select n, repeat('z', 300) from generate_series(1, 5000) n",
+        "commit",
+    ] {
+        connection.query(sql).await.unwrap();
+    }
+    drop(connection);
+    site.commit(20).await;
+    site.restart_with(&kept).await;
+    site.commit(20).await;
+    site.primary.sql("select pg_switch_wal()").await;
+    archive_by_hand(&site).await;
+    let next = site.back_up().await;
+    assert_eq!(next.taken.parent, None);
+    let [remark] = next.taken.remarks.as_slice() else {
+        panic!("{:?}", next.taken)
+    };
+    assert!(
+        remark.contains("has run with `wal_level = minimal` since"),
+        "{remark}"
+    );
+    judge(&site, "judged").await;
+    let last = site.back_up().await;
+    assert_eq!(last.taken.parent, Some(next.label));
+}
+
+/// What cannot be seen is not taken for well: log that is neither with the server nor in the store.
+#[tokio::test]
+async fn a_level_that_cannot_be_seen_makes_the_next_backup_full() {
+    const SIZE: u64 = 1 << 20;
+    let mut site = prepare(Version::System, &[]).await;
+    let full = site.back_up().await;
+    for _ in 0..4 {
+        site.commit(50).await;
+        site.switch().await;
+    }
+    site.push(EAST).await;
+    site.primary.sql("checkpoint").await;
+    site.restart_with(&[]).await;
+    for name in site.segments() {
+        fs::remove_file(site.primary.data.join("pg_wal").join(&name)).ok();
+    }
+    let lost = full.stop.0.next_multiple_of(SIZE) + SIZE;
+    let mut chunks = walk(&site.place(EAST));
+    chunks.retain(|path| path.ends_with(&format!("/{lost:016X}")));
+    fs::remove_file(&chunks[0]).unwrap();
+    let point = site.back_up().await;
+    assert_eq!(point.taken.parent, None);
+    let [remark] = point.taken.remarks.as_slice() else {
+        panic!("{:?}", point.taken)
+    };
+    assert!(remark.contains("cannot be seen"), "{remark}");
+}
+
+#[tokio::test]
+async fn page_checksums_that_are_turned_off_or_on_make_the_next_backup_full() {
+    let mut site = prepare(Version::System, &[]).await;
+    let mut before = site.back_up().await;
+    for turn in ["--disable", "--enable"] {
+        site.primary.stop();
+        let mut checksums = as_postgres(&Version::System.binaries(), "pg_checksums");
+        run(checksums
+            .args([turn, "--no-sync", "-D"])
+            .arg(&site.primary.data));
+        site.restart_with(&[]).await;
+        let point = site.back_up().await;
+        assert_eq!(point.taken.parent, None);
+        let [remark] = point.taken.remarks.as_slice() else {
+            panic!("{:?}", point.taken)
+        };
+        let said = format!(
+            "{} is recent: page checksums have been turned on or off",
+            before.label
+        );
+        assert!(remark.contains(&said), "{remark}");
+        judge(&site, &turn[2..]).await;
+        before = point;
+    }
+    assert!(site.back_up().await.taken.parent.is_some());
 }
 
 #[tokio::test]

@@ -347,8 +347,8 @@ async fn configuration_files_elsewhere_come_back_in_the_directory(#[case] source
          work_mem = '7MB'\n"
     ));
     fs::write(&configuration, text).unwrap();
-    site.restart_with(&format!("config_file={}", configuration.display()))
-        .await;
+    let file = format!("config_file={}", configuration.display());
+    site.restart_with(&[&file]).await;
     site.back_up_by(by(source));
     let point = site.back_up().await;
     assert_eq!(point.taken.remarks, Vec::<String>::new());

@@ -4,22 +4,27 @@ use dr_coordination::Patience;
 use dr_coordination::chain::find_tail;
 use dr_coordination::register::EpochRecord;
 use dr_model::Lsn;
-use dr_postgres::SyncWish;
-use dr_provider::ErrorKind;
+use dr_postgres::{PostgresDriver, Slot, StoreLoss, SyncWish};
+use dr_provider::decorate::{Fault, Faulty, Operation, Rule};
 use dr_provider::driver::{
     Backup as _, Frontier, LogStream as _, Restore, RestoreRequest, RestoreTarget,
 };
 use dr_provider::error::chain;
+use dr_provider::{ErrorKind, ObjectStore};
+use rstest::rstest;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::server::{PATIENCE, Server};
-use crate::site::{EAST, Site, WEST, region};
+use crate::apart::{is_apart, mount_disk};
+use crate::server::{PATIENCE, Server, Version, run};
+use crate::site::{EAST, Site, WEST, driver_with, new_directory, region};
 
 const SLOT: &str = "dr_us_west_2";
 
-/// A receiver of the west that runs until it is dropped or stopped.
+/// A receiver that runs until it is dropped or stopped.
 struct Shipping {
     frontier: watch::Receiver<Frontier>,
     stop: watch::Sender<bool>,
@@ -27,12 +32,17 @@ struct Shipping {
 }
 
 impl Shipping {
+    /// Starts that of the west.
     fn start(site: &Site) -> Self {
+        Self::start_in(&site.driver, WEST)
+    }
+
+    fn start_in(driver: &PostgresDriver, name: &str) -> Self {
         let (sender, frontier) = watch::channel(Frontier::default());
         let (stop, stopped) = watch::channel(false);
-        let driver = site.driver.clone();
+        let (driver, region) = (driver.clone(), region(name));
         let task = tokio::spawn(async move {
-            driver.ship(&region(WEST), sender, stopped).await.unwrap();
+            driver.ship(&region, sender, stopped).await.unwrap();
         });
         Self {
             frontier,
@@ -59,7 +69,8 @@ impl Shipping {
     async fn kill(self, site: &Site) {
         drop(self);
         let gone = async {
-            while site.driver.slots().await.unwrap()[0].active {
+            let streams = |slot: &Slot| slot.active && slot.name == SLOT;
+            while site.driver.slots().await.unwrap().iter().any(streams) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
@@ -373,4 +384,201 @@ async fn commits_that_wait_are_not_released_by_passing_over_what_is_lost() {
         .unwrap();
     shipping.until_durable(&site).await;
     shipping.stop().await;
+}
+
+/// The primary is promoted once and again while its receiver is away: the store gets the whole ancestry, says what it lacks of it, and
+/// nothing is restored across that; before it everything can be had, and behind it what a new backup begins.
+#[rstest]
+#[case::with_some_of_the_first_timeline_missing(true)]
+#[case::with_all_of_it(false)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_is_promoted_twice_unseen_leaves_a_gap(#[case] leaves_early: bool) {
+    let mut site = Site::start(1).await;
+    let mut shipping = Shipping::start(&site);
+    site.commit(3).await;
+    shipping.until_durable(&site).await;
+    let first = site.back_up_quietly().await;
+    site.commit(5).await;
+    let (before, then) = (site.primary.lsn().await, Site::ledger(&site.primary).await);
+    site.commit(1).await;
+    shipping.until_durable(&site).await;
+    copy(&site).await;
+    if leaves_early {
+        shipping.kill(&site).await;
+        for _ in 0..3 {
+            site.commit(3).await;
+            site.switch().await;
+        }
+        site.restart_promoted().await;
+    } else {
+        // It gets all until the server stops.
+        site.restart_promoted().await;
+        drop(shipping);
+    }
+    site.primary.wait_until_promoted().await;
+    site.open_epoch(2, 2).await;
+    for _ in 0..3 {
+        site.commit(3).await;
+        site.switch().await;
+    }
+    site.restart_promoted().await;
+    site.primary.wait_until_promoted().await;
+    site.open_epoch(3, 3).await;
+    site.commit(3).await;
+
+    let mut shipping = Shipping::start(&site);
+    shipping.until_durable(&site).await;
+    let lost = lost_since(&site, WEST, first.start).await;
+    let timelines: &[u32] = if leaves_early { &[1, 2] } else { &[2] };
+    assert_eq!(lost.len(), timelines.len(), "{lost:?}");
+    for (line, timeline) in lost.iter().zip(timelines) {
+        let said = format!("the log of timeline {timeline} is missing from ");
+        assert!(line.starts_with(&said), "{line}");
+    }
+    shipping
+        .until(|frontier| frontier.alarms.len() == lost.len())
+        .await;
+    let refused = restore(&site, "refused").await.unwrap_err();
+    let hole = format!("the log of timeline {} is missing from", timelines[0]);
+    assert!(chain(&refused).contains(&hole), "{}", chain(&refused));
+    assert!(!site.place("refused").exists());
+    let place = site.place("before");
+    let target = RestoreTarget::Lsn(before);
+    let request = RestoreRequest::new(region(WEST), target, place.clone());
+    Restore::restore(&site.driver, &request).await.unwrap();
+    let mut server = Server::start(&place, &["track_commit_timestamp=on"]).await;
+    server.wait_until_promoted().await;
+    assert_eq!(Site::ledger(&server).await, then);
+    server.stop();
+
+    site.switch().await;
+    site.push_history(EAST, 2).await;
+    site.push_history(EAST, 3).await;
+    let second = site.back_up_quietly().await;
+    site.commit(3).await;
+    shipping.until_durable(&site).await;
+    copy(&site).await;
+    let none: Vec<String> = Vec::new();
+    assert_eq!(lost_since(&site, WEST, second.start).await, none);
+    restore(&site, "recovered").await.unwrap();
+    let place = site.place("recovered");
+    let mut server = Server::start(&place, &["track_commit_timestamp=on"]).await;
+    server.wait_until_promoted().await;
+    assert_eq!(
+        Site::ledger(&server).await,
+        Site::ledger(&site.primary).await
+    );
+    server.stop();
+    shipping.stop().await;
+}
+
+/// Returns how much of the primary's disk is free, in percent.
+fn free_percent(site: &Site) -> u64 {
+    let found = rustix::fs::statvfs(&site.primary.data).unwrap();
+    found.f_bavail * 100 / found.f_blocks
+}
+
+/// Log that a region does not take fills the primary's disk, whether its receiver is away or its store takes nothing: the slot is
+/// dropped before, the primary goes on, and what the region lacks is recorded.
+#[rstest]
+#[case::away(false)]
+#[case::store_takes_nothing(true)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_is_dropped_before_it_fills_the_disk(#[case] streams: bool) {
+    const DISK_MEBIBYTES: u32 = 200;
+    let case = if streams {
+        "case_2_store_takes_nothing"
+    } else {
+        "case_1_away"
+    };
+    if !is_apart(&format!(
+        "lost_slot::a_slot_is_dropped_before_it_fills_the_disk::{case}"
+    )) {
+        return;
+    }
+    let directory = new_directory();
+    mount_disk(&directory.path().join("primary"), DISK_MEBIBYTES);
+    let few = ["min_wal_size=2MB", "max_wal_size=4MB"];
+    let site = Site::start_in(directory, Version::System, 1, &few).await;
+    let west = Arc::new(Faulty::scripted(site.store(WEST), Vec::new()));
+    let store: Arc<dyn ObjectStore> = west.clone();
+    let stores = BTreeMap::from([(region(EAST), site.store(EAST)), (region(WEST), store)]);
+    let driver = driver_with(site.directory.path(), stores, StoreLoss::Block);
+
+    let mut beside = Shipping::start_in(&driver, EAST);
+    let mut away = Shipping::start_in(&driver, WEST);
+    site.commit(3).await;
+    beside.until_durable(&site).await;
+    away.until_durable(&site).await;
+    driver.take(&region(EAST)).await.unwrap();
+    away.until_durable(&site).await;
+    copy(&site).await;
+    let mut streaming = Some(away);
+    if streams {
+        let never = Fault::Before(ErrorKind::Unavailable);
+        west.set_rules(vec![Rule::on(Operation::Create, "postgres/*", never)]);
+    } else if let Some(away) = streaming.take() {
+        away.kill(&site).await;
+    }
+    let dropped = |frontier: &Frontier| {
+        let said = |line: &String| line.starts_with("slot `dr_us_west_2` was dropped at ");
+        frontier.alarms.iter().any(said)
+    };
+    let pressed = async {
+        while !dropped(&beside.frontier.borrow()) {
+            // As full as it may become, and no fuller: the log of everybody else goes on.
+            if free_percent(&site) >= 5 {
+                site.commit(5).await;
+                site.primary.sql("select pg_switch_wal()").await;
+            } else {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    if tokio::time::timeout(PATIENCE, pressed).await.is_err() {
+        panic!("{}: {:?}", free_percent(&site), beside.frontier.borrow());
+    }
+    site.commit(5).await;
+    let roomy = async {
+        while free_percent(&site) < 20 {
+            site.primary.sql("checkpoint").await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, roomy).await.unwrap();
+    assert!(
+        !site.primary.log().contains("PANIC"),
+        "{}",
+        site.primary.log()
+    );
+    beside.until_durable(&site).await;
+
+    west.set_rules(Vec::new());
+    let mut away = streaming.unwrap_or_else(|| Shipping::start_in(&driver, WEST));
+    site.commit(3).await;
+    away.until_durable(&site).await;
+    assert_eq!(lost_since(&site, WEST, Lsn::INVALID).await.len(), 1);
+    beside.until(|frontier| !dropped(frontier)).await;
+    let refused = restore(&site, "refused").await.unwrap_err();
+    assert!(
+        chain(&refused).contains("is missing from"),
+        "{}",
+        chain(&refused)
+    );
+    driver.take(&region(EAST)).await.unwrap();
+    site.commit(3).await;
+    away.until_durable(&site).await;
+    copy(&site).await;
+    restore(&site, "recovered").await.unwrap();
+    let place = site.place("recovered");
+    let mut server = Server::start(&place, &["track_commit_timestamp=on"]).await;
+    server.wait_until_promoted().await;
+    assert_eq!(
+        Site::ledger(&server).await,
+        Site::ledger(&site.primary).await
+    );
+    server.stop();
+    away.stop().await;
+    beside.stop().await;
+    let mut unmount = std::process::Command::new("umount");
+    run(unmount.arg("--lazy").arg(&site.primary.data));
 }

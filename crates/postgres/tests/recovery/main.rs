@@ -2,14 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod apart;
 mod archive;
 mod backup;
+mod clocks;
 mod compact;
 mod encryption;
 mod expire;
 mod fence;
 mod incremental;
 mod local;
+mod long_segments;
 mod lost_slot;
 mod promote;
 mod restore;

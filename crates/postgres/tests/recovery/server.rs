@@ -45,6 +45,20 @@ impl Version {
         place
     }
 
+    /// Tells whether it is there; says so if not. For a version that cannot be brought to every machine.
+    #[expect(
+        clippy::print_stderr,
+        reason = "what was not tested must not pass in silence"
+    )]
+    pub(crate) fn is_there(self) -> bool {
+        let place = self.place();
+        let there = place.join("postgres").exists();
+        if !there {
+            eprintln!("skipped: there is no server in {}", place.display());
+        }
+        there
+    }
+
     fn place(self) -> PathBuf {
         match self {
             Self::System => std::env::var_os("DR_PG_BIN")

@@ -14,11 +14,11 @@ use dr_coordination::chain::bounds;
 use dr_coordination::register::{ClusterClaim, EpochRecord, Register};
 use dr_coordination::{Actor, Patience};
 use dr_local::{DirectoryStore, LocalHost, LocalSecrets};
-use dr_model::{Epoch, Lsn, RegionName, SystemClock, TimelineId};
+use dr_model::{Clock, Epoch, Lsn, RegionName, SystemClock, TimelineId};
 use dr_pgwire::TlsMode;
 use dr_postgres::{
     BackupOptions, EncryptionKey, InstanceOptions, Keys, Options, Parts, PostgresDriver,
-    StandbyPolicy, StoreLoss, VerifyOptions,
+    SlotPolicy, StandbyPolicy, StoreLoss, VerifyOptions,
 };
 use dr_provider::driver::{Backup as _, RecoveryPoint};
 use dr_provider::{Host, ObjectStore};
@@ -58,12 +58,16 @@ impl Site {
         segment_mebibytes: u32,
         further: &[&str],
     ) -> Self {
-        // Short, because the path of a unix socket may not exceed 107 bytes.
-        let directory = tempfile::Builder::new()
-            .prefix("dr")
-            .tempdir_in("/tmp")
-            .unwrap();
-        give_to_postgres(directory.path());
+        Self::start_in(new_directory(), version, segment_mebibytes, further).await
+    }
+
+    /// As [`start_as`](Self::start_as), in a directory whose `primary` may be a disk of its own.
+    pub(crate) async fn start_in(
+        directory: tempfile::TempDir,
+        version: Version,
+        segment_mebibytes: u32,
+        further: &[&str],
+    ) -> Self {
         let archive = directory.path().join("archive");
         fs::create_dir(&archive).unwrap();
         give_to_postgres(&archive);
@@ -137,6 +141,15 @@ impl Site {
     /// As [`back_up_by`](Self::back_up_by), with another data directory in the configuration.
     pub(crate) fn back_up_of(&mut self, data: &Path, backup: BackupOptions) {
         self.driver = driver_that(self.directory.path(), self.stores(), data, backup);
+    }
+
+    /// Goes by another clock from now on.
+    pub(crate) fn tell_time_by(&mut self, clock: Arc<dyn Clock>) {
+        let (backup, verify) = (BackupOptions::default(), VerifyOptions::default());
+        let (directory, data) = (self.directory.path(), self.primary.data.clone());
+        let stores = self.stores();
+        let block = StoreLoss::Block;
+        self.driver = make_driver(directory, stores, &data, backup, verify, block, clock);
     }
 
     /// Proves recovery points in another way from now on.
@@ -327,10 +340,15 @@ impl Site {
                 self.push(EAST).await;
                 self.push(WEST).await;
             };
+            let mut meanwhile = Box::pin(meanwhile);
             tokio::select! {
                 biased;
-                report = &mut take => return report.unwrap().recovery_point,
-                () = meanwhile => {}
+                report = &mut take => {
+                    // What was begun is ended: a commit that is let go of may still come.
+                    meanwhile.await;
+                    return report.unwrap().recovery_point;
+                }
+                () = &mut meanwhile => {}
             }
         }
     }
@@ -373,11 +391,11 @@ impl Site {
         self.primary.sql(ledger).await;
     }
 
-    /// Starts the primary again with one more setting, which is in no file.
-    pub(crate) async fn restart_with(&mut self, setting: &str) {
+    /// Starts the primary again with more settings, which are in no file.
+    pub(crate) async fn restart_with(&mut self, further: &[&str]) {
         self.primary.stop();
         let mut settings = settings(&self.archive());
-        settings.push(setting.to_owned());
+        settings.extend(further.iter().map(|setting| (*setting).to_owned()));
         self.primary = Server::start(&self.primary.data.clone(), &settings).await;
     }
 
@@ -416,6 +434,15 @@ impl Site {
     pub(crate) fn place(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
+}
+
+/// Makes a directory for a site.
+pub(crate) fn new_directory() -> tempfile::TempDir {
+    // Short, because the path of a unix socket may not exceed 107 bytes.
+    let mut builder = tempfile::Builder::new();
+    let directory = builder.prefix("dr").tempdir_in("/tmp").unwrap();
+    give_to_postgres(directory.path());
+    directory
 }
 
 fn settings(archive: &Path) -> Vec<String> {
@@ -466,7 +493,15 @@ pub(crate) fn driver_with(
 ) -> PostgresDriver {
     let data = directory.join("primary");
     let (backup, verify) = (BackupOptions::default(), VerifyOptions::default());
-    make_driver(directory, stores, &data, backup, verify, on_store_loss)
+    make_driver(
+        directory,
+        stores,
+        &data,
+        backup,
+        verify,
+        on_store_loss,
+        system_clock(),
+    )
 }
 
 fn driver_that_verifies(
@@ -475,7 +510,15 @@ fn driver_that_verifies(
     verify: VerifyOptions,
 ) -> PostgresDriver {
     let (data, backup) = (directory.join("primary"), BackupOptions::default());
-    make_driver(directory, stores, &data, backup, verify, StoreLoss::Block)
+    make_driver(
+        directory,
+        stores,
+        &data,
+        backup,
+        verify,
+        StoreLoss::Block,
+        system_clock(),
+    )
 }
 
 fn driver_that(
@@ -485,7 +528,19 @@ fn driver_that(
     backup: BackupOptions,
 ) -> PostgresDriver {
     let verify = VerifyOptions::default();
-    make_driver(directory, stores, data, backup, verify, StoreLoss::Block)
+    make_driver(
+        directory,
+        stores,
+        data,
+        backup,
+        verify,
+        StoreLoss::Block,
+        system_clock(),
+    )
+}
+
+fn system_clock() -> Arc<dyn Clock> {
+    Arc::new(SystemClock::new())
 }
 
 fn make_driver(
@@ -495,6 +550,7 @@ fn make_driver(
     backup: BackupOptions,
     verify: VerifyOptions,
     on_store_loss: StoreLoss,
+    clock: Arc<dyn Clock>,
 ) -> PostgresDriver {
     let instance = |name: &str, data: PathBuf| InstanceOptions {
         host: "local".to_owned(),
@@ -518,7 +574,7 @@ fn make_driver(
             database: "postgres".to_owned(),
             tls: TlsMode::Disable,
             heartbeat: Duration::from_secs(1),
-            slot_unlimited: false,
+            slot: SlotPolicy::default(),
             backup,
             verify,
             instances: BTreeMap::from([
@@ -534,7 +590,7 @@ fn make_driver(
         hosts: BTreeMap::from([(region(EAST), host("state")), (region(WEST), host("state"))]),
         secrets: Arc::new(LocalSecrets::new(directory)),
         keys: keys_in(directory),
-        clock: Arc::new(SystemClock::new()),
+        clock,
         actor: Actor::new("test", "localhost", 1),
         program: vec![
             "/bin/sh".to_owned(),

@@ -152,6 +152,22 @@ pub struct Frontier {
     /// primary's disk, synchronous mode that was lost.
     #[serde(default)]
     pub alarms: Vec<String>,
+    /// What the primary keeps for this region, or beside the primary for all of them.
+    #[serde(default)]
+    pub kept: Vec<KeptLog>,
+}
+
+/// Log that the primary keeps for somebody who has not taken it yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptLog {
+    /// The name of the slot.
+    pub name: String,
+    /// Bytes that are kept; `None` if nothing is.
+    pub kept_bytes: Option<u64>,
+    /// Bytes that may still be written before some of it is lost; `None` if the primary sets no limit.
+    pub safe_bytes: Option<u64>,
+    /// Bytes free where the primary keeps its log; `None` if that cannot be seen from here.
+    pub free_bytes: Option<u64>,
 }
 
 impl Default for Frontier {
@@ -170,6 +186,7 @@ impl Default for Frontier {
             stored_bytes: 0,
             problem: None,
             alarms: Vec::new(),
+            kept: Vec::new(),
         }
     }
 }

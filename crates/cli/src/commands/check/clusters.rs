@@ -214,7 +214,7 @@ impl Server<'_> {
             ));
         }
         let keep = self.number("max_slot_wal_keep_size").await?;
-        findings.push(match (keep, self.options.slot_unlimited) {
+        findings.push(match (keep, self.options.slot.unlimited) {
             (..0, true) => {
                 let found = "slots hold back the log without a limit, as `slot: unlimited` says";
                 Finding::new(Level::Warning, self.subject.clone(), found)

@@ -9,7 +9,7 @@ use dr_jobs::engine::Condition;
 use dr_jobs::engine::board::Runs;
 use dr_model::detection::PrimaryState;
 use dr_model::{RegionName, ResourceId, WorkloadName};
-use dr_provider::driver::Frontier;
+use dr_provider::driver::{Frontier, KeptLog};
 use dr_server::{Family, Kind, Sample};
 use jiff::Timestamp;
 
@@ -115,6 +115,21 @@ fn logs(snapshot: &Snapshot<'_>) -> Vec<Family> {
         };
         snapshot.frontiers.iter().filter_map(sample).collect()
     };
+    let slots = |value: &dyn Fn(&KeptLog) -> Option<u64>| -> Vec<Sample> {
+        let mut samples = Vec::new();
+        for (resource, frontier) in &snapshot.frontiers {
+            samples.extend(frontier.kept.iter().filter_map(|kept| {
+                let labels = vec![
+                    ("resource", resource.to_string()),
+                    ("region", snapshot.region.to_string()),
+                    ("slot", kept.name.clone()),
+                ];
+                let value = value(kept)? as f64;
+                Some(Sample { labels, value })
+            }));
+        }
+        samples
+    };
     let age =
         |at: Option<Timestamp>| at.map(|at| snapshot.now.duration_since(at).as_secs_f64().max(0.0));
     let position = |lsn: dr_model::Lsn| lsn.is_valid().then_some(lsn.0 as f64);
@@ -130,6 +145,24 @@ fn logs(snapshot: &Snapshot<'_>) -> Vec<Family> {
             None,
             "Things that a person has to see to although the log arrives; /health says which.",
             each(&|frontier| Some(frontier.alarms.len() as f64)),
+        ),
+        gauge(
+            "dr_slot_kept_bytes",
+            Some("bytes"),
+            "Log that the primary keeps for a slot; beside the primary of all slots, elsewhere of the region's own.",
+            slots(&|kept| kept.kept_bytes),
+        ),
+        gauge(
+            "dr_slot_safe_bytes",
+            Some("bytes"),
+            "Log that may still be written before a slot loses some; absent without a limit.",
+            slots(&|kept| kept.safe_bytes),
+        ),
+        gauge(
+            "dr_slot_free_bytes",
+            Some("bytes"),
+            "Room left on the disk of the primary's log; absent where that cannot be seen.",
+            slots(&|kept| kept.free_bytes),
         ),
         gauge(
             "dr_log_heard_age_seconds",
@@ -379,12 +412,16 @@ mod tests {
     use super::*;
 
     fn exposure(covered_at: Option<Timestamp>) -> Vec<f64> {
-        let region = "us-west-2".parse().unwrap();
-        let objectives = BTreeMap::new();
         let frontier = Frontier {
             covered_at,
             ..Frontier::default()
         };
+        values(frontier, "dr_exposure_seconds")
+    }
+
+    fn values(frontier: Frontier, name: &str) -> Vec<f64> {
+        let region = "us-west-2".parse().unwrap();
+        let objectives = BTreeMap::new();
         let snapshot = Snapshot {
             region: &region,
             now: Timestamp::from_second(1000).unwrap(),
@@ -398,11 +435,24 @@ mod tests {
             writers: BTreeMap::new(),
         };
         let families = families(&snapshot);
-        let family = families
-            .iter()
-            .find(|family| family.name == "dr_exposure_seconds")
-            .unwrap();
+        let family = families.iter().find(|family| family.name == name).unwrap();
         family.samples.iter().map(|sample| sample.value).collect()
+    }
+
+    #[test]
+    fn what_a_slot_keeps_is_shown_and_what_is_not_known_is_not() {
+        let frontier = Frontier {
+            kept: vec![KeptLog {
+                name: "dr_us_west_2".to_owned(),
+                kept_bytes: Some(17),
+                safe_bytes: None,
+                free_bytes: Some(3),
+            }],
+            ..Frontier::default()
+        };
+        assert_eq!(values(frontier.clone(), "dr_slot_kept_bytes"), [17.0]);
+        assert_eq!(values(frontier.clone(), "dr_slot_free_bytes"), [3.0]);
+        assert_eq!(values(frontier, "dr_slot_safe_bytes"), Vec::<f64>::new());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use dr_config::Workload;
 use dr_coordination::outage;
 use dr_coordination::register::{self, EpochRecord, Register};
 use dr_model::{RegionName, ResourceId, ResourceName, WorkloadName};
-use dr_postgres::StandbyPolicy;
+use dr_postgres::{Slot, StandbyPolicy};
 use dr_provider::driver::{Facts, Instance, LogFacts, PromiseFacts, RegionFacts};
 use dr_provider::error::chain;
 use dr_provider::{ResourceDriver, Traffic};
@@ -57,6 +57,7 @@ pub(super) async fn look(
     );
     let failovers = failovers?;
     let facts: BTreeMap<ResourceName, Facts> = facts.into_iter().collect();
+    let slots = slots(setup, &name, &facts, record.as_ref()).await?;
     let rpo = workload.objectives.rpo;
     let warm = warm(setup, &name, workload)?;
     let judged = judge::workload(
@@ -104,7 +105,10 @@ pub(super) async fn look(
         register,
         resources: facts
             .iter()
-            .map(|(name, facts)| resource(name, facts, record.as_ref()))
+            .map(|(name, facts)| {
+                let slots = slots.get(name).cloned();
+                resource(name, facts, record.as_ref(), slots)
+            })
             .collect(),
         traffic,
         outage,
@@ -112,6 +116,30 @@ pub(super) async fn look(
         executions: found.into_iter().filter(goes_on).collect(),
         workload: name,
     })
+}
+
+/// Asks the primaries that answer what they keep for the receivers.
+async fn slots(
+    setup: &Setup,
+    workload: &WorkloadName,
+    facts: &BTreeMap<ResourceName, Facts>,
+    record: Option<&EpochRecord>,
+) -> Result<BTreeMap<ResourceName, Vec<Slot>>> {
+    let mut found = BTreeMap::new();
+    for (resource, facts) in facts {
+        let primary = record.and_then(|record| facts.regions.get(&record.primary));
+        if !primary.is_some_and(|seen| matches!(seen.instance, Instance::Running { .. })) {
+            continue;
+        }
+        let driver = setup.postgres(&ResourceId {
+            workload: workload.clone(),
+            resource: resource.clone(),
+        })?;
+        if let Ok(Ok(slots)) = tokio::time::timeout(LIMIT, driver.slots()).await {
+            found.insert(resource.clone(), slots);
+        }
+    }
+    Ok(found)
 }
 
 /// Returns where a standby is kept running.
@@ -279,7 +307,12 @@ async fn traffic(record: &Arc<dyn Traffic>) -> TrafficView {
     }
 }
 
-fn resource(name: &ResourceName, facts: &Facts, record: Option<&EpochRecord>) -> ResourceView {
+fn resource(
+    name: &ResourceName,
+    facts: &Facts,
+    record: Option<&EpochRecord>,
+    slots: Option<Vec<Slot>>,
+) -> ResourceView {
     let region = |(region, seen): (&RegionName, &RegionFacts)| {
         let log = seen.log.as_ref().ok().and_then(Option::as_ref);
         let newest = log.and_then(|log| log.recovery_points.first());
@@ -314,6 +347,7 @@ fn resource(name: &ResourceName, facts: &Facts, record: Option<&EpochRecord>) ->
             .and_then(|record| record.sync_lost.get(name))
             .map(|lost| lost.since),
         regions: facts.regions.iter().map(region).collect(),
+        slots,
     }
 }
 

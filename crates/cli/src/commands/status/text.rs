@@ -1,9 +1,10 @@
 //! `dr status` for people.
 
+use dr_postgres::Slot;
 use dr_provider::driver::{Instance, Role};
 
 use super::view::{RegionView, ResourceView, StatusView, Verdict, WorkloadView};
-use crate::output::{Style, Table, Tone, seconds};
+use crate::output::{Style, Table, Tone, amount, seconds};
 use crate::readiness::{Found, Readiness};
 
 /// Writes the whole status.
@@ -221,7 +222,43 @@ fn resource(view: &ResourceView, style: Style) -> String {
         .iter()
         .map(|line| format!("\n    {line}"))
         .collect();
-    format!("  {}{identity}\n    {table}{waits}{unseen}", view.resource)
+    let kept: String = kept(view, style)
+        .iter()
+        .map(|line| format!("\n    {line}"))
+        .collect();
+    format!(
+        "  {}{identity}\n    {table}{waits}{kept}{unseen}",
+        view.resource
+    )
+}
+
+/// Says what the primary keeps for the receivers, if that is worth a line: a slot that is asleep or keeps too much.
+fn kept(view: &ResourceView, style: Style) -> Vec<String> {
+    let slots = view.slots.iter().flatten();
+    let worth = slots.filter(|slot| !slot.active || slot.alarm().is_some());
+    let line = |slot: &Slot| {
+        let tone = slot.alarm().map_or(Tone::Faint, |_| Tone::Bad);
+        let kept = slot.kept_bytes.map_or_else(|| "nothing".to_owned(), amount);
+        let until = slot.safe_bytes.map_or_else(String::new, |safe| {
+            format!(", loses log after {} more", amount(safe))
+        });
+        let free = slot.free_bytes.map_or_else(String::new, |free| {
+            format!(", {} free on its disk", amount(free))
+        });
+        let streams = if slot.active {
+            ""
+        } else {
+            ", nobody streams from it"
+        };
+        style.paint(
+            tone,
+            &format!(
+                "the primary keeps {kept} for slot {}{streams}{until}{free}",
+                slot.name
+            ),
+        )
+    };
+    worth.map(line).collect()
 }
 
 /// Says whom commits wait for, and for each of them whether a seal there would prove that nothing is lost, or why not.

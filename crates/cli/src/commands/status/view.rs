@@ -2,6 +2,7 @@
 
 use dr_coordination::outage::{Proposal, Sign};
 use dr_model::{Epoch, Lsn, RegionName, ResourceName, SystemIdentifier, TimelineId, WorkloadName};
+use dr_postgres::Slot;
 use dr_provider::driver::Instance;
 use dr_runbook::executions::Summary;
 use jiff::Timestamp;
@@ -96,6 +97,8 @@ pub(super) struct ResourceView {
     /// Where synchronous mode was lost by itself, if it was.
     pub(super) sync_lost_since: Option<Lsn>,
     pub(super) regions: Vec<RegionView>,
+    /// Slots on the primary, with what they keep; `None` if it could not be asked.
+    pub(super) slots: Option<Vec<Slot>>,
 }
 
 /// A resource in one region.

@@ -79,7 +79,7 @@ async fn a_copy_does_nothing_to_the_cluster_it_is_of() {
     ] {
         site.primary.sql(sql).await;
     }
-    site.restart_with("synchronous_standby_names=").await;
+    site.restart_with(&["synchronous_standby_names="]).await;
     site.back_up().await;
     let place = site.place("recovered");
     let request = RestoreRequest {
@@ -115,7 +115,7 @@ async fn a_copy_does_nothing_to_the_cluster_it_is_of() {
 async fn what_starts_needs_no_configuration_file_of_the_backup() {
     let (mut site, _) = protected(1).await;
     // The log says so; a server that allows fewer stops in the middle of recovery.
-    site.restart_with("max_connections=177").await;
+    site.restart_with(&["max_connections=177"]).await;
     site.commit(10).await;
     let files = ["postgresql.conf", "pg_hba.conf", "pg_ident.conf"];
     for name in files {

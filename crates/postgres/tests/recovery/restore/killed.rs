@@ -20,7 +20,8 @@ use tokio::sync::watch;
 
 use super::delta::{assert_recovers, restore};
 use super::protected;
-use crate::server::{Server, give_to_postgres, run};
+use crate::apart::{is_apart, mount_disk, resize_disk};
+use crate::server::{Server, run};
 use crate::site::{EAST, Site, WEST, driver, region};
 
 /// Content that takes more than a few reads.
@@ -127,26 +128,16 @@ async fn a_restore_that_was_killed_is_finished_by_the_next(#[case] delta: bool) 
     assert_eq!(rows.await, "24000");
 }
 
-/// Set in a copy of this program that has mounts of its own, which end with it.
-const APART: &str = "DR_TEST_OWN_MOUNTS";
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_is_too_small_is_said_and_the_restore_goes_on_when_there_is_room() {
-    if std::env::var_os(APART).is_none() {
-        run_apart(
-            "restore::killed::a_disk_that_is_too_small_is_said_and_the_restore_goes_on_when_there_is_room",
-        );
+    if !is_apart(
+        "restore::killed::a_disk_that_is_too_small_is_said_and_the_restore_goes_on_when_there_is_room",
+    ) {
         return;
     }
     let site = filled().await;
     let disk = site.place("disk");
-    fs::create_dir(&disk).unwrap();
-    let size = |how: &str| {
-        let mut mount = Command::new("mount");
-        run(mount.args(["-t", "tmpfs", "-o", how, "tmpfs"]).arg(&disk));
-    };
-    size("size=24m");
-    give_to_postgres(&disk);
+    mount_disk(&disk, 24);
     let data = disk.join("data");
     let error = restore(&site, &data, Existing::Nothing).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Full, "{}", chain(&error));
@@ -154,26 +145,8 @@ async fn a_disk_that_is_too_small_is_said_and_the_restore_goes_on_when_there_is_
     assert!(hint.contains("make room"), "{hint}");
     assert!(hint.contains("--delta"), "{hint}");
     assert_starts_nothing(&data).await;
-    size("remount,size=1g");
+    resize_disk(&disk, "remount,size=1g");
     restore(&site, &data, Existing::SameCluster).await.unwrap();
     assert_recovers(&site, &data).await;
     run(Command::new("umount").arg("--lazy").arg(&disk));
-}
-
-/// Runs the named test once more where its mounts are nobody else's; says so if that is not allowed here.
-#[expect(
-    clippy::print_stderr,
-    reason = "what was not tested must not pass in silence"
-)]
-fn run_apart(test: &str) {
-    let may = Command::new("unshare").args(["--mount", "true"]).output();
-    if !may.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: a disk of its own needs the right to mount one");
-        return;
-    }
-    let mut again = Command::new("unshare");
-    again.arg("--mount").arg(std::env::current_exe().unwrap());
-    run(again
-        .args(["--exact", test, "--nocapture"])
-        .env(APART, "yes"));
 }
