@@ -35,7 +35,7 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<Exit> {
     match arguments.command {
         Command::Init(args) => init::run(&args, config, output),
         Command::Check(args) => check::run(&args, config, output).await,
-        Command::Daemon(args) => daemon::run(&args, config, output).await,
+        Command::Daemon(args) => Box::pin(daemon::run(&args, config, output)).await,
         Command::Status(args) => status::run(&args, config, output).await,
         Command::Failover(args) => Box::pin(failover::run(&args, config, output)).await,
         Command::Failback(args) => Box::pin(failback::run(&args, config, output)).await,

@@ -23,6 +23,9 @@ use crate::wiring::Setup;
 /// The time between two looks.
 const INTERVAL: Duration = Duration::from_secs(5);
 
+/// The same until there is an epoch.
+const FIRST_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How long a server, its host or the register may take to answer.
 const LIMIT: Duration = Duration::from_secs(3);
 
@@ -87,8 +90,12 @@ impl WatchWriters {
                 None => Condition::Unknown("nobody can tell where the primary is".to_owned()),
             };
             self.board.set(&task, condition);
+            let wait = match epochs {
+                Some(_) => INTERVAL,
+                None => FIRST_INTERVAL,
+            };
             tokio::select! {
-                () = tokio::time::sleep(INTERVAL) => {}
+                () = tokio::time::sleep(wait) => {}
                 _stopped = stop.wait_for(|stop| *stop) => {}
             }
         }
