@@ -43,7 +43,7 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<Exit> {
         Command::Approval(command) => approval::run(&command, output),
         Command::Runbook(command) => runbook::run(&command, config, output).await,
         Command::Job(command) => job::run(&command, config, output).await,
-        Command::Host(command) => host::run(&command, output).await,
+        Command::Host(command) => host::run(&command, config, output).await,
         Command::Kit(command) => kit::run(&command, config, output).await,
         Command::RecoveryPoint(command) => recovery_point::run(&command, config, output).await,
         Command::Restore(args) => restore::run(&args, config, output).await,
@@ -59,7 +59,11 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<Exit> {
 /// Sets up what is written about the inside: always for the daemon, whose log it is, otherwise on
 /// request.
 fn trace(arguments: &Arguments) {
-    let is_daemon = matches!(arguments.command, Command::Daemon(_));
+    let is_daemon = match &arguments.command {
+        Command::Daemon(_) => true,
+        Command::Host(command) => command.is_service(),
+        _ => false,
+    };
     let default = match (is_daemon, arguments.verbose) {
         (_, true) => "debug",
         (true, false) => "info",

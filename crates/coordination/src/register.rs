@@ -20,5 +20,5 @@ mod tests;
 pub(crate) use claims::check as check_claims;
 pub use client::{CopyView, Opened, Register, next_timeline};
 pub use error::Error;
-pub use record::{ClusterClaim, EpochRecord, FORMAT_VERSION, SyncLost};
+pub use record::{ClusterClaim, EpochRecord, FORMAT_VERSION, Guard, SyncLost};
 pub(crate) use walk::{Ask, Walk, WalkEnd};

@@ -20,10 +20,10 @@ use dr_coordination::identity::Identity;
 use dr_coordination::journal::{Body, Entry, Journal};
 use dr_coordination::kit::{self, Content, Kit, Program, SecretNote};
 use dr_coordination::outage::{self, Outage, Proposal, Sign};
-use dr_coordination::register::{ClusterClaim, EpochRecord, SyncLost};
+use dr_coordination::register::{ClusterClaim, EpochRecord, Guard, SyncLost};
 use dr_coordination::{Actor, Patience};
 use dr_encryption::{Key, Keys};
-use dr_model::{Epoch, ExecutionId, Lsn, ManualClock, SystemIdentifier, TimelineId};
+use dr_model::{Epoch, ExecutionId, Lsn, ManualClock, ResourceName, SystemIdentifier, TimelineId};
 use dr_provider::ObjectStore;
 use dr_provider::store::MemoryStore;
 use dr_provider::store::record::verified;
@@ -353,12 +353,30 @@ fn an_epoch_record() {
         created_by: actor(),
         reason: "failover to us-west-2".into(),
         sync_lost: std::collections::BTreeMap::new(),
+        guards: std::collections::BTreeMap::new(),
         execution: Some(execution()),
         override_reason: Some("the provider confirms the loss by telephone".into()),
     };
     for stored in record("epoch", &epoch.to_bytes()) {
         let read = EpochRecord::from_bytes(&stored, &epoch.workload, epoch.epoch);
         assert_eq!(read, Ok(epoch.clone()));
+    }
+}
+
+#[test]
+fn an_epoch_record_with_a_guard() {
+    let database: ResourceName = "database".parse().unwrap();
+    let stored = golden("epoch.json", &[]);
+    let before = EpochRecord::from_bytes(&stored, &"orders".parse().unwrap(), Epoch(2)).unwrap();
+    let guards = BTreeMap::from([(database, Guard { lease_seconds: 10 })]);
+    let guarded = EpochRecord {
+        created_at: at(20),
+        reason: "the primary was seen to run under its guard: `database` 10 s".into(),
+        ..before.with_guards(guards)
+    };
+    for stored in record("epoch-guard", &guarded.to_bytes()) {
+        let read = EpochRecord::from_bytes(&stored, &guarded.workload, guarded.epoch);
+        assert_eq!(read, Ok(guarded.clone()));
     }
 }
 

@@ -10,7 +10,7 @@ use dr_coordination::{Actor, chain};
 use dr_model::{Clock, RegionName, ResourceId};
 use dr_provider::driver::{
     Action, Applied, Backup, Expire, Facts, Fence, Goal, LogStream, LossFacts, Query,
-    ResourceDriver, Restore, Verified, Verify,
+    ResourceDriver, Restore, SelfFence, Verified, Verify,
 };
 use dr_provider::{Error, ErrorKind, Host, ObjectStore, Result, SecretSource};
 use dr_repository::Keys;
@@ -197,6 +197,10 @@ impl ResourceDriver for PostgresDriver {
     }
 
     fn query(&self) -> Option<&dyn Query> {
+        Some(self)
+    }
+
+    fn self_fence(&self) -> Option<&dyn SelfFence> {
         Some(self)
     }
 }

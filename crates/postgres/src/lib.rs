@@ -9,6 +9,7 @@ mod backup;
 mod data_directory;
 mod driver;
 mod expire;
+mod guard;
 mod heartbeat;
 mod instance;
 mod loss;
@@ -30,9 +31,10 @@ pub mod wal;
 
 pub use dr_repository::{EncryptionKey, Keys};
 pub use driver::{Parts, PostgresDriver};
+pub use guard::{GuardRequest, Guarded, WatchOutcome, become_server, watch};
 pub use options::{
-    BackupOptions, BackupSource, InstanceOptions, Options, SlotPolicy, StandbyPolicy, StoreLoss,
-    VerifyOptions,
+    BackupOptions, BackupSource, GuardOptions, InstanceOptions, Options, SlotPolicy, StandbyPolicy,
+    StoreLoss, VerifyOptions,
 };
 pub use slots::Slot;
 pub use standby::{Divergence, Found, Kept, Method, StandbyPlan, StandbyReport, StandbyRequest};

@@ -145,6 +145,17 @@ pub struct InstanceOptions {
     pub stop: Option<Vec<String>>,
     /// The command that has the server promoted by whoever manages it; `pg_promote` when absent.
     pub promote: Option<Vec<String>>,
+    /// The guard that the server runs under, if it does (PROTOCOL 7, the fence `self`).
+    pub guard: Option<GuardOptions>,
+}
+
+/// How a guard keeps the server that it starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuardOptions {
+    /// How long a primary runs after the guard last began a look at the register that found no newer one.
+    pub lease: Duration,
+    /// What `postgres` is started with beside its data directory: where its configuration is, if not there.
+    pub arguments: Vec<String>,
 }
 
 /// Whether a region keeps a standby.
@@ -203,6 +214,7 @@ pub(crate) mod tests {
             start: None,
             stop: None,
             promote: None,
+            guard: None,
         };
         Options {
             sync: Vec::new(),

@@ -24,7 +24,7 @@ pub use facts::{
 pub use roles::{
     Backup, BackupReport, CompactReport, CopyReport, Existing, Frontier, KeptLog, LogStream,
     LogStretch, OutsidePlaces, Query, RecoveryPoint, RecoveryPoints, Restore, RestorePlan,
-    RestoreProgress, RestoreReport, RestoreRequest, RestoreTarget, Taken, TargetAction,
+    RestoreProgress, RestoreReport, RestoreRequest, RestoreTarget, SelfFence, Taken, TargetAction,
     TargetTimeline,
 };
 pub use verify::{
@@ -157,6 +157,11 @@ pub trait ResourceDriver: Send + Sync + std::fmt::Debug {
 
     /// Returns the role of answering queries, if the kind has it.
     fn query(&self) -> Option<&dyn Query> {
+        None
+    }
+
+    /// Returns the role of stopping by itself, if the kind has it.
+    fn self_fence(&self) -> Option<&dyn SelfFence> {
         None
     }
 }

@@ -25,7 +25,7 @@ use crate::record::{Batch, Place, Record};
 use crate::redact::Redactor;
 use crate::site::Site;
 use crate::step::{Step, Unmet, Work};
-use crate::steps::{fence_primary, registry, verify_traffic};
+use crate::steps::{fence_primary, open_epoch, registry, verify_traffic};
 
 /// How long a look before an action may take.
 const CHECK_LIMIT: Duration = Duration::from_secs(10);
@@ -101,6 +101,8 @@ pub(crate) struct Executor<'a> {
     started: Option<Duration>,
     /// Time to recover by the monotonic clock.
     rta: Option<Duration>,
+    /// When this process first knew that the epoch is open, by the monotonic clock.
+    opened: Option<Duration>,
     /// How long actions were under way or waited for.
     busy: Duration,
     /// Whether the journal is another's now: what we would add is not heard.
@@ -128,6 +130,7 @@ impl<'a> Executor<'a> {
             best_effort: best_effort::Running::default(),
             started: None,
             rta: None,
+            opened: None,
             busy: Duration::ZERO,
             taken_over: false,
         }
@@ -196,7 +199,8 @@ impl<'a> Executor<'a> {
         }
         self.collect().await?;
         // A fence that is still on its way may see what somebody's word is contradicted by.
-        if kind.follows().contains(&fence_primary::NAME) && !self.is_seen() {
+        let acts = step.lanes.iter().any(|lane| !lane.actions.is_empty());
+        if acts && kind.follows().contains(&fence_primary::NAME) && !self.is_seen() {
             self.settle().await?;
         }
         let mut failed = None;
@@ -219,6 +223,9 @@ impl<'a> Executor<'a> {
             None => {
                 let summary = self.summary(step);
                 self.finish(step, StepState::Done, &summary, began);
+                if step.uses == open_epoch::NAME {
+                    self.opened = Some(self.site.clock.elapsed());
+                }
                 if let (true, Some(started)) = (step.uses == verify_traffic::NAME, self.started) {
                     self.rta = Some(self.site.clock.elapsed().saturating_sub(started));
                 }
@@ -331,6 +338,7 @@ impl<'a> Executor<'a> {
             site: Arc::clone(&self.site),
             history: Arc::clone(&self.history),
             step: Arc::new(step.clone()),
+            opened: self.opened,
         }
     }
 

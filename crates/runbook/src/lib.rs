@@ -4,6 +4,7 @@
 //! outcome after, [`resume()`] goes on where another process stopped. Steps stand in [`steps`], one file each; they know a
 //! resource only through its driver. Nothing here prints: progress goes to a [`Monitor`].
 
+mod arm_self_fence;
 pub mod check;
 mod come_up;
 pub mod events;
@@ -26,6 +27,7 @@ pub mod step;
 pub mod steps;
 pub mod world;
 
+pub use arm_self_fence::{Armed, arm_self_fence};
 pub use events::{Event, Monitor, Silent};
 pub use execute::{Error, execute};
 pub use history::History;

@@ -50,12 +50,7 @@ pub async fn move_register(site: &Site, region: &RegionName) -> Result<Placed> {
     if head.primary != *region || head.register != *region {
         return Ok(Placed::Well);
     }
-    let (unfinished, unseen) = executions::unfinished(site).await;
-    if let Some(other) = unfinished.iter().find(|found| found.may_go_on(&head)) {
-        let why = format!("execution {} has not ended", other.execution);
-        return Ok(Placed::Stays(why));
-    }
-    if let Some(why) = unseen.into_iter().next() {
+    if let Some(why) = under_way(site, &head).await {
         return Ok(Placed::Stays(why));
     }
     let goals = match primary_positions(site, region).await {
@@ -77,6 +72,15 @@ pub async fn move_register(site: &Site, region: &RegionName) -> Result<Placed> {
         }
     }
     Ok(Placed::Stays(reasons.join("; ")))
+}
+
+/// Says why a record that changes nothing about the primary would come in the way of somebody's work, if it may.
+pub(crate) async fn under_way(site: &Site, head: &EpochRecord) -> Option<String> {
+    let (unfinished, unseen) = executions::unfinished(site).await;
+    if let Some(other) = unfinished.iter().find(|found| found.may_go_on(head)) {
+        return Some(format!("execution {} has not ended", other.execution));
+    }
+    unseen.into_iter().next()
 }
 
 /// Returns where each resource's primary stands now: what is written here has to arrive elsewhere.

@@ -137,6 +137,8 @@ pub enum ExpectedProof {
     Sealed,
     /// The old instance can be reached, to be stopped or found stopped.
     Stopped,
+    /// It runs under a guard, which stops it by itself once the new epoch is open.
+    SelfStopped,
     /// A named human states it.
     Witness,
     /// None: a named human sets the rule aside.
@@ -150,6 +152,7 @@ impl ExpectedProof {
         match self {
             Self::Sealed => "sealed",
             Self::Stopped => "stopped",
+            Self::SelfStopped => "self-stopped",
             Self::Witness => "witness",
             Self::Override => "override",
         }

@@ -16,7 +16,8 @@ use crate::history::History;
 use crate::plan::Mode;
 use crate::request::{override_reason, witness};
 use crate::steps::{
-    fence_primary, promote_database, restore_database, resume_primary, seal_wal, stop_writes,
+    await_fence, fence_primary, promote_database, restore_database, resume_primary, seal_wal,
+    stop_writes,
 };
 
 /// How old the promise conditions may be when the log is sealed (PROTOCOL 5).
@@ -111,9 +112,12 @@ fn fence(history: &History, resource: &ResourceName) -> Option<Fenced> {
 }
 
 fn fenced(history: &History, resource: &ResourceName) -> Option<(StopProof, Timestamp)> {
-    let steps = [stop_writes::NAME, fence_primary::NAME];
-    let fenced: Fenced = history.evidence(&steps, resource)?;
-    Some((fenced.proof?, fenced.at))
+    // The strongest first: what was seen to be stopped counts from when that was.
+    let steps = [stop_writes::NAME, fence_primary::NAME, await_fence::NAME];
+    steps.iter().find_map(|step| {
+        let fenced: Fenced = history.evidence(&[step], resource)?;
+        Some((fenced.proof?, fenced.at))
+    })
 }
 
 /// Returns what was seen of the old primary if it was seen to be alive: then no witness counts.

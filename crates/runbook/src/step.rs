@@ -233,6 +233,8 @@ pub struct Work {
     pub history: Arc<History>,
     /// The step that the action belongs to.
     pub step: Arc<PlannedStep>,
+    /// When this process first knew that the execution's epoch is open, by the site's monotonic clock; `None` if another did.
+    pub opened: Option<Duration>,
 }
 
 impl Work {

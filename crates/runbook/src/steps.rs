@@ -2,6 +2,7 @@
 
 pub mod assess_region;
 pub mod await_approval;
+pub mod await_fence;
 pub mod check_data_loss;
 pub mod check_health;
 pub mod fence_primary;
@@ -24,6 +25,7 @@ pub mod wait;
 
 pub use assess_region::AssessRegion;
 pub use await_approval::AwaitApproval;
+pub use await_fence::AwaitFence;
 pub use check_data_loss::CheckDataLoss;
 pub use check_health::CheckHealth;
 pub use fence_primary::FencePrimary;

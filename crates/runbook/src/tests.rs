@@ -3,6 +3,7 @@
 mod approvals;
 mod conditions;
 mod crash;
+mod guards;
 mod matrix;
 mod own_steps;
 mod pauses;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dr_coordination::probe::probe_write;
-use dr_coordination::register::EpochRecord;
+use dr_coordination::register::{EpochRecord, Guard};
 use dr_model::{ApprovalPolicy, RegionName, ResourceName, ServiceName, WorkloadName};
 use dr_provider::driver::{Facts, Instance, RegionFacts};
 use dr_provider::traffic::TrafficState;
@@ -109,6 +109,15 @@ impl RegisterFacts {
             Self::Proven(records) => records.last(),
             Self::Empty | Self::Damaged { .. } => None,
             Self::Unreachable { newest_copy, .. } => newest_copy.as_deref(),
+        }
+    }
+
+    /// Returns the guard that the primary's cluster is known to run under: only what the register itself says counts.
+    #[must_use]
+    pub fn guard(&self, resource: &ResourceName) -> Option<Guard> {
+        match self {
+            Self::Proven(records) => records.last()?.guards.get(resource).copied(),
+            Self::Empty | Self::Damaged { .. } | Self::Unreachable { .. } => None,
         }
     }
 

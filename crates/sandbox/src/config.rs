@@ -30,6 +30,8 @@ pub struct Options {
     pub sync: bool,
     /// Whether the recovery region keeps a standby.
     pub standby: bool,
+    /// The seconds of the lease of the guard that the server at home runs under, if it does.
+    pub guard: Option<u32>,
 }
 
 /// Makes passwords and the key of DNS updates, anew for every sandbox.
@@ -74,6 +76,7 @@ fn main_file(layout: &Layout, options: &Options) -> String {
         recovery,
         sync,
         standby,
+        guard,
     } = options;
     let sync = if *sync {
         recovery.to_string()
@@ -92,7 +95,7 @@ fn main_file(layout: &Layout, options: &Options) -> String {
         stores.push_str(&format!("  {region}:\n{}\n", store(layout, place)));
         instances.push_str(&format!(
             "          {region}:\n{}\n",
-            instance(layout, place, kept)
+            instance(layout, region, kept, guard.filter(|_| region == home))
         ));
         answers.push_str(&format!("          {region}: {}\n", place.address));
         services.push_str(&format!(
@@ -167,7 +170,27 @@ fn store(layout: &Layout, place: &Place) -> String {
     )
 }
 
-fn instance(layout: &Layout, place: &Place, standby: &str) -> String {
+/// Returns the command that runs the server of a region under its guard.
+#[must_use]
+pub fn guard_command(layout: &Layout, region: &RegionName) -> Vec<String> {
+    let dr = layout.dr.display().to_string();
+    let directory = layout.directory.display().to_string();
+    let resource = format!("{WORKLOAD}/database");
+    let words = [
+        &dr,
+        "--config",
+        &directory,
+        "host",
+        "guard",
+        &resource,
+        "--region",
+        region.as_str(),
+    ];
+    words.map(ToOwned::to_owned).to_vec()
+}
+
+fn instance(layout: &Layout, region: &RegionName, standby: &str, guard: Option<u32>) -> String {
+    let place = &layout.regions[region];
     let data = place.data_directory().display().to_string();
     let program = layout
         .postgres_programs
@@ -180,6 +203,34 @@ fn instance(layout: &Layout, place: &Place, standby: &str) -> String {
         words(&all)
     };
     let log = place.log("postgres").display().to_string();
+    let (start, guard) = match guard {
+        None => (
+            control(&["start", "--no-wait", "--silent", "--log", &log]),
+            String::new(),
+        ),
+        Some(seconds) => {
+            let programs = layout.postgres_programs.display();
+            let before = [
+                "sh".to_owned(),
+                "-c".to_owned(),
+                // It goes on when whoever has started it is gone.
+                format!(
+                    "cd {} && exec setsid \"$0\" \"$@\" >>{log} 2>&1 </dev/null &",
+                    place.directory.display()
+                ),
+                "env".to_owned(),
+                format!("DR_POSTGRES_BIN={programs}"),
+            ];
+            let all: Vec<String> = before
+                .into_iter()
+                .chain(guard_command(layout, region))
+                .collect();
+            (
+                words(&all),
+                format!("\n            guard: {{ lease: {seconds}s }}"),
+            )
+        }
+    };
     format!(
         "            host: local
             address: {address}
@@ -187,11 +238,10 @@ fn instance(layout: &Layout, place: &Place, standby: &str) -> String {
             data_directory: {directory}
             standby: {standby}
             start: {start}
-            stop: {stop}",
+            stop: {stop}{guard}",
         address = place.address,
         port = place.postgres_port,
         directory = quoted(&data),
-        start = control(&["start", "--no-wait", "--silent", "--log", &log]),
         stop = control(&["stop", "--mode=immediate", "--timeout=1"]),
     )
 }
@@ -306,12 +356,18 @@ mod tests {
         let launcher = Launcher::new(root.path(), None);
         write_secrets(&layout, &launcher).unwrap();
         let [(home, _), (recovery, _)] = regions;
-        for (sync, standby) in [(false, true), (true, true), (false, false)] {
+        let all = [
+            (false, true, None),
+            (true, true, Some(10)),
+            (false, false, None),
+        ];
+        for (sync, standby, guard) in all {
             let options = Options {
                 home: home.clone(),
                 recovery: recovery.clone(),
                 sync,
                 standby,
+                guard,
             };
             write(&layout, &options, &launcher).unwrap();
             let resolver = |_: &str| Ok("a secret".to_owned());

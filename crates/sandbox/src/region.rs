@@ -10,7 +10,7 @@ use crate::layout::{DR_ROLE, Place, STORE_BUCKET, STORE_KEY};
 use crate::postgres::Cluster;
 use crate::process::{Launcher, Process, Table, end, is_alive, members};
 use crate::sandbox::Sandbox;
-use crate::{Error, Result, http, service, wait};
+use crate::{Error, Result, config, http, service, wait};
 
 /// How long a daemon may take until it answers.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -156,6 +156,16 @@ impl<'a> Region<'a> {
             status: "it has ended".to_owned(),
             detail: lines[lines.len().saturating_sub(5)..].join("; "),
         })
+    }
+
+    /// Starts the guard of the region's server, which must not run; returns its process id. It starts the server once the
+    /// register says that it may.
+    pub fn start_guard(&self) -> Result<i32> {
+        let words = config::guard_command(self.sandbox.layout(), self.name);
+        let launcher = self.launcher();
+        let mut command = launcher.command(words[0].as_ref(), &self.place.directory);
+        command.args(&words[1..]);
+        launcher.start(command, &self.place.log("guard"))
     }
 
     /// Asks the daemon for a path, such as `/health`, and returns what it answers with whatever status.

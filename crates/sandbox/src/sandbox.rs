@@ -29,6 +29,7 @@ pub struct Builder {
     daemons: bool,
     store: StoreKind,
     machines: bool,
+    guard: Option<u32>,
 }
 
 /// A running sandbox. Dropping it ends every process of it.
@@ -77,6 +78,13 @@ impl Builder {
         self
     }
 
+    /// Runs the server at home under a guard with a lease of so many seconds. It takes daemons.
+    #[must_use]
+    pub fn guard(mut self, lease_seconds: u32) -> Self {
+        self.guard = Some(lease_seconds);
+        self
+    }
+
     /// Chooses whether the daemons run; they do unless told otherwise.
     #[must_use]
     pub fn daemons(mut self, daemons: bool) -> Self {
@@ -113,6 +121,13 @@ impl Builder {
             streaming.extend([home.receiver_name(), recovery.receiver_name()]);
         }
         primary.wait_streaming(&streaming).await?;
+        if self.guard.is_some() {
+            // A guard reads the register, which is in a store that a daemon makes.
+            primary.stop().await?;
+            home.start_guard()?;
+            primary.wait_ready().await?;
+            primary.wait_streaming(&streaming).await?;
+        }
         if self.sync {
             let names = format!("FIRST 1 ({})", recovery.receiver_name());
             primary.set("synchronous_standby_names", &names).await?;
@@ -200,6 +215,7 @@ impl Builder {
             recovery,
             sync: self.sync,
             standby: self.standby,
+            guard: self.guard,
         };
         config::write(&layout, &options, &launcher)?;
         let keeper = Some(Keeper::start(&launcher, &layout.demo, &layout.directory)?);
@@ -223,6 +239,7 @@ impl Sandbox {
             daemons: true,
             store: StoreKind::Directory,
             machines: false,
+            guard: None,
         }
     }
 

@@ -6,7 +6,7 @@ mod keep_kit;
 mod listen;
 mod lock;
 mod metrics;
-mod notify;
+pub(crate) mod notify;
 mod registers;
 mod source;
 mod store;
@@ -250,14 +250,14 @@ fn daemon(setup: &Setup, region: &RegionName) -> Result<Daemon> {
     ))
 }
 
-/// The signals that end the daemon.
-struct Signals {
+/// The signals that end a service.
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -265,7 +265,7 @@ impl Signals {
     }
 
     /// Waits for the next one and returns its name.
-    async fn next(&mut self) -> &'static str {
+    pub(crate) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",

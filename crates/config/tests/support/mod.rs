@@ -89,6 +89,7 @@ pub(crate) fn kinds() -> Kinds {
             ("await-approval", step(&[])),
             ("open-epoch", step(&[])),
             ("fence-primary", step(&[])),
+            ("await-fence", step(&[])),
             ("seal-wal", step(&[])),
             ("promote-database", step(after_seal)),
             ("restore-database", step(after_seal)),

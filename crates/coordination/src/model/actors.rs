@@ -98,6 +98,7 @@ pub(super) fn record(
         created_by: actor(process),
         reason: String::new(),
         sync_lost: std::collections::BTreeMap::new(),
+        guards: std::collections::BTreeMap::new(),
         execution: execution.map(|id| id.parse().unwrap()),
         override_reason: None,
     }

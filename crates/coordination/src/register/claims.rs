@@ -13,6 +13,14 @@ use super::{ClusterClaim, EpochRecord};
 
 /// Checks the claims of `record` against all records before it; the error says which rule it breaks.
 pub(crate) fn check(history: &[EpochRecord], record: &EpochRecord) -> Result<(), String> {
+    if !record.guards.is_empty()
+        && history.last().map(|before| &before.primary) != Some(&record.primary)
+    {
+        return Err(format!(
+            "nobody can have seen a guard of the primary in `{}` before that was the primary",
+            record.primary
+        ));
+    }
     for (resource, claim) in &record.clusters {
         let earlier = || {
             history.iter().flat_map(|old| {

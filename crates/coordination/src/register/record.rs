@@ -1,6 +1,7 @@
 //! The record of an epoch.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dr_model::{
@@ -45,6 +46,32 @@ pub struct SyncLost {
     pub regions: Vec<RegionName>,
 }
 
+/// A guard that stops the primary of one cluster when it cannot renew its lease (PROTOCOL 7, the fence `self`).
+///
+/// It stands in a record only while the primary was seen to run under it: what nobody has seen is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Guard {
+    /// How long the primary runs after the guard last began a look at the register that found no newer primary.
+    pub lease_seconds: u32,
+}
+
+impl Guard {
+    /// How long stopping may take once the lease is over: until it is noticed, the immediate shutdown, and the end of every
+    /// process that does not heed it. The guard itself takes less than half of this.
+    pub const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+    /// Returns how long after a newer epoch is known to be in the register the old primary has stopped.
+    ///
+    /// A look that began before the record was there may have renewed the lease; none that began later can. The two
+    /// machines' clocks are not compared, only how fast they go: a twentieth is more than any of them is off.
+    #[must_use]
+    pub fn stopped_after(&self) -> Duration {
+        let lease = Duration::from_secs(self.lease_seconds.into());
+        lease + lease / 20 + Self::STOP_LIMIT
+    }
+}
+
 /// The record of one epoch: written once, never changed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,6 +93,9 @@ pub struct EpochRecord {
     /// Where synchronous mode was lost and is to come back, by resource.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sync_lost: BTreeMap<ResourceName, SyncLost>,
+    /// Guards under which the primary's clusters were seen to run, by resource.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub guards: BTreeMap<ResourceName, Guard>,
     /// When it was made, by its maker's clock.
     pub created_at: Timestamp,
     /// Who made it.
@@ -135,6 +165,17 @@ impl EpochRecord {
         next.execution = None;
         next.override_reason = None;
         next
+    }
+
+    /// Returns the record that follows this one and changes nothing but the guards that the primary is known to run under.
+    ///
+    /// As with [`with_synchronous`](Self::with_synchronous), the primary and the chains stay.
+    #[must_use]
+    pub fn with_guards(&self, guards: BTreeMap<ResourceName, Guard>) -> Self {
+        Self {
+            guards,
+            ..self.with_register(self.register.clone())
+        }
     }
 
     /// Returns the key of record `epoch` in the register.

@@ -64,6 +64,7 @@ fn record(epoch: u64, primary: &str, timeline: u32, execution: Option<&str>) -> 
         created_by: actor(1),
         reason: "first".to_owned(),
         sync_lost: std::collections::BTreeMap::new(),
+        guards: std::collections::BTreeMap::new(),
         execution: execution.map(|id| id.parse().unwrap()),
         override_reason: None,
     }

@@ -64,6 +64,11 @@ impl Board {
         state.conditions.insert(task.to_owned(), condition);
     }
 
+    /// Takes a task's line away: there is nothing to do for it here any more.
+    pub fn remove(&self, task: &str) {
+        self.state().conditions.remove(task);
+    }
+
     /// Returns every task's line.
     #[must_use]
     pub fn conditions(&self) -> BTreeMap<String, Condition> {

@@ -188,6 +188,7 @@ async fn open_first(
         created_by: identity.actor.clone(),
         reason: "first epoch: the primary as found at home".to_owned(),
         sync_lost: std::collections::BTreeMap::new(),
+        guards: std::collections::BTreeMap::new(),
         execution: None,
         override_reason: None,
     };

@@ -29,14 +29,18 @@ const OPERATION: &str = "stop the primary of";
 
 impl PostgresDriver {
     pub(super) async fn checkpoint_primary(&self, region: &RegionName) -> Result<Applied> {
-        let mut instance = self.connect(region).await?;
-        let checkpoint = instance.query_within(OPERATION, "checkpoint", CHECKPOINT_LIMIT);
+        let checkpoint = async {
+            let mut instance = self.connect(region).await?;
+            instance
+                .query_within(OPERATION, "checkpoint", CHECKPOINT_LIMIT)
+                .await
+        };
         match checkpoint.await {
             Ok(_) => Ok(self.applied(
                 format!("{} in {region} has written a checkpoint", self.resource()),
                 json!({}),
             )),
-            // It only makes the next step shorter.
+            // It only makes the next step shorter; a guard that has seen the new epoch may be ahead of both.
             Err(error) => Ok(self.applied(
                 format!("no checkpoint: {}", dr_provider::error::chain(&error)),
                 json!({ "checkpoint": false }),

@@ -9,8 +9,8 @@ use dr_model::document::{Context, FromNode, Node, Problem, Reader, Template, Val
 use dr_pgwire::{Host as Address, TlsMode};
 
 use super::{
-    BackupOptions, BackupSource, InstanceOptions, Options, SlotPolicy, StandbyPolicy, StoreLoss,
-    VerifyOptions, distinct,
+    BackupOptions, BackupSource, GuardOptions, InstanceOptions, Options, SlotPolicy, StandbyPolicy,
+    StoreLoss, VerifyOptions, distinct,
 };
 
 /// Time between two heartbeats unless told otherwise: the resolution of the achieved recovery point.
@@ -22,6 +22,9 @@ pub(crate) const LONGEST_SYNCHRONOUS: Duration = Duration::from_secs(5);
 
 /// The shortest time after which synchronous mode may be given up: each time is an epoch.
 const SHORTEST_DEGRADE: Duration = Duration::from_secs(5);
+
+/// How many seconds the lease of a guard may have.
+const LEASES: std::ops::RangeInclusive<u64> = 3..=300;
 
 /// The shortest heartbeat: each one is a commit.
 const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(50);
@@ -140,6 +143,14 @@ impl FromNode for InstanceOptions {
         let start = reader.optional::<Vec<String>>("start");
         let stop = reader.optional::<Vec<String>>("stop");
         let promote = reader.optional::<Vec<String>>("promote");
+        let guard = reader.optional_with("guard", GuardOptions::from_node);
+        if guard.is_some() && start.is_none() {
+            let span = reader.span().clone();
+            let problem = Problem::error(&span, "nothing says how the server is started under its guard")
+                .expected("`start` beside `guard`")
+                .hint("for example `start: [systemctl, start, dr-guard@orders]`; `pg_ctl` would start it without the guard");
+            reader.context().report(problem);
+        }
         reader.finish();
         Some(Self {
             host: host?,
@@ -151,8 +162,35 @@ impl FromNode for InstanceOptions {
             start,
             stop,
             promote,
+            guard,
         })
     }
+}
+
+impl FromNode for GuardOptions {
+    fn from_node(node: &Node, context: &mut Context) -> Option<Self> {
+        let mut reader = Reader::open(node, context)?;
+        let lease = reader.required_with("lease", lease);
+        let arguments = reader.or_default::<Vec<String>>("arguments");
+        reader.finish();
+        Some(Self {
+            lease: lease?,
+            arguments,
+        })
+    }
+}
+
+/// Reads the length of a lease: whole seconds, because the register holds it so.
+fn lease(node: &Node, context: &mut Context) -> Option<Duration> {
+    let lease = Duration::from_node(node, context)?;
+    if LEASES.contains(&lease.as_secs()) && lease.subsec_nanos() == 0 {
+        return Some(lease);
+    }
+    let problem = Problem::error(&node.span, "the lease of a guard cannot be that long")
+        .expected(format!("{} to {} whole seconds", LEASES.start(), LEASES.end()))
+        .hint("shorter, and a slow answer of the store stops the primary; longer, and a failover waits as long");
+    context.report(problem);
+    None
 }
 
 /// Reads a port. At none a server can be reached at port 0.
@@ -458,6 +496,37 @@ mod tests {
             checks: Vec::new(),
         };
         assert_eq!((read, context.into_problems().len()), (Some(expected), 0));
+    }
+
+    #[rstest]
+    #[case::whole("10s", true, None)]
+    #[case::too_short("1s", true, Some("3 to 300 whole seconds"))]
+    #[case::broken("3500ms", true, Some("3 to 300 whole seconds"))]
+    #[case::started_without_it("10s", false, Some("`start` beside `guard`"))]
+    fn a_guard_has_a_lease_and_is_what_starts_the_server(
+        #[case] lease: &str,
+        #[case] is_started: bool,
+        #[case] expected: Option<&str>,
+    ) {
+        let mut entries = vec![
+            ("host", text("local")),
+            ("data_directory", text("/data")),
+            ("guard", map([("lease", text(lease))])),
+        ];
+        if is_started {
+            entries.push(("start", node(Value::List(vec![text("start")]))));
+        }
+        let key = |name: &str| Spanned::new(Span::new("dr.yaml", 1, 1), name.to_owned());
+        let entries = entries.into_iter().map(|(name, value)| (key(name), value));
+        let mut context = Context::without_references("/etc/dr");
+        InstanceOptions::from_node(&node(Value::Map(entries.collect())), &mut context);
+        let problems = context.into_problems();
+        match expected {
+            None => assert!(problems.is_empty(), "{problems:?}"),
+            Some(expected) => {
+                assert!(problems[0].to_string().contains(expected), "{problems:?}");
+            }
+        }
     }
 
     /// Two regions, each as a data directory and a port.

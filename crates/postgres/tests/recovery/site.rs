@@ -117,6 +117,7 @@ impl Site {
             created_by: Actor::new("test", "localhost", 1),
             reason: "test".to_owned(),
             sync_lost: std::collections::BTreeMap::new(),
+            guards: std::collections::BTreeMap::new(),
             execution: None,
             override_reason: None,
         };
@@ -562,6 +563,7 @@ fn make_driver(
         start: None,
         stop: Some(stop_command(&directory.join(name))),
         promote: None,
+        guard: None,
     };
     let host = |name: &str| -> Arc<dyn Host> { Arc::new(LocalHost::new(directory.join(name))) };
     PostgresDriver::new(Parts {

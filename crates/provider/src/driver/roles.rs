@@ -457,3 +457,15 @@ pub trait Query: Send + Sync {
     /// Asks the instance in `region` itself which cluster it is of and what it does; its host and the stores are not asked.
     async fn role(&self, region: &RegionName) -> Result<(SystemIdentifier, Role)>;
 }
+
+/// Stops by itself when its guard cannot see that it still is the primary (PROTOCOL 7, the fence `self`).
+#[async_trait]
+pub trait SelfFence: Send + Sync {
+    /// Returns the lease that the configuration wants in `region`; `None` if it wants no guard.
+    fn lease(&self, region: &RegionName) -> Option<Duration>;
+
+    /// Asks the instance in `region` itself under what lease it runs; `None` if it runs without a guard.
+    ///
+    /// What cannot be asked is an error, never a guess: a failover may rest on the answer.
+    async fn lease_in_force(&self, region: &RegionName) -> Result<Option<Duration>>;
+}

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use dr_config::Runbook;
 use dr_model::loss::{Bound, Estimate, Verdict, judge};
 use dr_model::{RegionName, ResourceName, RunbookName};
 use dr_provider::driver::{Goal, Instance, LossFacts, Role, Undo};
@@ -10,7 +11,7 @@ use dr_provider::driver::{Goal, Instance, LossFacts, Role, Undo};
 use super::{ExpectedProof, LossPlan, Mode, PlannedStep, Refusal};
 use crate::proof;
 use crate::request::{Request, override_reason, witness};
-use crate::steps::await_approval;
+use crate::steps::{await_approval, await_fence};
 use crate::world::{ResourceFacts, World};
 
 /// Adds up what the move loses; refuses if that is more than is accepted, or unknown and nobody overrode that.
@@ -121,6 +122,11 @@ pub(super) fn bound(
             Some(ExpectedProof::Stopped) if !matches!(left, Some(Instance::Stopped)) => {
                 Bound::Growing { since: covered }
             }
+            Some(ExpectedProof::SelfStopped) => {
+                let guard = world.register.guard(name);
+                let after = guard.map(|guard| guard.stopped_after()).unwrap_or_default();
+                Bound::new(false, covered, Some(world.observed_at + after))
+            }
             Some(ExpectedProof::Stopped | ExpectedProof::Witness) => {
                 Bound::new(false, covered, Some(world.observed_at))
             }
@@ -150,7 +156,12 @@ pub(super) fn proofs(
     from: &RegionName,
     loss: &LossPlan,
     request: &Request,
+    runbook: &Runbook,
 ) -> Result<BTreeMap<ResourceName, ExpectedProof>, Refusal> {
+    let awaits = runbook
+        .steps
+        .iter()
+        .any(|step| step.uses == await_fence::NAME && step.condition.is_none());
     let mut proofs = BTreeMap::new();
     for (name, resource) in &world.resources {
         let sealed = loss
@@ -161,6 +172,7 @@ pub(super) fn proofs(
         let proof = match stopped {
             _ if sealed => ExpectedProof::Sealed,
             Ok(()) => ExpectedProof::Stopped,
+            Err(_) if awaits && world.register.guard(name).is_some() => ExpectedProof::SelfStopped,
             Err(_) if witness(&request.statements).is_some() && !is_alive(resource, from) => {
                 ExpectedProof::Witness
             }

@@ -36,7 +36,7 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
         Mode::Undo => (gate::nothing_lost(world, request), BTreeMap::new()),
         Mode::Unplanned | Mode::Planned => {
             let mut loss = gate::loss(world, request)?;
-            let proofs = gate::proofs(world, from, &loss, request)?;
+            let proofs = gate::proofs(world, from, &loss, request, runbook)?;
             loss.bound = match mode {
                 // Nothing is promoted before that is proven.
                 Mode::Planned => Bound::Zero,

@@ -146,6 +146,7 @@ fn record(work: &Work) -> EpochRecord {
         created_by: work.site.actor.clone(),
         reason: plan.reason(),
         sync_lost: std::collections::BTreeMap::new(),
+        guards: std::collections::BTreeMap::new(),
         execution: Some(work.history.execution.clone()),
         override_reason: override_reason(&work.history.statements).map(str::to_owned),
     }

@@ -6,9 +6,10 @@ use dr_config::StepKind;
 use dr_model::document::{Context, Node};
 
 use super::{
-    AssessRegion, AwaitApproval, CheckDataLoss, CheckHealth, FencePrimary, FollowPrimary, Notify,
-    OpenEpoch, PromoteDatabase, RearmProtection, RestoreDatabase, ResumePrimary, RunCommand,
-    SealWal, StartService, StopService, StopWrites, SwitchTraffic, VerifyTraffic, Wait,
+    AssessRegion, AwaitApproval, AwaitFence, CheckDataLoss, CheckHealth, FencePrimary,
+    FollowPrimary, Notify, OpenEpoch, PromoteDatabase, RearmProtection, RestoreDatabase,
+    ResumePrimary, RunCommand, SealWal, StartService, StopService, StopWrites, SwitchTraffic,
+    VerifyTraffic, Wait,
 };
 use crate::step::Step;
 
@@ -39,6 +40,7 @@ steps![
     OpenEpoch,
     StopService,
     FencePrimary,
+    AwaitFence,
     StopWrites,
     SealWal,
     PromoteDatabase,

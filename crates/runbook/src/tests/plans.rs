@@ -55,6 +55,7 @@ async fn the_shipped_runbook_is_planned() {
       register: create epoch 2 with primary us-west-2
     fence (reversible: start it, in the background)
       database: stop-instance in us-east-1
+    confirm (read-only)
     seal (compensable: a later epoch)
       database: seal-chain in us-west-2
     promote (point of no return: a new timeline begins)

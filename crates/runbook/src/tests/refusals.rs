@@ -217,7 +217,14 @@ async fn a_step_needs_the_region_being_left() {
     let plan = accepted(&world, Request::new(west())).await;
     let mut steps = plan.steps;
     crate::plan::depends_on_region_left(&steps, &east()).unwrap();
-    let action = &mut steps[6].lanes[0].fallback.as_mut().unwrap().actions;
+    let promote = steps
+        .iter()
+        .position(|step| step.uses == "promote-database");
+    let action = &mut steps[promote.unwrap()].lanes[0]
+        .fallback
+        .as_mut()
+        .unwrap()
+        .actions;
     let need = &mut action.as_mut().unwrap()[0].dependencies[0];
     need.region = east();
     need.plane = Plane::Control;

@@ -63,6 +63,7 @@ async fn a_lost_region_is_left() {
     gate: `database`: 0.4 s, about 40 commits at last contact, within 60s
     approve: not required
     epoch: epoch 2 opened, primary us-west-2
+    confirm: nothing to do
     seal: sealed at 0/5000
     fence: stopped
     promote: promoted on timeline 2

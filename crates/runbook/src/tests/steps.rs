@@ -93,6 +93,7 @@ async fn repeat_here_and_nothing_changes() {
             site: Arc::clone(&site),
             history: Arc::clone(&history),
             step: Arc::new(step.clone()),
+            opened: None,
         };
         let kind = registry::find(&step.uses).unwrap();
         if kind.name() == "assess-region" {
@@ -166,6 +167,7 @@ async fn a_restore_never_targets_a_promoted_standby() {
         site,
         history: Arc::new(history),
         step: Arc::new(step.clone()),
+        opened: None,
     };
     let restore = registry::find("restore-database").unwrap();
     let unmet = restore

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use dr_config::Runbook;
 use dr_coordination::Actor;
-use dr_coordination::register::{ClusterClaim, EpochRecord, FORMAT_VERSION, Register};
+use dr_coordination::register::{ClusterClaim, EpochRecord, FORMAT_VERSION, Guard, Register};
 use dr_model::{
     ApprovalPolicy, Epoch, Lsn, ManualClock, RegionName, ResourceName, SystemIdentifier,
     TimelineId, WorkloadName,
@@ -186,11 +186,22 @@ impl Everything {
             created_by: Actor::new("dr", "east", 1),
             reason: "first".to_owned(),
             sync_lost: std::collections::BTreeMap::new(),
+            guards: std::collections::BTreeMap::new(),
             execution: None,
             override_reason: None,
         };
         world.register().create(&first).await.unwrap();
         world
+    }
+
+    /// Records that the primary was seen to run under a guard.
+    pub(crate) async fn arm(&self, lease_seconds: u32) {
+        let head = self.register().read().await.unwrap().unwrap();
+        let guards = [(database(), Guard { lease_seconds })].into();
+        self.register()
+            .create(&head.with_guards(guards))
+            .await
+            .unwrap();
     }
 
     pub(crate) fn register(&self) -> Register {

@@ -27,6 +27,7 @@ mod restore;
 mod rivals;
 mod s3;
 mod second_loss;
+mod self_fence;
 mod standby;
 mod support;
 mod two_primaries;

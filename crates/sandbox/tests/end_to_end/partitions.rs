@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dr_coordination::register::Guard;
 use dr_model::loss::Bound;
 use dr_model::{Clock, SystemClock};
 use dr_sandbox::demo::Failover;
@@ -21,6 +22,7 @@ use serde_json::Value;
 
 use crate::executions::{Running, epochs, executions, moved_once, reaches};
 use crate::second_loss::register_in;
+use crate::self_fence::{LEASE_SECONDS, is_armed, server};
 use crate::support::{
     acknowledge, acknowledge_after, apart, backup, cluster, end, is_primary, now_us, says, start,
     until,
@@ -235,6 +237,64 @@ async fn without_a_proof_it_is_refused_and_an_override_is_measured() {
     assert!(verdict.lost.len() >= 50, "{}", verdict.lost.len());
     // Heartbeats are commits too.
     assert!(counted.unwrap() >= verdict.lost.len() as u64, "{diverged}");
+}
+
+/// The old primary runs under a guard: once it cannot see the register it is stopped, so that a failover needs nobody's word. What
+/// it acknowledged until then is lost, and nothing later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guarded_primary_that_is_cut_off_stops_by_itself() {
+    if !apart(
+        "partitions::a_guarded_primary_that_is_cut_off_stops_by_itself",
+        "--net",
+    ) {
+        return;
+    }
+    let parted = Parted::start(Sandbox::builder().guard(LEASE_SECONDS)).await;
+    let sandbox = &parted.sandbox;
+    is_armed(sandbox, HOME).await;
+    let before = epochs(sandbox).len();
+    parted.cut().await;
+    let cut_at = now_us(sandbox);
+    // The old primary goes on for a while, for those who reach it.
+    acknowledge_after(&parted.stale, cut_at).await;
+    let output = parted.dr(RECOVERY, &MOVE).await;
+    let moved_at = now_us(sandbox);
+    let failover = report(&output);
+    assert_eq!(failover.state, "completed", "{output:?}");
+    assert_eq!(failover.fence, "self-stopped", "{output:?}");
+    assert!(
+        matches!(failover.loss.bound, Bound::Seconds { .. }),
+        "{output:?}"
+    );
+    assert_eq!(epochs(sandbox).len(), before + 1);
+    assert_eq!(server(sandbox), vec![]);
+    assert!(is_primary(sandbox, RECOVERY).await);
+    acknowledge_after(&parted.load, moved_at).await;
+
+    let told = parted.stale.acknowledged();
+    parted.mend().await;
+    // It may not come back as a primary.
+    let words = ["host", "guard", "ledger/database", "--region", HOME];
+    let refused = parted.dr(HOME, &words).await;
+    says(&refused, 12, &["may not run as a primary here", RECOVERY]);
+    let over = sandbox.clock().elapsed() + WATCH;
+    while sandbox.clock().elapsed() < over {
+        assert_eq!(parted.stale.acknowledged(), told, "after the new epoch");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let guard = Guard {
+        lease_seconds: LEASE_SECONDS,
+    };
+    let limit = u64::try_from(guard.stopped_after().as_micros()).unwrap();
+    let verdict = parted.end().await;
+    assert!(
+        !verdict.lost.is_empty(),
+        "the old primary went on for a while"
+    );
+    for commit in &verdict.lost {
+        let late = commit.ended_us.saturating_sub(cut_at);
+        assert!(late <= limit, "{late} µs after the cut: {commit:?}");
+    }
 }
 
 /// The primary answers, its store does not: that is no reason to leave it, and no witness makes it one.

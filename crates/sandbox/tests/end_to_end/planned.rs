@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 /// Runs a planned move, which has to come to its end, and returns its report.
-async fn move_by_plan(sandbox: &Sandbox, words: &[&str]) -> Value {
+pub(crate) async fn move_by_plan(sandbox: &Sandbox, words: &[&str]) -> Value {
     let output = dr(sandbox, &[words, &["--yes", "--json"]].concat()).await;
     assert_eq!(output.status.code(), Some(0), "{}", output.stderr);
     let report: Value = serde_json::from_str(&output.stdout).unwrap();

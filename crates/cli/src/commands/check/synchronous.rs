@@ -108,6 +108,7 @@ mod tests {
             created_by: Actor::new("test", "test", 1),
             reason: "test".to_owned(),
             sync_lost: std::collections::BTreeMap::new(),
+            guards: std::collections::BTreeMap::new(),
             execution: None,
             override_reason: None,
         };

@@ -1,4 +1,5 @@
-//! Telling systemd which process is the daemon (`sd_notify(3)`): after a take-over it is another one than was started.
+//! Telling systemd (`sd_notify(3)`) which process is the daemon, since after a take-over it is another one than was started; and
+//! that a guard is ready and at work.
 
 use std::ffi::OsStr;
 use std::io;
@@ -8,11 +9,22 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 /// Says that this process is the main one; `socket` is what systemd put into `NOTIFY_SOCKET`.
 pub(super) fn main_process(socket: &OsStr) -> io::Result<()> {
+    send(socket, &format!("MAINPID={}\n", std::process::id()))
+}
+
+/// Says something to systemd, if it started this process and wants to hear.
+pub(crate) fn tell(message: &str) {
+    let socket = std::env::var_os("NOTIFY_SOCKET");
+    if let Some(Err(error)) = socket.map(|socket| send(&socket, message)) {
+        tracing::debug!(%error, message, "systemd is not told");
+    }
+}
+
+fn send(socket: &OsStr, message: &str) -> io::Result<()> {
     let address = match socket.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,
         None => SocketAddr::from_pathname(socket)?,
     };
-    let message = format!("MAINPID={}\n", std::process::id());
     UnixDatagram::unbound()?
         .send_to_addr(message.as_bytes(), &address)
         .map(drop)

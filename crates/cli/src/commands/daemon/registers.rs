@@ -1,4 +1,5 @@
-//! Moving registers away from primaries in this region once another region protects them again (PROTOCOL 2).
+//! Moving registers away from primaries in this region once another region protects them again (PROTOCOL 2), and recording in
+//! them what guards those primaries run under (PROTOCOL 7).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +7,7 @@ use std::time::Duration;
 use dr_jobs::engine::{Board, Condition};
 use dr_model::RegionName;
 use dr_provider::error::chain;
-use dr_runbook::{Placed, Site, move_register};
+use dr_runbook::{Armed, Placed, Site, arm_self_fence, move_register};
 use futures::future::join_all;
 use tokio::sync::watch;
 
@@ -48,6 +49,25 @@ impl Registers {
         .await;
     }
 
+    /// Sees to it that the register says what guards the primary here runs under.
+    async fn arm(&self, site: &Site) {
+        let task = format!("self-fence {}", site.workload);
+        let condition = match arm_self_fence(site, &self.region).await {
+            Ok(Armed::NotHere) => {
+                self.board.remove(&task);
+                return;
+            }
+            Ok(Armed::Well) => Condition::Good("armed".to_owned()),
+            Ok(Armed::Recorded(record)) => {
+                Condition::Good(format!("epoch {}: {}", record.epoch, record.reason))
+            }
+            Ok(Armed::NotArmed(why)) => Condition::Bad(why),
+            Err(error) if !error.is_permanent() => Condition::Unknown(chain(&error)),
+            Err(error) => Condition::Bad(chain(&error)),
+        };
+        self.board.set(&task, condition);
+    }
+
     async fn keep_one(&self, site: &Site, mut stop: watch::Receiver<bool>) {
         let task = format!("place of register {}", site.workload);
         while !*stop.borrow() {
@@ -65,6 +85,7 @@ impl Registers {
                 Err(error) => Condition::Bad(chain(&error)),
             };
             self.board.set(&task, condition);
+            self.arm(site).await;
             tokio::select! {
                 () = tokio::time::sleep(INTERVAL) => {}
                 _stopped = stop.wait_for(|stop| *stop) => {}

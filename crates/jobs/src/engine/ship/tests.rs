@@ -118,6 +118,7 @@ fn first() -> EpochRecord {
         clusters: BTreeMap::from([(resource().resource, claim)]),
         sync: BTreeMap::new(),
         sync_lost: BTreeMap::new(),
+        guards: BTreeMap::new(),
         created_at: Timestamp::UNIX_EPOCH,
         created_by: Actor::new("test", "localhost", 1),
         reason: "test".to_owned(),

@@ -27,6 +27,7 @@ fn record() -> EpochRecord {
         created_by: Actor::new("ada", "host", 1),
         reason: "test".to_owned(),
         sync_lost: std::collections::BTreeMap::new(),
+        guards: std::collections::BTreeMap::new(),
         execution: None,
         override_reason: None,
     }
