@@ -213,7 +213,7 @@ fn planned(
     if setup.keeps_standby(&site.workload, &plan.to)? {
         let (found, detail) = match plan.rung {
             Rung::Promote => (Found::Passed, "it would be promoted"),
-            Rung::Restore => (
+            Rung::Restore | Rung::Restart => (
                 Found::Warning,
                 "it cannot be promoted: the database would be rebuilt from the store",
             ),

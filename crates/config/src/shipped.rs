@@ -11,7 +11,7 @@ use dr_model::document::{Context, Resolver};
 use crate::scope::Scope;
 use crate::{Runbook, runbook, yaml};
 
-const TEXTS: [(&str, &str); 3] = [
+const TEXTS: [(&str, &str); 5] = [
     (
         "runbooks/failover-planned.yaml",
         include_str!("../../../runbooks/failover-planned.yaml"),
@@ -23,6 +23,14 @@ const TEXTS: [(&str, &str); 3] = [
     (
         "runbooks/undo-move.yaml",
         include_str!("../../../runbooks/undo-move.yaml"),
+    ),
+    (
+        "runbooks/recover-component.yaml",
+        include_str!("../../../runbooks/recover-component.yaml"),
+    ),
+    (
+        "runbooks/restore-database.yaml",
+        include_str!("../../../runbooks/restore-database.yaml"),
     ),
 ];
 

@@ -1,21 +1,26 @@
 //! The actions that plans for a cluster are made of, one file each.
 
 mod archive_surplus;
+mod confirm_absent;
 mod confirm_protection;
 mod detach_standby;
 mod follow_primary;
+mod forget_target;
+mod install_restored;
 mod promote_standby;
 mod replay_tail;
 mod restore_base;
+mod restore_beside;
 mod resume_primary;
 mod seal_log;
+mod start_installed;
 mod start_restored;
 mod stop_old_primary;
 mod stop_writes;
 
 use dr_coordination::chain::ChainId;
 use dr_model::{Epoch, RegionName, SystemIdentifier, TimelineId};
-use dr_provider::driver::{Action, Applied, Fence, Verified};
+use dr_provider::driver::{Action, Applied, Fence, RestoreTarget, Verified};
 use dr_provider::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -84,6 +89,23 @@ pub(crate) enum Work {
         region: RegionName,
         claimed: Claimed,
     },
+    /// See that nothing runs in a data directory that is gone.
+    ConfirmAbsent {
+        region: RegionName,
+        /// Whom the proof has to be about.
+        claimed: Claimed,
+    },
+    /// Restore beside the data directory, start that alone and look at it.
+    RestoreBeside {
+        region: RegionName,
+        target: RestoreTarget,
+    },
+    /// Keep the data directory, and put in its place what was restored.
+    InstallRestored { region: RegionName },
+    /// Start what was installed, and wait until it pauses where it is to end.
+    StartInstalled { region: RegionName },
+    /// Take the end of the restore out of the configuration.
+    ForgetTarget { region: RegionName },
 }
 
 /// The chain that a plan is about.
@@ -122,6 +144,11 @@ impl Work {
             Self::FollowPrimary { .. } => "follow-primary",
             Self::AttachStandby { .. } => "attach-standby",
             Self::ResumePrimary { .. } => "resume-primary",
+            Self::ConfirmAbsent { .. } => "confirm-absent",
+            Self::RestoreBeside { .. } => "restore-beside",
+            Self::InstallRestored { .. } => "install-restored",
+            Self::StartInstalled { .. } => "start-installed",
+            Self::ForgetTarget { .. } => "forget-target",
         }
     }
 
@@ -171,6 +198,15 @@ impl PostgresDriver {
             Work::ResumePrimary { region, claimed } => {
                 self.resume_primary(&region, claimed, fence).await
             }
+            Work::ConfirmAbsent { region, claimed } => {
+                self.confirm_absent(&region, claimed, fence).await
+            }
+            Work::RestoreBeside { region, target } => {
+                self.restore_beside(&region, &target, fence).await
+            }
+            Work::InstallRestored { region } => self.install_restored(&region, fence).await,
+            Work::StartInstalled { region } => self.start_installed(&region, fence).await,
+            Work::ForgetTarget { region } => self.forget_target(&region, fence).await,
         }
     }
 
@@ -208,6 +244,13 @@ impl PostgresDriver {
             Work::ResumePrimary { region, claimed } => {
                 self.is_primary_resumed(&region, claimed).await
             }
+            Work::ConfirmAbsent { region, claimed } => self.is_absent(&region, claimed).await,
+            Work::RestoreBeside { region, target } => {
+                self.is_restored_beside(&region, &target, fence).await
+            }
+            Work::InstallRestored { region } => self.is_restored_installed(&region, fence).await,
+            Work::StartInstalled { region } => self.is_installed_started(&region).await,
+            Work::ForgetTarget { region } => self.is_target_forgotten(&region).await,
         };
         // What could not be looked at is unknown, not undone (principle 6).
         Ok(looked.unwrap_or_else(|error| Verified::Unknown {

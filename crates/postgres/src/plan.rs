@@ -14,6 +14,7 @@ use crate::data_directory::Claimed;
 use crate::driver::PostgresDriver;
 use crate::observe::Detail;
 
+mod in_place;
 mod planned_move;
 
 /// What stands in an [`Action`] beside its parameters.
@@ -36,6 +37,10 @@ impl PostgresDriver {
             Goal::StopWrites { region } => self.plan_stop_writes(region, facts),
             Goal::Follow { region, primary } => self.plan_follow(region, primary),
             Goal::ResumePrimary { region, standby } => self.plan_resume(region, standby, facts),
+            Goal::Vacate { region } => self.plan_vacate(region, facts),
+            Goal::Restart { region } => self.plan_restart(region, facts),
+            Goal::Prepare { region, target } => self.plan_prepare(region, target, facts),
+            Goal::Replace { region, ended } => self.plan_replace(region, *ended, facts),
         }
     }
 
@@ -447,6 +452,9 @@ impl PostgresDriver {
                 | Work::FollowPrimary { .. }
                 | Work::AttachStandby { .. }
                 | Work::ResumePrimary { .. }
+                | Work::ConfirmAbsent { .. }
+                | Work::InstallRestored { .. }
+                | Work::ForgetTarget { .. }
         ) && let Some(store) = self.parts().stores.get(region)
         {
             depends(format!("store {}", store.location()));

@@ -138,6 +138,37 @@ impl PostgresDriver {
         Ok(decided)
     }
 
+    /// Restores what a person asks for as the region's next primary: with the settings and the port of its own server. Fails before
+    /// it writes if less than `spare` bytes would be left of `free`.
+    pub(crate) async fn restore_next(
+        &self,
+        request: &RestoreRequest,
+        free: u64,
+        spare: u64,
+    ) -> Result<RestoreReport> {
+        directory::check(&request.directory)?;
+        let decided = self.decide(request).await?;
+        let needed = decided.plan.recovery_point.database_bytes + spare;
+        if free < needed {
+            let subject = request.directory.display().to_string();
+            let why = format!(
+                "{} MiB are free, {} MiB are needed",
+                free >> 20,
+                needed >> 20
+            );
+            return Err(Error::new(ErrorKind::Full, OPERATION, subject).because(why));
+        }
+        let purpose = Purpose::Failover(self.instance_options(&request.region)?);
+        self.write(
+            &request.region,
+            &request.directory,
+            decided,
+            purpose,
+            Ways::default(),
+        )
+        .await
+    }
+
     /// Restores recovery point `label` as a standby that replays `log` from the store of `region`: what a failover
     /// promotes when no standby is left.
     ///

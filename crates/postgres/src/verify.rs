@@ -7,6 +7,7 @@
 
 mod boot;
 mod checks;
+mod prepare;
 mod record;
 mod runs;
 mod scratch;

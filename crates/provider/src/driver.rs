@@ -92,6 +92,33 @@ pub enum Goal {
         /// The region moved to.
         primary: RegionName,
     },
+    /// No server of the resource runs in `region`, with a stated proof, and none that is started there accepts writes: the
+    /// region is not left, so that its host can be asked.
+    Vacate {
+        /// The region of the primary.
+        region: RegionName,
+    },
+    /// The primary in `region`, which has ended, runs again as it was: same timeline, same log.
+    Restart {
+        /// The region of the primary.
+        region: RegionName,
+    },
+    /// What the resource was at `target` stands beside the data directory in `region`, booted and looked at. The primary is not
+    /// touched.
+    Prepare {
+        /// The region of the primary.
+        region: RegionName,
+        /// Where to end.
+        target: RestoreTarget,
+    },
+    /// What was prepared has taken the place of the data directory in `region`, which is kept, and is the primary of the epoch
+    /// after `ended`.
+    Replace {
+        /// The region of the primary.
+        region: RegionName,
+        /// The epoch being ended.
+        ended: Epoch,
+    },
     /// The stopped primary in `region` accepts writes again, and the standby in `standby`, which nobody promoted, follows
     /// it: what undoes a move that came to no promotion.
     ResumePrimary {

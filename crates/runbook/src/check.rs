@@ -6,7 +6,10 @@ use dr_config::Runbook;
 use dr_model::StepId;
 
 use crate::plan::{Mode, ordered};
-use crate::steps::{check_data_loss, open_epoch, promote_database, registry, restore_database};
+use crate::steps::{
+    check_data_loss, open_epoch, prepare_database, promote_database, registry, replace_database,
+    restore_database,
+};
 
 /// Something to put right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +46,8 @@ pub fn check(runbook: &Runbook) -> Vec<Finding> {
         // People who approve are shown the loss, and only the step compares it with what is allowed.
         gated |=
             name == check_data_loss::NAME && step.condition.is_none() && !step.continue_on_error;
+        // Whoever names a moment has said what is to be lost, and it is proven before anything is changed.
+        gated |= name == prepare_database::NAME;
         // A fence is tried for what it is worth, and the register has a rule of its own.
         let waits = kind.may_touch_region_left() && !kind.is_best_effort();
         if mode == Mode::Unplanned && waits && name != open_epoch::NAME {
@@ -52,8 +57,12 @@ pub fn check(runbook: &Runbook) -> Vec<Finding> {
                 "use it in a planned move only, one with `stop-writes`",
             );
         }
-        let is_point_of_no_return =
-            [promote_database::NAME, restore_database::NAME].contains(&name);
+        let is_point_of_no_return = [
+            promote_database::NAME,
+            restore_database::NAME,
+            replace_database::NAME,
+        ]
+        .contains(&name);
         if is_point_of_no_return && !gated && mode != Mode::Undo {
             find(
                 true,

@@ -7,6 +7,7 @@
 pub mod condition;
 mod gate;
 mod hash;
+pub(crate) mod in_place;
 mod lint;
 mod make;
 mod mode;

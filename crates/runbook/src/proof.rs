@@ -13,11 +13,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::history::History;
-use crate::plan::Mode;
+use crate::plan::{Mode, PlannedStep};
 use crate::request::{override_reason, witness};
 use crate::steps::{
-    await_fence, fence_primary, promote_database, restore_database, resume_primary, seal_wal,
-    stop_writes,
+    await_fence, fence_primary, promote_database, replace_database, restart_database,
+    restore_database, resume_primary, seal_wal, stop_writes,
 };
 
 /// How old the promise conditions may be when the log is sealed (PROTOCOL 5).
@@ -80,6 +80,8 @@ pub fn recovered(history: &History, resource: &ResourceName) -> Option<Recovered
     let steps = [
         promote_database::NAME,
         restore_database::NAME,
+        replace_database::NAME,
+        restart_database::NAME,
         resume_primary::NAME,
     ];
     history.evidence(&steps, resource)
@@ -186,8 +188,15 @@ pub fn is_seen(history: &History, resource: &ResourceName) -> bool {
 /// Returns what a resource loses at most, as known from what has been proven so far.
 #[must_use]
 pub fn bound(history: &History, resource: &ResourceName) -> Bound {
-    let sealed = sealed(history, resource);
     let planned = history.plan.loss.resources.get(resource);
+    let put_back = |step: &PlannedStep| step.uses == replace_database::NAME;
+    if let (Mode::InPlace, Some(planned)) = (history.plan.mode, planned)
+        && (!history.plan.claims.contains_key(resource) || history.plan.steps.iter().any(put_back))
+    {
+        // It goes on with its log, or loses what somebody wanted to be lost.
+        return planned.bound.clone();
+    }
+    let sealed = sealed(history, resource);
     let covered = match &sealed {
         Some(sealed) => sealed.covered_at,
         None => planned.and_then(|loss| since(&loss.bound)),

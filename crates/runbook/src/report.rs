@@ -9,11 +9,14 @@ use jiff::Timestamp;
 
 use crate::history::{History, Progress};
 use crate::outcome::{Loss, Report, ResourceReport, SealedAt, State, StepReport, StepState, Stuck};
-use crate::plan::Target;
+use crate::plan::{Mode, Target};
 use crate::proof;
 use crate::record::{Outcome, Place};
 use crate::request::{Rung, override_reason, witness};
-use crate::steps::{await_approval, rearm_protection, restore_database, verify_traffic};
+use crate::steps::{
+    await_approval, check_health, rearm_protection, replace_database, restore_database,
+    verify_traffic,
+};
 
 /// What is left out where nobody knows when the disruption began.
 const RTA_EXCLUDES: &str =
@@ -60,10 +63,10 @@ pub(crate) fn report(history: &History, state: State, reason: Option<String>) ->
         to: plan.to.clone(),
         epoch: plan.opens,
         unproven_epoch: plan.register.unproven.is_some(),
-        rung: if restored {
-            Rung::Restore
-        } else {
-            Rung::Promote
+        rung: match (restored, plan.mode) {
+            (true, _) => Rung::Restore,
+            (false, Mode::InPlace) => Rung::Restart,
+            (false, _) => Rung::Promote,
         },
         fence: proof::weakest(history),
         override_reason: override_reason(&history.statements).map(str::to_owned),
@@ -166,16 +169,17 @@ fn resource(history: &History, name: &ResourceName) -> ResourceReport {
 
 fn rung(history: &History, name: &ResourceName) -> Rung {
     let target = Target::Resource(name.clone());
+    let rebuilds = [restore_database::NAME, replace_database::NAME];
     let restores = history.plan.steps.iter().any(|step| {
         let mut lanes = step.lanes.iter().enumerate();
         lanes.any(|(index, lane)| {
-            lane.target == target && history.uses(&step.id, index, lane) == restore_database::NAME
+            lane.target == target && rebuilds.contains(&history.uses(&step.id, index, lane))
         })
     });
-    if restores {
-        Rung::Restore
-    } else {
-        Rung::Promote
+    match (restores, history.plan.mode) {
+        (true, _) => Rung::Restore,
+        (false, Mode::InPlace) => Rung::Restart,
+        (false, _) => Rung::Promote,
     }
 }
 
@@ -187,12 +191,17 @@ fn rpa(resources: &BTreeMap<ResourceName, ResourceReport>) -> Option<f64> {
 
 /// Returns how long it took until clients were proven to be led to the new region.
 fn execution_time(history: &History) -> Option<f64> {
+    // Nobody is led anywhere else in place.
+    let proven_by = match history.plan.mode {
+        Mode::InPlace => check_health::NAME,
+        _ => verify_traffic::NAME,
+    };
     let proven = history
         .plan
         .steps
         .iter()
         .rev()
-        .find(|step| step.uses == verify_traffic::NAME)?;
+        .find(|step| step.uses == proven_by)?;
     let known = history.step(&proven.id)?;
     if known.state != StepState::Done {
         return None;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dr_model::{ApproverName, ExecutionId, RegionName};
+use dr_provider::driver::RestoreTarget;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,8 @@ pub enum Rung {
     Promote,
     /// An instance is rebuilt from the store.
     Restore,
+    /// The primary runs again as it was.
+    Restart,
 }
 
 impl Rung {
@@ -23,6 +26,7 @@ impl Rung {
         match self {
             Self::Promote => "promote",
             Self::Restore => "restore",
+            Self::Restart => "restart",
         }
     }
 }
@@ -84,6 +88,10 @@ pub struct Request {
     pub requester: Option<ApproverName>,
     /// The execution that is undone, if this undoes one.
     pub undoes: Option<ExecutionId>,
+    /// The resource or the service that is recovered, if it is not all of them.
+    pub component: Option<String>,
+    /// The moment that databases are put back to, where that is wanted.
+    pub target: Option<RestoreTarget>,
 }
 
 impl Request {
@@ -98,6 +106,8 @@ impl Request {
             disruption: None,
             requester: None,
             undoes: None,
+            component: None,
+            target: None,
         }
     }
 }

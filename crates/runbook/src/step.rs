@@ -12,7 +12,7 @@ use dr_provider::{Error, ErrorKind, ResourceDriver, Result};
 use serde_json::{Value, json};
 
 use crate::history::History;
-use crate::plan::{Idempotency, LossPlan, Mode, Plan, PlannedStep, RegisterPlan, Target};
+use crate::plan::{Idempotency, LossPlan, Mode, Plan, PlannedStep, RegisterPlan, Target, in_place};
 use crate::request::Request;
 use crate::site::Site;
 use crate::world::World;
@@ -197,6 +197,15 @@ impl Scene<'_> {
     pub fn resources(&self) -> Vec<Target> {
         let names = self.world.resources.keys();
         names.cloned().map(Target::Resource).collect()
+    }
+
+    /// Tells whether the log of a database goes on: in its own region it is started again, or is not touched at all.
+    #[must_use]
+    pub fn goes_on(&self, target: &Target) -> bool {
+        let Target::Resource(name) = target else {
+            return false;
+        };
+        self.mode == Mode::InPlace && in_place::goes_on(self.world, self.request, name)
     }
 
     /// Returns a dependency on something that serves in the region moved to.

@@ -5,7 +5,7 @@ mod disruption;
 pub(crate) mod plan_text;
 mod progress;
 pub(crate) mod report_text;
-mod requester;
+pub(crate) mod requester;
 mod stated;
 
 use std::path::{Path, PathBuf};
@@ -311,7 +311,8 @@ async fn plans<'a>(
     let must = !args.workloads.is_empty() || candidates.len() == 1;
     for (name, workload) in candidates {
         let site = Arc::new(setup.site(&name, workload)?);
-        let requester = requester::of(args, &name, workload, &site)?;
+        let key = args.key.as_deref();
+        let requester = requester::of(key, args.plan, &name, workload, &site)?;
         match plan(args, requester, runbook, workload, &site, answers).await {
             Ok(plan) => found.push(Prepared {
                 name,

@@ -3,7 +3,7 @@
 mod plan_text;
 mod progress;
 mod store_room;
-mod target;
+pub(crate) mod target;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;

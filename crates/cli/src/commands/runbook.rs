@@ -1,5 +1,7 @@
 //! `dr runbook`.
 
+mod run;
+
 use std::path::Path;
 
 use dr_config::{Runbook, Step};
@@ -13,7 +15,7 @@ use crate::exit::Exit;
 use crate::output::{Output, Table, Tone};
 use crate::wiring::{Setup, unknown};
 
-/// Look at runbooks
+/// Look at runbooks, and run those that recover something where it is
 #[derive(Clone, Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// List the runbooks
@@ -30,9 +32,23 @@ pub(crate) enum Command {
     /// nothing is created on the day that could be there already, and that clients do not keep an old
     /// answer for longer than 60 s. What should not be used like this ends with 65; advice does not.
     Check,
+    /// Make the plan of a runbook that stays in the primary's region, and change nothing
+    Plan(run::Args),
+    /// Run a runbook that stays in the primary's region
+    ///
+    /// `recover-component` starts a database or a service again that died, or rebuilds a database
+    /// whose files are gone; `restore-database` puts databases back to a moment before something was
+    /// damaged in them. Each opens an epoch with the same primary, so that nobody moves the workload
+    /// meanwhile. `dr failover` is for moving it.
+    Run(run::Args),
 }
 
 pub(crate) async fn run(command: &Command, config: &Path, output: &Output) -> Result<Exit> {
+    match command {
+        Command::Plan(args) => return Box::pin(run::run(args, true, config, output)).await,
+        Command::Run(args) => return Box::pin(run::run(args, false, config, output)).await,
+        Command::List | Command::Show { .. } | Command::Check => {}
+    }
     let setup = Setup::load(config)?;
     let runbooks = &setup.config.runbooks;
     match command {
@@ -66,6 +82,7 @@ pub(crate) async fn run(command: &Command, config: &Path, output: &Output) -> Re
         }
         // A configuration with a runbook that cannot be used does not load.
         Command::Check => return check(&setup, output),
+        Command::Plan(_) | Command::Run(_) => {}
     }
     Ok(Exit::Ok)
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use dr_coordination::chain::{ChainId, find_tail};
-use dr_model::{Lsn, RegionName};
+use dr_model::{Lsn, RegionName, TimelineId};
 use dr_provider::Result;
 use dr_provider::driver::{Applied, Fence, Verified};
 use serde_json::json;
@@ -51,9 +51,12 @@ impl PostgresDriver {
         fence: &Fence,
     ) -> Result<Verified> {
         let record = self.read_register(OPERATION).await?;
-        let fork = self
-            .fork_point(region, self.claimed_timeline(&record, OPERATION)?)
-            .await?;
+        let timeline = self.claimed_timeline(&record, OPERATION)?;
+        // The first timeline of a cluster has branched off from nothing.
+        let fork = match timeline {
+            TimelineId(1) => Lsn::INVALID,
+            _ => self.fork_point(region, timeline).await?,
+        };
         // At least the record that ends recovery lies behind the fork.
         self.is_shipped(region, fence, fork.advance(1)).await
     }

@@ -154,7 +154,7 @@ impl PostgresDriver {
 
     /// Makes sure that no primary of the cluster answers at the instance's address: the directory could be a copy, with
     /// the server in another one.
-    async fn nobody_answers(&self, region: &RegionName, claimed: Claimed) -> Result<()> {
+    pub(super) async fn nobody_answers(&self, region: &RegionName, claimed: Claimed) -> Result<()> {
         let ask = async {
             let mut connection = self.connect(region).await?;
             connection.position().await

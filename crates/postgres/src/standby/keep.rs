@@ -26,7 +26,7 @@ pub(super) const LONG: Duration = Duration::from_secs(24 * 3600);
 
 /// How a directory is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum How {
+pub(crate) enum How {
     /// Its files are copied: what is there will be changed in place.
     Copy,
     /// It is moved: something new takes its place.
@@ -34,7 +34,7 @@ pub(super) enum How {
 }
 
 /// Returns how the names of kept directories begin.
-pub(super) fn kept_prefix(directory: &Path) -> String {
+pub(crate) fn kept_prefix(directory: &Path) -> String {
     let name = directory.file_name().unwrap_or_default();
     format!("{}.kept-", name.to_string_lossy())
 }
@@ -47,7 +47,7 @@ impl PostgresDriver {
     }
 
     /// Keeps the directory of `region` at `place`.
-    pub(super) async fn keep(
+    pub(crate) async fn keep(
         &self,
         region: &RegionName,
         epoch: Epoch,
@@ -140,7 +140,7 @@ impl PostgresDriver {
     }
 
     /// Gives a directory another name beside it.
-    pub(super) async fn rename(&self, host: &dyn Host, from: &Path, to: &Path) -> Result<()> {
+    pub(crate) async fn rename(&self, host: &dyn Host, from: &Path, to: &Path) -> Result<()> {
         let (from, to) = (from.display().to_string(), to.display().to_string());
         self.made(host, &["mv", "--no-target-directory", "--", &from, &to])
             .await

@@ -18,7 +18,7 @@ use super::{OPERATION, Seen};
 use crate::driver::PostgresDriver;
 
 /// Room left beside the files: a server writes too.
-const SPARE_BYTES: u64 = 512 << 20;
+pub(super) const SPARE_BYTES: u64 = 512 << 20;
 
 impl PostgresDriver {
     /// Boots a recovery point in a scratch directory; nothing is left of it whatever comes of it. The outer error is about
@@ -100,7 +100,9 @@ impl PostgresDriver {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| Error::new(ErrorKind::Failed, OPERATION, "a directory").because(error))
 }

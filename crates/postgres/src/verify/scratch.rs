@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dr_provider::{Error, ErrorKind, Result};
@@ -33,6 +34,8 @@ pub(super) struct Scratch {
     path: PathBuf,
     /// Held as long as the directory is in use.
     _lock: File,
+    /// Whether what is in it stays when it is dropped.
+    kept: AtomicBool,
 }
 
 impl Scratch {
@@ -84,9 +87,18 @@ impl Scratch {
         } else if mark != MARK {
             return Err(error(ErrorKind::Invalid).because(format!("`{MARKER}` in it is not dr's")));
         }
-        let scratch = Self { path, _lock: lock };
+        let scratch = Self {
+            path,
+            _lock: lock,
+            kept: AtomicBool::new(false),
+        };
         scratch.clear().map_err(failed)?;
         Ok(scratch)
+    }
+
+    /// Leaves what is in it when it is dropped: it was made for somebody.
+    pub(super) fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -177,6 +189,9 @@ fn make(path: &Path) -> io::Result<()> {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        if self.kept.load(Ordering::Relaxed) {
+            return;
+        }
         // A run that was called off: what stays is removed by the next one.
         if let Err(error) = self.clear() {
             tracing::warn!(directory = %self.path.display(), %error, "a scratch directory is not empty");

@@ -72,6 +72,7 @@ impl<'a> Server<'a> {
         command.arg("-D").arg(scratch.data());
         for setting in [
             "listen_addresses=".to_owned(),
+            format!("port={}", RestoreRequest::PORT),
             format!("unix_socket_directories={}", scratch.socket().display()),
             format!("hba_file={}", rules.display()),
             // Whatever the restored files say: nothing leaves this server (R30).

@@ -149,6 +149,29 @@ fn worst(resources: &BTreeMap<ResourceName, LossFacts>) -> Option<Estimate> {
     worst.cloned()
 }
 
+/// What there is to count on in the region of the old primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// The runbook waits for guards.
+    Guarded,
+    /// It does not.
+    Unguarded,
+    /// The region is not left: its host can be asked.
+    InPlace,
+}
+
+impl Left {
+    /// Reads it out of a runbook that moves something.
+    pub(super) fn of(runbook: &Runbook) -> Self {
+        let awaits =
+            |step: &dr_config::Step| step.uses == await_fence::NAME && step.condition.is_none();
+        match runbook.steps.iter().any(awaits) {
+            true => Self::Guarded,
+            false => Self::Unguarded,
+        }
+    }
+}
+
 /// Tells for each resource what is expected to prove that it has stopped; refuses if nothing is and nobody said
 /// otherwise.
 pub(super) fn proofs(
@@ -156,19 +179,16 @@ pub(super) fn proofs(
     from: &RegionName,
     loss: &LossPlan,
     request: &Request,
-    runbook: &Runbook,
+    left: Left,
 ) -> Result<BTreeMap<ResourceName, ExpectedProof>, Refusal> {
-    let awaits = runbook
-        .steps
-        .iter()
-        .any(|step| step.uses == await_fence::NAME && step.condition.is_none());
+    let awaits = left == Left::Guarded;
     let mut proofs = BTreeMap::new();
     for (name, resource) in &world.resources {
         let sealed = loss
             .resources
             .get(name)
             .is_some_and(|l| l.sealing_proves_zero);
-        let stopped = can_be_fenced(resource, from);
+        let stopped = can_be_fenced(resource, from, left);
         let proof = match stopped {
             _ if sealed => ExpectedProof::Sealed,
             Ok(()) => ExpectedProof::Stopped,
@@ -221,14 +241,16 @@ fn hint(resource: &ResourceFacts, from: &RegionName) -> Option<String> {
     }
 }
 
-fn can_be_fenced(resource: &ResourceFacts, from: &RegionName) -> Result<(), String> {
+fn can_be_fenced(resource: &ResourceFacts, from: &RegionName, left: Left) -> Result<(), String> {
     match resource.facts.regions.get(from).map(|seen| &seen.instance) {
         Some(Instance::Unreachable { why, .. }) => return Err(format!("it cannot be seen: {why}")),
         None => return Err("it was not looked at".to_owned()),
         Some(_) => {}
     }
-    let goal = Goal::Fence {
-        region: from.clone(),
+    let region = from.clone();
+    let goal = match left {
+        Left::InPlace => Goal::Vacate { region },
+        Left::Guarded | Left::Unguarded => Goal::Fence { region },
     };
     match resource.driver.plan(&goal, &resource.facts) {
         Ok(actions) if actions.is_empty() => Err("it cannot be fenced".to_owned()),

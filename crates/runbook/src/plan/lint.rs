@@ -5,10 +5,10 @@ use dr_model::RegionName;
 use dr_model::document::{Context, Problem};
 use dr_provider::driver::Undo;
 
-use super::{PlannedStep, Refusal, condition};
+use super::{Mode, PlannedStep, Refusal, condition, in_place};
 use crate::plan::Idempotency;
 use crate::step::{Scene, Step};
-use crate::steps::{check_data_loss, registry};
+use crate::steps::{check_data_loss, prepare_database, registry};
 
 /// The longest time to live that does not get a warning, in seconds (L9).
 const MAX_TTL_SECONDS: u32 = 60;
@@ -90,11 +90,12 @@ pub(crate) fn dependencies(steps: &[PlannedStep], from: &RegionName) -> Result<(
 pub(super) fn warnings(steps: &[PlannedStep], scene: &Scene<'_>) -> Vec<String> {
     let mut warnings = Vec::new();
     let world = scene.world;
+    let in_place = scene.mode == Mode::InPlace;
     if let Some(why) = &scene.register.unproven {
         warnings.push(format!(
             "the register cannot be read ({why}): by override the new epoch rests on a copy and is unproven for ever"
         ));
-    } else if scene.register.region == *scene.from {
+    } else if scene.register.region == *scene.from && !in_place {
         warnings.push(format!(
             "the register is in {}, the region being left: if it falls silent before the epoch is opened, nothing is changed",
             scene.from
@@ -110,11 +111,24 @@ pub(super) fn warnings(steps: &[PlannedStep], scene: &Scene<'_>) -> Vec<String> 
             Err(why) => warnings.push(format!("`{}` does not answer now: {why}", traffic.name)),
         }
     }
-    if world.traffic.is_empty() {
+    if world.traffic.is_empty() && !in_place {
         warnings.push("no traffic is configured: clients are led nowhere".to_owned());
     }
     if world.probes.is_empty() {
         warnings.push("no checks are configured: nothing will prove that it works".to_owned());
+    }
+    if in_place
+        && !scene
+            .loss
+            .resources
+            .keys()
+            .all(|name| in_place::goes_on(world, scene.request, name))
+    {
+        warnings.push(
+            "standbys elsewhere do not follow the new timeline: make them anew with `dr standby create`, and call `dr sync enable` where \
+             commits waited for another region"
+                .to_owned(),
+        );
     }
     warnings.extend(ungated(steps));
     for step in steps {
@@ -147,7 +161,9 @@ pub(super) fn warnings(steps: &[PlannedStep], scene: &Scene<'_>) -> Vec<String> 
 /// Names the first point of no return that has no gate before it.
 fn ungated(steps: &[PlannedStep]) -> Option<String> {
     let gate = |step: &PlannedStep| {
-        step.uses == check_data_loss::NAME && !step.continue_on_error && step.left_out.is_none()
+        let judges = step.uses == check_data_loss::NAME && !step.continue_on_error;
+        // Whoever names a moment has said what is to be lost.
+        (judges || step.uses == prepare_database::NAME) && step.left_out.is_none()
     };
     let irreversible = |step: &PlannedStep| matches!(step.undo, Undo::Irreversible(_));
     let first = steps.iter().position(irreversible)?;

@@ -11,16 +11,25 @@ use dr_provider::driver::{Action, Instance};
 
 use super::{
     Branch, Claim, Lane, Mode, Plan, PlannedStep, Refusal, RegisterPlan, Replaced, Target, VERSION,
-    condition, gate, gravity, hash, lint,
+    condition, gate, gravity, hash, in_place, lint,
 };
 use crate::request::{Request, Rung, override_reason};
 use crate::step::{Impossible, Scene, Step};
-use crate::steps::{registry, restore_database};
+use crate::steps::{registry, replace_database, restore_database};
 use crate::world::{RegisterFacts, ResourceFacts, World};
 
 /// Resolves `runbook` against the facts, or says why that cannot or may not be done.
 pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan, Refusal> {
-    let head = target(world, request)?;
+    let mode = Mode::of(runbook);
+    let part;
+    let world = match (&request.component, mode) {
+        (Some(component), Mode::InPlace) => {
+            part = in_place::only(world, component)?;
+            &part
+        }
+        _ => world,
+    };
+    let head = target(world, request, mode)?;
     if let Some(store) = &world.unwritable {
         return Err(Refusal::Unwritable {
             region: store.region.clone(),
@@ -30,13 +39,18 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
     }
     let (from, ended) = (&head.primary, head.epoch);
     let register = register(world, head, request);
-    let mode = Mode::of(runbook);
     let (loss, proofs) = match mode {
         // Nothing was promoted, so nothing is left behind.
         Mode::Undo => (gate::nothing_lost(world, request), BTreeMap::new()),
+        Mode::InPlace => {
+            let mut loss = in_place::loss(world, request)?;
+            loss.bound = in_place::bound(&loss);
+            let proofs = in_place::proofs(world, from, &loss, request)?;
+            (loss, proofs)
+        }
         Mode::Unplanned | Mode::Planned => {
             let mut loss = gate::loss(world, request)?;
-            let proofs = gate::proofs(world, from, &loss, request, runbook)?;
+            let proofs = gate::proofs(world, from, &loss, request, gate::Left::of(runbook))?;
             loss.bound = match mode {
                 // Nothing is promoted before that is proven.
                 Mode::Planned => Bound::Zero,
@@ -56,12 +70,17 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
     };
     let steps = steps(runbook, &scene)?;
     gate::approval(world, mode, &runbook.name, &steps)?;
-    let rung = if takes(&steps, restore_database::NAME) {
+    let rebuilds = [restore_database::NAME, replace_database::NAME];
+    let rung = if rebuilds.iter().any(|uses| takes(&steps, uses)) {
         Rung::Restore
+    } else if mode == Mode::InPlace {
+        Rung::Restart
     } else {
         Rung::Promote
     };
-    lint::dependencies(&steps, from)?;
+    if mode != Mode::InPlace {
+        lint::dependencies(&steps, from)?;
+    }
     let contacts = loss.resources.values().filter_map(|l| l.estimate.as_ref());
     let last_contact = contacts.map(|estimate| estimate.last_contact).max();
     let mut plan = Plan {
@@ -75,7 +94,13 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
         opens: ended.next(),
         claims: match mode {
             Mode::Undo => claims_before(world, &request.to),
-            _ => claims(world),
+            // What goes on keeps what it has.
+            Mode::InPlace => {
+                let mut claims = claims(world);
+                claims.retain(|name, _| !in_place::goes_on(world, request, name));
+                claims
+            }
+            Mode::Unplanned | Mode::Planned => claims(world),
         },
         proofs,
         rung,
@@ -83,6 +108,8 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
         requester: request.requester.clone(),
         disrupted_at: match &request.disruption {
             Some(disruption) => Some(disruption.not_after),
+            // Nobody knows when somebody made the mistake that is undone.
+            None if request.target.is_some() => None,
             None => last_contact,
         },
         disruption: request.disruption.clone(),
@@ -110,7 +137,7 @@ fn takes(steps: &[PlannedStep], uses: &str) -> bool {
 }
 
 /// Checks what has to hold before anything can be planned; returns the newest epoch's record.
-fn target<'a>(world: &'a World, request: &Request) -> Result<&'a EpochRecord, Refusal> {
+fn target<'a>(world: &'a World, request: &Request, mode: Mode) -> Result<&'a EpochRecord, Refusal> {
     let workload = &world.workload;
     let allowed = || std::iter::once(&world.home).chain(&world.recovery);
     if !allowed().any(|region| *region == request.to) {
@@ -122,7 +149,12 @@ fn target<'a>(world: &'a World, request: &Request) -> Result<&'a EpochRecord, Re
     }
     let head = match &world.register {
         RegisterFacts::Unreachable { why, newest_copy } => match newest_copy {
-            Some(copy) if override_reason(&request.statements).is_some() => copy,
+            // In its own region the new record goes on with what the old one says, which has to be the newest.
+            Some(copy)
+                if mode != Mode::InPlace && override_reason(&request.statements).is_some() =>
+            {
+                copy
+            }
             copy => {
                 return Err(Refusal::RegisterUnreachable {
                     workload: workload.clone(),
@@ -146,7 +178,14 @@ fn target<'a>(world: &'a World, request: &Request) -> Result<&'a EpochRecord, Re
     if let Some(other) = others.find(|other| request.undoes.as_ref() != Some(&other.execution)) {
         return Err(Refusal::Unfinished(Box::new(other.clone())));
     }
-    if head.primary == request.to {
+    if mode == Mode::InPlace && head.primary != request.to {
+        return Err(Refusal::NotPrimary {
+            workload: workload.clone(),
+            primary: head.primary.clone(),
+            region: request.to.clone(),
+        });
+    }
+    if mode != Mode::InPlace && head.primary == request.to {
         return Err(Refusal::TargetIsPrimary {
             to: request.to.clone(),
             workload: workload.clone(),
@@ -177,6 +216,11 @@ fn register(world: &World, head: &EpochRecord, request: &Request) -> RegisterPla
                 unproven: Some(why.clone()),
             }
         }
+        _ if head.primary == *to => RegisterPlan {
+            region: head.register.clone(),
+            next: head.register.clone(),
+            unproven: None,
+        },
         RegisterFacts::Proven(_) | RegisterFacts::Empty => RegisterPlan {
             region: head.register.clone(),
             next: stays.or_else(others).unwrap_or(&head.register).clone(),

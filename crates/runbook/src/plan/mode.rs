@@ -3,7 +3,7 @@
 use dr_config::Runbook;
 use serde::{Deserialize, Serialize};
 
-use crate::steps::{resume_primary, stop_writes};
+use crate::steps::{replace_database, restart_database, resume_primary, stop_writes};
 
 /// How a plan takes the region being left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,8 @@ pub enum Mode {
     /// It is there: its primary is shut down, and nothing is promoted before the other region is proven to hold all that it
     /// wrote.
     Planned,
+    /// It is not left: something in it is started again, or put back, in its own place.
+    InPlace,
     /// Nothing was promoted there: the region moved to gets back what was taken from it.
     Undo,
 }
@@ -24,6 +26,9 @@ impl Mode {
     #[must_use]
     pub fn of(runbook: &Runbook) -> Self {
         let uses = |name| runbook.steps.iter().any(|step| step.uses == name);
+        if uses(restart_database::NAME) || uses(replace_database::NAME) {
+            return Self::InPlace;
+        }
         match (uses(resume_primary::NAME), uses(stop_writes::NAME)) {
             (true, _) => Self::Undo,
             (false, true) => Self::Planned,
@@ -41,6 +46,9 @@ impl super::Plan {
     /// Says in a few words what is done, for records that stay.
     #[must_use]
     pub fn reason(&self) -> String {
+        if self.mode == Mode::InPlace {
+            return format!("{} in {}", self.runbook, self.to);
+        }
         format!("{} from {} to {}", self.runbook, self.from, self.to)
     }
 }

@@ -22,6 +22,28 @@ pub enum Refusal {
         /// The newest epoch.
         epoch: Epoch,
     },
+    /// What is to be recovered in its own region has its primary in another.
+    #[error("the primary of `{workload}` is in {primary}, not in {region}")]
+    NotPrimary {
+        /// The workload.
+        workload: WorkloadName,
+        /// The region of the primary.
+        primary: RegionName,
+        /// The region asked for.
+        region: RegionName,
+    },
+    /// The workload has no such part where its primary is.
+    #[error("`{workload}` has no `{component}`")]
+    NoComponent {
+        /// What was asked for.
+        component: String,
+        /// The workload.
+        workload: WorkloadName,
+        /// Where its primary is.
+        region: Option<RegionName>,
+        /// What it has.
+        known: Vec<String>,
+    },
     /// The region moved to is not one of the workload's.
     #[error("`{workload}` cannot be moved to `{to}`: it is neither its home nor a recovery region")]
     NotARegion {
@@ -198,7 +220,9 @@ impl Refusal {
             Self::RegisterUnreachable { .. }
             | Self::Unwritable { .. }
             | Self::Impossible { .. } => Class::Unavailable,
-            Self::NotARegion { .. }
+            Self::NotPrimary { .. }
+            | Self::NoComponent { .. }
+            | Self::NotARegion { .. }
             | Self::NoEpoch { .. }
             | Self::Approval { .. }
             | Self::Runbook { .. } => Class::Invalid,
@@ -211,6 +235,10 @@ impl Refusal {
         Some(match self {
             Self::RegisterDamaged { hint, .. } => return hint.clone(),
             Self::TargetIsPrimary { to, .. } => format!("name the other region; `dr status` shows who is primary, {to} now"),
+            Self::NotPrimary { primary, .. } => {
+                format!("run it for {primary}; to move the workload: `dr failover --to REGION`")
+            }
+            Self::NoComponent { known, .. } => format!("name one of {}", known.join(", ")),
             Self::NotARegion { allowed, .. } => {
                 let names: Vec<_> = allowed.iter().map(|r| format!("`{r}`")).collect();
                 format!("it can be moved to {}", names.join(" or "))

@@ -53,6 +53,9 @@ impl Step for CheckDataLoss {
         target: &Target,
         _: &Value,
     ) -> std::result::Result<Vec<Action>, Impossible> {
+        if scene.goes_on(target) {
+            return Ok(Vec::new());
+        }
         let budget = scene.loss.budget_seconds;
         Ok(vec![Action {
             intended: Some(format!("at most {budget} s")),

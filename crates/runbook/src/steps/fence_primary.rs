@@ -14,7 +14,7 @@ use dr_provider::{ErrorKind, Result};
 use serde_json::{Value, json};
 
 use super::open_epoch;
-use crate::plan::{Idempotency, Target};
+use crate::plan::{Idempotency, Mode, Target};
 use crate::resource_goal;
 use crate::step::{Impossible, Scene, Step, Work};
 
@@ -63,10 +63,12 @@ impl Step for FencePrimary {
     }
 
     fn in_background(&self, scene: &Scene<'_>) -> bool {
-        scene.world.resources.values().all(|resource| {
-            let left = resource.facts.regions.get(scene.from);
-            !left.is_some_and(|left| matches!(left.instance, Instance::Running { .. }))
-        })
+        // In place the host is there, and what follows rests on what is found.
+        scene.mode != Mode::InPlace
+            && scene.world.resources.values().all(|resource| {
+                let left = resource.facts.regions.get(scene.from);
+                !left.is_some_and(|left| matches!(left.instance, Instance::Running { .. }))
+            })
     }
 
     fn follows(&self) -> &'static [&'static str] {
@@ -84,8 +86,14 @@ impl Step for FencePrimary {
         target: &Target,
         _: &Value,
     ) -> std::result::Result<Vec<Action>, Impossible> {
-        let goal = Goal::Fence {
-            region: scene.from.clone(),
+        if scene.goes_on(target) {
+            return Ok(Vec::new());
+        }
+        let region = scene.from.clone();
+        let goal = match scene.mode {
+            // Its host can be asked.
+            Mode::InPlace => Goal::Vacate { region },
+            _ => Goal::Fence { region },
         };
         Ok(resource_goal::plan(scene, target, &goal).unwrap_or_default())
     }

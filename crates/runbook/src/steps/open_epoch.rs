@@ -16,7 +16,7 @@ use dr_provider::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
 use super::assess_region::{describe, superseded};
-use crate::plan::{Idempotency, Target};
+use crate::plan::{Idempotency, Mode, Target};
 use crate::request::override_reason;
 use crate::step::{Impossible, Scene, Step, Work};
 
@@ -80,7 +80,7 @@ impl Step for OpenEpoch {
     }
 
     async fn apply(&self, work: &Work, _: &Target, _: &Action) -> Result<Applied> {
-        let record = record(work);
+        let record = record(work).await?;
         let plan = work.plan();
         if plan.register.unproven.is_some() {
             return unproven(work, &record).await;
@@ -124,8 +124,11 @@ impl Step for OpenEpoch {
     }
 }
 
-fn record(work: &Work) -> EpochRecord {
+async fn record(work: &Work) -> Result<EpochRecord> {
     let plan = work.plan();
+    if plan.mode == Mode::InPlace {
+        return continued(work).await;
+    }
     let claim = |claim: &crate::plan::Claim| ClusterClaim {
         system_identifier: claim.system_identifier,
         timeline: claim.timeline,
@@ -133,7 +136,7 @@ fn record(work: &Work) -> EpochRecord {
         log_epoch: None,
     };
     let claims = plan.claims.iter();
-    EpochRecord {
+    Ok(EpochRecord {
         version: FORMAT_VERSION,
         epoch: plan.opens,
         workload: plan.workload.clone(),
@@ -149,7 +152,42 @@ fn record(work: &Work) -> EpochRecord {
         guards: std::collections::BTreeMap::new(),
         execution: Some(work.history.execution.clone()),
         override_reason: override_reason(&work.history.statements).map(str::to_owned),
+    })
+}
+
+/// Returns the record of an epoch with the same primary: what is not claimed anew goes on with its log, and whom its commits wait
+/// for stays. No guard has been seen since.
+async fn continued(work: &Work) -> Result<EpochRecord> {
+    let plan = work.plan();
+    let records = work.site.register.read_all().await?;
+    let ended = records.iter().find(|record| record.epoch == plan.ended);
+    let ended = ended.ok_or_else(|| {
+        Error::new(
+            ErrorKind::Corrupt,
+            "read the register of",
+            plan.workload.as_str(),
+        )
+        .because(format!("the record of epoch {} is gone", plan.ended))
+    })?;
+    let mut record = ended.with_register(plan.register.next.clone());
+    for (name, claim) in &plan.claims {
+        let claim = ClusterClaim {
+            system_identifier: claim.system_identifier,
+            timeline: claim.timeline,
+            start_lsn: claim.start_lsn,
+            log_epoch: None,
+        };
+        record.clusters.insert(name.clone(), claim);
+        record.sync.remove(name);
+        record.sync_lost.remove(name);
     }
+    record.guards.clear();
+    record.created_at = work.site.clock.now();
+    record.created_by = work.site.actor.clone();
+    record.reason = plan.reason();
+    record.execution = Some(work.history.execution.clone());
+    record.override_reason = override_reason(&work.history.statements).map(str::to_owned);
+    Ok(record)
 }
 
 fn opened_now(work: &Work, record: &EpochRecord) -> Applied {

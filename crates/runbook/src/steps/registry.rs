@@ -7,9 +7,9 @@ use dr_model::document::{Context, Node};
 
 use super::{
     AssessRegion, AwaitApproval, AwaitFence, CheckDataLoss, CheckHealth, FencePrimary,
-    FollowPrimary, Notify, OpenEpoch, PromoteDatabase, RearmProtection, RestoreDatabase,
-    ResumePrimary, RunCommand, SealWal, StartService, StopService, StopWrites, SwitchTraffic,
-    VerifyTraffic, Wait,
+    FollowPrimary, Notify, OpenEpoch, PrepareDatabase, PromoteDatabase, RearmProtection,
+    ReplaceDatabase, RestartDatabase, RestoreDatabase, ResumePrimary, RunCommand, SealWal,
+    StartService, StopService, StopWrites, SwitchTraffic, VerifyTraffic, Wait,
 };
 use crate::step::Step;
 
@@ -37,6 +37,7 @@ steps![
     AssessRegion,
     CheckDataLoss,
     AwaitApproval,
+    PrepareDatabase,
     OpenEpoch,
     StopService,
     FencePrimary,
@@ -44,7 +45,9 @@ steps![
     StopWrites,
     SealWal,
     PromoteDatabase,
+    RestartDatabase,
     RestoreDatabase,
+    ReplaceDatabase,
     StartService,
     CheckHealth,
     SwitchTraffic,

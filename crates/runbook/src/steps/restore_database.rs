@@ -55,6 +55,12 @@ impl Step for RestoreDatabase {
         target: &Target,
         _: &Value,
     ) -> std::result::Result<Vec<Action>, Impossible> {
+        if scene.goes_on(target) {
+            return Err(Impossible::new(
+                "the log of what is started again goes on, and a rebuild would end it",
+                "if it does not start: move its data directory away, and run it again",
+            ));
+        }
         let goal = Goal::Restore {
             region: scene.to().clone(),
             ended: scene.ended,

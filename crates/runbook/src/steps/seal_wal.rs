@@ -55,6 +55,9 @@ impl Step for SealWal {
         target: &Target,
         _: &Value,
     ) -> std::result::Result<Vec<Action>, Impossible> {
+        if scene.goes_on(target) {
+            return Ok(Vec::new());
+        }
         let goal = Goal::Seal {
             region: scene.to().clone(),
             ended: scene.ended,

@@ -66,10 +66,10 @@ impl Step for StopService {
         _: &Value,
     ) -> std::result::Result<Vec<Action>, Impossible> {
         let from = scene.from;
-        if scene.mode != Mode::Planned {
+        if !matches!(scene.mode, Mode::Planned | Mode::InPlace) {
             return Err(Impossible::new(
                 format!("{from} may be gone, and nothing may wait for it"),
-                "stop services in a planned move only, one with `stop-writes`",
+                "stop services in a planned move only, one with `stop-writes`, or in place",
             ));
         }
         let mut services = scene.world.services_left.iter();
@@ -100,7 +100,9 @@ impl Step for StopService {
         let service = find(work, target, &work.plan().from)?;
         let fence = work.fence();
         service.host.admit(&fence.workload, fence.epoch).await?;
-        if runs(service, target).await? == Some(false) {
+        // In place it is started again afterwards, and one whose check fails may be there all the same.
+        let in_place = work.plan().mode == Mode::InPlace;
+        if !in_place && runs(service, target).await? == Some(false) {
             return Ok(work.applied(format!("`{target}` is stopped already"), Value::Null));
         }
         let stop = service.stop.as_ref();

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use dr_config::Runbook;
 use dr_coordination::register::EpochRecord;
 use dr_model::{Clock, Lsn, RegionName};
+use dr_provider::driver::RestoreTarget;
 use dr_provider::traffic::TrafficState;
 use rstest::rstest;
 
 use super::crash::mortal_site;
 use super::runs::planned_by;
 use super::world::{
-    Everything, Fault, east, runbook, shipped, shipped_failback, shipped_planned, shipped_undo,
-    west,
+    Everything, Fault, east, runbook, shipped, shipped_failback, shipped_planned, shipped_recover,
+    shipped_restore, shipped_undo, west,
 };
 use crate::events::Silent;
 use crate::outcome::{State, StepState};
@@ -35,6 +36,10 @@ enum Case {
     FailoverPlanned,
     FailbackRegion,
     UndoMove,
+    /// Of a database that died, in its own region.
+    RecoverComponent,
+    /// To a moment that lies behind.
+    RestoreDatabase,
 }
 
 /// A planned move with the steps that no shipped runbook uses.
@@ -65,7 +70,11 @@ impl Case {
         world.state().left_serving = self != Self::FailoverRegion;
         world.state().left_running = matches!(
             self,
-            Self::OwnSteps | Self::FailoverPlanned | Self::FailbackRegion | Self::UndoMove
+            Self::OwnSteps
+                | Self::FailoverPlanned
+                | Self::FailbackRegion
+                | Self::UndoMove
+                | Self::RestoreDatabase
         );
         world
     }
@@ -78,18 +87,31 @@ impl Case {
             Self::OwnSteps => runbook(OWN_STEPS).unwrap(),
             Self::FailoverPlanned | Self::UndoMove => shipped_planned(),
             Self::FailbackRegion => shipped_failback(),
+            Self::RecoverComponent => shipped_recover(),
+            Self::RestoreDatabase => shipped_restore(),
         }
     }
 
     /// The region in whose store the journal of the runbook is.
     fn store(self) -> RegionName {
         match self {
-            Self::UndoMove => east(),
+            Self::UndoMove | Self::RecoverComponent | Self::RestoreDatabase => east(),
             _ => west(),
         }
     }
 
+    fn is_in_place(self) -> bool {
+        matches!(self, Self::RecoverComponent | Self::RestoreDatabase)
+    }
+
     fn request(self) -> Request {
+        if self.is_in_place() {
+            let name = "before".to_owned();
+            return Request {
+                target: (self == Self::RestoreDatabase).then_some(RestoreTarget::Name(name)),
+                ..Request::new(east())
+            };
+        }
         Request {
             rung: (self == Self::FailoverRegionByRestore).then_some(Rung::Restore),
             ..Request::new(west())
@@ -125,8 +147,7 @@ impl Case {
             let clock: Arc<dyn Clock> = world.clock.clone();
             let (all, unseen) = executions::list(&world.stores, &clock).await;
             assert_eq!(unseen, Vec::<String>::new());
-            let ours =
-                |found: &&executions::Summary| (found.to == west()) != (self == Self::UndoMove);
+            let ours = |found: &&executions::Summary| found.to == self.store();
             let head = world.register().read().await.unwrap().unwrap();
             let open = all.iter().filter(|found| found.may_go_on(&head));
             let open: Vec<_> = open.collect();
@@ -221,6 +242,8 @@ async fn undisturbed(case: Case) -> Outcome {
 #[case(Case::FailoverPlanned, 12)]
 #[case(Case::FailbackRegion, 12)]
 #[case(Case::UndoMove, 4)]
+#[case(Case::RecoverComponent, 5)]
+#[case(Case::RestoreDatabase, 9)]
 #[tokio::test(start_paused = true)]
 async fn whoever_dies_anywhere_is_followed_to_the_same_end(
     #[case] case: Case,
@@ -240,7 +263,8 @@ async fn whoever_dies_anywhere_is_followed_to_the_same_end(
             let Some(report) = case.recover(&world).await else {
                 let clock: Arc<dyn Clock> = world.clock.clone();
                 let (all, _) = executions::list(&world.stores, &clock).await;
-                match all.iter().find(|found| found.to == west()) {
+                let to = if case.is_in_place() { east() } else { west() };
+                match all.iter().find(|found| found.to == to) {
                     // It died before anybody could know of it, and so before it did anything.
                     None => {
                         assert_eq!((last, lands), (1, false), "{at}");
@@ -303,7 +327,9 @@ async fn whatever_goes_wrong_once_is_put_right(
         Case::OwnSteps,
         Case::FailoverPlanned,
         Case::FailbackRegion,
-        Case::UndoMove
+        Case::UndoMove,
+        Case::RecoverComponent,
+        Case::RestoreDatabase
     )]
     case: Case,
     #[values(
@@ -334,6 +360,11 @@ async fn whatever_goes_wrong_once_is_put_right(
             }
         };
         let is = outcome(&world, Some(&last)).await;
+        // What is proven before anything is changed ends it there.
+        if effect == "prepare" && last.state == State::Failed {
+            assert_eq!((is.records.len(), is.effects.len()), (1, 0), "{at}");
+            continue;
+        }
         assert_eq!(is.records, expected.records, "{at}");
         assert_eq!(is.traffic, expected.traffic, "{at}");
         match (last.state, effect.as_str()) {

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::world::{shipped, shipped_failback, shipped_planned, shipped_undo};
+use super::world::{
+    shipped, shipped_failback, shipped_planned, shipped_recover, shipped_restore, shipped_undo,
+};
 use crate::step::Step;
 use crate::steps::registry;
 
@@ -42,13 +44,15 @@ fn the_shipped_runbooks_use_every_step_but_those_for_ones_own() {
         shipped_planned(),
         shipped_failback(),
         shipped_undo(),
+        shipped_recover(),
+        shipped_restore(),
     ];
     let used: BTreeSet<_> = all
         .iter()
         .flat_map(|runbook| &runbook.steps)
         .flat_map(|step| std::iter::once(step.uses.clone()).chain(step.fallback.clone()))
         .collect();
-    let own = ["run-command", "stop-service", "wait"].map(str::to_owned);
+    let own = ["run-command", "wait"].map(str::to_owned);
     assert!(used.is_disjoint(&own.clone().into()));
     let all: BTreeSet<_> = used.into_iter().chain(own).collect();
     assert_eq!(all, names());

@@ -68,6 +68,9 @@ pub(crate) struct State {
     /// Whether the old primary is a standby of the new one.
     pub(crate) left_follows: bool,
     pub(crate) sealed: bool,
+    /// Whether a moment that lies behind stands beside the database in the east, and whether it took its place.
+    pub(crate) prepared: bool,
+    pub(crate) replaced: bool,
     /// Whether the new primary has the slots that its log is shipped through.
     pub(crate) slots: bool,
     pub(crate) primary_here: Option<&'static str>,
@@ -146,6 +149,8 @@ impl Everything {
                 left_end: Lsn(0x5000),
                 left_follows: false,
                 sealed: false,
+                prepared: false,
+                replaced: false,
                 slots: false,
                 primary_here: None,
                 serving: false,
@@ -308,6 +313,16 @@ pub(crate) fn shipped_failback() -> Runbook {
 /// Reads the runbook that is shipped for taking a move back.
 pub(crate) fn shipped_undo() -> Runbook {
     runbook(include_str!("../../../../runbooks/undo-move.yaml")).unwrap()
+}
+
+/// Reads the runbook that is shipped for one component.
+pub(crate) fn shipped_recover() -> Runbook {
+    runbook(include_str!("../../../../runbooks/recover-component.yaml")).unwrap()
+}
+
+/// Reads the runbook that is shipped for damaged data.
+pub(crate) fn shipped_restore() -> Runbook {
+    runbook(include_str!("../../../../runbooks/restore-database.yaml")).unwrap()
 }
 
 /// Reads a runbook as the configuration does.

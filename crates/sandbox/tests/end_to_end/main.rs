@@ -13,6 +13,7 @@ mod disk_full;
 mod executions;
 mod faults;
 mod hung_primary;
+mod in_place;
 mod killed_failover;
 mod kit;
 mod managed;

@@ -36,14 +36,23 @@ pub(crate) fn render(plan: &Plan, style: Style) -> String {
         Mode::Unplanned => plan.rung.as_str().to_owned(),
         Mode::Planned => format!("{}, planned", plan.rung.as_str()),
         Mode::Undo => "taking a move back".to_owned(),
+        Mode::InPlace => plan.rung.as_str().to_owned(),
     };
+    let to = style.paint(Tone::Strong, plan.to.as_str());
+    let what = match plan.mode {
+        Mode::InPlace => format!(
+            "{} in {to}",
+            style.paint(Tone::Strong, &format!("Recover {}", plan.workload))
+        ),
+        _ => format!(
+            "{} from {} to {to}",
+            style.paint(Tone::Strong, &format!("Move {}", plan.workload)),
+            plan.from
+        ),
+    };
+    let (ended, opens) = (plan.ended, plan.opens);
     let mut lines = vec![format!(
-        "{} from {} to {} by {by}: epoch {} ends, epoch {} begins",
-        style.paint(Tone::Strong, &format!("Move {}", plan.workload)),
-        plan.from,
-        style.paint(Tone::Strong, plan.to.as_str()),
-        plan.ended,
-        plan.opens,
+        "{what} by {by}: epoch {ended} ends, epoch {opens} begins"
     )];
     lines.push(String::new());
     loss(plan, style, &mut lines);
@@ -162,6 +171,7 @@ pub(super) fn bounded(mode: Mode, bound: &Bound, planned: &str) -> String {
     match (mode, bound) {
         (Mode::Planned, Bound::Zero) => format!("0 s: {planned}"),
         (Mode::Undo, Bound::Zero) => "0 s: nothing was promoted".to_owned(),
+        (Mode::InPlace, Bound::Zero) => "0 s: the log goes on".to_owned(),
         _ => bound.to_string(),
     }
 }

@@ -2,7 +2,7 @@
 
 use dr_config::Objectives;
 use dr_model::loss::Bound;
-use dr_runbook::{Mode, Report, State};
+use dr_runbook::{Mode, Report, Rung, State};
 
 use super::plan_text::{bounded, estimated};
 use crate::exit::Exit;
@@ -13,7 +13,7 @@ use crate::output::{Style, Tone, seconds};
 pub(crate) fn exit(report: &Report, objectives: Objectives) -> Exit {
     match report.state {
         // Nothing was to be achieved but what was before.
-        State::Completed if report.mode == Mode::Undo => Exit::Ok,
+        State::Completed if matches!(report.mode, Mode::Undo | Mode::InPlace) => Exit::Ok,
         State::Completed => {
             let judge = |measured: Option<f64>, objective: std::time::Duration| match measured {
                 None => Exit::Unknown,
@@ -63,7 +63,10 @@ pub(crate) fn render(report: &Report, objectives: Objectives, style: Style) -> S
             Some(reason) => format!("{}; overridden: {reason}", report.fence),
             None => report.fence.to_string(),
         };
-        line("fence", fence);
+        // What is started again was fenced by nobody.
+        if report.rung != Rung::Restart {
+            line("fence", fence);
+        }
         if let Some(witness) = &report.witness {
             line("witness", witness.clone());
         }
@@ -162,7 +165,10 @@ fn rta_parts(report: &Report) -> String {
 fn headline(report: &Report, style: Style) -> String {
     let (workload, to, epoch) = (&report.workload, &report.to, report.epoch);
     let served = format!("{workload} is served from {to}, epoch {epoch}");
-    let moving = format!("The move of {workload} to {to}");
+    let moving = match report.mode {
+        Mode::InPlace => format!("The recovery of {workload} in {to}"),
+        _ => format!("The move of {workload} to {to}"),
+    };
     let (tone, text) = match report.state {
         State::Completed => (Tone::Good, format!("{served}.")),
         State::CompletedWithExceptions => (

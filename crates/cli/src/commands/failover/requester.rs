@@ -3,18 +3,20 @@
 //! Operators often share the account that everything runs as, so an account says who somebody is only where the
 //! configuration says that it is one person's alone. Everybody else shows a key.
 
+use std::path::Path;
+
 use dr_config::Workload;
 use dr_model::{ApproverName, WorkloadName};
 use dr_runbook::Site;
 
-use super::Args;
 use crate::commands::approval::read;
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 
-/// Returns who asks; `None` if nobody has to know, or if nothing is asked for yet.
-pub(super) fn of(
-    args: &Args,
+/// Returns who asks, by their key or their account; `None` if nobody has to know, or if nothing is asked for yet.
+pub(crate) fn of(
+    key: Option<&Path>,
+    is_plan: bool,
     name: &WorkloadName,
     workload: &Workload,
     site: &Site,
@@ -23,7 +25,7 @@ pub(super) fn of(
     if policy.quorum == 0 {
         return Ok(None);
     }
-    let known = match &args.key {
+    let known = match key {
         Some(file) => {
             let key = read(file)?.public();
             let mut all = policy.approvers.iter();
@@ -46,7 +48,7 @@ pub(super) fn of(
     };
     match known {
         Some(approver) => Ok(Some(approver.name.clone())),
-        None if args.plan => Ok(None),
+        None if is_plan => Ok(None),
         None => Err(CommandError::new(
             Exit::Usage,
             format!("`{name}` is moved with approvals, and nobody approves what they asked for: it is not known who asks"),

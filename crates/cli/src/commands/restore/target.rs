@@ -19,7 +19,7 @@ const EXPECTED: &str = "expected `latest`, `immediate`, a time with its zone suc
 const LONGEST_NAME_BYTES: usize = 63;
 
 /// Reads a target.
-pub(super) fn target(text: &str) -> Result<RestoreTarget, String> {
+pub(crate) fn target(text: &str) -> Result<RestoreTarget, String> {
     match text {
         "latest" => return Ok(RestoreTarget::Latest),
         "immediate" => return Ok(RestoreTarget::Immediate),

@@ -205,6 +205,15 @@ impl Seen {
                 evidence[Drained::KEY] = drained.to_evidence()[Drained::KEY].clone();
                 (!running).then(|| self.applied("shut down", evidence))
             }
+            "prepare" if self.0.state().prepared => Some(self.applied("it came up", Value::Null)),
+            "replace" if self.0.state().replaced => {
+                let recovered = Recovered {
+                    timeline: TimelineId(2),
+                    start: Lsn(0x3000),
+                    heartbeat: Some(before_noon(60_000)),
+                };
+                Some(self.applied("put back", recovered.to_evidence()))
+            }
             "follow" if self.0.state().left_follows => {
                 Some(self.applied("it follows", Value::Null))
             }
@@ -301,6 +310,29 @@ impl ResourceDriver for Seen {
                 ),
                 _ => return Err(refuse("there is no recovery point")),
             },
+            Goal::Vacate { region } => action(
+                "stop-instance",
+                region,
+                Undo::Reversible("start it".to_owned()),
+            ),
+            Goal::Restart { region } => match seen(region).map(|seen| &seen.instance) {
+                Some(Instance::Stopped) => {
+                    action("resume", region, Undo::Compensable("stop it".to_owned()))
+                }
+                Some(Instance::Running {
+                    role: Role::Primary,
+                    ..
+                }) => return Ok(Vec::new()),
+                _ => return Err(refuse("it cannot be started")),
+            },
+            Goal::Prepare { region, .. } => {
+                action("prepare", region, Undo::Reversible("remove it".to_owned()))
+            }
+            Goal::Replace { region, .. } => action(
+                "replace",
+                region,
+                Undo::Irreversible("a new timeline begins".to_owned()),
+            ),
             Goal::StopWrites { region } => match seen(region).map(|seen| &seen.instance) {
                 Some(Instance::Running {
                     role: Role::Primary,
@@ -358,6 +390,14 @@ impl ResourceDriver for Seen {
                 !std::mem::replace(&mut state.left_running, true)
             }
             "seal-chain" => !std::mem::replace(&mut state.sealed, true),
+            "prepare" => !std::mem::replace(&mut state.prepared, true),
+            "replace" => {
+                assert!(state.sealed && state.prepared, "replaced before the seal");
+                let first = !std::mem::replace(&mut state.replaced, true);
+                assert!(!first || !state.left_running, "it runs");
+                state.left_running = true;
+                first
+            }
             "keep-slots" => !std::mem::replace(&mut state.slots, true),
             "promote-standby" => {
                 let before = state.primary_here.replace("promoted");

@@ -1,0 +1,110 @@
+//! Putting a restored directory in the place of the data directory, which is kept.
+//!
+//! What is taken away stays beside its place, as a standby of nobody on a port of its own: it has everything that was written after
+//! the moment that was restored to. Two renames; cut off between them, the second is what is left to do.
+//!
+//! Idempotent because a data directory with the note of this execution has been installed.
+
+use std::path::Path;
+
+use dr_model::RegionName;
+use dr_provider::driver::{Applied, Fence, Verified};
+use dr_provider::host::PathKind;
+use dr_provider::{ErrorKind, Result};
+use serde_json::{Value, json};
+
+use super::processes;
+use super::restore_beside::NOTE;
+use crate::driver::PostgresDriver;
+use crate::standby::{How, kept_prefix};
+
+const OPERATION: &str = "replace the data directory of";
+
+impl PostgresDriver {
+    pub(super) async fn install_restored(
+        &self,
+        region: &RegionName,
+        fence: &Fence,
+    ) -> Result<Applied> {
+        let host = self.host(region)?;
+        host.admit(&fence.workload, fence.epoch).await?;
+        if let Verified::Done(applied) = self.is_restored_installed(region, fence).await? {
+            return Ok(applied);
+        }
+        let directory = self.instance_options(region)?.data_directory.clone();
+        let data = self.beside(region)?.join("data");
+        if !self.is_of_execution(region, &data, fence).await? {
+            let why = format!("`{}` does not hold what was prepared", data.display());
+            return Err(self.failed(OPERATION, why));
+        }
+        let kept =
+            directory.with_file_name(format!("{}{}", kept_prefix(&directory), fence.execution));
+        if host.kind(&directory).await? == PathKind::Directory {
+            let left = processes(&**host, &directory).await?;
+            if !left.is_empty() {
+                let why = format!(
+                    "processes {} run in `{}`",
+                    left.join(", "),
+                    directory.display()
+                );
+                return Err(self.failed(OPERATION, why));
+            }
+            self.keep(region, fence.epoch, &kept, How::Move, None)
+                .await?;
+        }
+        if host.kind(&directory).await? == PathKind::Directory {
+            // A volume of its own cannot be moved, and was copied: what is in it would have to be removed.
+            let why = format!(
+                "`{}` could not be moved; it was copied to `{}`",
+                directory.display(),
+                kept.display()
+            );
+            return Err(self
+                .failed(OPERATION, why)
+                .with_hint("let the data directory be one below the mount point"));
+        }
+        self.rename(&**host, &data, &directory).await?;
+        Ok(self.installed(region, &kept))
+    }
+
+    pub(super) async fn is_restored_installed(
+        &self,
+        region: &RegionName,
+        fence: &Fence,
+    ) -> Result<Verified> {
+        let directory = self.instance_options(region)?.data_directory.clone();
+        if self.is_of_execution(region, &directory, fence).await? {
+            let kept =
+                directory.with_file_name(format!("{}{}", kept_prefix(&directory), fence.execution));
+            return Ok(Verified::Done(self.installed(region, &kept)));
+        }
+        Ok(Verified::NotDone {
+            seen: format!("`{}` is not what was restored", directory.display()),
+        })
+    }
+
+    async fn is_of_execution(
+        &self,
+        region: &RegionName,
+        data: &Path,
+        fence: &Fence,
+    ) -> Result<bool> {
+        match self.host(region)?.read(&data.join(NOTE), 0, 1 << 16).await {
+            Ok(text) => {
+                let note = serde_json::from_slice::<Value>(&text).unwrap_or_default();
+                Ok(note["execution"] == json!(fence.execution))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn installed(&self, region: &RegionName, kept: &Path) -> Applied {
+        let summary = format!(
+            "{} in {region} has the restored files; what it had is kept in `{}`",
+            self.resource(),
+            kept.display()
+        );
+        self.applied(summary, json!({ "kept": kept }))
+    }
+}

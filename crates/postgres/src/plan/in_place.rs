@@ -1,0 +1,223 @@
+//! What only a recovery in the primary's own region has: seeing that nothing runs, starting it again, and putting something else in
+//! its place.
+
+use dr_model::{Epoch, RegionName};
+use dr_provider::driver::{Action, Facts, Instance, RestoreTarget, Role, Undo};
+use dr_provider::{Error, Result};
+
+use super::{Shown, describe};
+use crate::actions::Work;
+use crate::data_directory::Claimed;
+use crate::driver::PostgresDriver;
+use crate::observe::Detail;
+
+impl PostgresDriver {
+    /// A region that is not left can be asked whether anything runs in a directory that is gone.
+    pub(super) fn plan_vacate(&self, region: &RegionName, facts: &Facts) -> Result<Vec<Action>> {
+        let operation = "plan the end of";
+        let seen = self.seen(region, facts, operation)?;
+        if seen.instance != Instance::Absent {
+            return self.plan_fence(region, facts);
+        }
+        let claimed = self.claimed_in(region, facts, operation)?.0;
+        let directory = self.instance_options(region)?.data_directory.display();
+        Ok(vec![self.action(
+            Work::ConfirmAbsent { region: region.clone(), claimed },
+            region,
+            Shown {
+                summary: format!("see that no server runs in {directory}, which is empty, and that nobody answers in its place"),
+                current: Some(describe(&seen.instance)),
+                intended: None,
+                undo: Undo::ReadOnly,
+            },
+        )])
+    }
+
+    pub(super) fn plan_restart(&self, region: &RegionName, facts: &Facts) -> Result<Vec<Action>> {
+        let operation = "plan the restart of";
+        let seen = self.seen(region, facts, operation)?;
+        let (claimed, found) = self.claimed_in(region, facts, operation)?;
+        let hung = match &seen.instance {
+            Instance::Running {
+                role: Role::Primary,
+                timeline,
+                ..
+            } if *timeline == claimed.timeline => {
+                return Ok(Vec::new());
+            }
+            Instance::Stopped => false,
+            Instance::Unreachable { runs: true, .. } => true,
+            other => return Err(self.failed(operation, describe(other))),
+        };
+        let found = found.map_err(|why| self.failed(operation, why))?;
+        if found.fenced.is_some() {
+            let why = "it was fenced: its epoch was ended by a move, whatever came of that";
+            return Err(self
+                .failed(operation, why)
+                .with_hint("`dr execution list` shows which"));
+        }
+        if let Some(why) = found.is_not(claimed) {
+            return Err(self.failed(operation, why));
+        }
+        let mut actions = Vec::new();
+        if hung {
+            actions.extend(self.plan_fence(region, facts)?);
+        }
+        actions.push(self.action(
+            Work::ResumePrimary {
+                region: region.clone(),
+                claimed,
+            },
+            region,
+            Shown {
+                summary: format!("start the server in {region} as the primary that it was"),
+                current: Some(describe(&seen.instance)),
+                intended: Some(format!(
+                    "a primary on timeline {}, with everything that it had",
+                    claimed.timeline
+                )),
+                undo: Undo::Compensable("stop it".to_owned()),
+            },
+        ));
+        Ok(actions)
+    }
+
+    pub(super) fn plan_prepare(
+        &self,
+        region: &RegionName,
+        target: &RestoreTarget,
+        facts: &Facts,
+    ) -> Result<Vec<Action>> {
+        let operation = "plan the restore of";
+        let seen = self.seen(region, facts, operation)?;
+        self.only_here(region, operation)?;
+        if *target == RestoreTarget::Latest {
+            let why = "`latest` is what it was last, with the damage";
+            return Err(self.failed(operation, why).with_hint(
+                "name a moment before it: a time, an LSN, a transaction or a restore point; for a server that is lost: `recover-component`",
+            ));
+        }
+        match &seen.log {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                return Err(self.failed(operation, format!("the store of {region} holds no log")));
+            }
+            Err(why) => return Err(self.failed(operation, format!("the store of {region}: {why}"))),
+        }
+        let beside = self.beside(region)?;
+        Ok(vec![self.action(
+            Work::RestoreBeside {
+                region: region.clone(),
+                target: target.clone(),
+            },
+            region,
+            Shown {
+                summary: format!(
+                    "restore {} to {} into {}, start it there alone, look at it, and stop it",
+                    self.resource(),
+                    said(target),
+                    beside.display()
+                ),
+                current: Some("nothing that is needed".to_owned()),
+                intended: Some("booted and looked at; the primary goes on meanwhile".to_owned()),
+                undo: Undo::Reversible("remove the directory".to_owned()),
+            },
+        )])
+    }
+
+    pub(super) fn plan_replace(
+        &self,
+        region: &RegionName,
+        ended: Epoch,
+        facts: &Facts,
+    ) -> Result<Vec<Action>> {
+        let operation = "plan the replacement of";
+        self.only_here(region, operation)?;
+        let log = self.log(region, ended, facts)?;
+        let directory = self.instance_options(region)?.data_directory.display();
+        let show = |summary: String, current: &str, intended: &str, undo: Undo| Shown {
+            summary,
+            current: Some(current.to_owned()),
+            intended: Some(intended.to_owned()),
+            undo,
+        };
+        Ok(vec![
+            self.action(
+                Work::InstallRestored { region: region.clone() },
+                region,
+                show(
+                    format!("keep {directory} beside its place, bootable, and put what was restored there"),
+                    "the data as it is",
+                    "the data as it was",
+                    Undo::Reversible("move both directories back".to_owned()),
+                ),
+            ),
+            self.action(
+                Work::StartInstalled { region: region.clone() },
+                region,
+                show(
+                    format!("start the server in {region}, and wait until it has replayed up to where it is to end"),
+                    "stopped",
+                    "paused there",
+                    Undo::Reversible("stop it".to_owned()),
+                ),
+            ),
+            self.plan_promotion(region, log, ended),
+            self.action(
+                Work::ForgetTarget { region: region.clone() },
+                region,
+                show(
+                    "take the end of the restore out of its configuration, which standbys inherit".to_owned(),
+                    "set",
+                    "none",
+                    Undo::Compensable("not needed".to_owned()),
+                ),
+            ),
+        ])
+    }
+
+    /// Returns whom the newest epoch is about, and what the data directory in `region` says.
+    fn claimed_in(
+        &self,
+        region: &RegionName,
+        facts: &Facts,
+        operation: &str,
+    ) -> Result<(
+        Claimed,
+        std::result::Result<crate::data_directory::DataDirectory, String>,
+    )> {
+        let seen = self.seen(region, facts, operation)?;
+        let unknown = || -> Error {
+            self.failed(
+                operation,
+                format!("nothing is known of its data directory in {region}"),
+            )
+        };
+        let detail = serde_json::from_value::<Option<Detail>>(seen.detail.clone());
+        let detail = detail.ok().flatten().ok_or_else(unknown)?;
+        let claimed = detail.claimed.ok_or_else(unknown)?;
+        Ok((claimed, detail.directory))
+    }
+
+    fn only_here(&self, region: &RegionName, operation: &str) -> Result<()> {
+        if self.host(region)?.is_local() {
+            return Ok(());
+        }
+        let why =
+            format!("the host in {region} is not this machine, and a restore writes where it runs");
+        Err(self.failed(operation, why).with_hint(format!(
+            "run the command on the machine of the server in {region}, with that host as `local`"
+        )))
+    }
+}
+
+fn said(target: &RestoreTarget) -> String {
+    match target {
+        RestoreTarget::Latest => "its latest state".to_owned(),
+        RestoreTarget::Time(at) => format!("{at}"),
+        RestoreTarget::Lsn(lsn) => format!("position {lsn}"),
+        RestoreTarget::Transaction(number) => format!("the end of transaction {number}"),
+        RestoreTarget::Name(name) => format!("the restore point `{name}`"),
+        RestoreTarget::Immediate => "the end of its recovery point".to_owned(),
+    }
+}

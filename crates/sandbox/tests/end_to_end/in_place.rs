@@ -1,0 +1,233 @@
+//! Recovery without leaving the region: a database or a service that died is started again, a database whose files are gone is
+//! rebuilt, and one that was damaged by its users is put back to a moment before.
+
+use std::collections::BTreeSet;
+
+use dr_sandbox::judge::judge;
+use dr_sandbox::region::signal;
+use dr_sandbox::{HOME, RECOVERY, Sandbox};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::planned::streams;
+use crate::second_loss::register_in;
+use crate::self_fence::{is_stopped, server};
+use crate::support::{
+    acknowledge, acknowledge_after, ask, backup, cluster, dr, end, is_primary, judged, now_us,
+    refused, start, until,
+};
+
+/// Runs a runbook in place, which has to come to its end, and returns its report.
+async fn recover(sandbox: &Sandbox, words: &[&str]) -> Value {
+    let words = [&["runbook", "run"], words, &["--yes", "--json"]].concat();
+    let output = dr(sandbox, &words).await;
+    assert_eq!(output.status.code(), Some(0), "{}", output.stderr);
+    let report: Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(report["state"], "completed", "{}", output.stderr);
+    assert_eq!(report["mode"], "in-place", "{report}");
+    report
+}
+
+async fn timeline(sandbox: &Sandbox) -> String {
+    let query = "select substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
+    ask(sandbox, HOME, query).await.unwrap()
+}
+
+/// Waits until the store of the region has the log up to where its primary stands now.
+async fn shipped(sandbox: &Sandbox) {
+    let here = ask(sandbox, HOME, "select pg_current_wal_flush_lsn()")
+        .await
+        .unwrap();
+    until("the log in the store", async || {
+        let query = format!(
+            "select bool_and(flush_lsn >= '{here}') from pg_stat_replication where application_name like 'dr_%'"
+        );
+        match ask(sandbox, HOME, &query).await?.as_str() {
+            "true" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_died_is_started_again_with_all_that_it_had() {
+    let sandbox = start(Sandbox::builder()).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    register_in(&sandbox, RECOVERY).await;
+    acknowledge(&load, 100).await;
+    signal(&server(&sandbox), Signal::KILL);
+    is_stopped(&sandbox).await;
+    let died = now_us(&sandbox);
+    let words = ["recover-component", "ledger", "--component", "database"];
+    let report = recover(&sandbox, &words).await;
+    assert_eq!(report["rung"], "restart", "{report}");
+    assert!(is_primary(&sandbox, HOME).await);
+    assert_eq!(timeline(&sandbox).await, "00000001");
+    acknowledge_after(&load, died).await;
+    streams(&sandbox, RECOVERY).await;
+    register_in(&sandbox, RECOVERY).await;
+
+    // The service alone; the database is not touched.
+    let app = sandbox.region(HOME).unwrap().place().app();
+    let mut all = sandbox.region(HOME).unwrap().processes();
+    all.retain(|process| process.directory.as_deref() == Some(&app));
+    assert!(!all.is_empty());
+    let before: Vec<i32> = server(&sandbox)
+        .iter()
+        .map(|process| process.parent)
+        .collect();
+    signal(&all, Signal::STOP);
+    let hung = now_us(&sandbox);
+    recover(
+        &sandbox,
+        &["recover-component", "ledger", "--component", "app"],
+    )
+    .await;
+    acknowledge_after(&load, hung).await;
+    let after: Vec<i32> = server(&sandbox)
+        .iter()
+        .map(|process| process.parent)
+        .collect();
+    assert!(before.iter().any(|pid| after.contains(pid)));
+
+    let record = load.stop().await.unwrap();
+    assert_eq!(judged(&sandbox, HOME, &record).await.lost, vec![]);
+    refused(
+        &sandbox,
+        &["runbook", "plan", "recover-component", "ledger"],
+        64,
+        &["`app`", "`database`"],
+    )
+    .await;
+    let unknown = [
+        "runbook",
+        "plan",
+        "recover-component",
+        "ledger",
+        "--component",
+        "cache",
+    ];
+    refused(&sandbox, &unknown, 65, &["cache", "`database`"]).await;
+    let other = ["runbook", "run", "failover-region", "ledger", "--yes"];
+    refused(&sandbox, &other, 64, &["dr failover --to"]).await;
+    end(sandbox);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_without_its_files_is_rebuilt_where_it_was() {
+    let sandbox = start(Sandbox::builder().standby(false)).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    backup(&sandbox, HOME).await;
+    acknowledge(&load, 100).await;
+    signal(&server(&sandbox), Signal::KILL);
+    is_stopped(&sandbox).await;
+    let died = now_us(&sandbox);
+    let data = sandbox.region(HOME).unwrap().place().data_directory();
+    std::fs::rename(&data, data.with_extension("gone")).unwrap();
+    let words = ["recover-component", "ledger", "--component", "database"];
+    let report = recover(&sandbox, &words).await;
+    assert_eq!(
+        (&report["rung"], &report["fence"]),
+        (&"restore".into(), &"stopped".into()),
+        "{report}"
+    );
+    assert_eq!(timeline(&sandbox).await, "00000002");
+    acknowledge_after(&load, died).await;
+    let record = load.stop().await.unwrap();
+    let found: BTreeSet<i64> = cluster(&sandbox, HOME)
+        .ledger()
+        .await
+        .unwrap()
+        .into_iter()
+        .collect();
+    let verdict = judge(&record.commits, &found);
+    assert_eq!(verdict.holes, vec![]);
+    end(sandbox);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_database_is_put_back_to_a_moment_before() {
+    let sandbox = start(Sandbox::builder()).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    backup(&sandbox, HOME).await;
+    register_in(&sandbox, RECOVERY).await;
+    acknowledge(&load, 100).await;
+    load.stop().await.unwrap();
+    let whole: BTreeSet<i64> = cluster(&sandbox, HOME)
+        .ledger()
+        .await
+        .unwrap()
+        .into_iter()
+        .collect();
+    let client = cluster(&sandbox, HOME).connect("postgres").await.unwrap();
+    client
+        .batch_execute("select pg_create_restore_point('before')")
+        .await
+        .unwrap();
+    let damage = cluster(&sandbox, HOME).connect("ledger").await.unwrap();
+    damage.batch_execute("delete from ledger").await.unwrap();
+    shipped(&sandbox).await;
+    assert_eq!(
+        cluster(&sandbox, HOME).ledger().await.unwrap(),
+        Vec::<i64>::new()
+    );
+
+    // A moment that there is not: found out before anything is touched.
+    let never = [
+        "runbook",
+        "run",
+        "restore-database",
+        "ledger",
+        "--at",
+        "name:never",
+        "--yes",
+    ];
+    let output = dr(&sandbox, &never).await;
+    assert_ne!(output.status.code(), Some(0), "{output:?}");
+    assert!(is_primary(&sandbox, HOME).await);
+    assert_eq!(timeline(&sandbox).await, "00000001");
+
+    let report = recover(
+        &sandbox,
+        &["restore-database", "ledger", "--at", "name:before"],
+    )
+    .await;
+    assert_eq!(
+        (&report["rung"], &report["fence"]),
+        (&"restore".into(), &"stopped".into()),
+        "{report}"
+    );
+    let back: BTreeSet<i64> = cluster(&sandbox, HOME)
+        .ledger()
+        .await
+        .unwrap()
+        .into_iter()
+        .collect();
+    assert_eq!(back, whole);
+    assert_eq!(timeline(&sandbox).await, "00000002");
+    let home = sandbox.region(HOME).unwrap().place();
+    let kept = std::fs::read_dir(&home.directory).unwrap().flatten();
+    let kept = kept.filter(|entry| {
+        entry
+            .file_name()
+            .to_string_lossy()
+            .starts_with("pgdata.kept-")
+    });
+    assert_eq!(kept.count(), 1);
+
+    // It is served and protected again; the standby is made anew.
+    let load = sandbox.load(Default::default()).unwrap();
+    acknowledge(&load, 50).await;
+    let output = dr(
+        &sandbox,
+        &["standby", "create", "ledger", "--in", RECOVERY, "--yes"],
+    )
+    .await;
+    assert_eq!(output.status.code(), Some(0), "{}", output.stderr);
+    streams(&sandbox, RECOVERY).await;
+    register_in(&sandbox, RECOVERY).await;
+    acknowledge(&load, 50).await;
+    load.stop().await.unwrap();
+    end(sandbox);
+}
