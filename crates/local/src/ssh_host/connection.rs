@@ -11,7 +11,6 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 use crate::remote::Answer;
 
@@ -96,18 +95,22 @@ impl Connection {
 
 /// Connections that wait for the next request.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Kept(Arc<Mutex<Vec<(Instant, Connection)>>>);
+pub(super) struct Kept(Arc<Mutex<Idle>>);
+
+#[derive(Debug, Default)]
+struct Idle {
+    /// How many have been put here.
+    count: u64,
+    /// Each with its number.
+    connections: Vec<(u64, Connection)>,
+}
 
 impl Kept {
-    fn lock(&self) -> MutexGuard<'_, Vec<(Instant, Connection)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Takes one that is open.
     pub(super) fn take(&self) -> Option<Connection> {
-        let mut kept = self.lock();
-        while let Some((since, mut connection)) = kept.pop() {
-            if since.elapsed() < IDLE && connection.is_open() {
+        let mut idle = lock(&self.0);
+        while let Some((_, mut connection)) = idle.connections.pop() {
+            if connection.is_open() {
                 return Some(connection);
             }
         }
@@ -116,15 +119,26 @@ impl Kept {
 
     /// Keeps one that has answered.
     pub(super) fn put(&self, connection: Connection) {
-        self.lock().push((Instant::now(), connection));
+        let number = {
+            let mut idle = lock(&self.0);
+            idle.count += 1;
+            let number = idle.count;
+            idle.connections.push((number, connection));
+            number
+        };
         // Who holds the host holds the connections; this alone does not.
         let kept = Arc::downgrade(&self.0);
         tokio::spawn(async move {
             tokio::time::sleep(IDLE).await;
             if let Some(kept) = kept.upgrade() {
-                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                kept.retain(|(since, _)| since.elapsed() < IDLE);
+                lock(&kept)
+                    .connections
+                    .retain(|(other, _)| *other != number);
             }
         });
     }
+}
+
+fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
+    idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
