@@ -50,13 +50,12 @@ impl PostgresDriver {
         if !is_managed || self.instance_options(region)?.promote.is_some() {
             return Ok(());
         }
-        let subject = self.resource().to_string();
-        let why = format!("the server in {region} is Patroni's, which decides who is primary");
-        let error = Error::new(ErrorKind::Conflict, operation, subject).because(why);
-        Err(error.with_hint(format!(
-            "set `promote: [COMMAND, …]` of the instance in {region} to the command that has Patroni promote it, such as `patronictl \
-             failover --force`, or take the server out of Patroni's hands and start it without"
-        )))
+        let why = format!(
+            "the server in {region} is Patroni's, which decides who is primary, and the instance has no `promote: [COMMAND, …]` that asks it"
+        );
+        Err(self.failed(operation, why).with_hint(
+            "have Patroni promote it by `patronictl failover --force`, or take it out of Patroni's hands and start it without",
+        ))
     }
 
     /// Has the command promote the server, and waits until it is no standby any more.
