@@ -44,7 +44,7 @@ fn what_is_written_loads() {
     let loaded = load_at(&written[0]).unwrap();
     assert_eq!(loaded.warnings, []);
     let runbook = &loaded.config.runbooks[&"failover-region".parse().unwrap()];
-    assert_eq!(runbook.steps.len(), 13);
+    assert_eq!(runbook.steps.len(), 14);
     let promote = runbook.steps.iter().find(|s| s.id.0 == "promote").unwrap();
     assert_eq!(promote.fallback.as_deref(), Some("restore-database"));
     assert_eq!(promote.needs[0].0, "seal");

@@ -171,7 +171,7 @@ mod tests {
 
     fn refused(directory: &Path) -> String {
         let error = check(directory, CLUSTER, false).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert_eq!(error.kind(), ErrorKind::Conflict);
         dr_provider::error::chain(&error)
     }
 
