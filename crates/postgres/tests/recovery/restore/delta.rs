@@ -42,7 +42,7 @@ pub(super) async fn assert_recovers(site: &Site, data: &Path) -> Server {
 
 fn refused(result: Result<RestoreReport, Error>, why: &str) {
     let error = result.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert_eq!(error.kind(), ErrorKind::Conflict);
     assert!(chain(&error).contains(why), "{}", chain(&error));
 }
 
