@@ -50,5 +50,5 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         args.key.clone(),
         args.yes,
     );
-    failover::run_with(&setup, &wanted, output).await
+    Box::pin(failover::run_with(&setup, &wanted, output)).await
 }

@@ -156,7 +156,7 @@ impl Args {
 
 pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<Exit> {
     let Some(location) = &args.from_store else {
-        return run_with(&Setup::load(config)?, args, output).await;
+        return Box::pin(run_with(&Setup::load(config)?, args, output)).await;
     };
     let kit = kit::fetch(location).await?;
     let verb = match kit::unpack(&kit, &args.into, "--into")? {
@@ -175,7 +175,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         ))
     })?;
     refuse_missing(&setup, &kit, &args.into, output)?;
-    run_with(&setup, args, output).await
+    Box::pin(run_with(&setup, args, output)).await
 }
 
 /// A secret that is missing would stop the move half-way; one that only says whom to tell is a warning.
