@@ -159,7 +159,11 @@ impl From<dr_runbook::Error> for CommandError {
             Error::NotBegun { source, .. } => exit_of(source.kind()),
             Error::Journal { source, .. } => match source.kind() {
                 ErrorKind::Corrupt => Exit::Refused,
-                kind => exit_of(kind),
+                // What it has done stands, and nobody can write down more.
+                kind => match exit_of(kind) {
+                    Exit::Failed => Exit::Stuck,
+                    exit => exit,
+                },
             },
         };
         let mut made = Self::from_error(exit, &error);

@@ -166,7 +166,16 @@ impl PostgresDriver {
     pub(crate) async fn apply_action(&self, action: &Action, fence: &Fence) -> Result<Applied> {
         match Work::of(action)? {
             Work::StopOldPrimary { region, claimed } => {
-                self.stop_old_primary(&region, claimed, fence).await
+                match self.stop_old_primary(&region, claimed, fence).await {
+                    // Whatever stood in the way: if it answers, nobody can have seen it stopped.
+                    Err(error)
+                        if !matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Superseded) =>
+                    {
+                        self.nobody_answers(&region, claimed).await?;
+                        Err(error)
+                    }
+                    ended => ended,
+                }
             }
             Work::DetachStandby { region } => self.detach_standby(&region, fence).await,
             Work::ArchiveSurplus { region, log } => self.archive_surplus(&region, log, fence).await,

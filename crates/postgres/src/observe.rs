@@ -45,7 +45,7 @@ type Held = (LogFacts, Option<(SystemIdentifier, Lsn)>);
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Detail {
     /// The host of the instance.
-    host: String,
+    pub(crate) host: String,
     /// Its data directory as configured.
     data_directory: PathBuf,
     /// What the directory says about itself, or why that cannot be told.

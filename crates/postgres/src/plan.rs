@@ -1,6 +1,7 @@
 //! Deciding what reaches a goal: pure, from facts alone.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use dr_model::{Epoch, RegionName};
 use dr_provider::driver::{
@@ -48,6 +49,7 @@ impl PostgresDriver {
         let instance = self.instance_options(region)?;
         let seen = self.seen(region, facts, "plan the fence of")?;
         let (current, claimed) = self.to_be_fenced(region, seen)?;
+        self.refuse_shared(region, facts)?;
         Ok(vec![self.action(
             Work::StopOldPrimary { region: region.clone(), claimed },
             region,
@@ -62,6 +64,28 @@ impl PostgresDriver {
                 undo: Undo::Reversible("remove standby.signal and start the server, in a new epoch".to_owned()),
             },
         )])
+    }
+
+    /// Refuses a data directory that is, all links followed, that of another region's server on the same host.
+    fn refuse_shared(&self, region: &RegionName, facts: &Facts) -> Result<()> {
+        let detail = |region: &RegionName| -> Option<(String, PathBuf)> {
+            let seen = facts.regions.get(region)?;
+            let detail = serde_json::from_value::<Option<Detail>>(seen.detail.clone()).ok()??;
+            Some((detail.host, detail.directory.ok()?.path))
+        };
+        let Some(own) = detail(region) else {
+            return Ok(());
+        };
+        let same = |other: &&RegionName| *other != region && detail(other).as_ref() == Some(&own);
+        match facts.regions.keys().find(same) {
+            Some(other) => {
+                let why = format!("`{}` is that of {other} as well", own.1.display());
+                Err(self.failed("plan the fence of", why).with_hint(
+                    "each region's server has a data directory of its own: correct `data_directory`",
+                ))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Returns what runs in the region being left and whom a proof has to be about; fails if what was seen there is not

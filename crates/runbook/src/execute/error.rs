@@ -130,7 +130,9 @@ impl Error {
                 "do not go on with it: nobody can tell what was done. `dr status` shows who is primary; a new move can be begun".to_owned()
             }
             Self::Journal { execution, .. } => {
-                format!("once the store answers: `dr execution resume {execution}`")
+                format!(
+                    "what was done stands: `dr status` shows who is primary. Once the store answers and takes entries: `dr execution resume {execution}`"
+                )
             }
             Self::NotFound { .. } => "`dr execution list` prints them".to_owned(),
             Self::NotSeen { .. } => "see why these stores cannot be read".to_owned(),

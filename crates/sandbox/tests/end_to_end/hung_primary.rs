@@ -3,8 +3,8 @@
 use dr_sandbox::{HOME, RECOVERY, Sandbox};
 use rustix::process::Signal;
 
-use crate::executions::epochs;
-use crate::support::{acknowledge, backup, end, refused, start};
+use crate::executions::{epochs, executions};
+use crate::support::{acknowledge, backup, end, is_primary, refused, start};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_witness_does_not_outweigh_processes_that_are_there() {
@@ -30,6 +30,45 @@ async fn a_witness_does_not_outweigh_processes_that_are_there() {
     dr_sandbox::region::signal(&postmaster, Signal::CONT);
     assert_eq!(epochs(&sandbox), ["00000001"]);
     acknowledge(&load, 20).await;
+    load.stop().await.unwrap();
+    end(sandbox);
+}
+
+/// What cannot be looked at on its host may answer all the same, also when somebody goes on with what was begun before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_witness_does_not_outweigh_a_server_that_answers() {
+    let sandbox = start(Sandbox::builder()).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    backup(&sandbox, RECOVERY).await;
+    acknowledge(&load, 100).await;
+    let data = sandbox.region(HOME).unwrap().place().data_directory();
+    let file = sandbox.layout().directory.join("dr.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let of_home = |line: &&str| line.contains(&format!("\"{}\"", data.display()));
+    let mut lines = text.lines().filter(of_home);
+    let stop = lines.find(|line| line.contains(" stop: ")).unwrap();
+    // A command that does nothing, and says that it has.
+    let text = text.replace(stop, "            stop: [\"true\"]");
+    sandbox.launcher().write_file(&file, &text).unwrap();
+    let words = ["failover", "--to", RECOVERY, "--yes"];
+    refused(&sandbox, &words, 14, &["alive"]).await;
+
+    let ids = executions(&sandbox);
+    let [id] = &ids[..] else {
+        panic!("one execution: {ids:?}");
+    };
+    let gone = format!(
+        "data_directory: \"{}\"",
+        data.with_extension("gone").display()
+    );
+    let own = format!("data_directory: \"{}\"", data.display());
+    assert!(text.contains(&own), "{text}");
+    let text = text.replace(&own, &gone);
+    sandbox.launcher().write_file(&file, &text).unwrap();
+    let witnessed = ["execution", "resume", id, "--witness", "test: it is off"];
+    refused(&sandbox, &witnessed, 14, &["alive", "answers"]).await;
+    assert!(is_primary(&sandbox, HOME).await);
+    assert!(!is_primary(&sandbox, RECOVERY).await);
     load.stop().await.unwrap();
     end(sandbox);
 }

@@ -49,7 +49,7 @@ async fn what_patroni_manages_is_promoted_by_its_command_only() {
     // One that does nothing.
     write("[\"false\"]");
     let output = dr(&sandbox, &["failover", "--to", RECOVERY, "--yes"]).await;
-    says(&output, 20, &["`false` ended with status 1"]);
+    says(&output, 14, &["`false` ended with status 1"]);
     let [id] = &executions(&sandbox)[..] else {
         panic!("one execution");
     };

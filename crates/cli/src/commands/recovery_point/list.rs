@@ -129,7 +129,12 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     let holding = listings.iter().flat_map(holding_damage);
     let holding: Vec<String> = holding.collect();
     if holding.is_empty() {
-        return Ok(Exit::Ok);
+        // What lies in a store that was not read is not known.
+        return Ok(if unseen.is_empty() {
+            Exit::Ok
+        } else {
+            Exit::Unknown
+        });
     }
     let mut error = CommandError::new(
         Exit::Failed,
