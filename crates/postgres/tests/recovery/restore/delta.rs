@@ -40,9 +40,14 @@ pub(super) async fn assert_recovers(site: &Site, data: &Path) -> Server {
     server
 }
 
+/// What is there forbids it.
 fn refused(result: Result<RestoreReport, Error>, why: &str) {
+    refused_as(ErrorKind::Conflict, result, why);
+}
+
+fn refused_as(kind: ErrorKind, result: Result<RestoreReport, Error>, why: &str) {
     let error = result.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert_eq!(error.kind(), kind);
     assert!(chain(&error).contains(why), "{}", chain(&error));
 }
 
@@ -65,7 +70,11 @@ async fn a_copy_that_went_its_own_way_is_brought_back_by_writing_what_differs() 
     );
     server.stop();
     fs::write(data.join(&path), vec![7; 8192]).unwrap();
-    refused(restore(&site, &data, Existing::Nothing).await, "not empty");
+    refused_as(
+        ErrorKind::Invalid,
+        restore(&site, &data, Existing::Nothing).await,
+        "not empty",
+    );
 
     let report = restore(&site, &data, Existing::SameCluster).await.unwrap();
     assert!(report.removed > 0, "{report:?}");
@@ -168,7 +177,8 @@ async fn a_tablespace_is_restored_over_where_it_is_and_nowhere_else() {
     // Something else beside the tablespace's own directory: nothing is touched, neither there nor here.
     fs::write(own.join("letter"), "dear").unwrap();
     let control = fs::read(data.join("global/pg_control")).unwrap();
-    refused(
+    refused_as(
+        ErrorKind::Invalid,
         into("spaces", Existing::SameCluster).await,
         "does not belong",
     );
@@ -179,7 +189,11 @@ async fn a_tablespace_is_restored_over_where_it_is_and_nowhere_else() {
     let foreign = site.place("foreign").join(own.file_name().unwrap());
     fs::create_dir_all(&foreign).unwrap();
     fs::write(foreign.join("letter"), "dear").unwrap();
-    refused(into("foreign", Existing::SameCluster).await, "not empty");
+    refused_as(
+        ErrorKind::Invalid,
+        into("foreign", Existing::SameCluster).await,
+        "not empty",
+    );
     assert!(data.join(&more).exists());
 
     let report = into("spaces", Existing::SameCluster).await.unwrap();
