@@ -7,6 +7,7 @@ use std::process::Command;
 use dr_model::loss::Bound;
 use dr_sandbox::process::Output;
 use dr_sandbox::{HOME, RECOVERY, Sandbox};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::executions::{epochs, executions, moved_once};
 use crate::partitions::{MOVE, Parted, report};
@@ -14,11 +15,19 @@ use crate::support::{acknowledge, acknowledge_after, apart, ask, is_primary, now
 
 const PORT: u16 = 2222;
 
-/// Where a machine's SSH server keeps its files: on that machine.
+/// A machine's SSH server, which keeps its files on that machine. It writes its title over its environment, so that the sandbox
+/// does not know it for its own: it ends with this.
 struct Server {
+    process: Pid,
     directory: PathBuf,
     /// Its host key, as a file of known hosts has it.
     known: String,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        kill_process(self.process, Signal::KILL).ok();
+    }
 }
 
 /// Finds the SSH server's program, which has to be called by its whole path.
@@ -57,18 +66,20 @@ async fn serve(sandbox: &Sandbox, region: &str, program: &Path, key: &Path) -> S
     launcher.write_file(&file, &config).unwrap();
     let mut command = launcher.command(program, &directory);
     command.args(["-D", "-e", "-f"]).arg(&file);
-    launcher.start(command, &place.log("sshd")).unwrap();
+    let started = launcher.start(command, &place.log("sshd")).unwrap();
+    let shown = std::fs::read_to_string(host_key.with_extension("pub")).unwrap();
+    let server = Server {
+        process: Pid::from_raw(started).unwrap(),
+        directory,
+        known: format!("[{}]:{PORT} {shown}", place.address),
+    };
     until(&format!("the SSH server in {region}"), async || {
         let address = (place.address, PORT);
         let connected = tokio::net::TcpStream::connect(address).await;
         connected.map(drop).map_err(|error| error.to_string())
     })
     .await;
-    let shown = std::fs::read_to_string(host_key.with_extension("pub")).unwrap();
-    Server {
-        directory,
-        known: format!("[{}]:{PORT} {shown}", place.address),
-    }
+    server
 }
 
 async fn make_key(sandbox: &Sandbox, path: &Path) {
