@@ -5,7 +5,7 @@
 //! when it is needed, and not before: `dr wal fetch` must work on a machine that cannot read the
 //! key for DNS updates.
 
-mod actor;
+pub(crate) mod actor;
 mod binaries;
 mod checks;
 mod keys;

@@ -26,7 +26,8 @@ pub struct Estimate {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Bound {
-    /// No commit whose client waited for the acknowledgement is lost: sealed in synchronous mode with proof.
+    /// No commit whose client waited for the acknowledgement is lost: sealed in synchronous mode with proof, or moved by plan with
+    /// the end of the log proven equal.
     Zero,
     /// Commits since `since` and up to the moment at which the old primary was fenced.
     Seconds {
@@ -68,7 +69,7 @@ impl Bound {
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Zero => f.write_str("0 s (sealed in synchronous mode)"),
+            Self::Zero => f.write_str("0 s (nothing that was acknowledged is missing)"),
             Self::Seconds { since, seconds } => write!(f, "{seconds:.1} s (since {since:.3})"),
             Self::Growing { since: Some(since) } => write!(f, "still growing since {since:.3}"),
             Self::Growing { since: None } => f.write_str("unknown, still growing"),

@@ -154,7 +154,7 @@ impl fmt::Display for Error {
         let said = match self.kind {
             ErrorKind::NotFound => "it does not exist",
             ErrorKind::AlreadyExists => "it exists already",
-            ErrorKind::Conflict => "it has changed meanwhile",
+            ErrorKind::Conflict => "what is there does not allow it",
             ErrorKind::Superseded => "superseded by a newer epoch",
             ErrorKind::Unavailable => "not reachable",
             ErrorKind::Unknown => "no answer, so it is unknown whether it was done",

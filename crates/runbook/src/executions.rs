@@ -52,6 +52,8 @@ pub struct Summary {
     pub started_at: Timestamp,
     /// Who runs it, or ran it last.
     pub holder: Actor,
+    /// When the newest entry of its journal was written, by its writer's clock.
+    pub last_entry_at: Timestamp,
 }
 
 /// An execution that has not ended, with where its journal is.
@@ -242,6 +244,7 @@ impl Found {
     pub fn summary(&self) -> Summary {
         let plan = &self.history.plan;
         let holder = self.journal.holder().cloned();
+        let last = self.journal.entries().last();
         Summary {
             execution: self.history.execution.clone(),
             store: self.store.clone(),
@@ -252,6 +255,7 @@ impl Found {
             state: self.history.state(),
             started_at: self.history.started_at,
             holder: holder.unwrap_or_else(|| Actor::new("unknown", "unknown", 0)),
+            last_entry_at: last.map_or(self.history.started_at, |entry| entry.at),
         }
     }
 }

@@ -12,13 +12,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dr_model::ExecutionId;
-use dr_runbook::Site;
-use dr_runbook::executions::{self, Found};
+use dr_runbook::executions::{self, Found, Summary};
+use dr_runbook::{Site, State};
+use jiff::{SignedDuration, Timestamp};
 
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
-use crate::output::Output;
+use crate::output::{Output, seconds};
 use crate::wiring::Setup;
+use crate::wiring::actor::has_ended;
 
 /// Look at executions, and go on with those that were interrupted
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -48,6 +50,28 @@ pub(crate) async fn run(command: &Command, config: &Path, output: &Output) -> Re
 /// Finds an execution in any store.
 async fn find(setup: &Setup, execution: &ExecutionId) -> Result<Found> {
     Ok(executions::find(&setup.stores, &setup.clock, execution).await?)
+}
+
+/// An entry older than this is not what one expects of an execution that goes on.
+const FRESH: SignedDuration = SignedDuration::from_secs(60);
+
+/// Says in which state an execution is, and what is known of the process that runs it.
+///
+/// The journal only tells what was written. Whether the process that writes it is still there can be seen on its own machine
+/// alone; elsewhere the age of the newest entry has to do.
+pub(crate) fn standing(summary: &Summary, now: Timestamp) -> String {
+    let state = summary.state.as_str();
+    if !matches!(summary.state, State::Running | State::AwaitingApproval) {
+        return state.to_owned();
+    }
+    if has_ended(&summary.holder) == Some(true) {
+        return format!("{state}, interrupted: its process has ended");
+    }
+    let age = now.duration_since(summary.last_entry_at);
+    match age > FRESH {
+        true => format!("{state}, last entry {} ago", seconds(age.as_secs_f64())),
+        false => state.to_owned(),
+    }
 }
 
 /// Returns the world of an execution's workload, and what was promised of it.

@@ -15,6 +15,19 @@ pub(super) fn actor() -> Actor {
     Actor::new(user, host, std::process::id())
 }
 
+/// Tells whether an actor of this machine has ended; `None` if it is another's, which cannot be seen from here.
+pub(crate) fn has_ended(actor: &Actor) -> Option<bool> {
+    let host = rustix::system::uname();
+    if host.nodename().to_string_lossy() != actor.host {
+        return None;
+    }
+    let process = i32::try_from(actor.process_id).ok();
+    let process = process.and_then(rustix::process::Pid::from_raw)?;
+    // Somebody else's process refuses the signal, and so it is there.
+    let seen = rustix::process::test_kill_process(process);
+    Some(seen == Err(rustix::io::Errno::SRCH))
+}
+
 /// Finds the name of an account in `passwd(5)`. The environment is not asked: it says what it
 /// likes.
 fn account(passwd: &str, uid: u32) -> Option<String> {
@@ -28,6 +41,21 @@ fn account(passwd: &str, uid: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sees_its_own_process_and_none_of_another_machine() {
+        let own = actor();
+        assert_eq!(has_ended(&own), Some(false));
+        let elsewhere = Actor::new("ada", "elsewhere.example", own.process_id);
+        assert_eq!(has_ended(&elsewhere), None);
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let child_process = child.id();
+        child.wait().unwrap();
+        assert_eq!(
+            has_ended(&Actor::new(own.user, own.host, child_process)),
+            Some(true)
+        );
+    }
 
     #[test]
     fn finds_an_account_by_its_number() {

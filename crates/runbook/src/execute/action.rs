@@ -25,12 +25,25 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How often it is looked, during a look that takes long, whether somebody else has written into the journal.
 const OUTDONE_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How often an action is tried whose subject could not be reached, whatever the runbook says of retries: nothing has been
+/// changed then, and one lost connection must not leave a failover waiting for a human.
+const TRIES_TO_REACH: u32 = 3;
+
+/// The least pause before the subject is tried again.
+const REACH_INTERVAL: Duration = Duration::from_millis(500);
+
+/// An attempt that took longer than this before its subject could not be reached is not repeated unasked: it may have copied
+/// for hours.
+const REACH_LIMIT: Duration = Duration::from_secs(30);
+
 /// What came of one attempt.
 enum Attempt {
     /// It is done.
     Done,
     /// It is definitely not done: why, and how long to wait before trying again, if that makes sense at all.
     NotDone(String, Option<Duration>),
+    /// The same, because its subject could not be reached for a moment.
+    OutOfReach(String, Duration),
     /// It is not seen done, but may still become so.
     Doubtful(String),
 }
@@ -72,7 +85,10 @@ impl Executor<'_> {
             {
                 Attempt::Done => return Ok(None),
                 Attempt::NotDone(_, Some(wait)) if more => tokio::time::sleep(wait).await,
-                Attempt::NotDone(why, _) => return Ok(Some(why)),
+                Attempt::OutOfReach(_, wait) if more || attempt < TRIES_TO_REACH => {
+                    tokio::time::sleep(wait.max(REACH_INTERVAL)).await;
+                }
+                Attempt::NotDone(why, _) | Attempt::OutOfReach(why, _) => return Ok(Some(why)),
                 Attempt::Doubtful(_) if more => {}
                 Attempt::Doubtful(why) => return Err(unknown(action, &why)),
             }
@@ -143,6 +159,13 @@ impl Executor<'_> {
                     }
                     let pause = Duration::try_from_secs_f64(step.retry_delay_seconds);
                     let pause = error.retry_after().max(pause.ok()).unwrap_or_default();
+                    let took = self.site.clock.elapsed().saturating_sub(began);
+                    if error.kind() == ErrorKind::Unavailable
+                        && changes(action)
+                        && took < REACH_LIMIT
+                    {
+                        return Ok(Attempt::OutOfReach(why, pause));
+                    }
                     return Ok(Attempt::NotDone(
                         why,
                         (!error.is_permanent()).then_some(pause),

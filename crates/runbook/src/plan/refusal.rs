@@ -246,7 +246,7 @@ impl Refusal {
             Self::NoEpoch { .. } => {
                 "start `dr daemon` in its home region, which opens the first epoch".to_owned()
             }
-            Self::RegisterUnreachable { has_copy: true, .. } => "if that store is lost for good, go on with `--override \"reason\"`; the epoch is then reported as unproven for ever".to_owned(),
+            Self::RegisterUnreachable { has_copy: true, .. } => "make it readable and run the command again; only if that store is lost for good, go on with `--override \"reason\"`: the epoch is then reported as unproven for ever".to_owned(),
             Self::RegisterUnreachable { .. } => {
                 "there is no copy of it in reach either; check the stores with `dr check --online`".to_owned()
             }

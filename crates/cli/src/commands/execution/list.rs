@@ -68,7 +68,7 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
         };
         table.toned(vec![
             (None, summary.execution.to_string()),
-            (tone, summary.state.as_str().to_owned()),
+            (tone, super::standing(summary, setup.clock.now())),
             (None, summary.workload.to_string()),
             (None, summary.from.to_string()),
             (None, summary.to.to_string()),

@@ -170,7 +170,7 @@ fn instances(
                 unknown(format!("the standby of {name} in {region} cannot be seen"))
             }
             (Instance::Stopped, false) => breach(format!(
-                "the standby of {name} in {region} is stopped: start it, for a failover neither promotes it nor overwrites its directory"
+                "the standby of {name} in {region} is stopped: a failover neither promotes it nor overwrites its directory; start it, or build it anew with `dr standby create` if it was taken off its primary"
             )),
             (_, false) => breach(format!(
                 "no standby of {name} runs in {region}: a failover has to rebuild it from the store"

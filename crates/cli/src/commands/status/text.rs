@@ -2,8 +2,10 @@
 
 use dr_postgres::Slot;
 use dr_provider::driver::{Instance, Role};
+use jiff::Timestamp;
 
 use super::view::{RegionView, ResourceView, StatusView, Verdict, WorkloadView};
+use crate::commands::execution::standing;
 use crate::output::{Style, Table, Tone, amount, seconds};
 use crate::readiness::{Found, Readiness};
 
@@ -12,7 +14,7 @@ pub(super) fn render(view: &StatusView, style: Style) -> String {
     let mut parts: Vec<String> = view
         .workloads
         .iter()
-        .map(|workload| self::workload(workload, style))
+        .map(|workload| self::workload(workload, view.observed_at, style))
         .collect();
     let mut daemons = Vec::new();
     for daemon in &view.daemons {
@@ -42,7 +44,7 @@ pub(super) fn render(view: &StatusView, style: Style) -> String {
     parts.join("\n\n")
 }
 
-fn workload(view: &WorkloadView, style: Style) -> String {
+fn workload(view: &WorkloadView, now: Timestamp, style: Style) -> String {
     let (tone, word) = headline(view);
     let name = style.paint(Tone::Strong, view.workload.as_str());
     let mut lines = vec![format!("{name}: {}", style.paint(tone, word))];
@@ -116,7 +118,7 @@ fn workload(view: &WorkloadView, style: Style) -> String {
             "  execution {} to {}: {}, by {}",
             execution.execution,
             execution.to,
-            style.paint(Tone::Warning, execution.state.as_str()),
+            style.paint(Tone::Warning, &standing(execution, now)),
             execution.holder
         ));
     }
