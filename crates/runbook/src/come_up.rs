@@ -1,14 +1,21 @@
-//! What the two steps that bring a database up have in common: the gate before, and the heartbeat read back after.
+//! What the steps that bring a database up have in common: the gate before, and the heartbeat read back after.
+//!
+//! There are two gates. What comes up in the place of the old primary needs a proof that this has stopped, and its log sealed
+//! ([`check`]: promote, restore and replace). The old primary itself, started again where it was, needs that nobody else has become
+//! the primary ([`is_not_superseded`]: restart). `resume-primary` has a gate of its own, in its driver: the standby that would have
+//! been promoted is seen not to be.
 
 use std::time::Duration;
 
+use dr_provider::ErrorKind;
 use dr_provider::driver::{Applied, Evidence, Recovered};
+use dr_provider::error::chain;
 
 use crate::plan::{Mode, Target};
 use crate::proof;
 use crate::request::override_reason;
 use crate::step::{Unmet, Work};
-use crate::steps::seal_wal;
+use crate::steps::{assess_region, seal_wal};
 
 /// How long reading the heartbeat back may take.
 const HEARTBEAT_LIMIT: Duration = Duration::from_secs(5);
@@ -73,6 +80,24 @@ pub(crate) fn check(work: &Work, target: &Target) -> Result<(), Unmet> {
         });
     }
     Ok(())
+}
+
+/// Holds back what was the primary once its epoch has been ended by another, or while nobody can tell: an executor that slept, or that
+/// goes on while the register is silent, would make it a second one.
+pub(crate) async fn is_not_superseded(work: &Work) -> Result<(), Unmet> {
+    match assess_region::register(work).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::Superseded => {
+            Err(Unmet::Superseded(chain(&error)))
+        }
+        Err(error) => Err(Unmet::Forbidden {
+            why: format!(
+                "it cannot be told whether another region has become the primary: {}",
+                chain(&error)
+            ),
+            remedy: "resume once the register can be read".to_owned(),
+        }),
+    }
 }
 
 /// Tells whether a step has brought a resource up.

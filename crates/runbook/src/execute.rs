@@ -326,6 +326,7 @@ impl<'a> Executor<'a> {
             Ok(Ok(())) => Ok(None),
             Ok(Err(Unmet::Unfit(why))) => Ok(Some(why)),
             Ok(Err(Unmet::Forbidden { why, remedy })) => Err(Halt::Stuck(why, remedy)),
+            Ok(Err(Unmet::Superseded(why))) => Err(Halt::Superseded(why)),
             Err(_) => Err(Halt::Stuck(
                 format!("`{}` could not be looked at in time", lane.target),
                 "see why it does not answer".to_owned(),

@@ -1,15 +1,144 @@
 //! What the steps that hand a goal to a resource's driver have in common.
+//!
+//! Such a step is a [`GoalStep`]: it names the goal, and what may begin when. The driver decides what reaches the goal, does that and
+//! looks whether it is done. A step that differs from this is a [`Step`] of its own and uses the functions here.
 
+use std::fmt;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use dr_provider::driver::{Action, Applied, Goal, Verified};
 use dr_provider::{Error, ErrorKind, Result};
+use serde_json::Value;
 
-use crate::plan::Target;
-use crate::step::{Impossible, Scene, Work};
+use crate::come_up;
+use crate::plan::{Idempotency, Target};
+use crate::step::{Impossible, Scene, Step, Unmet, Work};
 
 /// How long a driver may take to look at what it did.
 const VERIFY_LIMIT: Duration = Duration::from_secs(10);
+
+/// A step that hands a goal to the driver of each resource. Its methods are those of [`Step`] unless they say otherwise.
+#[async_trait]
+pub(crate) trait GoalStep: Send + Sync + fmt::Debug {
+    /// See [`Step::name`].
+    fn name(&self) -> &'static str;
+
+    /// See [`Step::summary`].
+    fn summary(&self) -> &'static str;
+
+    /// See [`Step::idempotency`]. A driver's actions are idempotent by its contract.
+    fn idempotency(&self) -> Idempotency {
+        Idempotency::Idempotent
+    }
+
+    /// See [`Step::timeout`].
+    fn timeout(&self) -> Duration;
+
+    /// See [`Step::follows`].
+    fn follows(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// See [`Step::fallbacks`].
+    fn fallbacks(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// See [`Step::may_fail`].
+    fn may_fail(&self) -> bool {
+        false
+    }
+
+    /// See [`Step::may_touch_region_left`].
+    fn may_touch_region_left(&self) -> bool {
+        false
+    }
+
+    /// Tells whether its last action leaves a primary behind, in which the newest heartbeat of the old one is to be found.
+    fn brings_up(&self) -> bool {
+        false
+    }
+
+    /// Returns what is wanted of a resource; `None` if nothing is to be done to it. Pure.
+    fn goal(
+        &self,
+        scene: &Scene<'_>,
+        target: &Target,
+    ) -> std::result::Result<Option<Goal>, Impossible>;
+
+    /// See [`Step::check`].
+    async fn check(&self, _work: &Work, _target: &Target) -> std::result::Result<(), Unmet> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl<T: GoalStep> Step for T {
+    fn name(&self) -> &'static str {
+        GoalStep::name(self)
+    }
+
+    fn summary(&self) -> &'static str {
+        GoalStep::summary(self)
+    }
+
+    fn idempotency(&self) -> Idempotency {
+        GoalStep::idempotency(self)
+    }
+
+    fn timeout(&self) -> Duration {
+        GoalStep::timeout(self)
+    }
+
+    fn follows(&self) -> &'static [&'static str] {
+        GoalStep::follows(self)
+    }
+
+    fn fallbacks(&self) -> &'static [&'static str] {
+        GoalStep::fallbacks(self)
+    }
+
+    fn may_fail(&self) -> bool {
+        GoalStep::may_fail(self)
+    }
+
+    fn may_touch_region_left(&self) -> bool {
+        GoalStep::may_touch_region_left(self)
+    }
+
+    fn targets(&self, scene: &Scene<'_>) -> Vec<Target> {
+        scene.resources()
+    }
+
+    fn plan(
+        &self,
+        scene: &Scene<'_>,
+        target: &Target,
+        _: &Value,
+    ) -> std::result::Result<Vec<Action>, Impossible> {
+        match self.goal(scene, target)? {
+            Some(goal) => plan(scene, target, &goal),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn check(&self, work: &Work, target: &Target) -> std::result::Result<(), Unmet> {
+        GoalStep::check(self, work, target).await
+    }
+
+    async fn apply(&self, work: &Work, target: &Target, action: &Action) -> Result<Applied> {
+        let applied = apply_and_verify(work, target, action).await?;
+        match self.brings_up() {
+            true => Ok(come_up::with_heartbeat(work, target, applied).await),
+            false => Ok(applied),
+        }
+    }
+
+    async fn verify(&self, work: &Work, target: &Target, action: &Action) -> Verified {
+        verify(work, target, action).await
+    }
+}
 
 /// Lets the driver of a resource decide what reaches a goal.
 pub(crate) fn plan(
@@ -38,11 +167,7 @@ pub(crate) async fn apply(work: &Work, target: &Target, action: &Action) -> Resu
 }
 
 /// Lets the driver do an action and look whether it is done: only what was seen counts.
-pub(crate) async fn apply_and_verify(
-    work: &Work,
-    target: &Target,
-    action: &Action,
-) -> Result<Applied> {
+async fn apply_and_verify(work: &Work, target: &Target, action: &Action) -> Result<Applied> {
     let applied = apply(work, target, action).await?;
     match verify(work, target, action).await {
         Verified::NotDone { seen } => {

@@ -164,6 +164,8 @@ pub enum Unmet {
         /// What to do.
         remedy: String,
     },
+    /// Somebody else has the say: who, when and why.
+    Superseded(String),
 }
 
 /// What planning sees.
@@ -206,6 +208,17 @@ impl Scene<'_> {
             return false;
         };
         self.mode == Mode::InPlace && in_place::goes_on(self.world, self.request, name)
+    }
+
+    /// Refuses a request for an earlier moment where `step` would pass it over in silence: it goes to the end of the log.
+    pub(crate) fn refuse_moment(&self, step: &str) -> std::result::Result<(), Impossible> {
+        match &self.request.target {
+            None => Ok(()),
+            Some(_) => Err(Impossible::new(
+                format!("`{step}` goes to the end of the log, and an earlier moment was named"),
+                "take `--at` away, or use a runbook with `prepare-database` and `replace-database`",
+            )),
+        }
     }
 
     /// Returns a dependency on something that serves in the region moved to.

@@ -4,6 +4,7 @@ mod approvals;
 mod conditions;
 mod crash;
 mod guards;
+mod in_place;
 mod matrix;
 mod own_steps;
 mod pauses;

@@ -6,15 +6,12 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
-use dr_provider::Result;
-use dr_provider::driver::{Action, Applied, Goal, Verified};
-use serde_json::Value;
+use dr_provider::driver::Goal;
 
 use super::promote_database;
-use crate::plan::{Idempotency, Target};
-use crate::resource_goal;
-use crate::step::{Impossible, Scene, Step, Work};
+use crate::plan::Target;
+use crate::resource_goal::GoalStep;
+use crate::step::{Impossible, Scene};
 
 /// The step's name.
 pub const NAME: &str = "follow-primary";
@@ -23,18 +20,13 @@ pub const NAME: &str = "follow-primary";
 #[derive(Debug)]
 pub struct FollowPrimary;
 
-#[async_trait]
-impl Step for FollowPrimary {
+impl GoalStep for FollowPrimary {
     fn name(&self) -> &'static str {
         NAME
     }
 
     fn summary(&self) -> &'static str {
         "make the old primary a standby of the new one"
-    }
-
-    fn idempotency(&self) -> Idempotency {
-        Idempotency::Idempotent
     }
 
     fn timeout(&self) -> Duration {
@@ -53,28 +45,10 @@ impl Step for FollowPrimary {
         true
     }
 
-    fn targets(&self, scene: &Scene<'_>) -> Vec<Target> {
-        scene.resources()
-    }
-
-    fn plan(
-        &self,
-        scene: &Scene<'_>,
-        target: &Target,
-        _: &Value,
-    ) -> std::result::Result<Vec<Action>, Impossible> {
-        let goal = Goal::Follow {
+    fn goal(&self, scene: &Scene<'_>, _: &Target) -> Result<Option<Goal>, Impossible> {
+        Ok(Some(Goal::Follow {
             region: scene.from.clone(),
             primary: scene.to().clone(),
-        };
-        resource_goal::plan(scene, target, &goal)
-    }
-
-    async fn apply(&self, work: &Work, target: &Target, action: &Action) -> Result<Applied> {
-        resource_goal::apply_and_verify(work, target, action).await
-    }
-
-    async fn verify(&self, work: &Work, target: &Target, action: &Action) -> Verified {
-        resource_goal::verify(work, target, action).await
+        }))
     }
 }

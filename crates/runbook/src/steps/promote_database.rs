@@ -6,15 +6,14 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dr_provider::Result;
-use dr_provider::driver::{Action, Applied, Goal, Verified};
-use serde_json::Value;
+use dr_provider::driver::Goal;
 
 use super::{fence_primary, open_epoch, restore_database, seal_wal};
-use crate::plan::{Idempotency, Target};
+use crate::come_up;
+use crate::plan::Target;
 use crate::request::Rung;
-use crate::step::{Impossible, Scene, Step, Unmet, Work};
-use crate::{come_up, resource_goal};
+use crate::resource_goal::GoalStep;
+use crate::step::{Impossible, Scene, Unmet, Work};
 
 /// The step's name.
 pub const NAME: &str = "promote-database";
@@ -24,7 +23,7 @@ pub const NAME: &str = "promote-database";
 pub struct PromoteDatabase;
 
 #[async_trait]
-impl Step for PromoteDatabase {
+impl GoalStep for PromoteDatabase {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -33,32 +32,23 @@ impl Step for PromoteDatabase {
         "make the standby the primary"
     }
 
-    fn idempotency(&self) -> Idempotency {
-        Idempotency::Idempotent
-    }
-
     fn timeout(&self) -> Duration {
         Duration::from_secs(120)
-    }
-
-    fn fallbacks(&self) -> &'static [&'static str] {
-        &[restore_database::NAME]
     }
 
     fn follows(&self) -> &'static [&'static str] {
         &[open_epoch::NAME, fence_primary::NAME, seal_wal::NAME]
     }
 
-    fn targets(&self, scene: &Scene<'_>) -> Vec<Target> {
-        scene.resources()
+    fn fallbacks(&self) -> &'static [&'static str] {
+        &[restore_database::NAME]
     }
 
-    fn plan(
-        &self,
-        scene: &Scene<'_>,
-        target: &Target,
-        _: &Value,
-    ) -> std::result::Result<Vec<Action>, Impossible> {
+    fn brings_up(&self) -> bool {
+        true
+    }
+
+    fn goal(&self, scene: &Scene<'_>, _: &Target) -> Result<Option<Goal>, Impossible> {
         if scene.request.rung == Some(Rung::Restore) {
             return Err(Impossible {
                 why: "`--rung restore` was asked for".to_owned(),
@@ -66,23 +56,13 @@ impl Step for PromoteDatabase {
                 is_forbidden: false,
             });
         }
-        let goal = Goal::Promote {
+        Ok(Some(Goal::Promote {
             region: scene.to().clone(),
             ended: scene.ended,
-        };
-        resource_goal::plan(scene, target, &goal)
+        }))
     }
 
-    async fn check(&self, work: &Work, target: &Target) -> std::result::Result<(), Unmet> {
+    async fn check(&self, work: &Work, target: &Target) -> Result<(), Unmet> {
         come_up::check(work, target)
-    }
-
-    async fn apply(&self, work: &Work, target: &Target, action: &Action) -> Result<Applied> {
-        let applied = resource_goal::apply_and_verify(work, target, action).await?;
-        Ok(come_up::with_heartbeat(work, target, applied).await)
-    }
-
-    async fn verify(&self, work: &Work, target: &Target, action: &Action) -> Verified {
-        resource_goal::verify(work, target, action).await
     }
 }

@@ -5,15 +5,12 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
-use dr_provider::Result;
-use dr_provider::driver::{Action, Applied, Goal, Verified};
-use serde_json::Value;
+use dr_provider::driver::Goal;
 
 use super::open_epoch;
-use crate::plan::{Idempotency, Target};
-use crate::resource_goal;
-use crate::step::{Impossible, Scene, Step, Work};
+use crate::plan::Target;
+use crate::resource_goal::GoalStep;
+use crate::step::{Impossible, Scene};
 
 /// The step's name.
 pub const NAME: &str = "rearm-protection";
@@ -22,8 +19,7 @@ pub const NAME: &str = "rearm-protection";
 #[derive(Debug)]
 pub struct RearmProtection;
 
-#[async_trait]
-impl Step for RearmProtection {
+impl GoalStep for RearmProtection {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -32,43 +28,21 @@ impl Step for RearmProtection {
         "protect the new primary"
     }
 
-    fn idempotency(&self) -> Idempotency {
-        Idempotency::Idempotent
-    }
-
     fn timeout(&self) -> Duration {
         Duration::from_secs(60)
-    }
-
-    fn may_fail(&self) -> bool {
-        true
     }
 
     fn follows(&self) -> &'static [&'static str] {
         &[open_epoch::NAME]
     }
 
-    fn targets(&self, scene: &Scene<'_>) -> Vec<Target> {
-        scene.resources()
+    fn may_fail(&self) -> bool {
+        true
     }
 
-    fn plan(
-        &self,
-        scene: &Scene<'_>,
-        target: &Target,
-        _: &Value,
-    ) -> std::result::Result<Vec<Action>, Impossible> {
-        let goal = Goal::Rearm {
+    fn goal(&self, scene: &Scene<'_>, _: &Target) -> Result<Option<Goal>, Impossible> {
+        Ok(Some(Goal::Rearm {
             region: scene.to().clone(),
-        };
-        resource_goal::plan(scene, target, &goal)
-    }
-
-    async fn apply(&self, work: &Work, target: &Target, action: &Action) -> Result<Applied> {
-        resource_goal::apply_and_verify(work, target, action).await
-    }
-
-    async fn verify(&self, work: &Work, target: &Target, action: &Action) -> Verified {
-        resource_goal::verify(work, target, action).await
+        }))
     }
 }

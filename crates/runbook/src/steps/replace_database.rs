@@ -6,14 +6,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dr_provider::Result;
-use dr_provider::driver::{Action, Applied, Goal, Verified};
-use serde_json::Value;
+use dr_provider::driver::Goal;
 
 use super::{fence_primary, open_epoch, prepare_database, seal_wal};
-use crate::plan::{Idempotency, Target};
-use crate::step::{Impossible, Scene, Step, Unmet, Work};
-use crate::{come_up, resource_goal};
+use crate::come_up;
+use crate::plan::Target;
+use crate::resource_goal::GoalStep;
+use crate::step::{Impossible, Scene, Unmet, Work};
 
 /// The step's name.
 pub const NAME: &str = "replace-database";
@@ -23,17 +22,13 @@ pub const NAME: &str = "replace-database";
 pub struct ReplaceDatabase;
 
 #[async_trait]
-impl Step for ReplaceDatabase {
+impl GoalStep for ReplaceDatabase {
     fn name(&self) -> &'static str {
         NAME
     }
 
     fn summary(&self) -> &'static str {
         "put what was prepared into the place of the database"
-    }
-
-    fn idempotency(&self) -> Idempotency {
-        Idempotency::Idempotent
     }
 
     fn timeout(&self) -> Duration {
@@ -49,33 +44,18 @@ impl Step for ReplaceDatabase {
         ]
     }
 
-    fn targets(&self, scene: &Scene<'_>) -> Vec<Target> {
-        scene.resources()
+    fn brings_up(&self) -> bool {
+        true
     }
 
-    fn plan(
-        &self,
-        scene: &Scene<'_>,
-        target: &Target,
-        _: &Value,
-    ) -> std::result::Result<Vec<Action>, Impossible> {
-        let goal = Goal::Replace {
+    fn goal(&self, scene: &Scene<'_>, _: &Target) -> Result<Option<Goal>, Impossible> {
+        Ok(Some(Goal::Replace {
             region: scene.to().clone(),
             ended: scene.ended,
-        };
-        resource_goal::plan(scene, target, &goal)
+        }))
     }
 
-    async fn check(&self, work: &Work, target: &Target) -> std::result::Result<(), Unmet> {
+    async fn check(&self, work: &Work, target: &Target) -> Result<(), Unmet> {
         come_up::check(work, target)
-    }
-
-    async fn apply(&self, work: &Work, target: &Target, action: &Action) -> Result<Applied> {
-        let applied = resource_goal::apply_and_verify(work, target, action).await?;
-        Ok(come_up::with_heartbeat(work, target, applied).await)
-    }
-
-    async fn verify(&self, work: &Work, target: &Target, action: &Action) -> Verified {
-        resource_goal::verify(work, target, action).await
     }
 }

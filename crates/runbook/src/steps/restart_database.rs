@@ -7,14 +7,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dr_provider::Result;
-use dr_provider::driver::{Action, Applied, Goal, Verified};
-use serde_json::Value;
+use dr_provider::driver::Goal;
 
 use super::{fence_primary, open_epoch, restore_database, seal_wal};
-use crate::plan::{Idempotency, Target};
-use crate::step::{Impossible, Scene, Step, Work};
-use crate::{come_up, resource_goal};
+use crate::come_up;
+use crate::plan::Target;
+use crate::resource_goal::GoalStep;
+use crate::step::{Impossible, Scene, Unmet, Work};
 
 /// The step's name.
 pub const NAME: &str = "restart-database";
@@ -24,7 +23,7 @@ pub const NAME: &str = "restart-database";
 pub struct RestartDatabase;
 
 #[async_trait]
-impl Step for RestartDatabase {
+impl GoalStep for RestartDatabase {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -33,44 +32,32 @@ impl Step for RestartDatabase {
         "start the database again where it was"
     }
 
-    fn idempotency(&self) -> Idempotency {
-        Idempotency::Idempotent
-    }
-
     fn timeout(&self) -> Duration {
         Duration::from_secs(3600)
-    }
-
-    fn fallbacks(&self) -> &'static [&'static str] {
-        &[restore_database::NAME]
     }
 
     fn follows(&self) -> &'static [&'static str] {
         &[open_epoch::NAME, fence_primary::NAME, seal_wal::NAME]
     }
 
-    fn targets(&self, scene: &Scene<'_>) -> Vec<Target> {
-        scene.resources()
+    fn fallbacks(&self) -> &'static [&'static str] {
+        &[restore_database::NAME]
     }
 
-    fn plan(
-        &self,
-        scene: &Scene<'_>,
-        target: &Target,
-        _: &Value,
-    ) -> std::result::Result<Vec<Action>, Impossible> {
-        let goal = Goal::Restart {
+    fn brings_up(&self) -> bool {
+        true
+    }
+
+    fn goal(&self, scene: &Scene<'_>, _: &Target) -> Result<Option<Goal>, Impossible> {
+        scene.refuse_moment(NAME)?;
+        Ok(Some(Goal::Restart {
             region: scene.to().clone(),
-        };
-        resource_goal::plan(scene, target, &goal)
+        }))
     }
 
-    async fn apply(&self, work: &Work, target: &Target, action: &Action) -> Result<Applied> {
-        let applied = resource_goal::apply_and_verify(work, target, action).await?;
-        Ok(come_up::with_heartbeat(work, target, applied).await)
-    }
-
-    async fn verify(&self, work: &Work, target: &Target, action: &Action) -> Verified {
-        resource_goal::verify(work, target, action).await
+    /// Not what its siblings ask for. No proof that the old primary has stopped, because that is what is started; and no seal,
+    /// because its log goes on. What must not be is that another has become the primary meanwhile.
+    async fn check(&self, work: &Work, _: &Target) -> Result<(), Unmet> {
+        come_up::is_not_superseded(work).await
     }
 }

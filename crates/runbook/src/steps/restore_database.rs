@@ -7,14 +7,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dr_provider::Result;
-use dr_provider::driver::{Action, Applied, Goal, Verified};
-use serde_json::Value;
+use dr_provider::driver::Goal;
 
 use super::{fence_primary, open_epoch, promote_database, seal_wal};
-use crate::plan::{Idempotency, Target};
-use crate::step::{Impossible, Scene, Step, Unmet, Work};
-use crate::{come_up, resource_goal};
+use crate::come_up;
+use crate::plan::Target;
+use crate::resource_goal::GoalStep;
+use crate::step::{Impossible, Scene, Unmet, Work};
 
 /// The step's name.
 pub const NAME: &str = "restore-database";
@@ -24,17 +23,13 @@ pub const NAME: &str = "restore-database";
 pub struct RestoreDatabase;
 
 #[async_trait]
-impl Step for RestoreDatabase {
+impl GoalStep for RestoreDatabase {
     fn name(&self) -> &'static str {
         NAME
     }
 
     fn summary(&self) -> &'static str {
         "rebuild the database from the store"
-    }
-
-    fn idempotency(&self) -> Idempotency {
-        Idempotency::Idempotent
     }
 
     fn timeout(&self) -> Duration {
@@ -45,30 +40,25 @@ impl Step for RestoreDatabase {
         &[open_epoch::NAME, fence_primary::NAME, seal_wal::NAME]
     }
 
-    fn targets(&self, scene: &Scene<'_>) -> Vec<Target> {
-        scene.resources()
+    fn brings_up(&self) -> bool {
+        true
     }
 
-    fn plan(
-        &self,
-        scene: &Scene<'_>,
-        target: &Target,
-        _: &Value,
-    ) -> std::result::Result<Vec<Action>, Impossible> {
+    fn goal(&self, scene: &Scene<'_>, target: &Target) -> Result<Option<Goal>, Impossible> {
+        scene.refuse_moment(NAME)?;
         if scene.goes_on(target) {
             return Err(Impossible::new(
                 "the log of what is started again goes on, and a rebuild would end it",
                 "if it does not start: move its data directory away, and run it again",
             ));
         }
-        let goal = Goal::Restore {
+        Ok(Some(Goal::Restore {
             region: scene.to().clone(),
             ended: scene.ended,
-        };
-        resource_goal::plan(scene, target, &goal)
+        }))
     }
 
-    async fn check(&self, work: &Work, target: &Target) -> std::result::Result<(), Unmet> {
+    async fn check(&self, work: &Work, target: &Target) -> Result<(), Unmet> {
         if come_up::is_up_by(work, target, promote_database::NAME) {
             return Err(Unmet::Forbidden {
                 why: format!(
@@ -78,14 +68,5 @@ impl Step for RestoreDatabase {
             });
         }
         come_up::check(work, target)
-    }
-
-    async fn apply(&self, work: &Work, target: &Target, action: &Action) -> Result<Applied> {
-        let applied = resource_goal::apply_and_verify(work, target, action).await?;
-        Ok(come_up::with_heartbeat(work, target, applied).await)
-    }
-
-    async fn verify(&self, work: &Work, target: &Target, action: &Action) -> Verified {
-        resource_goal::verify(work, target, action).await
     }
 }

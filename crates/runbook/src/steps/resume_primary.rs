@@ -5,15 +5,12 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
-use dr_provider::Result;
-use dr_provider::driver::{Action, Applied, Goal, Verified};
-use serde_json::Value;
+use dr_provider::driver::Goal;
 
 use super::open_epoch;
-use crate::plan::{Idempotency, Target};
-use crate::resource_goal;
-use crate::step::{Impossible, Scene, Step, Work};
+use crate::plan::Target;
+use crate::resource_goal::GoalStep;
+use crate::step::{Impossible, Scene};
 
 /// The step's name.
 pub const NAME: &str = "resume-primary";
@@ -22,18 +19,13 @@ pub const NAME: &str = "resume-primary";
 #[derive(Debug)]
 pub struct ResumePrimary;
 
-#[async_trait]
-impl Step for ResumePrimary {
+impl GoalStep for ResumePrimary {
     fn name(&self) -> &'static str {
         NAME
     }
 
     fn summary(&self) -> &'static str {
         "start the old primary again, which nobody has replaced"
-    }
-
-    fn idempotency(&self) -> Idempotency {
-        Idempotency::Idempotent
     }
 
     fn timeout(&self) -> Duration {
@@ -48,28 +40,10 @@ impl Step for ResumePrimary {
         true
     }
 
-    fn targets(&self, scene: &Scene<'_>) -> Vec<Target> {
-        scene.resources()
-    }
-
-    fn plan(
-        &self,
-        scene: &Scene<'_>,
-        target: &Target,
-        _: &Value,
-    ) -> std::result::Result<Vec<Action>, Impossible> {
-        let goal = Goal::ResumePrimary {
+    fn goal(&self, scene: &Scene<'_>, _: &Target) -> Result<Option<Goal>, Impossible> {
+        Ok(Some(Goal::ResumePrimary {
             region: scene.to().clone(),
             standby: scene.from.clone(),
-        };
-        resource_goal::plan(scene, target, &goal)
-    }
-
-    async fn apply(&self, work: &Work, target: &Target, action: &Action) -> Result<Applied> {
-        resource_goal::apply_and_verify(work, target, action).await
-    }
-
-    async fn verify(&self, work: &Work, target: &Target, action: &Action) -> Verified {
-        resource_goal::verify(work, target, action).await
+        }))
     }
 }

@@ -6,15 +6,12 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
-use dr_provider::Result;
-use dr_provider::driver::{Action, Applied, Goal, Verified};
-use serde_json::Value;
+use dr_provider::driver::Goal;
 
 use super::open_epoch;
 use crate::plan::{Idempotency, Target};
-use crate::resource_goal;
-use crate::step::{Impossible, Scene, Step, Work};
+use crate::resource_goal::GoalStep;
+use crate::step::{Impossible, Scene};
 
 /// The step's name.
 pub const NAME: &str = "seal-wal";
@@ -23,8 +20,7 @@ pub const NAME: &str = "seal-wal";
 #[derive(Debug)]
 pub struct SealWal;
 
-#[async_trait]
-impl Step for SealWal {
+impl GoalStep for SealWal {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -45,31 +41,13 @@ impl Step for SealWal {
         &[open_epoch::NAME]
     }
 
-    fn targets(&self, scene: &Scene<'_>) -> Vec<Target> {
-        scene.resources()
-    }
-
-    fn plan(
-        &self,
-        scene: &Scene<'_>,
-        target: &Target,
-        _: &Value,
-    ) -> std::result::Result<Vec<Action>, Impossible> {
+    fn goal(&self, scene: &Scene<'_>, target: &Target) -> Result<Option<Goal>, Impossible> {
         if scene.goes_on(target) {
-            return Ok(Vec::new());
+            return Ok(None);
         }
-        let goal = Goal::Seal {
+        Ok(Some(Goal::Seal {
             region: scene.to().clone(),
             ended: scene.ended,
-        };
-        resource_goal::plan(scene, target, &goal)
-    }
-
-    async fn apply(&self, work: &Work, target: &Target, action: &Action) -> Result<Applied> {
-        resource_goal::apply_and_verify(work, target, action).await
-    }
-
-    async fn verify(&self, work: &Work, target: &Target, action: &Action) -> Verified {
-        resource_goal::verify(work, target, action).await
+        }))
     }
 }

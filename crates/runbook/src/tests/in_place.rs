@@ -1,0 +1,123 @@
+//! Recovery in the primary's own region: the old primary is started again only while nobody else is the primary.
+
+use std::sync::Arc;
+
+use dr_model::Epoch;
+use dr_provider::decorate::{self, Faulty};
+use dr_provider::driver::RestoreTarget;
+use dr_provider::{ErrorKind, ObjectStore};
+
+use super::runs::planned_by;
+use super::world::{Everything, east, shipped_recover, west};
+use crate::events::{Event, Monitor, Silent};
+use crate::outcome::State;
+use crate::request::Request;
+use crate::{Report, execute, observe, plan, resume};
+
+/// Lets something happen elsewhere just before a step begins.
+struct Meanwhile<A> {
+    at: &'static str,
+    happens: A,
+}
+
+impl<A: Fn() + Send + Sync> Monitor for Meanwhile<A> {
+    fn event(&self, event: &Event<'_>) {
+        match event {
+            Event::StepBegan { step, .. } if step.id.0 == self.at => (self.happens)(),
+            _ => {}
+        }
+    }
+}
+
+async fn recover(world: &Everything, monitor: &dyn Monitor) -> Report {
+    let plan = planned_by(world, &shipped_recover(), &Request::new(east())).await;
+    let site = Arc::new(world.site("laptop"));
+    execute(site, plan, monitor).await.unwrap()
+}
+
+/// The executor slept, and somebody has moved the workload away by then.
+#[tokio::test(start_paused = true)]
+async fn what_was_moved_away_meanwhile_is_not_started() {
+    let world = Everything::new().await;
+    let moved = || {
+        let register = world.register();
+        // On a thread of its own, because a monitor does not wait; the world stands still meanwhile.
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let mut next = register.read().await.unwrap().unwrap();
+                next.epoch = Epoch(3);
+                next.primary = west();
+                next.execution = None;
+                next.reason = "it was thought to be lost".to_owned();
+                register.create(&next).await.unwrap();
+            });
+        });
+        thread.join().unwrap();
+    };
+    let happens = Meanwhile {
+        at: "database",
+        happens: moved,
+    };
+    let report = recover(&world, &happens).await;
+    assert_eq!(report.state, State::Superseded, "{report:#?}");
+    let reason = report.reason.unwrap();
+    assert!(reason.contains("it was thought to be lost"), "{reason}");
+    assert_eq!(world.count("resume"), 0);
+    assert!(!world.state().left_running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_nobody_can_tell_who_is_the_primary_nothing_is_started() {
+    let mut world = Everything::new().await;
+    let faulty = Arc::new(Faulty::scripted(
+        Arc::clone(&world.stores[&west()]),
+        Vec::new(),
+    ));
+    world
+        .stores
+        .insert(west(), Arc::clone(&faulty) as Arc<dyn ObjectStore>);
+    let silent = || {
+        let fault = decorate::Fault::Before(ErrorKind::Unavailable);
+        faulty.set_rules(vec![decorate::Rule::all("*", fault)]);
+    };
+    let happens = Meanwhile {
+        at: "database",
+        happens: silent,
+    };
+    let report = recover(&world, &happens).await;
+    assert_eq!(report.state, State::Stuck, "{report:#?}");
+    let stuck = report.stuck.unwrap();
+    assert!(
+        stuck.why.contains("another region has become the primary"),
+        "{}",
+        stuck.why
+    );
+    assert_eq!(world.count("resume"), 0);
+
+    faulty.set_rules(Vec::new());
+    let desk = Arc::new(world.site("desk"));
+    let again = resume(desk, &report.execution, "it answers", vec![], &Silent).await;
+    assert_eq!(again.unwrap().state, State::Completed);
+    assert_eq!(world.count("resume"), 1);
+}
+
+/// Whoever names a moment does not get the end of the log instead.
+#[tokio::test(start_paused = true)]
+async fn a_moment_is_not_passed_over() {
+    let world = Everything::new().await;
+    let request = Request {
+        target: Some(RestoreTarget::Name("before".to_owned())),
+        ..Request::new(east())
+    };
+    let seen = observe(&world.site("laptop"), &east()).await;
+    let refusal = plan(&shipped_recover(), &seen, &request).unwrap_err();
+    assert!(
+        refusal.to_string().contains("an earlier moment was named"),
+        "{refusal}"
+    );
+    assert!(refusal.hint().unwrap().contains("--at"));
+}
