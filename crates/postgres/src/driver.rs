@@ -9,7 +9,7 @@ use dr_coordination::register::Register;
 use dr_coordination::{Actor, chain};
 use dr_model::{Clock, RegionName, ResourceId};
 use dr_provider::driver::{
-    Action, Applied, Backup, Expire, Facts, Fence, Goal, LogStream, LossFacts, Query,
+    Action, Applied, Backup, Expire, Facts, Fence, Goal, Instance, LogStream, LossFacts, Query,
     ResourceDriver, Restore, SelfFence, Verified, Verify,
 };
 use dr_provider::{Error, ErrorKind, Host, ObjectStore, Result, SecretSource};
@@ -158,6 +158,10 @@ impl ResourceDriver for PostgresDriver {
 
     async fn observe(&self, regions: &[RegionName]) -> Facts {
         self.observe_regions(regions).await
+    }
+
+    async fn look(&self, region: &RegionName) -> Instance {
+        self.look_at_instance(region).await
     }
 
     fn plan(&self, goal: &Goal, facts: &Facts) -> Result<Vec<Action>> {

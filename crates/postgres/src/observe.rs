@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use dr_provider::error::chain as explain;
 use dr_provider::host::PathKind;
 use dr_provider::store::IDENTITY_KEY;
 use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result};
-use futures::future::join_all;
+use futures::future::{Either, join_all, select};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
@@ -234,6 +235,21 @@ impl PostgresDriver {
             .map_err(|_| silent(LOOK_LIMIT))?
     }
 
+    /// Looks at the instance in a region alone: a store, a register or a host that does not answer hides no server that does.
+    pub(crate) async fn look_at_instance(&self, region: &RegionName) -> Instance {
+        let claim = timeout(SIGN_OF_LIFE, self.newest_claim());
+        let (claim, (identifier, instance)) = tokio::join!(claim, self.observe_instance(region));
+        // Without the register nobody knows which cluster it should be: what answers there counts.
+        let Ok(Some((claimed, _))) = claim else {
+            return instance;
+        };
+        let directory = match &instance {
+            Instance::Stopped => self.observe_directory(region).await,
+            _ => Err("it was not looked at".to_owned()),
+        };
+        own(claimed, identifier, instance, directory.as_ref()).1
+    }
+
     async fn observe_instance(&self, region: &RegionName) -> (Option<SystemIdentifier>, Instance) {
         if self.instance_options(region).is_err() {
             return (None, Instance::NotConfigured);
@@ -242,8 +258,12 @@ impl PostgresDriver {
             let mut connection = self.connect(region).await?;
             connection.position().await
         };
-        // At once: a server that hangs takes all the time that there is, and its host knows better.
-        let (looked, by_host) = tokio::join!(looked, self.state_by_host(region));
+        // At once: a server that hangs takes all the time that there is, and its host knows better. One that answers needs no host.
+        let (looked, by_host) = match select(pin!(looked), pin!(self.state_by_host(region))).await {
+            Either::Left((Ok(position), _)) => (Ok(position), Ok(ByHost::Runs)),
+            Either::Left((looked, by_host)) => (looked, by_host.await),
+            Either::Right((by_host, looked)) => (looked.await, by_host),
+        };
         match looked {
             Ok(position) => {
                 let instance = Instance::Running {

@@ -140,6 +140,16 @@ pub trait ResourceDriver: Send + Sync + std::fmt::Debug {
     /// MUST answer within a few seconds whatever is broken: what cannot be seen is a fact of its own, not an error.
     async fn observe(&self, regions: &[RegionName]) -> Facts;
 
+    /// Looks at the instance in a region alone, whatever its store answers and however its host is; changes nothing.
+    ///
+    /// An instance that answers MUST be seen as soon as it does, and what answers in its place and is not of this resource MUST be
+    /// told apart as [`Self::observe`] does. Whoever calls bounds it: what takes longer was not seen.
+    async fn look(&self, region: &RegionName) -> Instance {
+        let mut facts = self.observe(std::slice::from_ref(region)).await;
+        let seen = facts.regions.remove(region);
+        seen.map_or(Instance::NotConfigured, |seen| seen.instance)
+    }
+
     /// Decides what reaches the goal. MUST be pure: no I/O, no clock.
     ///
     /// Fails with `Unsupported` or `Failed` if the goal cannot be reached from these facts, saying what is missing; a

@@ -5,10 +5,10 @@
 use dr_config::Runbook;
 use dr_model::StepId;
 
-use crate::plan::{Mode, ordered};
+use crate::plan::{Mode, awaits_guards, ordered};
 use crate::steps::{
-    check_data_loss, open_epoch, prepare_database, promote_database, registry, replace_database,
-    restore_database,
+    await_fence, check_data_loss, open_epoch, prepare_database, promote_database, registry,
+    replace_database, restore_database,
 };
 
 /// Something to put right.
@@ -30,6 +30,7 @@ pub fn check(runbook: &Runbook) -> Vec<Finding> {
     let mode = Mode::of(runbook);
     let mut findings = Vec::new();
     let mut gated = false;
+    let is_awaited = awaits_guards(runbook);
     for step in ordered(&runbook.steps) {
         let Some(kind) = registry::find(&step.uses) else {
             continue;
@@ -55,6 +56,15 @@ pub fn check(runbook: &Runbook) -> Vec<Finding> {
                 true,
                 format!("`{name}` depends on the region being left, which may be gone"),
                 "use it in a planned move only, one with `stop-writes`",
+            );
+        }
+        if name == await_fence::NAME && !is_awaited {
+            find(
+                true,
+                format!(
+                    "`{name}` is waited for by nothing that comes up, so that a guard proves nothing here"
+                ),
+                "put it before the promotion, without `if`, in a runbook for a region that is lost",
             );
         }
         let is_point_of_no_return = [

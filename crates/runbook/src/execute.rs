@@ -200,7 +200,7 @@ impl<'a> Executor<'a> {
         self.collect().await?;
         // A fence that is still on its way may see what somebody's word is contradicted by.
         let acts = step.lanes.iter().any(|lane| !lane.actions.is_empty());
-        if acts && kind.follows().contains(&fence_primary::NAME) && !self.is_seen() {
+        if acts && kind.follows().contains(&fence_primary::NAME) && !self.is_settled() {
             self.settle().await?;
         }
         let mut failed = None;
@@ -234,22 +234,18 @@ impl<'a> Executor<'a> {
         Ok(())
     }
 
-    /// Tells whether a step that is over may still find what nobody has found: a proof, before anything came up.
+    /// Tells whether a step that is over may still find what nobody has found: a proof, or what somebody's word is contradicted by.
     fn is_worth_repeating(&self, step: &PlannedStep) -> bool {
         let kind = registry::find(&step.uses);
-        kind.is_some_and(Step::is_best_effort) && !self.is_proven()
+        kind.is_some_and(Step::is_best_effort) && !self.is_settled()
     }
 
-    /// Tells whether every resource may come up, whatever is still on its way.
-    fn is_proven(&self) -> bool {
-        let mut resources = self.history.plan.loss.resources.keys();
-        resources.all(|name| proof::may_come_up(&self.history, name))
-    }
-
-    /// Tells whether that rests on what was seen alone, and on nobody's word.
-    fn is_seen(&self) -> bool {
-        let mut resources = self.history.plan.loss.resources.keys();
-        resources.all(|name| proof::is_seen(&self.history, name))
+    /// Tells whether every resource that needs a proof has one that rests on nobody's word, or came up already.
+    fn is_settled(&self) -> bool {
+        let history = &self.history;
+        let mut resources = history.plan.proofs.keys();
+        resources
+            .all(|name| proof::is_seen(history, name) || proof::recovered(history, name).is_some())
     }
 
     async fn lane(&mut self, step: &PlannedStep, index: usize) -> Result<(), Halt> {

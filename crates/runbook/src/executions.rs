@@ -16,10 +16,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::execute::Error;
 use crate::history::History;
+use crate::old_primary::LOST_REGION_LIMIT;
 use crate::outcome::State;
 use crate::record::Batch;
 use crate::site::Site;
-use crate::world::LOST_REGION_LIMIT;
 
 /// How many executions in each store are looked at before a new one begins. An older one that has not ended has been
 /// superseded by a newer epoch; and if not, the register still lets only one of them act.

@@ -37,6 +37,8 @@ pub struct History {
     steps: BTreeMap<StepId, StepHistory>,
     fallbacks: BTreeMap<(StepId, usize), String>,
     actions: BTreeMap<Place, Progress>,
+    /// What the newest look at each old primary saw, if that was alive.
+    alive: BTreeMap<ResourceName, String>,
 }
 
 /// What is known of a step.
@@ -77,6 +79,7 @@ impl History {
             steps: BTreeMap::new(),
             fallbacks: BTreeMap::new(),
             actions: BTreeMap::new(),
+            alive: BTreeMap::new(),
         }
     }
 
@@ -141,6 +144,17 @@ impl History {
                     self.witnessed_at = Some(*at);
                 }
             }
+            Record::Looked {
+                resource,
+                seen,
+                alive: true,
+                ..
+            } => {
+                self.alive.insert(resource.clone(), seen.clone());
+            }
+            Record::Looked { resource, .. } => {
+                self.alive.remove(resource);
+            }
             Record::Paused { why, by, at } => {
                 self.paused = Some(format!("paused by {by} at {at:.0}: {why}"));
             }
@@ -193,6 +207,12 @@ impl History {
             matches!(step.state, Done | Excepted | Skipped)
         };
         self.step(id).is_some_and(over)
+    }
+
+    /// Returns what the newest look at the old primary of a resource saw, if that was alive.
+    #[must_use]
+    pub fn alive(&self, resource: &ResourceName) -> Option<&str> {
+        self.alive.get(resource).map(String::as_str)
     }
 
     /// Returns why the fallback of a lane was taken, if it was.

@@ -12,6 +12,7 @@ pub mod execute;
 pub mod executions;
 pub mod history;
 mod move_register;
+mod old_primary;
 pub mod outcome;
 pub mod plan;
 mod poll;

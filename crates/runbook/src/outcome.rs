@@ -209,6 +209,10 @@ pub struct ResourceReport {
     pub rung: Rung,
     /// Every proof that there is that the old primary stopped, strongest first.
     pub proofs: Vec<ProofName>,
+    /// What was seen of the old primary, if it was seen to be alive when it was last looked at and nothing has proven since that it
+    /// stopped: whatever came up rests on an override then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_alive: Option<String>,
     /// Where its log was sealed.
     pub sealed: Option<SealedAt>,
     /// When the conditions of synchronous mode were last seen before the seal; `None` without them. What happened between

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 pub(crate) use lint::dependencies as depends_on_region_left;
-pub(crate) use lint::ordered;
+pub(crate) use lint::{awaits_guards, ordered};
 pub use make::plan;
 pub use mode::Mode;
 pub use refusal::{Class, Refusal};

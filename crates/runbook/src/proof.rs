@@ -122,10 +122,11 @@ fn fenced(history: &History, resource: &ResourceName) -> Option<(StopProof, Time
     })
 }
 
-/// Returns what was seen of the old primary if it was seen to be alive: then no witness counts.
+/// Returns what was seen of the old primary if it was seen to be alive when it was last fenced or looked at: then no witness counts.
 #[must_use]
 pub fn alive(history: &History, resource: &ResourceName) -> Option<String> {
-    fence(history, resource)?.alive
+    let fenced = fence(history, resource).and_then(|fenced| fenced.alive);
+    fenced.or_else(|| history.alive(resource).map(str::to_owned))
 }
 
 /// Returns how long the old primary may have acknowledged commits after what the seal covers, if it ran on after the seal
@@ -133,7 +134,13 @@ pub fn alive(history: &History, resource: &ResourceName) -> Option<String> {
 /// proves that none of them was acknowledged.
 #[must_use]
 pub fn ran_on(history: &History, resource: &ResourceName) -> Option<Duration> {
-    let (sealed, fence) = (sealed(history, resource)?, fence(history, resource)?);
+    let sealed = sealed(history, resource)?;
+    let awaited = || history.evidence(&[await_fence::NAME], resource);
+    // What was seen stopped counts from when that was, what stops by itself from when it must have.
+    let fence = fence(history, resource).filter(|fence| fence.proof.is_some());
+    let fence = fence
+        .or_else(awaited)
+        .or_else(|| self::fence(history, resource))?;
     if !fence.ran || fence.at <= sealed.sealed_at || seal_proves(&sealed) {
         return None;
     }
@@ -168,7 +175,8 @@ pub fn weakest(history: &History) -> ProofName {
         let proofs = proofs(history, resource);
         proofs.first().copied().unwrap_or(ProofName::None)
     };
-    let all = history.plan.loss.resources.keys().map(strongest);
+    // What goes on where it is needs none.
+    let all = history.plan.proofs.keys().map(strongest);
     all.max().unwrap_or(ProofName::None)
 }
 

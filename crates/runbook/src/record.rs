@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use dr_model::StepId;
+use dr_model::{ResourceName, StepId};
 use dr_provider::driver::Applied;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -80,6 +80,17 @@ pub enum Record {
         statement: Statement,
         /// Who.
         by: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// The old primary was looked at, because somebody's word is to count (PROTOCOL 7).
+    Looked {
+        /// Which resource's.
+        resource: ResourceName,
+        /// What was seen.
+        seen: String,
+        /// Whether that shows that it is alive: then no witness counts.
+        alive: bool,
         /// When.
         at: Timestamp,
     },

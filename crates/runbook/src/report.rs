@@ -147,6 +147,7 @@ fn resource(history: &History, name: &ResourceName) -> ResourceReport {
     ResourceReport {
         rung: rung(history, name),
         proofs: proof::proofs(history, name),
+        seen_alive: proof::alive(history, name).filter(|_| !proof::is_seen(history, name)),
         conditions_checked_at: sealed.as_ref().and_then(|sealed| Some(sealed.promise?.1)),
         sealed: sealed.map(|sealed| SealedAt {
             timeline: sealed.timeline,

@@ -15,6 +15,7 @@ mod refusals;
 mod register_moves;
 mod runs;
 mod shipped;
+mod statements;
 mod steps;
 mod tampered;
 mod world;

@@ -2,7 +2,7 @@
 //!
 //! Nothing here is an error: what cannot be seen is a fact of its own, and the plan decides whether it can do without.
 //! Only the looks at the region being left may take its silence for an answer; they are cut off after
-//! [`LOST_REGION_LIMIT`], so a dead region never holds up the plan (L1).
+//! `LOST_REGION_LIMIT`, so a dead region never holds up the plan (L1).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,13 +17,11 @@ use dr_provider::{ErrorKind, ResourceDriver};
 use futures::future::{join, join_all, join3};
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio::time::timeout;
 
 use crate::executions::{self, Unfinished};
+use crate::old_primary::{self, LOST_REGION_LIMIT};
 use crate::site::Site;
-
-/// How long the region being left may take to show itself: longer than a login may, so that of a server that hangs it is still
-/// said what its host sees.
-pub const LOST_REGION_LIMIT: Duration = Duration::from_millis(2500);
 
 /// How long a store or a name server may take to answer.
 pub const LOOK_LIMIT: Duration = Duration::from_secs(5);
@@ -220,10 +218,12 @@ pub async fn observe(site: &Site, to: &RegionName) -> World {
 /// that is full, read-only or denied answers every other look. The region being left is not asked for it.
 pub async fn observe_to_execute(site: &Site, to: &RegionName) -> World {
     let (mut world, journal) = join(observe(site, to), unwritable(site, to)).await;
-    let register = world.register.head().filter(|head| {
-        let known = [to, &head.primary];
-        !known.contains(&&head.register)
-    });
+    // One that is silent takes no record: an override puts it into the store moved to.
+    let register = match &world.register {
+        RegisterFacts::Proven(records) => records.last(),
+        _ => None,
+    };
+    let register = register.filter(|head| ![to, &head.primary].contains(&&head.register));
     world.unwritable = match (journal, register) {
         (None, Some(head)) => unwritable(site, &head.register).await,
         (journal, _) => journal,
@@ -234,7 +234,7 @@ pub async fn observe_to_execute(site: &Site, to: &RegionName) -> World {
 async fn unwritable(site: &Site, region: &RegionName) -> Option<Unwritable> {
     let store = site.stores.get(region)?;
     let probe = probe_write(store.as_ref(), site.clock.now(), rand::random());
-    let (why, hint) = match tokio::time::timeout(LOOK_LIMIT, probe).await {
+    let (why, hint) = match timeout(LOOK_LIMIT, probe).await {
         Ok(Ok(_)) => return None,
         Ok(Err(error)) => {
             let hint = match error.kind() {
@@ -306,17 +306,23 @@ type Left = (
 );
 
 async fn look_at_left(driver: &dyn ResourceDriver, from: &RegionName) -> Left {
-    let look = driver.observe(std::slice::from_ref(from));
-    match tokio::time::timeout(LOST_REGION_LIMIT, look).await {
+    let everything = driver.observe(std::slice::from_ref(from));
+    let (everything, alone) = join(
+        timeout(LOST_REGION_LIMIT, everything),
+        timeout(LOST_REGION_LIMIT, driver.look(from)),
+    )
+    .await;
+    match everything {
         Ok(facts) => (facts.regions, facts.system_identifier),
+        // A server that answers is not silent because its store is.
         Err(_) => {
-            let why = format!("no answer within {} s", LOST_REGION_LIMIT.as_secs_f64());
+            let why = old_primary::no_answer();
             let silent = RegionFacts {
-                instance: Instance::Unreachable {
+                instance: alone.unwrap_or_else(|_| Instance::Unreachable {
                     why: why.clone(),
                     runs: false,
                     hint: None,
-                },
+                }),
                 log: Err(why),
                 detail: Value::Null,
             };
@@ -327,7 +333,7 @@ async fn look_at_left(driver: &dyn ResourceDriver, from: &RegionName) -> Left {
 
 async fn look_at_traffic(site: &Site, to: &RegionName) -> Vec<TrafficFacts> {
     let looks = site.traffic.iter().map(|traffic| async move {
-        let state = match tokio::time::timeout(LOOK_LIMIT, traffic.observe()).await {
+        let state = match timeout(LOOK_LIMIT, traffic.observe()).await {
             Ok(Ok(state)) => Ok(state),
             Ok(Err(error)) => Err(dr_provider::error::chain(&error)),
             Err(_) => Err(format!("no answer within {} s", LOOK_LIMIT.as_secs())),

@@ -1,16 +1,22 @@
 //! Steps that are tried for what they are worth, beside the others: fencing (PROTOCOL 7).
 //!
+//! Where somebody has stated something, the old primary is looked at meanwhile: a fence that runs into its time limit says nothing, and
+//! nobody's word outweighs a server that answers. What was seen is journaled, also where an override goes on all the same.
+//!
 //! Their intents are journaled before they begin like any other; their outcomes when they are collected, which is
 //! before the first step that could need them and in any case before the end.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use dr_provider::driver::{Action, Applied, Evidence, Fenced};
 use dr_provider::{Error, ErrorKind};
+use futures::future::{Either, select};
 use tokio::task::JoinSet;
 
 use super::action::limit;
 use super::{Executor, Halt};
+use crate::old_primary::{self, Look};
 use crate::outcome::StepState;
 use crate::plan::{PlannedStep, Target};
 use crate::record::{Outcome, Place, Record};
@@ -37,6 +43,7 @@ struct Ended {
     step: PlannedStep,
     lane: usize,
     results: Vec<Result<Applied, Error>>,
+    looked: Option<Look>,
     took: Duration,
 }
 
@@ -84,8 +91,7 @@ impl Executor<'_> {
     fn has_proven(&self, step: &PlannedStep, lane: usize) -> bool {
         (0..step.lanes[lane].actions.len()).any(|action| {
             let applied = self.history.applied(&place(step, lane, action));
-            let fenced = applied.and_then(|applied| Fenced::from_evidence(&applied.evidence));
-            fenced.is_some_and(|fenced| fenced.proof.is_some())
+            applied.is_some_and(proves)
         })
     }
 
@@ -122,6 +128,7 @@ impl Executor<'_> {
             step,
             lane,
             results,
+            looked,
             took,
         } = ended;
         let planned = step.lanes[lane].actions.len();
@@ -156,15 +163,34 @@ impl Executor<'_> {
                 took_seconds: took.as_secs_f64(),
             });
         }
+        let looked = looked.and_then(|looked| self.take_look(&step.lanes[lane].target, looked));
         if let Some(begun) = self.begun(&step) {
             begun.left -= 1;
             begun.summaries.extend(summary);
+            begun.summaries.extend(looked);
         }
         self.finish_best_effort();
         match superseded {
             Some(why) => Err(Halt::Superseded(why)),
             None => Ok(()),
         }
+    }
+
+    /// Takes a look into the record; returns it in one line.
+    fn take_look(&mut self, target: &Target, looked: Look) -> Option<String> {
+        let Target::Resource(resource) = target else {
+            return None;
+        };
+        let seen = self.redactor.text(&looked.seen);
+        let line = format!("looked at the old primary of `{resource}`: {seen}");
+        let at = self.site.clock.now();
+        self.note(Record::Looked {
+            resource: resource.clone(),
+            seen,
+            alive: looked.alive,
+            at,
+        });
+        Some(line)
     }
 
     fn begun(&mut self, step: &PlannedStep) -> Option<&mut Begun> {
@@ -207,18 +233,46 @@ async fn run(
 ) -> Ended {
     let began = work.site.clock.elapsed();
     let mut results = Vec::new();
-    let all = async {
-        for action in &actions {
-            results.push(kind.apply(&work, &target, action).await);
+    let (late, looked) = {
+        let all = async {
+            for action in &actions {
+                results.push(kind.apply(&work, &target, action).await);
+            }
+            results.iter().flatten().any(proves)
+        };
+        let acting = pin!(tokio::time::timeout(limit(&work.step), all));
+        let looking = pin!(look(&work, &target));
+        match select(acting, looking).await {
+            // A proof leaves nothing to be contradicted.
+            Either::Left((Ok(true), _)) => (false, None),
+            Either::Left((acted, looking)) => (acted.is_err(), looking.await),
+            Either::Right((looked, acting)) => (acting.await.is_err(), looked),
         }
     };
     // A lane that is late has proven what its results say and no more.
-    let late = tokio::time::timeout(limit(&work.step), all).await.is_err();
-    tracing::debug!(step = kind.name(), %target, late, "best-effort lane ended");
+    tracing::debug!(step = kind.name(), %target, late, ?looked, "best-effort lane ended");
     Ended {
         step: work.step.as_ref().clone(),
         lane,
         results,
+        looked,
         took: work.site.clock.elapsed().saturating_sub(began),
     }
+}
+
+/// Looks at the old primary if somebody's word is to count for it.
+async fn look(work: &Work, target: &Target) -> Option<Look> {
+    let Target::Resource(name) = target else {
+        return None;
+    };
+    let needs_proof = work.plan().proofs.contains_key(name);
+    if work.history.statements.is_empty() || !needs_proof {
+        return None;
+    }
+    let driver = work.driver(target).ok()?;
+    Some(old_primary::look(&*driver, &work.plan().from).await)
+}
+
+fn proves(applied: &Applied) -> bool {
+    Fenced::from_evidence(&applied.evidence).is_some_and(|fenced| fenced.proof.is_some())
 }

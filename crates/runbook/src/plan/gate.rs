@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use dr_config::Runbook;
 use dr_model::loss::{Bound, Estimate, Verdict, judge};
 use dr_model::{RegionName, ResourceName, RunbookName};
-use dr_provider::driver::{Goal, Instance, LossFacts, Role, Undo};
+use dr_provider::driver::{Goal, Instance, LossFacts, Undo};
 
-use super::{ExpectedProof, LossPlan, Mode, PlannedStep, Refusal};
+use super::{ExpectedProof, LossPlan, Mode, PlannedStep, Refusal, lint};
+use crate::old_primary::was_alive;
 use crate::proof;
 use crate::request::{Request, override_reason, witness};
-use crate::steps::{await_approval, await_fence};
+use crate::steps::await_approval;
 use crate::world::{ResourceFacts, World};
 
 /// Adds up what the move loses; refuses if that is more than is accepted, or unknown and nobody overrode that.
@@ -163,9 +164,7 @@ pub(super) enum Left {
 impl Left {
     /// Reads it out of a runbook that moves something.
     pub(super) fn of(runbook: &Runbook) -> Self {
-        let awaits =
-            |step: &dr_config::Step| step.uses == await_fence::NAME && step.condition.is_none();
-        match runbook.steps.iter().any(awaits) {
+        match lint::awaits_guards(runbook) {
             true => Self::Guarded,
             false => Self::Unguarded,
         }
@@ -193,11 +192,13 @@ pub(super) fn proofs(
             _ if sealed => ExpectedProof::Sealed,
             Ok(()) => ExpectedProof::Stopped,
             Err(_) if awaits && world.register.guard(name).is_some() => ExpectedProof::SelfStopped,
-            Err(_) if witness(&request.statements).is_some() && !is_alive(resource, from) => {
+            Err(_)
+                if witness(&request.statements).is_some() && !was_alive(&resource.facts, from) =>
+            {
                 ExpectedProof::Witness
             }
             Err(_) if override_reason(&request.statements).is_some() => ExpectedProof::Override,
-            Err(why) if is_alive(resource, from) => {
+            Err(why) if was_alive(&resource.facts, from) => {
                 return Err(Refusal::Alive {
                     resource: name.clone(),
                     from: from.clone(),
@@ -217,20 +218,6 @@ pub(super) fn proofs(
         proofs.insert(name.clone(), proof);
     }
     Ok(proofs)
-}
-
-/// Tells whether the old primary itself answers, or its processes are there, so that nobody can have seen it stopped.
-fn is_alive(resource: &ResourceFacts, from: &RegionName) -> bool {
-    let left = resource.facts.regions.get(from).map(|seen| &seen.instance);
-    matches!(
-        left,
-        Some(
-            Instance::Running {
-                role: Role::Primary,
-                ..
-            } | Instance::Unreachable { runs: true, .. }
-        )
-    )
 }
 
 /// Returns what to do about an old primary that could not be seen.

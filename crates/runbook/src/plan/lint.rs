@@ -1,6 +1,6 @@
 //! What is wrong, or could go wrong, with a plan before it runs.
 
-use dr_config::Step as Document;
+use dr_config::{Runbook, Step as Document};
 use dr_model::RegionName;
 use dr_model::document::{Context, Problem};
 use dr_provider::driver::Undo;
@@ -8,7 +8,9 @@ use dr_provider::driver::Undo;
 use super::{Mode, PlannedStep, Refusal, condition, in_place};
 use crate::plan::Idempotency;
 use crate::step::{Scene, Step};
-use crate::steps::{check_data_loss, prepare_database, registry};
+use crate::steps::{
+    await_fence, check_data_loss, prepare_database, promote_database, registry, restore_database,
+};
 
 /// The longest time to live that does not get a warning, in seconds (L9).
 const MAX_TTL_SECONDS: u32 = 60;
@@ -31,6 +33,19 @@ pub(crate) fn ordered(steps: &[Document]) -> Vec<&Document> {
     }
     ordered.extend(left);
     ordered
+}
+
+/// Tells whether a runbook waits for the guard of the old primary before anything comes up. Where the region being left is there, or
+/// is not left, nobody waits for one.
+pub(crate) fn awaits_guards(runbook: &Runbook) -> bool {
+    let comes_up = |step: &&Document| {
+        [promote_database::NAME, restore_database::NAME].contains(&step.uses.as_str())
+    };
+    let awaits = |step: &Document| step.uses == await_fence::NAME && step.condition.is_none();
+    let mut before = ordered(&runbook.steps)
+        .into_iter()
+        .take_while(|step| !comes_up(step));
+    Mode::of(runbook) == Mode::Unplanned && before.any(awaits)
 }
 
 /// Reports what a step of the runbook may not be; returns its fallback.

@@ -2,7 +2,8 @@
 //!
 //! The register said, when the plan was made, that the old primary runs under a guard which stops it when it cannot see that no
 //! newer epoch is open. So a fixed time after our epoch is in the register it has stopped, whether anybody can reach it or not.
-//! Where it is proven otherwise by then, nothing is waited for.
+//! Where it is proven otherwise by then, nothing is waited for. Where it was seen to be alive, when the plan was made or since, it is
+//! looked at again once the time is over: a guard that has not stopped it is none.
 //!
 //! The time is counted by this process's monotonic clock, and from the beginning where another process opened the epoch: the
 //! clocks of two machines are not compared. Idempotent because it only waits.
@@ -11,20 +12,21 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dr_provider::Result;
-use dr_provider::driver::{
-    Action, Applied, Evidence as _, Fenced, Instance, Role, StopProof, Verified,
-};
+use dr_provider::driver::{Action, Applied, Evidence as _, Fenced, StopProof, Verified};
 use serde_json::{Value, json};
 
 use super::{fence_primary, open_epoch};
+use crate::old_primary::{self, was_alive};
 use crate::plan::{Idempotency, Mode, Target};
 use crate::proof;
 use crate::resource_goal::failed;
 use crate::step::{Impossible, Scene, Step, Work, durations, look, look_again};
-use crate::world::LOST_REGION_LIMIT;
 
 /// The step's name.
 pub const NAME: &str = "await-fence";
+
+/// The parameter that says that the plan saw the old primary alive.
+const ALIVE: &str = "alive";
 
 /// The step.
 #[derive(Debug)]
@@ -75,6 +77,8 @@ impl Step for AwaitFence {
         let Some(guard) = scene.world.register.guard(name) else {
             return Ok(Vec::new());
         };
+        let known = scene.world.resources.get(name);
+        let alive = known.is_some_and(|known| was_alive(&known.facts, scene.from));
         if scene.mode != Mode::Unplanned || sealed {
             return Ok(Vec::new());
         }
@@ -87,8 +91,12 @@ impl Step for AwaitFence {
             scene.from,
             guard.lease_seconds,
         );
+        let mut parameters = durations(&[("after", Some(after))]);
+        if alive {
+            parameters[ALIVE] = Value::Bool(true);
+        }
         Ok(vec![Action {
-            parameters: durations(&[("after", Some(after))]),
+            parameters,
             ..look(NAME, summary)
         }])
     }
@@ -111,7 +119,8 @@ impl Step for AwaitFence {
         let began = clock.elapsed();
         let until = work.opened.unwrap_or(began) + after;
         tokio::time::sleep(until.saturating_sub(began)).await;
-        if proof::alive(&work.history, name).is_some() {
+        let was_alive = action.parameters.get(ALIVE) == Some(&Value::Bool(true));
+        if was_alive || proof::alive(&work.history, name).is_some() {
             still_stopped(work, target).await?;
         }
         let from = &work.plan().from;
@@ -122,7 +131,7 @@ impl Step for AwaitFence {
         let fenced = Fenced {
             proof: Some(StopProof::SelfStopped),
             at: applied.at,
-            // What it acknowledged until then, nobody knows.
+            // What it acknowledged until then, nobody knows: the gate before a promotion counts it where the seal came earlier.
             ran: true,
             alive: None,
         };
@@ -135,26 +144,26 @@ impl Step for AwaitFence {
     }
 }
 
-/// Fails if a primary answers that was seen to be alive before and should have been stopped by now: a guard that has not done
-/// that is none. A region that did not answer the fence is asked for nothing.
+/// Fails if what was seen to be alive before, and should have been stopped by now, is alive still, or does not show in time what it
+/// is. A region that was silent all the time is asked for nothing.
 async fn still_stopped(work: &Work, target: &Target) -> Result<()> {
     let driver = work.driver(target)?;
     let from = &work.plan().from;
-    let look = driver.observe(std::slice::from_ref(from));
-    let Ok(facts) = tokio::time::timeout(LOST_REGION_LIMIT, look).await else {
-        return Ok(());
-    };
-    match facts.regions.get(from).map(|seen| &seen.instance) {
-        Some(Instance::Running {
-            role: Role::Primary,
-            ..
-        }) => {
-            let why = format!(
-                "a primary still answers in {from}, although its guard has to have stopped it"
-            );
-            Err(failed("rest on the guard of", target.to_string(), why)
-                .with_hint("stop it by hand; it was started without its guard"))
-        }
-        _ => Ok(()),
+    let looked = old_primary::look(&*driver, from).await;
+    let failed = |why: String| failed("rest on the guard of", target.to_string(), why);
+    if looked.alive {
+        let seen = looked.seen;
+        return Err(failed(format!(
+            "the old primary is still alive in {from}, although its guard has to have stopped it: {seen}"
+        ))
+        .with_hint("stop it by hand; it was started without its guard"));
     }
+    if !looked.in_time {
+        return Err(failed(format!(
+            "the old primary was seen alive in {from}, and cannot be looked at now: {}",
+            looked.seen
+        ))
+        .with_hint("resume: it is looked at again"));
+    }
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dr_model::Epoch;
+use dr_model::{Epoch, TimelineId};
 use dr_provider::decorate::{self, Faulty};
 use dr_provider::driver::RestoreTarget;
 use dr_provider::{ErrorKind, ObjectStore};
@@ -15,9 +15,9 @@ use crate::request::Request;
 use crate::{Report, execute, observe, plan, resume};
 
 /// Lets something happen elsewhere just before a step begins.
-struct Meanwhile<A> {
-    at: &'static str,
-    happens: A,
+pub(crate) struct Meanwhile<A> {
+    pub(crate) at: &'static str,
+    pub(crate) happens: A,
 }
 
 impl<A: Fn() + Send + Sync> Monitor for Meanwhile<A> {
@@ -51,6 +51,9 @@ async fn what_was_moved_away_meanwhile_is_not_started() {
                 let mut next = register.read().await.unwrap().unwrap();
                 next.epoch = Epoch(3);
                 next.primary = west();
+                for claim in next.clusters.values_mut() {
+                    (claim.timeline, claim.log_epoch) = (TimelineId(2), None);
+                }
                 next.execution = None;
                 next.reason = "it was thought to be lost".to_owned();
                 register.create(&next).await.unwrap();

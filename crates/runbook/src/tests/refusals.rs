@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use dr_model::RegionName;
 use dr_provider::driver::Plane;
+use dr_provider::store::MemoryStore;
+use dr_provider::{ErrorKind, ObjectStore, decorate};
 use rstest::rstest;
 
 use super::world::{Everything, Fault, east, runbook, shipped, west};
@@ -76,6 +78,37 @@ async fn the_store_that_has_to_take_the_journal_is_full() {
     assert!(!hint.contains("dr execution resume"), "{hint}");
     assert_eq!(world.journals().await, Vec::<String>::new());
     assert!(world.state().effects.is_empty());
+}
+
+/// The register is lost with a third region: an override puts the epoch elsewhere, so that nothing has to be written there.
+#[tokio::test(start_paused = true)]
+async fn a_register_that_is_gone_is_not_tried_for_room() {
+    let mut world = Everything::new().await;
+    let central: RegionName = "eu-central-1".parse().unwrap();
+    let third: Arc<dyn ObjectStore> = Arc::new(MemoryStore::new(central.as_str()));
+    world.stores.insert(central.clone(), third);
+    let register = world.register();
+    let mut moved = register.read().await.unwrap().unwrap();
+    (moved.epoch, moved.register) = (moved.epoch.next(), central.clone());
+    register.create(&moved).await.unwrap();
+    register.copy_to(&west()).await.unwrap();
+    let gone = decorate::Fault::Before(ErrorKind::Unavailable);
+    let gone = vec![decorate::Rule::all("*", gone)];
+    let gone = decorate::Faulty::scripted(Arc::clone(&world.stores[&central]), gone);
+    world.stores.insert(central, Arc::new(gone));
+
+    let seen = observe_to_execute(&world.site("laptop"), &west()).await;
+    let refusal = plan(&shipped(), &seen, &Request::new(west())).unwrap_err();
+    assert!(
+        matches!(refusal, Refusal::RegisterUnreachable { .. }),
+        "{refusal}"
+    );
+    let request = said(Statement::Override("it burns".to_owned()));
+    let plan = plan(&shipped(), &seen, &request).unwrap();
+    assert_eq!(plan.register.region, west());
+    let site = Arc::new(world.site("laptop"));
+    let report = execute(site, plan, &Silent).await.unwrap();
+    assert!(report.unproven_epoch, "{report:#?}");
 }
 
 #[tokio::test(start_paused = true)]

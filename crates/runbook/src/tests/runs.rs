@@ -488,6 +488,21 @@ async fn a_primary_that_is_seen_alive_outweighs_a_witness() {
     );
 }
 
+/// What goes on where it is needs no proof, and does not make one of another look weak.
+#[tokio::test(start_paused = true)]
+async fn the_weakest_proof_is_of_what_needs_one() {
+    let world = Everything::new().await;
+    let report = failover(&world, &Request::new(west())).await;
+    let clock: Arc<dyn dr_model::Clock> = world.clock.clone();
+    let found = executions::find(&world.stores, &clock, &report.execution).await;
+    let mut history = found.unwrap().history;
+    let mut plan = history.plan.as_ref().clone();
+    let loss = plan.loss.resources[&database()].clone();
+    plan.loss.resources.insert("other".parse().unwrap(), loss);
+    history.plan = Arc::new(plan);
+    assert_eq!(crate::proof::weakest(&history), ProofName::Stopped);
+}
+
 /// What it acknowledged between the seal and its end is lost, and the plan knew nothing of it.
 #[tokio::test(start_paused = true)]
 async fn a_primary_that_went_on_after_the_seal_is_held_against_the_budget() {

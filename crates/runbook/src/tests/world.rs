@@ -52,6 +52,10 @@ pub(crate) struct State {
     pub(crate) left_reachable: bool,
     /// Whether processes of it are seen where it does not answer.
     pub(crate) left_hangs: bool,
+    /// Whether whoever looks at it never gets an answer.
+    pub(crate) left_mute: bool,
+    /// Whether whoever looks at more than the server never does.
+    pub(crate) left_store_hangs: bool,
     pub(crate) left_running: bool,
     /// Whether it is known beforehand that stopping the server would prove nothing.
     pub(crate) unfenceable: bool,
@@ -138,6 +142,8 @@ impl Everything {
             state: Arc::new(Mutex::new(State {
                 left_reachable: true,
                 left_hangs: false,
+                left_mute: false,
+                left_store_hangs: false,
                 left_running: false,
                 unfenceable: false,
                 ran_until: None,

@@ -71,6 +71,12 @@ pub(crate) fn render(report: &Report, objectives: Objectives, style: Style) -> S
             line("witness", witness.clone());
         }
         for (name, resource) in &report.resources {
+            if let Some(seen) = &resource.seen_alive {
+                let text = format!("the old primary of {name} was seen alive: {seen}");
+                line("", style.paint(Tone::Bad, &text));
+            }
+        }
+        for (name, resource) in &report.resources {
             if let Some(sealed) = &resource.sealed {
                 line(
                     "sealed",

@@ -256,6 +256,13 @@ impl ResourceDriver for Seen {
     }
 
     async fn observe(&self, regions: &[RegionName]) -> Facts {
+        let hangs = {
+            let state = self.0.state();
+            regions.contains(&east()) && (state.left_mute || state.left_store_hangs)
+        };
+        if hangs {
+            std::future::pending::<()>().await;
+        }
         let of = |region: &RegionName| {
             let facts = RegionFacts {
                 instance: self.instance(region),
@@ -273,6 +280,13 @@ impl ResourceDriver for Seen {
             claim: None,
             regions: regions.iter().map(of).collect(),
         }
+    }
+
+    async fn look(&self, region: &RegionName) -> Instance {
+        if *region == east() && self.0.state().left_mute {
+            std::future::pending::<()>().await;
+        }
+        self.instance(region)
     }
 
     fn plan(&self, goal: &Goal, facts: &Facts) -> Result<Vec<Action>> {
