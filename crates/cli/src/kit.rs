@@ -66,8 +66,8 @@ pub(crate) fn content(setup: &Setup) -> Result<Content> {
 }
 
 /// Returns the secrets of a kit that are not to be found on this machine; those that a failover does without too.
-pub(crate) fn missing<'k>(setup: &Setup, kit: &'k Kit) -> Vec<&'k SecretNote> {
-    let notes = kit.content.secrets.iter();
+pub(crate) fn missing<'k>(setup: &Setup, kit: &'k Content) -> Vec<&'k SecretNote> {
+    let notes = kit.secrets.iter();
     notes
         .filter(|note| secrets::find(setup, note).is_err())
         .collect()

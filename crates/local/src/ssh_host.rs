@@ -17,7 +17,7 @@ use dr_model::{Epoch, WorkloadName};
 use dr_provider::host::{Command, Output, PathKind};
 use dr_provider::{Error, ErrorKind, Host, Result};
 
-use crate::remote::{Call, Reply, Request, VERSION, decode, encode, kind_of, limit_of};
+use crate::remote::{Answer, Call, Reply, Request, VERSION, decode, encode, kind_of, limit_of};
 pub use address::{InvalidAddress, SshAddress};
 use connection::{Connection, Kept};
 
@@ -124,7 +124,23 @@ impl SshHost {
             .map_err(|why| Error::new(ErrorKind::Invalid, operation, &subject).because(why))?;
         line.push(b'\n');
         let error = |kind| Error::new(kind, operation, &subject);
-        let again = !matches!(request.call, Call::Run { .. });
+        let may_repeat = !matches!(request.call, Call::Run { .. });
+        // All that is tried is one call.
+        let exchange = self.exchange(&line, may_repeat, lost, error);
+        let silent = || error(lost).because(format!("no answer within {limit:?}"));
+        let answer = tokio::time::timeout(limit, exchange).await;
+        let result = answer.map_err(|_| silent())??.result;
+        result.map_err(|failure| failure.into_error(&self.name))
+    }
+
+    /// Sends a request over a connection that is kept, or a new one, and returns the answer.
+    async fn exchange(
+        &self,
+        line: &[u8],
+        may_repeat: bool,
+        lost: ErrorKind,
+        error: impl Fn(ErrorKind) -> Error,
+    ) -> Result<Answer> {
         let mut kept = self.kept.take();
         loop {
             let is_kept = kept.is_some();
@@ -140,21 +156,22 @@ impl SshHost {
                     )
                 })?,
             };
-            let silent = || error(lost).because(format!("no answer within {limit:?}"));
-            let exchange = tokio::time::timeout(limit, connection.ask(&line));
-            if let Some(answer) = exchange.await.map_err(|_| silent())? {
+            if let Some(answer) = connection.ask(line).await {
                 self.kept.put(connection);
-                return answer
-                    .result
-                    .map_err(|failure| failure.into_error(&self.name));
+                return Ok(answer);
             }
-            let ended = tokio::time::timeout(limit, connection.end());
-            let output = ended.await.map_err(|_| silent())?;
+            let ended = connection.end().await;
             // Broken since it was last used; what may be done twice is asked for over another.
-            if !(is_kept && again) {
-                let output = output.map_err(|why| error(lost).because(why))?;
-                return Err(failure::of(self, &output, lost, error));
+            if is_kept && may_repeat {
+                continue;
             }
+            let output = ended.map_err(|why| error(lost).because(why))?;
+            if is_kept {
+                // Whatever the client says of a network that broke, the request may have been on its way.
+                let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+                return Err(error(lost).because(said));
+            }
+            return Err(failure::of(self, &output, lost, error));
         }
     }
 

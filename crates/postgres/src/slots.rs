@@ -109,7 +109,12 @@ impl PostgresDriver {
         self.slots_of(&record.primary).await
     }
 
-    pub(crate) async fn slots_of(&self, primary: &RegionName) -> Result<Vec<Slot>> {
+    /// Returns the same of the server in `primary`, whoever is primary.
+    ///
+    /// # Errors
+    ///
+    /// As [`PostgresDriver::slots`].
+    pub async fn slots_of(&self, primary: &RegionName) -> Result<Vec<Slot>> {
         let mut instance = self.connect(primary).await?;
         let (free_bytes, disk_bytes) = self.room(primary).unzip();
         let rows = instance.query(OPERATION, QUERY).await?;

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
+use crate::kit;
 use crate::output::{Output, Tone, counted};
 use crate::wiring::Setup;
 pub(crate) use findings::{Finding, Level};
@@ -56,8 +57,25 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     }
     if args.online {
         findings = online(&setup).await?;
+    } else {
+        findings.extend(secrets(&setup));
     }
     report(&setup, args.online, &findings, output)
+}
+
+/// Names the secrets that the files refer to and that are not on this machine. Which of them it needs, only its work tells.
+fn secrets(setup: &Setup) -> Vec<Finding> {
+    let content = match kit::content(setup) {
+        Ok(content) => content,
+        // Without what a kit is made of there is nothing to compare; the daemon says so of its kit.
+        Err(_) => return Vec::new(),
+    };
+    let missing = kit::missing(setup, &content).into_iter().map(|note| {
+        let found = format!("it is not on this machine ({})", note.used_at.join(", "));
+        Finding::new(Level::Warning, &note.reference, found)
+            .remedy("put it where the daemon and `dr failover` run; `--online` tries what it opens")
+    });
+    missing.collect()
 }
 
 async fn online(setup: &Setup) -> Result<Vec<Finding>> {

@@ -115,9 +115,14 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         true => 2 * DRAIN_LIMIT + PATIENCE,
         false => PATIENCE,
     };
-    let _lock = Lock::take(&place.state_directory, region, patience)
-        .await
-        .map_err(failed)?;
+    let lock = Lock::take(&place.state_directory, region, patience).await;
+    let _lock = match (lock, &ready) {
+        (Ok(lock), _) => lock,
+        (Err(error), Some(ready)) => {
+            return Err(take_over::outrun(region, &place, ready, error).await);
+        }
+        (Err(error), None) => return Err(error),
+    };
     let bound = match ready {
         Some(ready) => ready.bound,
         None => {

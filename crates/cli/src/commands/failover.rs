@@ -1,5 +1,6 @@
 //! `dr failover`.
 
+mod carry_out;
 mod confirm;
 mod disruption;
 pub(crate) mod plan_text;
@@ -23,6 +24,7 @@ use crate::kit;
 use crate::output::{Output, Tone};
 use crate::wiring::{Setup, unknown};
 
+pub(crate) use carry_out::{Prepared, carry_out, require_somebody};
 pub(crate) use confirm::{ask, can_ask};
 pub(crate) use progress::{Progress, watched};
 pub(crate) use stated::Stated;
@@ -98,7 +100,7 @@ pub(crate) struct Args {
 }
 
 /// Reads a duration; the error says how one is written.
-fn duration(text: &str) -> std::result::Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> std::result::Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| {
         format!("{error}; expected a number with its unit, such as `60s`, `5m` or `1h 30m`")
     })
@@ -185,7 +187,7 @@ fn refuse_missing(
     into: &Path,
     output: &Output,
 ) -> Result<()> {
-    let missing = kit::missing(setup, kit).into_iter();
+    let missing = kit::missing(setup, &kit.content).into_iter();
     let (optional, missing): (Vec<_>, Vec<_>) =
         missing.partition(|note| kit::is_optional(setup, note));
     for note in optional {
@@ -234,13 +236,7 @@ pub(crate) async fn run_with(setup: &Setup, args: &Args, output: &Output) -> Res
         )
         .hint("a planned one uses the step `stop-writes`"));
     }
-    if !args.plan && !args.yes && !can_ask() {
-        return Err(CommandError::new(
-            Exit::Usage,
-            "nobody is there to be asked: this is not a terminal",
-        )
-        .hint("look at it with `--plan`, then add `--yes`"));
-    }
+    require_somebody(args.plan || args.yes, "--plan")?;
     // Another store in this one's place makes whatever a plan says of it wrong. One that does not answer is no reason to
     // hide that there is nothing to do.
     let unanswered = match setup.identified(&args.to).await {
@@ -269,7 +265,13 @@ pub(crate) async fn run_with(setup: &Setup, args: &Args, output: &Output) -> Res
     let mut reports = Vec::new();
     let mut exit = Exit::Ok;
     for prepared in found {
-        let ended = carry_out(setup, args, runbook, prepared, output).await;
+        let what = format!("move it to {}", args.to);
+        let again = async |seen: &Prepared<'_>| {
+            let requester = seen.plan.requester.clone();
+            plan(args, requester, runbook, seen.workload, &seen.site, true).await
+        };
+        let what = (!args.yes).then_some(what.as_str());
+        let ended = carry_out(setup, prepared, what, again, output).await;
         match ended {
             Ok((report, code)) => {
                 exit = exit.worse(code);
@@ -287,14 +289,6 @@ pub(crate) async fn run_with(setup: &Setup, args: &Args, output: &Output) -> Res
     }
     print_reports(&reports, several, output)?;
     Ok(exit)
-}
-
-/// A workload and the plan to move it.
-struct Prepared<'a> {
-    name: WorkloadName,
-    workload: &'a Workload,
-    site: Arc<Site>,
-    plan: Plan,
 }
 
 /// Plans a move of each workload before any of them is moved; `answers` tells whether the target's store does.
@@ -368,53 +362,6 @@ async fn plan(
         ..Request::new(args.to.clone())
     };
     dr_runbook::plan(runbook, &world, &request)
-}
-
-/// Asks if need be, and executes.
-async fn carry_out(
-    setup: &Setup,
-    args: &Args,
-    runbook: &Runbook,
-    prepared: Prepared<'_>,
-    output: &Output,
-) -> Result<(Report, Exit)> {
-    let Prepared {
-        name,
-        workload,
-        site,
-        mut plan,
-    } = prepared;
-    output.say(&plan_text::render(&plan, output.stderr));
-    if !args.yes {
-        ask(&name, &format!("move it to {}", args.to), output)?;
-        // Somebody may have thought about it for a while: what they agreed to has to be what there
-        // still is.
-        let requester = plan.requester.clone();
-        let now = self::plan(args, requester, runbook, workload, &site, true).await?;
-        if now.hash != plan.hash {
-            output.say(&plan_text::render(&now, output.stderr));
-            return Err(CommandError::new(
-                Exit::Refused,
-                "the situation has changed since the plan was shown; nothing was done",
-            )
-            .hint("look at the new plan, above, and run the command again"));
-        }
-        plan = now;
-    }
-    let progress = Progress::new(output, Arc::clone(&setup.clock));
-    let report = watched(
-        dr_runbook::execute(site, plan, &progress),
-        &progress,
-        output,
-    )
-    .await?;
-    let exit = report_text::exit(&report, workload.objectives);
-    output.say(&report_text::render(
-        &report,
-        workload.objectives,
-        output.stderr,
-    ));
-    Ok((report, exit))
 }
 
 fn print_plans(found: &[Prepared<'_>], several: bool, output: &Output) -> Result<Exit> {

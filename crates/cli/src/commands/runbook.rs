@@ -32,7 +32,9 @@ pub(crate) enum Command {
     /// nothing is created on the day that could be there already, and that clients do not keep an old
     /// answer for longer than 60 s. What should not be used like this ends with 65; advice does not.
     Check,
-    /// Make the plan of a runbook that stays in the primary's region, and change nothing
+    /// Make the plan of a runbook that stays in the primary's region
+    ///
+    /// Changes nothing but for one small object in the store, which shows that it takes writes.
     Plan(run::Args),
     /// Run a runbook that stays in the primary's region
     ///

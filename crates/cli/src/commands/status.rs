@@ -17,7 +17,7 @@ use crate::output::Output;
 use crate::wiring::Setup;
 use view::StatusView;
 
-pub(crate) use daemons::{daemons, took_log_at};
+pub(crate) use daemons::{daemons, log_received_at, took_log_at};
 pub(crate) use view::Verdict;
 
 /// Show objectives against what is measured, by region
@@ -49,12 +49,13 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         .into_iter()
         .map(|workload| workload.with_daemons(&daemons, observed_at))
         .collect();
-    let verdict = workloads
-        .iter()
-        .map(|workload| workload.verdict)
-        .max()
-        .unwrap_or(Verdict::Unknown)
-        .max(judge::daemons(&daemons, observed_at).verdict);
+    let verdict = workloads.iter().map(|workload| workload.verdict).max();
+    let verdict = verdict.unwrap_or(Verdict::Unknown);
+    // Each workload counts the daemons of its own regions; those of others are not a matter of whoever names some.
+    let verdict = match args.workloads.is_empty() {
+        true => verdict.max(judge::daemons(&daemons, observed_at).verdict),
+        false => verdict,
+    };
     let view = StatusView {
         observed_at,
         verdict,

@@ -30,6 +30,8 @@ pub(crate) struct Setup {
     secrets: Arc<LocalSecrets>,
     /// What was made of a workload's register: whoever asks for it again shares what it has learnt.
     registers: Mutex<BTreeMap<WorkloadName, Register>>,
+    /// The hosts that were asked for, by their region and name: whoever acts on one uses the connection that there is.
+    hosts: Mutex<BTreeMap<(RegionName, String), Arc<dyn Host>>>,
 }
 
 impl Setup {
@@ -55,6 +57,7 @@ impl Setup {
             actor: actor::actor(),
             secrets,
             registers: Mutex::default(),
+            hosts: Mutex::default(),
         })
     }
 
@@ -150,6 +153,17 @@ impl Setup {
 
     /// Returns a host of a region by its name in the configuration.
     pub(crate) fn host(&self, region: &RegionName, name: &str) -> Result<Arc<dyn Host>> {
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (region.clone(), name.to_owned());
+        if let Some(host) = hosts.get(&key) {
+            return Ok(Arc::clone(host));
+        }
+        let host = self.make_host(region, name)?;
+        hosts.insert(key, Arc::clone(&host));
+        Ok(host)
+    }
+
+    fn make_host(&self, region: &RegionName, name: &str) -> Result<Arc<dyn Host>> {
         let configured = self.region(region)?;
         if name == "local" {
             // Whoever acts in a region on one machine remembers epochs in one place.
@@ -288,7 +302,10 @@ pub(crate) fn unknown<'a, N: std::fmt::Display + 'a>(
     let known: Vec<String> = known.map(ToString::to_string).collect();
     let error = CommandError::new(Exit::Usage, format!("there is no {what} `{written}`"));
     match closest(written, &known) {
-        Some(near) => error.hint(format!("did you mean `{near}`?")),
-        None => error.hint(format!("the configuration has {}", one_of(&known))),
+        Some(near) => error.hint(format!(
+            "did you mean `{near}`? there is {}",
+            one_of(&known)
+        )),
+        None => error.hint(format!("there is {}", one_of(&known))),
     }
 }

@@ -185,3 +185,21 @@ fn a_runbook_that_should_not_be_used_is_found() {
     assert_eq!(json.code, 65);
     assert!(json.stdout.contains("\"valid\": false"), "{json:?}");
 }
+
+#[test]
+fn a_secret_that_is_not_here_is_named() {
+    let place = Place::new();
+    let ran = place.run(&["check"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    for said in [
+        "${file:missing/password}",
+        "${file:missing/tsig.key}",
+        "it is not on this machine",
+    ] {
+        assert!(ran.stdout.contains(said), "{said} is missing: {ran:?}");
+    }
+    place.write("missing/password", "x");
+    place.write("missing/tsig.key", "x");
+    let ran = place.run(&["check"]);
+    assert!(!ran.stdout.contains("not on this machine"), "{ran:?}");
+}

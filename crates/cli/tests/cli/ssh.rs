@@ -1,6 +1,7 @@
 //! Hosts over ssh, against a real server on loopback with a host key of its own: what any host does, and what is said if the
 //! server is not who it was, takes another key, or is not there.
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -16,7 +17,7 @@ use dr_provider::host::PathKind;
 use dr_provider::{Error, ErrorKind, Host};
 use tempfile::TempDir;
 
-use crate::support::Place;
+use crate::support::{Place, dr};
 
 /// A server that lets the account that it runs under in, ended when dropped.
 struct Server {
@@ -324,4 +325,29 @@ async fn the_online_check_asks_the_host() {
         let ran = place.run(&["check", "--online"]);
         assert!(ran.stdout.contains(found), "{found}: {ran:?}");
     }
+}
+
+/// What follows a request that is too long is not another one.
+#[test]
+fn a_request_that_is_too_long_is_the_last_that_is_answered() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut child = dr()
+        .args(["host", "serve", "--state-directory"])
+        .arg(directory.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || {
+        let long = vec![b' '; 65 << 20];
+        // The far side may close its end before it has read everything.
+        let _closed = input
+            .write_all(&long)
+            .and_then(|()| input.write_all(b"\n{}\n"));
+    });
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    let answers = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(answers.lines().count(), 1, "{answers}");
 }

@@ -33,7 +33,7 @@ struct Arguments {
 /// What the demo is to show.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// Where the standby is, compared with the store, when the region is lost.
+    /// Where the standby is, compared with the store, when the region is lost; there is none with `--rung restore`.
     #[arg(long, value_enum, default_value_t)]
     pub standby: Standby,
     /// What is left in the place of the lost region's store.

@@ -268,8 +268,12 @@ async fn lose(sandbox: &Sandbox, options: &Options, screen: Screen) -> Result<u6
         }
         Standby::Ahead => {
             let freeze = if options.sync { FREEZE_SYNC } else { FREEZE };
+            let who = match options.rung {
+                Rung::Promote => "only the standby",
+                Rung::Restore => "nobody else",
+            };
             screen.tell(&format!(
-                "the receivers are frozen for {} s: only the standby has the newest log",
+                "the receivers are frozen for {} s: {who} has the newest log",
                 freeze.as_secs()
             ));
             home.signal_daemon(Signal::STOP);

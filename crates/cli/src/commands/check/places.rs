@@ -8,6 +8,7 @@ use dr_config::{Notify, Workload};
 use dr_local::rfc2136::Rfc2136Options;
 use dr_model::{ResourceId, WorkloadName};
 use dr_provider::SecretSource;
+use dr_provider::error::chain;
 use dr_provider::host::{Command, PathKind};
 use futures::future::join_all;
 
@@ -93,9 +94,14 @@ async fn traffic(setup: &Setup, workload: &Workload) -> Result<Vec<Finding>> {
 /// Whether anybody would be told of an outage of the primary.
 async fn detection(setup: &Setup, name: &WorkloadName, workload: &Workload) -> Result<Finding> {
     let site = setup.site(name, workload)?;
-    let newest = setup.register(name, workload).read().await.ok().flatten();
-    let primary = newest.map_or_else(|| workload.home.clone(), |record| record.primary);
     let subject = format!("detection for {name}");
+    let primary = match setup.register(name, workload).read().await {
+        Ok(newest) => newest.map_or_else(|| workload.home.clone(), |record| record.primary),
+        Err(error) => {
+            let why = format!("where the primary is cannot be told: {}", chain(&error));
+            return Ok(Finding::new(Level::Unknown, subject, why));
+        }
+    };
     Ok(match setup.blind(workload, &site, &primary) {
         Some((why, remedy)) => Finding::new(Level::Warning, subject, why).remedy(remedy),
         None => {

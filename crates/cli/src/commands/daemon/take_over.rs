@@ -23,6 +23,8 @@ use crate::wiring::Setup;
 pub(super) struct Ready {
     /// The address to answer on; `None` if the one that leaves has it.
     pub(super) bound: Option<Bound>,
+    /// The process that was asked.
+    process: u32,
 }
 
 /// Gets ready, and has the daemon that runs leave; `None` if none runs.
@@ -64,7 +66,8 @@ pub(super) async fn prepare(
                 tracing::warn!(%error, "systemd is not told which process is the daemon now");
             }
             tracing::info!(%region, process = answer.process, "ready: the daemon that runs leaves");
-            Ok(Some(Ready { bound }))
+            let process = answer.process;
+            Ok(Some(Ready { bound, process }))
         }
         Err(ClientError::Absent { .. }) => Ok(None),
         Err(error) => Err(does_not_leave(region, &error)),
@@ -100,6 +103,26 @@ fn does_not_leave(region: &RegionName, error: &ClientError) -> CommandError {
     .hint("one that does not know the request has to be stopped: start this one without `--take-over` then")
 }
 
+/// Says why the place is not free although the daemon that had it was asked to leave: it has not ended, or somebody else was faster,
+/// and then all is well.
+pub(super) async fn outrun(
+    region: &RegionName,
+    place: &Place,
+    ready: &Ready,
+    error: CommandError,
+) -> CommandError {
+    match ask_who(&place.state_directory).await {
+        Ok(runs) if runs.process != ready.process => {
+            let process = runs.process;
+            let what =
+                format!("the daemon of `{region}` has been replaced by another: process {process}");
+            CommandError::new(Exit::Busy, what)
+                .hint("that one runs; take over from it in turn if this one is the one to run")
+        }
+        _ => nobody_runs(region, error),
+    }
+}
+
 /// Says that the daemon that ran was asked to leave, and that this one does not take its place.
 pub(super) fn nobody_runs(region: &RegionName, error: CommandError) -> CommandError {
     let message = match error.exit {
@@ -120,4 +143,78 @@ pub(super) fn nobody_runs(region: &RegionName, error: CommandError) -> CommandEr
     made.hint(format!(
         "until `dr daemon --region {region}` runs again, nothing protects what is in it"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+    use dr_server::control::{
+        Control, LeaveAnswer, PushAnswer, PushRequest, Refusal, RunAnswer, RunRequest, WhoAnswer,
+        serve_control,
+    };
+
+    use super::*;
+
+    /// A daemon that runs.
+    struct Runs(u32);
+
+    #[async_trait]
+    impl Control for Runs {
+        async fn run_job(&self, _request: RunRequest) -> std::result::Result<RunAnswer, Refusal> {
+            unreachable!("nobody asks it for a run")
+        }
+
+        async fn push_wal(&self, _: PushRequest) -> std::result::Result<PushAnswer, Refusal> {
+            unreachable!("nobody gives it a file")
+        }
+
+        async fn who(&self) -> std::result::Result<WhoAnswer, Refusal> {
+            Ok(WhoAnswer {
+                process: self.0,
+                listen: "127.0.0.1:9".parse().unwrap(),
+            })
+        }
+
+        async fn leave(&self) -> std::result::Result<LeaveAnswer, Refusal> {
+            unreachable!("nobody asks it again")
+        }
+    }
+
+    #[tokio::test]
+    async fn who_was_outrun_is_not_told_to_end_the_winner() {
+        let directory = tempfile::tempdir().unwrap();
+        let region: RegionName = "us-east-1".parse().unwrap();
+        let place = Place {
+            listen: "127.0.0.1:9".parse().unwrap(),
+            state_directory: directory.path().to_owned(),
+        };
+        let (_stop, stopped) = tokio::sync::watch::channel(false);
+        let serving = serve_control(directory.path(), Arc::new(Runs(8)), stopped).unwrap();
+        let server = tokio::spawn(serving);
+        let busy = || CommandError::new(Exit::Busy, "the daemon of `us-east-1` runs already");
+        for (asked, said, hint) in [
+            (
+                7,
+                "has been replaced by another: process 8",
+                "that one runs",
+            ),
+            (
+                8,
+                "was asked to leave, and has not ended",
+                "end it, and then",
+            ),
+        ] {
+            let ready = Ready {
+                bound: None,
+                process: asked,
+            };
+            let error = outrun(&region, &place, &ready, busy()).await;
+            assert_eq!(error.exit, Exit::Busy);
+            assert!(error.message.contains(said), "{error:?}");
+            assert!(error.hints[0].contains(hint), "{error:?}");
+        }
+        server.abort();
+    }
 }

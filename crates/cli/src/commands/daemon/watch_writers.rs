@@ -83,11 +83,22 @@ impl WatchWriters {
         let task = format!("writers of {}", site.workload);
         let mut epochs = None;
         let mut suspected = None;
-        while !*stop.borrow() {
-            epochs = Epochs::follow(site, epochs).await;
-            let condition = match &epochs {
-                Some(epochs) => self.look(site, epochs, &mut suspected).await,
-                None => Condition::Unknown("nobody can tell where the primary is".to_owned()),
+        loop {
+            let look = async {
+                epochs = Epochs::follow(site, epochs.take()).await;
+                match &epochs {
+                    Some(epochs) => self.look(site, epochs, &mut suspected).await,
+                    None => {
+                        suspected = None;
+                        self.forget(site);
+                        Condition::Unknown("nobody can tell where the primary is".to_owned())
+                    }
+                }
+            };
+            let condition = tokio::select! {
+                biased;
+                _stopped = stop.wait_for(|stop| *stop) => return,
+                condition = look => condition,
             };
             self.board.set(&task, condition);
             let wait = match epochs {
@@ -96,9 +107,15 @@ impl WatchWriters {
             };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                _stopped = stop.wait_for(|stop| *stop) => {}
+                _stopped = stop.wait_for(|stop| *stop) => return,
             }
         }
+    }
+
+    /// Forgets what was counted: it is not known to be so any more.
+    fn forget(&self, site: &Site) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.retain(|id, _| id.workload != site.workload);
     }
 
     /// Looks at the servers of all regions; `suspected` is the epoch in which the look before found a writer too many.
@@ -131,8 +148,9 @@ impl WatchWriters {
                 let is_primary = **region == epochs.newest.primary;
                 match found {
                     Found::Accepts if !is_primary => others.push(format!("{name} in {region}")),
-                    // Whether the primary answers, another line says.
-                    Found::Unseen(why) if !is_primary => {
+                    // Whether the primary answers, another line says. Of one that never was primary nothing is feared: what
+                    // promotes it by hand is seen beside it. It is not counted as seen all the same.
+                    Found::Unseen(why) if epochs.former.contains(*region) => {
                         unseen.push(format!("{name} in {region}: {why}"));
                     }
                     _ => {}
@@ -163,18 +181,17 @@ impl WatchWriters {
 }
 
 impl Epochs {
-    /// Reads the newest record; all of them only when it is a new one. What was known is kept while it cannot be read.
+    /// Takes the newest record as the daemon itself has just read it; all of them are read only when it is a new one.
+    ///
+    /// Nothing is concluded from what was known before: while the register cannot be read, a newer epoch may be open, and the
+    /// server that it was opened for would be taken for one primary too many (PROTOCOL 2).
     async fn follow(site: &Site, known: Option<Self>) -> Option<Self> {
         let register = &site.register;
-        let newest = match tokio::time::timeout(LIMIT, register.follow()).await {
-            Ok(Ok(Some(newest))) => newest,
-            _ => return known,
-        };
-        if known
-            .as_ref()
-            .is_some_and(|known| known.newest.epoch == newest.epoch)
+        let newest = register.read_lately(LIMIT)?;
+        if let Some(known) = known
+            && known.newest.epoch == newest.epoch
         {
-            return known;
+            return Some(known);
         }
         match tokio::time::timeout(LIMIT, register.read_all()).await {
             Ok(Ok(records)) => Some(Self {
@@ -185,7 +202,7 @@ impl Epochs {
                     .collect(),
                 newest,
             }),
-            _ => known,
+            _ => None,
         }
     }
 }
@@ -211,12 +228,8 @@ async fn look_at(
         Ok(Err(error)) => dr_provider::error::chain(&error),
         Err(_) => format!("no answer within {LIMIT:?}"),
     };
-    if *region == epochs.newest.primary {
-        return Found::Unseen(why);
-    }
-    // Of one that never was primary nothing is feared: what promotes it by hand is seen beside it.
     if !epochs.former.contains(region) {
-        return Found::DoesNot;
+        return Found::Unseen(why);
     }
     let look = driver.observe(std::slice::from_ref(region));
     let facts = tokio::time::timeout(LIMIT, look).await;

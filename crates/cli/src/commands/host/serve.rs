@@ -41,11 +41,16 @@ pub(super) async fn run(args: &Args, output: &Output) -> Result<Exit> {
             break;
         }
         answered = true;
+        // A line that is not whole is the last that is answered: what follows it is not a request.
+        let is_whole = line.ends_with(b"\n");
         let answer = serve(&host, &line).await;
         let text = serde_json::to_string(&answer).map_err(|error| {
             CommandError::new(Exit::Failed, "cannot write the answer").because(error)
         })?;
         output.data(&text)?;
+        if !is_whole {
+            break;
+        }
     }
     if answered {
         return Ok(Exit::Ok);

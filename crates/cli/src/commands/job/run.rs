@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use dr_config::{Schedule, Trigger};
 use dr_jobs::{JobContext, registry, retention};
-use dr_model::document::{closest, one_of};
 use dr_model::{RegionName, ResourceId};
 use dr_server::control::{ClientError, RunAnswer, RunRequest, run_job};
 
@@ -156,23 +155,11 @@ fn schedule<'a>(setup: &'a Setup, args: &Args) -> Result<&'a Schedule> {
         }
         (None, _) => {
             let schedules = setup.config.schedules.iter();
-            let names: BTreeSet<_> = schedules
+            let mut names: BTreeSet<_> = schedules
                 .map(|schedule| schedule.name.to_string())
                 .collect();
-            let mut names: Vec<_> = names.into_iter().collect();
-            names.push(check_readiness::NAME.to_owned());
-            let of = args
-                .resource
-                .as_ref()
-                .map_or_else(String::new, |id| format!(" for {id}"));
-            let what = format!("there is no job `{}`{of}", args.name);
-            let near = closest(&args.name, &names);
-            let near = near.map_or_else(String::new, |near| format!("did you mean `{near}`? "));
-            let hint = format!(
-                "{near}there is {}; `dr job list` shows them",
-                one_of(&names)
-            );
-            Err(CommandError::new(Exit::Usage, what).hint(hint))
+            names.insert(check_readiness::NAME.to_owned());
+            Err(unknown("job", &args.name, names.iter()).hint("`dr job list` shows them"))
         }
     }
 }

@@ -11,7 +11,7 @@ use dr_runbook::steps::restart_database;
 use dr_runbook::{Mode, Plan, Refusal, Request, Site};
 
 use crate::commands::failover::{
-    Progress, Stated, ask, can_ask, plan_text, report_text, requester, watched,
+    Prepared, Stated, carry_out, duration, plan_text, requester, require_somebody,
 };
 use crate::commands::restore::target;
 use crate::error::{CommandError, Result};
@@ -34,7 +34,7 @@ pub(crate) struct Args {
     at: Option<RestoreTarget>,
     /// The largest estimated loss that is accepted where a database is rebuilt, such as 60s; the
     /// workload's max_loss unless given
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     max_loss: Option<Duration>,
     #[command(flatten)]
     stated: Stated,
@@ -67,19 +67,13 @@ pub(super) async fn run(
     }
     let workload = setup.workload(&args.workload)?;
     refuse_vague(args, runbook, workload)?;
-    if !is_plan && !args.yes && !can_ask() {
-        return Err(CommandError::new(
-            Exit::Usage,
-            "nobody is there to be asked: this is not a terminal",
-        )
-        .hint("look at it with `dr runbook plan`, then add `--yes`"));
-    }
+    require_somebody(is_plan || args.yes, "dr runbook plan")?;
     let site = Arc::new(setup.site(&args.workload, workload)?);
     let region = primary(&site, args).await?;
     setup.identified(&region).await?;
     let key = args.key.as_deref();
     let requester = requester::of(key, is_plan, &args.workload, workload, &site)?;
-    let mut found = plan(args, &region, requester.clone(), runbook, workload, &site).await?;
+    let found = plan(args, &region, requester, runbook, workload, &site).await?;
     if is_plan {
         match output.json {
             true => output.json(&found)?,
@@ -87,30 +81,23 @@ pub(super) async fn run(
         }
         return Ok(Exit::Ok);
     }
-    output.say(&plan_text::render(&found, output.stderr));
-    if !args.yes {
-        ask(&args.workload, &format!("carry it out in {region}"), output)?;
-        // What was agreed to has to be what there still is.
-        let now = plan(args, &region, requester, runbook, workload, &site).await?;
-        if now.hash != found.hash {
-            output.say(&plan_text::render(&now, output.stderr));
-            return Err(CommandError::new(
-                Exit::Refused,
-                "the situation has changed since the plan was shown; nothing was done",
-            )
-            .hint("look at the new plan, above, and run the command again"));
-        }
-        found = now;
-    }
-    let progress = Progress::new(output, Arc::clone(&setup.clock));
-    let execution = dr_runbook::execute(site, found, &progress);
-    let report = watched(execution, &progress, output).await?;
-    let text = report_text::render(&report, workload.objectives, output.stderr);
-    output.say(&text);
+    let prepared = Prepared {
+        name: args.workload.clone(),
+        workload,
+        site,
+        plan: found,
+    };
+    let what = format!("carry it out in {region}");
+    let again = async |seen: &Prepared<'_>| {
+        let requester = seen.plan.requester.clone();
+        plan(args, &region, requester, runbook, workload, &seen.site).await
+    };
+    let what = (!args.yes).then_some(what.as_str());
+    let (report, exit) = carry_out(&setup, prepared, what, again, output).await?;
     if output.json {
         output.json(&report)?;
     }
-    Ok(report_text::exit(&report, workload.objectives))
+    Ok(exit)
 }
 
 /// One that starts things again is for one of them: nobody wants all to be stopped for it.

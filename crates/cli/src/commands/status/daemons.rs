@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use dr_model::RegionName;
+use dr_provider::ResourceDriver;
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -37,26 +38,35 @@ pub(crate) async fn daemons(setup: &Setup) -> Vec<DaemonView> {
     join_all(configured.map(|(name, address)| ask(name, address))).await
 }
 
+/// Returns when a region's store last took log of a resource, if that can be told within `limit`.
+pub(crate) async fn log_received_at(
+    driver: &dyn ResourceDriver,
+    region: &RegionName,
+    limit: Duration,
+) -> Option<Timestamp> {
+    let look = driver.observe(std::slice::from_ref(region));
+    let facts = tokio::time::timeout(limit, look).await.ok()?;
+    let log = facts.regions.get(region)?.log.as_ref().ok()?.as_ref();
+    log?.received_at
+}
+
 /// Returns when the store of a region last took log of any workload.
 pub(crate) async fn took_log_at(setup: &Setup, region: &RegionName) -> Option<Timestamp> {
     let workloads = setup.config.workloads.iter();
     let drivers = workloads.filter_map(|(name, workload)| setup.drivers(name, workload).ok());
     let looks = drivers
         .flat_map(BTreeMap::into_values)
-        .map(|driver| async move {
-            let look = driver.observe(std::slice::from_ref(region));
-            let facts = tokio::time::timeout(LIMIT, look).await.ok()?;
-            let log = facts.regions.get(region)?.log.as_ref().ok()?.as_ref();
-            log?.received_at
-        });
+        .map(|driver| async move { log_received_at(driver.as_ref(), region, LIMIT).await });
     join_all(looks).await.into_iter().flatten().max()
 }
 
 impl DaemonView {
     /// Tells whether one that cannot be asked from here is seen by what it does: its store has just taken log.
     pub(crate) fn is_seen_at_work(&self, now: Timestamp) -> bool {
-        let age = |at| now.duration_since(at);
-        self.took_log_at.is_some_and(|at| age(at) <= ALIVE)
+        // The time is that of the other machine's clock. One that is ahead shows a daemon that has died as alive for no longer
+        // than it would show one that lives.
+        let distance = |at| now.duration_since(at).abs();
+        self.took_log_at.is_some_and(|at| distance(at) <= ALIVE)
     }
 }
 

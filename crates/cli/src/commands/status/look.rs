@@ -127,15 +127,18 @@ async fn slots(
 ) -> Result<BTreeMap<ResourceName, Vec<Slot>>> {
     let mut found = BTreeMap::new();
     for (resource, facts) in facts {
-        let primary = record.and_then(|record| facts.regions.get(&record.primary));
-        if !primary.is_some_and(|seen| matches!(seen.instance, Instance::Running { .. })) {
+        let Some(EpochRecord { primary, .. }) = record else {
+            continue;
+        };
+        let seen = facts.regions.get(primary);
+        if !seen.is_some_and(|seen| matches!(seen.instance, Instance::Running { .. })) {
             continue;
         }
         let driver = setup.postgres(&ResourceId {
             workload: workload.clone(),
             resource: resource.clone(),
         })?;
-        if let Ok(Ok(slots)) = tokio::time::timeout(LIMIT, driver.slots()).await {
+        if let Ok(Ok(slots)) = tokio::time::timeout(LIMIT, driver.slots_of(primary)).await {
             found.insert(resource.clone(), slots);
         }
     }

@@ -239,7 +239,9 @@ fn kept(view: &ResourceView, style: Style) -> Vec<String> {
     let slots = view.slots.iter().flatten();
     let worth = slots.filter(|slot| !slot.active || slot.alarm().is_some());
     let line = |slot: &Slot| {
-        let tone = slot.alarm().map_or(Tone::Faint, |_| Tone::Bad);
+        if let Some(why) = slot.alarm() {
+            return style.paint(Tone::Bad, &why);
+        }
         let kept = slot.kept_bytes.map_or_else(|| "nothing".to_owned(), amount);
         let until = slot.safe_bytes.map_or_else(String::new, |safe| {
             format!(", loses log after {} more", amount(safe))
@@ -252,13 +254,9 @@ fn kept(view: &ResourceView, style: Style) -> Vec<String> {
         } else {
             ", nobody streams from it"
         };
-        style.paint(
-            tone,
-            &format!(
-                "the primary keeps {kept} for slot {}{streams}{until}{free}",
-                slot.name
-            ),
-        )
+        let name = &slot.name;
+        let text = format!("the primary keeps {kept} for slot {name}{streams}{until}{free}");
+        style.paint(Tone::Faint, &text)
     };
     worth.map(line).collect()
 }

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::looks::Looks;
 use super::{Following, TELL_AGAIN, Watch, WatchPrimaries};
+use crate::commands::status;
 use crate::readiness;
 
 /// How long one message may take.
@@ -73,12 +74,7 @@ impl WatchPrimaries {
                 let beat = driver.log_stream()?.last_beat(region);
                 tokio::time::timeout(BEAT_LIMIT, beat).await.ok()?.ok()?
             };
-            let store = async {
-                let look = driver.observe(std::slice::from_ref(region));
-                let facts = tokio::time::timeout(BEAT_LIMIT, look).await.ok()?;
-                let log = facts.regions.get(region)?.log.as_ref().ok()?.as_ref();
-                log?.received_at
-            };
+            let store = status::log_received_at(driver.as_ref(), region, BEAT_LIMIT);
             let (standby, store) = tokio::join!(standby, store);
             let before = |at: &Timestamp| *at <= missed;
             standby.filter(before).or(store.filter(before))
