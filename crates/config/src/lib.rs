@@ -33,6 +33,7 @@ pub use problems::Problems;
 pub use region::{Daemon, Region, Ssh, StoreLocation};
 pub use runbook::{Retry, Runbook, Step};
 pub use schedule::{Place, Schedule, Trigger};
+pub use shipped::is_used_unasked;
 pub use workload::{
     Detection, HealthCheck, Notify, Objectives, Readiness, Resource, Service, ServiceInstance,
     Traffic, Workload,

@@ -5,12 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dr_model::RunbookName;
 use dr_model::document::{Context, Node, Problem, Reader, Resolver, Severity, map};
 
 use crate::config::{Config, Contents};
 use crate::scope::{Scope, version};
 use crate::{
-    Kinds, Problems, Region, Workload, apart, digest, overlap, runbook, schedule, shipped, yaml,
+    Kinds, Problems, Region, Runbook, Workload, apart, digest, overlap, runbook, schedule, shipped,
+    yaml,
 };
 
 /// No file is read that is larger than this.
@@ -68,6 +70,11 @@ pub fn load(path: &Path, kinds: &Kinds, resolver: Arc<dyn Resolver>) -> Result<L
             context.report(problem);
         }
     }
+    if let Some(problem) = built_in_failover(&runbooks, &all_runbooks)
+        && context.errors() == 0
+    {
+        context.report(problem);
+    }
     for runbook in shipped::runbooks(&base, &resolver, &scope) {
         all_runbooks.entry(runbook.name.clone()).or_insert(runbook);
     }
@@ -99,6 +106,28 @@ pub fn load(path: &Path, kinds: &Kinds, resolver: Arc<dyn Resolver>) -> Result<L
             Err(Problems(problems))
         }
     }
+}
+
+/// Says that a failover uses the runbook of the program although there are some of one's own: the file may have been lost.
+fn built_in_failover(
+    files: &BTreeMap<String, Node>,
+    read: &BTreeMap<RunbookName, Runbook>,
+) -> Option<Problem> {
+    let own = read.keys().any(|name| name.as_str() == shipped::FAILOVER);
+    if files.is_empty() || own {
+        return None;
+    }
+    let what = format!(
+        "`runbooks/` has no `{}`: `dr failover` uses the one that is built in",
+        shipped::FAILOVER
+    );
+    let problem = Problem::nowhere(what).hint(
+        "`dr runbook show failover-region` prints it; put the file back if there was one of your own",
+    );
+    Some(Problem {
+        severity: Severity::Warning,
+        ..problem
+    })
 }
 
 fn read_root(node: &Node, context: &mut Context, scope: &Scope<'_>) -> Option<Contents> {

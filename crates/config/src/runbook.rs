@@ -18,6 +18,8 @@ pub struct Runbook {
     pub summary: String,
     /// Its steps, in the order written; their needs have no circle.
     pub steps: Vec<Step>,
+    /// Whether it is a part of the program, because no file takes its place.
+    pub built_in: bool,
 }
 
 /// One step of a runbook.
@@ -99,6 +101,7 @@ pub(crate) fn read(
         name: name.value,
         summary: summary?,
         steps,
+        built_in: false,
     };
     Some(Spanned::new(name.span, runbook))
 }

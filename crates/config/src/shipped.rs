@@ -1,17 +1,25 @@
 //! Runbooks that are there without a file: those at the root of the repository, embedded.
 //!
-//! A file in `runbooks/` with the same name takes the place of one. They are not written by `dr init`, so that a configuration
-//! gets those of the program that reads it.
+//! A file in `runbooks/` with the same name takes the place of one. `dr init` writes `failover-region` alone, as an example; of the others
+//! a configuration gets those of the program that reads it.
 
 use std::path::Path;
 use std::sync::Arc;
 
+use dr_model::RunbookName;
 use dr_model::document::{Context, Resolver};
 
 use crate::scope::Scope;
 use crate::{Runbook, runbook, yaml};
 
-const TEXTS: [(&str, &str); 5] = [
+/// The runbook of `dr failover`, which readiness tries too.
+pub(crate) const FAILOVER: &str = "failover-region";
+
+const TEXTS: [(&str, &str); 6] = [
+    (
+        "runbooks/failover-region.yaml",
+        include_str!("../../../runbooks/failover-region.yaml"),
+    ),
     (
         "runbooks/failover-planned.yaml",
         include_str!("../../../runbooks/failover-planned.yaml"),
@@ -44,7 +52,18 @@ pub(crate) fn runbooks(
         let mut context = Context::new(directory, Arc::clone(resolver));
         let node = yaml::parse(name, text).ok()?;
         let read = runbook::read(&node, &mut context, scope)?;
-        (context.errors() == 0).then_some(read.value)
+        let runbook = Runbook {
+            built_in: true,
+            ..read.value
+        };
+        (context.errors() == 0).then_some(runbook)
     };
     TEXTS.iter().filter_map(read).collect()
+}
+
+/// Tells whether a command uses the runbook of this name unless another one is asked for.
+#[must_use]
+pub fn is_used_unasked(name: &RunbookName) -> bool {
+    let file = format!("runbooks/{name}.yaml");
+    TEXTS.iter().any(|(path, _)| *path == file)
 }

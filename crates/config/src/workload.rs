@@ -8,7 +8,9 @@ mod watching;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dr_model::document::{Context, FromNode, Node, Problem, Reader, Span, Template, list, map};
+use dr_model::document::{
+    Context, FromNode, Node, Problem, Reader, Span, Spanned, Template, list, map,
+};
 use dr_model::{ApprovalPolicy, RegionName, ResourceName, ServiceName};
 
 use crate::scope::Scope;
@@ -151,7 +153,7 @@ impl Workload {
         let tier = reader.optional("tier");
         let owner = reader.optional("owner");
         let objectives: Option<Objectives> = reader.required("objectives");
-        let max_loss = reader.optional("max_loss");
+        let max_loss: Option<Spanned<Duration>> = reader.optional("max_loss");
         let home = reader.required_with("home", |n, c| scope.region(n, c));
         let recovery = reader.required_with(
             "recovery",
@@ -174,12 +176,19 @@ impl Workload {
         let detection = reader.or_default("detection");
         reader.finish();
         let objectives = objectives?;
+        if let Some(max_loss) = max_loss.as_ref().filter(|max| max.value > objectives.rpo) {
+            let what =
+                "a failover accepts the loss of more than the objective `rpo`, and asks nobody";
+            let problem = Problem::warning(&max_loss.span, what)
+                .hint("make it at most `rpo`; on the day `--max-loss` accepts more");
+            context.within("max_loss", |context| context.report(problem));
+        }
         Some(Self {
             span: node.span.clone(),
             tier,
             owner,
             objectives,
-            max_loss: max_loss.unwrap_or(objectives.rpo),
+            max_loss: max_loss.map_or(objectives.rpo, |max| max.value),
             home: home?.value,
             recovery: recovery?.into_iter().map(|r| r.value).collect(),
             approval: approval.unwrap_or_default(),

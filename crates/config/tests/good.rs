@@ -243,3 +243,23 @@ fn a_configuration_that_cannot_be_looked_at_is_not_missing() {
     assert!(said.contains("cannot be read"), "{said}");
     assert!(!said.contains("there is no configuration"), "{said}");
 }
+
+/// Who accepts more than was promised should know it.
+#[test]
+fn a_loss_beyond_the_objective_is_advised_against() {
+    let text = include_str!("good/minimal/dr.yaml");
+    let with = |max_loss: &str| {
+        let place = tempfile::tempdir().unwrap();
+        let line = format!("    max_loss: {max_loss}\n    home:");
+        let text = text.replacen("    home:", &line, 1);
+        std::fs::write(place.path().join("dr.yaml"), text).unwrap();
+        let loaded = load_at(place.path()).unwrap();
+        let warnings = loaded.warnings.iter().map(ToString::to_string);
+        warnings.collect::<Vec<_>>()
+    };
+    assert_eq!(with("15m"), [""; 0]);
+    let warnings = with("16m");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let said = "max_loss: a failover accepts the loss of more";
+    assert!(warnings[0].contains(said), "{warnings:?}");
+}

@@ -288,7 +288,7 @@ impl PostgresDriver {
             );
             // What is known to be there is never overwritten, whoever asks for it.
             let kind = match &seen.instance {
-                Instance::Running { .. } | Instance::Stopped => ErrorKind::Invalid,
+                Instance::Running { .. } | Instance::Stopped => ErrorKind::AlreadyExists,
                 _ => ErrorKind::Failed,
             };
             return Err(Error::new(kind, operation, self.resource().to_string())

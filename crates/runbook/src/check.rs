@@ -1,14 +1,15 @@
 //! What is wrong with a runbook, or will be on the day, seen without looking at any region.
 //!
-//! A runbook that loads can be executed; this is about whether it should be. What depends on facts a plan says.
+//! For some of it every plan is refused; the rules of the plan say so. The rest is about whether it should be used. What depends on facts
+//! a plan says.
 
 use dr_config::Runbook;
 use dr_model::StepId;
 
-use crate::plan::{Mode, awaits_guards, ordered};
+use crate::plan::{self, Mode, awaits_guards, ordered, wrong};
 use crate::steps::{
-    await_fence, check_data_loss, open_epoch, prepare_database, promote_database, registry,
-    replace_database, restore_database,
+    await_fence, check_data_loss, check_health, open_epoch, prepare_database, promote_database,
+    registry, replace_database, restore_database, switch_traffic,
 };
 
 /// Something to put right.
@@ -24,11 +25,29 @@ pub struct Finding {
     pub hint: &'static str,
 }
 
+/// Tells whether a runbook asks people before it changes anything: a workload with `approval.quorum` cannot be planned with one that does
+/// not.
+#[must_use]
+pub fn asks_people(runbook: &Runbook) -> bool {
+    plan::asks_people(runbook)
+}
+
 /// Looks a runbook over.
 #[must_use]
 pub fn check(runbook: &Runbook) -> Vec<Finding> {
     let mode = Mode::of(runbook);
-    let mut findings = Vec::new();
+    let wrong = wrong(runbook).into_iter().map(|wrong| Finding {
+        step: wrong.step,
+        is_grave: true,
+        what: wrong.what,
+        hint: wrong.hint,
+    });
+    let mut findings: Vec<_> = wrong.collect();
+    let mut is_healthy = false;
+    let checks_health = runbook
+        .steps
+        .iter()
+        .any(|step| step.uses == check_health::NAME);
     let mut gated = false;
     let is_awaited = awaits_guards(runbook);
     for step in ordered(&runbook.steps) {
@@ -45,8 +64,7 @@ pub fn check(runbook: &Runbook) -> Vec<Finding> {
         };
         let name = kind.name();
         // People who approve are shown the loss, and only the step compares it with what is allowed.
-        gated |=
-            name == check_data_loss::NAME && step.condition.is_none() && !step.continue_on_error;
+        gated |= name == check_data_loss::NAME && step.condition.is_none();
         // Whoever names a moment has said what is to be lost, and it is proven before anything is changed.
         gated |= name == prepare_database::NAME;
         // A fence is tried for what it is worth, and the register has a rule of its own.
@@ -65,6 +83,17 @@ pub fn check(runbook: &Runbook) -> Vec<Finding> {
                     "`{name}` is waited for by nothing that comes up, so that a guard proves nothing here"
                 ),
                 "put it before the promotion, without `if`, in a runbook for a region that is lost",
+            );
+        }
+        is_healthy |= name == check_health::NAME;
+        if name == switch_traffic::NAME && checks_health && !is_healthy {
+            find(
+                false,
+                format!(
+                    "`{name}` leads clients to what `{}` has not looked at yet",
+                    check_health::NAME
+                ),
+                "put it behind that step",
             );
         }
         let is_point_of_no_return = [

@@ -15,6 +15,7 @@ mod refusal;
 
 use std::collections::BTreeMap;
 
+use dr_coordination::register::ClusterClaim;
 use dr_model::loss::{Bound, Estimate, Verdict};
 use dr_model::{
     ApproverName, Epoch, RegionName, ResourceName, ServiceName, StepId, SystemIdentifier,
@@ -26,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 pub(crate) use lint::dependencies as depends_on_region_left;
-pub(crate) use lint::{awaits_guards, ordered};
+pub(crate) use lint::{asks_people, awaits_guards, ordered, wrong};
 pub use make::plan;
 pub use mode::Mode;
 pub use refusal::{Class, Refusal};
@@ -113,6 +114,18 @@ pub struct Claim {
     /// Where its log goes on, if a move is undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_lsn: Option<dr_model::Lsn>,
+}
+
+impl From<&Claim> for ClusterClaim {
+    /// A claim of an epoch that begins a log of its own.
+    fn from(claim: &Claim) -> Self {
+        Self {
+            system_identifier: claim.system_identifier,
+            timeline: claim.timeline,
+            start_lsn: claim.start_lsn,
+            log_epoch: None,
+        }
+    }
 }
 
 /// What the move loses (PROTOCOL 8).

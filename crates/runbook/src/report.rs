@@ -63,11 +63,7 @@ pub(crate) fn report(history: &History, state: State, reason: Option<String>) ->
         to: plan.to.clone(),
         epoch: plan.opens,
         unproven_epoch: plan.register.unproven.is_some(),
-        rung: match (restored, plan.mode) {
-            (true, _) => Rung::Restore,
-            (false, Mode::InPlace) => Rung::Restart,
-            (false, _) => Rung::Promote,
-        },
+        rung: Rung::of(restored, plan.mode),
         fence: proof::weakest(history),
         override_reason: override_reason(&history.statements).map(str::to_owned),
         witness: witness(&history.statements).map(str::to_owned),
@@ -177,11 +173,7 @@ fn rung(history: &History, name: &ResourceName) -> Rung {
             lane.target == target && rebuilds.contains(&history.uses(&step.id, index, lane))
         })
     });
-    match (restores, history.plan.mode) {
-        (true, _) => Rung::Restore,
-        (false, Mode::InPlace) => Rung::Restart,
-        (false, _) => Rung::Promote,
-    }
+    Rung::of(restores, history.plan.mode)
 }
 
 /// Returns the largest achieved recovery point; `None` if one was not measured, because then the largest is not known.

@@ -7,6 +7,8 @@ use dr_provider::driver::RestoreTarget;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::plan::Mode;
+
 /// A way to bring a resource up in the region moved to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -27,6 +29,17 @@ impl Rung {
             Self::Promote => "promote",
             Self::Restore => "restore",
             Self::Restart => "restart",
+        }
+    }
+}
+
+impl Rung {
+    /// Returns what a plan of `mode` takes, depending on whether something is rebuilt in it.
+    pub(crate) fn of(rebuilt: bool, mode: Mode) -> Self {
+        match (rebuilt, mode) {
+            (true, _) => Self::Restore,
+            (false, Mode::InPlace) => Self::Restart,
+            (false, _) => Self::Promote,
         }
     }
 }

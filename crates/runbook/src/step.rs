@@ -147,7 +147,8 @@ impl From<Error> for Impossible {
         Self {
             why: dr_provider::error::chain(&error),
             hint: error.hint().map(str::to_owned),
-            is_forbidden: error.kind() == ErrorKind::Invalid,
+            // What is there already is not overwritten; what is only not configured is no rule.
+            is_forbidden: error.kind() == ErrorKind::AlreadyExists,
         }
     }
 }

@@ -11,6 +11,7 @@ use std::path::Path;
 use futures::future::join_all;
 use serde_json::json;
 
+use crate::commands::runbook;
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 use crate::kit;
@@ -20,7 +21,7 @@ pub(crate) use findings::{Finding, Level};
 
 /// Validate the configuration, and with --online everything that it names
 ///
-/// Without --online only the files are read. With it: each store, register, server, privilege,
+/// Without --online only the files are read, and the runbooks looked over as by `dr runbook check`. With it: each store, register, server, privilege,
 /// setting, name server, key and daemon; what is missing is printed as the statement that gives it.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
@@ -60,7 +61,27 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     } else {
         findings.extend(secrets(&setup));
     }
-    report(&setup, args.online, &findings, output)
+    let (runbooks, unusable) = runbooks(&setup);
+    findings.extend(runbooks);
+    report(&setup, args.online, unusable, &findings, output)
+}
+
+/// Says what is wrong with the runbooks, and how many should not be used as they are.
+fn runbooks(setup: &Setup) -> (Vec<Finding>, usize) {
+    let (mut all, mut unusable) = (Vec::new(), 0);
+    for (name, runbook) in &setup.config.runbooks {
+        let found = runbook::findings(&setup.config, runbook);
+        unusable += usize::from(found.iter().any(|finding| finding.is_grave));
+        all.extend(found.into_iter().map(|finding| {
+            let level = match finding.is_grave {
+                true => Level::Failed,
+                false => Level::Warning,
+            };
+            let subject = format!("runbook {name}, step `{}`", finding.step);
+            Finding::new(level, subject, finding.what).remedy(finding.hint)
+        }));
+    }
+    (all, unusable)
 }
 
 /// Names the secrets that the files refer to and that are not on this machine. Which of them it needs, only its work tells.
@@ -94,7 +115,13 @@ async fn online(setup: &Setup) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-fn report(setup: &Setup, online: bool, findings: &[Finding], output: &Output) -> Result<Exit> {
+fn report(
+    setup: &Setup,
+    online: bool,
+    unusable: usize,
+    findings: &[Finding],
+    output: &Output,
+) -> Result<Exit> {
     let worst = findings
         .iter()
         .map(|finding| finding.level)
@@ -102,7 +129,8 @@ fn report(setup: &Setup, online: bool, findings: &[Finding], output: &Output) ->
         .unwrap_or(Level::Ok);
     let warnings: Vec<String> = setup.warnings.iter().map(ToString::to_string).collect();
     if output.json {
-        output.json(&json!({ "valid": true, "problems": warnings, "findings": findings }))?;
+        let valid = unusable == 0;
+        output.json(&json!({ "valid": valid, "problems": warnings, "findings": findings }))?;
     } else {
         for warning in &warnings {
             output.say(warning);
@@ -110,7 +138,11 @@ fn report(setup: &Setup, online: bool, findings: &[Finding], output: &Output) ->
         for finding in findings {
             output.data(&finding.render(output.stdout))?;
         }
-        summary(setup, online, findings, output)?;
+        summary(setup, online, unusable, findings, output)?;
+    }
+    // What a file says is put right in the file, whatever else is wrong.
+    if unusable > 0 {
+        return Ok(Exit::Configuration);
     }
     Ok(match worst {
         Level::Ok | Level::Warning => Exit::Ok,
@@ -119,9 +151,23 @@ fn report(setup: &Setup, online: bool, findings: &[Finding], output: &Output) ->
     })
 }
 
-fn summary(setup: &Setup, online: bool, findings: &[Finding], output: &Output) -> Result<()> {
+fn summary(
+    setup: &Setup,
+    online: bool,
+    unusable: usize,
+    findings: &[Finding],
+    output: &Output,
+) -> Result<()> {
     let config = &setup.config;
     let style = output.stdout;
+    if !online && unusable > 0 {
+        let text = format!(
+            "The configuration in {} has {} that should not be used like this.",
+            config.directory.display(),
+            counted(unusable, "runbook")
+        );
+        return output.data(&style.paint(Tone::Bad, &text));
+    }
     if !online {
         let text = format!(
             "The configuration in {} is valid: {}, {}, {}, {}.",

@@ -4,9 +4,10 @@ mod run;
 
 use std::path::Path;
 
-use dr_config::{Runbook, Step};
+use dr_config::{Config, Runbook, Step, is_used_unasked};
 use dr_model::RunbookName;
 use dr_model::document::Problem;
+use dr_runbook::check::Finding;
 use dr_runbook::steps::registry;
 use serde_json::{Value, json};
 
@@ -27,10 +28,11 @@ pub(crate) enum Command {
     },
     /// Check all runbooks
     ///
-    /// That every step exists and that nothing comes up before what it must follow; that nothing
-    /// waits for the region being left, that every point of no return has a gate before it, that
-    /// nothing is created on the day that could be there already, and that clients do not keep an old
-    /// answer for longer than 60 s. What should not be used like this ends with 65; advice does not.
+    /// That every step exists and that nothing comes up before what it must follow, or twice; that
+    /// people are asked where a workload wants approvals; that nothing waits for the region being left,
+    /// that every point of no return has a gate before it, that nothing is created on the day that could
+    /// be there already, and that clients do not keep an old answer for longer than 60 s. What every
+    /// plan is refused for, or should not be used like this, ends with 65; advice does not.
     Check,
     /// Make the plan of a runbook that stays in the primary's region
     ///
@@ -57,7 +59,11 @@ pub(crate) async fn run(command: &Command, config: &Path, output: &Output) -> Re
         Command::List if output.json => {
             let all: Vec<_> = runbooks
                 .values()
-                .map(|runbook| json!({ "name": runbook.name, "summary": runbook.summary }))
+                .map(|runbook| {
+                    json!({
+                        "name": runbook.name, "summary": runbook.summary, "built_in": runbook.built_in,
+                    })
+                })
                 .collect();
             output.json(&all)?;
         }
@@ -89,14 +95,43 @@ pub(crate) async fn run(command: &Command, config: &Path, output: &Output) -> Re
     Ok(Exit::Ok)
 }
 
+/// Looks a runbook over, together with the workloads that it is for: `dr check` says the same.
+pub(crate) fn findings(config: &Config, runbook: &Runbook) -> Vec<Finding> {
+    let mut findings = dr_runbook::check::check(runbook);
+    let asking = config.workloads.iter();
+    let asking = asking.filter(|(_, workload)| workload.approval.quorum > 0);
+    let asking: Vec<_> = asking.map(|(name, _)| format!("`{name}`")).collect();
+    if let Some(first) = runbook.steps.first()
+        && !asking.is_empty()
+        && !dr_runbook::check::asks_people(runbook)
+    {
+        findings.push(Finding {
+            step: first.id.clone(),
+            // One of a name of its own may be for the other workloads.
+            is_grave: asking.len() == config.workloads.len() || is_used_unasked(&runbook.name),
+            what: format!(
+                "nobody is asked before something is changed, and {} {} approvals: every plan of that is refused",
+                asking.join(", "),
+                if asking.len() == 1 { "wants" } else { "want" },
+            ),
+            hint: "put `await-approval` before the first step that changes something, without `if`",
+        });
+    }
+    findings
+}
+
 fn check(setup: &Setup, output: &Output) -> Result<Exit> {
     let style = output.stdout;
     let (mut shown, mut lines, mut grave) = (Vec::new(), Vec::new(), 0);
     for (name, runbook) in &setup.config.runbooks {
-        let findings = dr_runbook::check::check(runbook);
+        let findings = findings(&setup.config, runbook);
         grave += findings.iter().filter(|finding| finding.is_grave).count();
         if findings.is_empty() {
-            lines.push(format!("{} {name}", style.paint(Tone::Good, "ok")));
+            let built_in = if runbook.built_in { " (built in)" } else { "" };
+            lines.push(format!(
+                "{} {name}{built_in}",
+                style.paint(Tone::Good, "ok")
+            ));
         }
         for finding in findings {
             let (tone, word) = match finding.is_grave {
@@ -115,9 +150,11 @@ fn check(setup: &Setup, output: &Output) -> Result<Exit> {
         }
     }
     // Whatever else the configuration warns of, it says elsewhere.
-    let cached =
-        |problem: &&Problem| problem.path.contains(".traffic[") && problem.path.ends_with(".ttl");
-    for problem in setup.warnings.iter().filter(cached) {
+    let ours = |problem: &&Problem| {
+        let cached = problem.path.contains(".traffic[") && problem.path.ends_with(".ttl");
+        cached || problem.path.ends_with(".max_loss") || problem.what.starts_with("`runbooks/`")
+    };
+    for problem in setup.warnings.iter().filter(ours) {
         lines.push(format!(
             "{} {problem}",
             style.paint(Tone::Warning, "advice")

@@ -181,6 +181,14 @@ fn a_runbook_that_should_not_be_used_is_found() {
         checked.stdout.contains("advice hasty: step `promote`"),
         "{checked:?}"
     );
+    let whole = place.run(&["check"]);
+    assert_eq!(whole.code, 65, "{whole:?}");
+    for said in [
+        "FAILED  runbook hasty, step `promote`",
+        "1 runbook that should not be used like this",
+    ] {
+        assert!(whole.stdout.contains(said), "{whole:?}");
+    }
     let json = place.run(&["runbook", "check", "--json"]);
     assert_eq!(json.code, 65);
     assert!(json.stdout.contains("\"valid\": false"), "{json:?}");
@@ -202,4 +210,55 @@ fn a_secret_that_is_not_here_is_named() {
     place.write("missing/tsig.key", "x");
     let ran = place.run(&["check"]);
     assert!(!ran.stdout.contains("not on this machine"), "{ran:?}");
+}
+
+/// The file of the runbook is gone: what is used instead is said, and is what `dr failover` takes.
+#[test]
+fn a_failover_without_a_file_uses_the_one_that_is_built_in() {
+    let place = Place::new();
+    let text = include_str!("../../../../runbooks/failover-region.yaml");
+    let own = text.replace("name: failover-region", "name: own");
+    place.write("runbooks/own.yaml", &own);
+    let file = place.path().join("runbooks/failover-region.yaml");
+    if file.exists() {
+        std::fs::remove_file(&file).unwrap();
+    }
+    let checked = place.run(&["runbook", "check"]);
+    assert_eq!(checked.code, 0, "{checked:?}");
+    for said in [
+        "ok failover-region (built in)",
+        "ok own\n",
+        "uses the one that is built in",
+    ] {
+        assert!(checked.stdout.contains(said), "{checked:?}");
+    }
+    place.write("runbooks/failover-region.yaml", text);
+    let checked = place.run(&["runbook", "check"]);
+    assert!(
+        checked.stdout.contains("ok failover-region\n"),
+        "{checked:?}"
+    );
+    assert!(!checked.stdout.contains("uses the one"), "{checked:?}");
+}
+
+/// What a workload asks of its runbooks is seen without looking at a region.
+#[test]
+fn a_runbook_that_asks_nobody_is_found_where_approvals_are_wanted() {
+    let place = Place::new();
+    let text = include_str!("../../../../runbooks/failover-region.yaml");
+    let hasty = text.replace("  - { id: approve, uses: await-approval }\n", "");
+    place.write("runbooks/failover-region.yaml", &hasty);
+    assert_eq!(place.run(&["runbook", "check"]).code, 0);
+    let file = place.path().join("dr.yaml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    let key = "ed25519:d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+    let wanted = format!(
+        "    approval: {{ quorum: 1, approvers: [{{ name: ada, key: \"{key}\" }}] }}\n    home:"
+    );
+    place.write("dr.yaml", &config.replacen("    home:", &wanted, 1));
+    for words in [&["runbook", "check"][..], &["check"]] {
+        let checked = place.run(words);
+        assert_eq!(checked.code, 65, "{checked:?}");
+        assert!(checked.stdout.contains("nobody is asked"), "{checked:?}");
+    }
 }

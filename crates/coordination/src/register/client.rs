@@ -60,7 +60,8 @@ pub struct Register {
 #[derive(Clone, Debug, Default)]
 struct Walked {
     records: Vec<EpochRecord>,
-    ended_at: Option<Instant>,
+    /// When it began: what it saw is as old as that.
+    began_at: Option<Instant>,
 }
 
 /// How long a store is spared.
@@ -151,7 +152,7 @@ impl Register {
     #[must_use]
     pub fn read_lately(&self, limit: Duration) -> Option<EpochRecord> {
         let walked = self.walked();
-        let is_recent = walked.ended_at.is_some_and(|at| at.elapsed() <= limit);
+        let is_recent = walked.began_at.is_some_and(|at| at.elapsed() <= limit);
         walked.records.last().filter(|_| is_recent).cloned()
     }
 
@@ -373,6 +374,7 @@ impl Register {
 
     /// Walks on behind records that were read before.
     async fn walk_on(&self, known: Vec<EpochRecord>) -> Result<Walk, Error> {
+        let began = now();
         let spared = self.spared();
         let walk = match self.walk_without(known.clone(), spared.clone()).await {
             // Who was spared may be the only one to know.
@@ -381,10 +383,13 @@ impl Register {
             }
             end => end,
         }?;
-        *self.walked() = Walked {
-            records: walk.records().to_vec(),
-            ended_at: Some(now()),
-        };
+        let mut walked = self.walked();
+        // Another that began earlier may end later, and has seen less.
+        if walk.records().len() >= walked.records.len() {
+            walked.records = walk.records().to_vec();
+            walked.began_at = walked.began_at.max(Some(began));
+        }
+        drop(walked);
         Ok(walk)
     }
 

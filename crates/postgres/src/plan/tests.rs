@@ -288,7 +288,7 @@ fn a_restore_never_overwrites(#[case] instance: Instance) {
     assert_eq!(hint.contains("start it"), stopped, "{hint}");
     assert_eq!(hint.contains("move the directory away"), !unseen, "{hint}");
     // A rule forbids it where something is known to be there; what cannot be seen may be nothing.
-    assert_eq!(error.kind() == ErrorKind::Invalid, !unseen, "{error}");
+    assert_eq!(error.kind() == ErrorKind::AlreadyExists, !unseen, "{error}");
 }
 
 /// Whoever was turned away is told what to look at, and not to move a directory with a server in it away.

@@ -71,11 +71,11 @@ pub(super) fn approval(
     if quorum == 0 || mode == Mode::Undo {
         return Ok(());
     }
-    let asks = |step: &PlannedStep| step.uses == await_approval::NAME && !step.lanes.is_empty();
-    let changes = |step: &PlannedStep| step.undo != Undo::ReadOnly;
-    let asked = steps.iter().position(asks);
-    let changed = steps.iter().position(changes).unwrap_or(steps.len());
-    if asked.is_some_and(|asked| asked < changed) {
+    let of = |step: &PlannedStep| {
+        let asks = step.uses == await_approval::NAME && !step.lanes.is_empty();
+        (asks, step.undo != Undo::ReadOnly)
+    };
+    if lint::asks_first(steps.iter().map(of)) {
         return Ok(());
     }
     Err(Refusal::Approval {

@@ -8,7 +8,6 @@ use dr_model::{RegionName, ResourceName};
 use dr_provider::driver::{Goal, LossFacts, RestoreTarget};
 
 use super::{ExpectedProof, LossPlan, Refusal, gate};
-use crate::proof;
 use crate::request::Request;
 use crate::world::World;
 
@@ -87,7 +86,10 @@ fn put_back(world: &World, request: &Request, target: &RestoreTarget) -> LossPla
         commits: None,
         last_contact: world.observed_at,
     });
-    let bound = Bound::new(false, since, Some(world.observed_at));
+    let bound = match world.resources.is_empty() {
+        true => Bound::Zero,
+        false => Bound::new(false, since, Some(world.observed_at)),
+    };
     let of = |name: &ResourceName| {
         let facts = LossFacts {
             estimate: estimate.clone(),
@@ -119,10 +121,4 @@ pub(super) fn proofs(
     part.resources
         .retain(|name, _| !goes_on(world, request, name));
     gate::proofs(&part, region, loss, request, gate::Left::InPlace)
-}
-
-/// Returns the bound: what was planned, for nothing of it depends on when anything was fenced.
-pub(super) fn bound(loss: &LossPlan) -> Bound {
-    let bounds = loss.resources.values().map(|facts| facts.bound.clone());
-    bounds.reduce(proof::worse).unwrap_or(Bound::Zero)
 }

@@ -1,16 +1,26 @@
 //! What is wrong, or could go wrong, with a plan before it runs.
 
 use dr_config::{Runbook, Step as Document};
-use dr_model::RegionName;
-use dr_model::document::{Context, Problem};
+use dr_model::document::Span;
+use dr_model::{RegionName, StepId};
 use dr_provider::driver::Undo;
 
 use super::{Mode, PlannedStep, Refusal, condition, in_place};
 use crate::plan::Idempotency;
 use crate::step::{Scene, Step};
 use crate::steps::{
-    await_fence, check_data_loss, prepare_database, promote_database, registry, restore_database,
+    await_approval, await_fence, check_data_loss, prepare_database, promote_database, registry,
+    replace_database, restart_database, restore_database, resume_primary, switch_traffic,
 };
+
+/// The steps that leave a primary behind.
+const COMES_UP: [&str; 5] = [
+    promote_database::NAME,
+    restore_database::NAME,
+    replace_database::NAME,
+    restart_database::NAME,
+    resume_primary::NAME,
+];
 
 /// The longest time to live that does not get a warning, in seconds (L9).
 const MAX_TTL_SECONDS: u32 = 60;
@@ -38,9 +48,7 @@ pub(crate) fn ordered(steps: &[Document]) -> Vec<&Document> {
 /// Tells whether a runbook waits for the guard of the old primary before anything comes up. Where the region being left is there, or
 /// is not left, nobody waits for one.
 pub(crate) fn awaits_guards(runbook: &Runbook) -> bool {
-    let comes_up = |step: &&Document| {
-        [promote_database::NAME, restore_database::NAME].contains(&step.uses.as_str())
-    };
+    let comes_up = |step: &&Document| COMES_UP.contains(&step.uses.as_str());
     let awaits = |step: &Document| step.uses == await_fence::NAME && step.condition.is_none();
     let mut before = ordered(&runbook.steps)
         .into_iter()
@@ -48,33 +56,137 @@ pub(crate) fn awaits_guards(runbook: &Runbook) -> bool {
     Mode::of(runbook) == Mode::Unplanned && before.any(awaits)
 }
 
-/// Reports what a step of the runbook may not be; returns its fallback.
-pub(super) fn step(
-    step: &Document,
-    kind: &dyn Step,
-    context: &mut Context,
-) -> Option<&'static dyn Step> {
+/// Something in a runbook for which a plan is refused, whatever is seen on the day.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wrong {
+    /// The step.
+    pub(crate) step: StepId,
+    /// Where it stands.
+    pub(crate) span: Span,
+    /// What is wrong: a lower-case fragment.
+    pub(crate) what: String,
+    /// What to do.
+    pub(crate) hint: &'static str,
+}
+
+/// Finds all that is wrong with a runbook by itself: the plan refuses it, and `check` names it beforehand.
+pub(crate) fn wrong(runbook: &Runbook) -> Vec<Wrong> {
+    let steps = ordered(&runbook.steps);
+    let mut found = Vec::new();
+    for step in &steps {
+        let Some(kind) = registry::find(&step.uses) else {
+            let what = format!("there is no step `{}`", step.uses);
+            found.push(at(step, what, "`docs/steps.md` has all steps"));
+            continue;
+        };
+        found.extend(wrong_step(step, kind));
+    }
+    let comes_up: Vec<_> = steps
+        .iter()
+        .enumerate()
+        .filter(|(_, step)| COMES_UP.contains(&step.uses.as_str()))
+        .collect();
+    // With a condition each, one of two may be left out.
+    let mut certain = comes_up.iter().filter(|(_, step)| step.condition.is_none());
+    if let (Some((_, first)), Some((_, second))) = (certain.next(), certain.next()) {
+        let what = format!(
+            "`{}` would bring up what step `{}` has brought up already",
+            second.uses, first.id
+        );
+        found.push(at(
+            second,
+            what,
+            "take one of the two away, or make it the `fallback` of the other",
+        ));
+    }
+    let led = steps
+        .iter()
+        .position(|step| step.uses == switch_traffic::NAME);
+    if let (Some(led), Some((last, brings))) = (led, comes_up.last())
+        && led < *last
+    {
+        let what = format!(
+            "`{}` leads clients to a region before step `{}` has brought anything up there",
+            steps[led].uses, brings.id
+        );
+        found.push(at(
+            steps[led],
+            what,
+            "put it behind that step, and behind `check-health`",
+        ));
+    }
+    found
+}
+
+fn at(step: &Document, what: String, hint: &'static str) -> Wrong {
+    Wrong {
+        step: step.id.clone(),
+        span: step.span.clone(),
+        what,
+        hint,
+    }
+}
+
+fn wrong_step(step: &Document, kind: &dyn Step) -> Vec<Wrong> {
     let name = kind.name();
-    if let Some(condition) = step
+    let mut found = Vec::new();
+    if let Some(word) = step
         .condition
         .as_ref()
         .filter(|word| !condition::is_known(word))
     {
-        let what = format!("`if: {condition}` is not known");
-        context.report(Problem::error(&step.span, what));
+        let what = format!("`if: {word}` is not known");
+        found.push(at(step, what, "`docs/steps.md` has the words"));
     }
     if step.continue_on_error && !kind.may_fail() {
         let what = format!("`{name}` must not fail, because what follows rests on it");
-        let hint = "take `continue_on_error` away";
-        context.report(Problem::error(&step.span, what).hint(hint));
+        found.push(at(step, what, "take `continue_on_error` away"));
     }
-    let fallback = step.fallback.as_deref()?;
-    if !kind.fallbacks().contains(&fallback) {
-        let what = format!("`{fallback}` cannot stand in for `{name}`");
-        context.report(Problem::error(&step.span, what));
-        return None;
+    if step.timeout.is_some_and(|timeout| timeout.is_zero()) {
+        let what = format!("no attempt at `{name}` can end within a `timeout` of zero");
+        found.push(at(
+            step,
+            what,
+            "take `timeout` away, or let it be long enough",
+        ));
     }
-    registry::find(fallback)
+    if let Some(other) = step.fallback.as_deref()
+        && !kind.fallbacks().contains(&other)
+    {
+        let what = format!("`{other}` cannot stand in for `{name}`");
+        let hint = match kind.fallbacks() {
+            [] => "take `fallback` away: nothing can",
+            _ => "`docs/steps.md` says what can",
+        };
+        found.push(at(step, what, hint));
+    }
+    found
+}
+
+/// Returns the step that stands in for another one.
+pub(super) fn fallback(step: &Document, kind: &dyn Step) -> Option<&'static dyn Step> {
+    let other = step.fallback.as_deref()?;
+    kind.fallbacks()
+        .contains(&other)
+        .then(|| registry::find(other))?
+}
+
+/// Tells of steps in their order, of each whether it asks the people who approve and whether it changes something, whether they are
+/// asked before anything is changed.
+pub(crate) fn asks_first(steps: impl IntoIterator<Item = (bool, bool)>) -> bool {
+    let decides = steps.into_iter().find(|(asks, changes)| *asks || *changes);
+    decides.is_some_and(|(asks, _)| asks)
+}
+
+/// Tells the same of a runbook by itself: of a step that is not read-only it is taken that it changes something.
+pub(crate) fn asks_people(runbook: &Runbook) -> bool {
+    let of = |step: &Document| {
+        let asks = step.uses == await_approval::NAME && step.condition.is_none();
+        let kind = registry::find(&step.uses);
+        let changes = kind.is_none_or(|kind| kind.idempotency() != Idempotency::ReadOnly);
+        (asks, changes)
+    };
+    Mode::of(runbook) == Mode::Undo || asks_first(ordered(&runbook.steps).into_iter().map(of))
 }
 
 /// Refuses a plan that needs the region being left (L1). Only fencing may address it, since it may fail; and a register

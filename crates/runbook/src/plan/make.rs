@@ -43,8 +43,7 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
         // Nothing was promoted, so nothing is left behind.
         Mode::Undo => (gate::nothing_lost(world, request), BTreeMap::new()),
         Mode::InPlace => {
-            let mut loss = in_place::loss(world, request)?;
-            loss.bound = in_place::bound(&loss);
+            let loss = in_place::loss(world, request)?;
             let proofs = in_place::proofs(world, from, &loss, request)?;
             (loss, proofs)
         }
@@ -71,13 +70,7 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
     let steps = steps(runbook, &scene)?;
     gate::approval(world, mode, &runbook.name, &steps)?;
     let rebuilds = [restore_database::NAME, replace_database::NAME];
-    let rung = if rebuilds.iter().any(|uses| takes(&steps, uses)) {
-        Rung::Restore
-    } else if mode == Mode::InPlace {
-        Rung::Restart
-    } else {
-        Rung::Promote
-    };
+    let rung = Rung::of(rebuilds.iter().any(|uses| takes(&steps, uses)), mode);
     if mode != Mode::InPlace {
         lint::dependencies(&steps, from)?;
     }
@@ -298,15 +291,16 @@ fn timelines(resource: &ResourceFacts) -> impl Iterator<Item = TimelineId> {
 
 fn steps(runbook: &Runbook, scene: &Scene<'_>) -> Result<Vec<PlannedStep>, Refusal> {
     let mut context = Context::without_references("");
+    for wrong in lint::wrong(runbook) {
+        context.report(Problem::error(&wrong.span, wrong.what).hint(wrong.hint));
+    }
     let mut planned = Vec::new();
     for step in lint::ordered(&runbook.steps) {
         let Some(kind) = registry::find(&step.uses) else {
-            let what = format!("there is no step `{}`", step.uses);
-            context.report(Problem::error(&step.span, what));
             continue;
         };
         let parameters = kind.parameters(&step.with, &mut context);
-        let other = lint::step(step, kind, &mut context);
+        let other = lint::fallback(step, kind);
         let word = step.condition.as_deref();
         let left_out = word.and_then(|word| condition::left_out(word, scene));
         let targets = match left_out {

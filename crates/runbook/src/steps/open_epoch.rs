@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dr_coordination::register::{ClusterClaim, EpochRecord, FORMAT_VERSION};
+use dr_coordination::register::{EpochRecord, FORMAT_VERSION};
 use dr_provider::driver::{Action, Applied, Dependency, Plane, Undo, Verified};
 use dr_provider::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
@@ -129,12 +129,6 @@ async fn record(work: &Work) -> Result<EpochRecord> {
     if plan.mode == Mode::InPlace {
         return continued(work).await;
     }
-    let claim = |claim: &crate::plan::Claim| ClusterClaim {
-        system_identifier: claim.system_identifier,
-        timeline: claim.timeline,
-        start_lsn: claim.start_lsn,
-        log_epoch: None,
-    };
     let claims = plan.claims.iter();
     Ok(EpochRecord {
         version: FORMAT_VERSION,
@@ -142,7 +136,7 @@ async fn record(work: &Work) -> Result<EpochRecord> {
         workload: plan.workload.clone(),
         primary: plan.to.clone(),
         register: plan.register.next.clone(),
-        clusters: claims.map(|(name, c)| (name.clone(), claim(c))).collect(),
+        clusters: claims.map(|(name, c)| (name.clone(), c.into())).collect(),
         // Nobody can acknowledge for the new primary before it is protected again.
         sync: std::collections::BTreeMap::new(),
         created_at: work.site.clock.now(),
@@ -159,25 +153,29 @@ async fn record(work: &Work) -> Result<EpochRecord> {
 /// for stays. No guard has been seen since.
 async fn continued(work: &Work) -> Result<EpochRecord> {
     let plan = work.plan();
-    let records = work.site.register.read_all().await?;
-    let ended = records.iter().find(|record| record.epoch == plan.ended);
-    let ended = ended.ok_or_else(|| {
-        Error::new(
-            ErrorKind::Corrupt,
-            "read the register of",
-            plan.workload.as_str(),
-        )
-        .because(format!("the record of epoch {} is gone", plan.ended))
-    })?;
+    let ended = match work.site.register.follow().await? {
+        Some(newest) if newest.epoch == plan.ended => newest,
+        // It was opened before a crash.
+        Some(newest) if newest.execution.as_ref() == Some(&work.history.execution) => {
+            return Ok(newest);
+        }
+        _ => {
+            let mut records = work.site.register.read_all().await?.into_iter();
+            records
+                .find(|record| record.epoch == plan.ended)
+                .ok_or_else(|| {
+                    Error::new(
+                        ErrorKind::Corrupt,
+                        "read the register of",
+                        plan.workload.as_str(),
+                    )
+                    .because(format!("the record of epoch {} is gone", plan.ended))
+                })?
+        }
+    };
     let mut record = ended.with_register(plan.register.next.clone());
     for (name, claim) in &plan.claims {
-        let claim = ClusterClaim {
-            system_identifier: claim.system_identifier,
-            timeline: claim.timeline,
-            start_lsn: claim.start_lsn,
-            log_epoch: None,
-        };
-        record.clusters.insert(name.clone(), claim);
+        record.clusters.insert(name.clone(), claim.into());
         record.sync.remove(name);
         record.sync_lost.remove(name);
     }

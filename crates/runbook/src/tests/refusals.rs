@@ -10,6 +10,7 @@ use dr_provider::{ErrorKind, ObjectStore, decorate};
 use rstest::rstest;
 
 use super::world::{Everything, Fault, east, runbook, shipped, west};
+use crate::check::{Finding, asks_people, check};
 use crate::plan::Class;
 use crate::request::{Request, Statement};
 use crate::{Error, Plan, Refusal, Silent, execute, observe, observe_to_execute, plan};
@@ -235,6 +236,7 @@ async fn a_runbook_that_asks_nobody_is_not_for_a_workload_that_wants_it() {
     );
     for text in [text.replace(asking, ""), too_late] {
         let runbook = runbook(&text).unwrap();
+        assert!(!asks_people(&runbook));
         let refusal = plan(&runbook, &seen, &Request::new(west())).unwrap_err();
         assert!(
             matches!(refusal, Refusal::Approval { quorum: 2, .. }),
@@ -306,6 +308,22 @@ steps:
     "uses: open-epoch, fallback: notify",
     "cannot stand in"
 )]
+#[case(
+    "uses: promote-database",
+    "uses: promote-database, fallback: promote-database",
+    "cannot stand in"
+)]
+#[case("uses: seal-wal", "uses: seal-wal, timeout: 0s", "`timeout` of zero")]
+#[case(
+    "  - { id: promote,",
+    "  - { id: up, uses: promote-database }\n  - { id: promote,",
+    "brought up already"
+)]
+#[case(
+    "  - { id: promote,",
+    "  - { id: switch, uses: switch-traffic }\n  - { id: promote,",
+    "leads clients"
+)]
 #[tokio::test(start_paused = true)]
 async fn the_runbook_would_not_be_safe(
     #[case] good: &str,
@@ -319,6 +337,10 @@ async fn the_runbook_would_not_be_safe(
     let said = match runbook(&text) {
         Err(problems) => problems,
         Ok(runbook) => {
+            // It is known long before the day.
+            let grave = |found: &Finding| found.is_grave && found.what.contains(expected);
+            let found = check(&runbook);
+            assert!(found.iter().any(grave), "{found:?}");
             let refusal = plan(&runbook, &seen, &Request::new(west())).unwrap_err();
             assert_eq!(refusal.class(), Class::Invalid);
             refusal.to_string()

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::world::{
     shipped, shipped_failback, shipped_planned, shipped_recover, shipped_restore, shipped_undo,
 };
+use crate::check::{asks_people, check};
 use crate::step::Step;
 use crate::steps::registry;
 
@@ -56,6 +57,21 @@ fn the_shipped_runbooks_use_every_step_but_those_for_ones_own() {
     assert!(used.is_disjoint(&own.clone().into()));
     let all: BTreeSet<_> = used.into_iter().chain(own).collect();
     assert_eq!(all, names());
+}
+
+#[test]
+fn nothing_is_wrong_with_the_shipped_runbooks() {
+    for runbook in [
+        shipped(),
+        shipped_planned(),
+        shipped_failback(),
+        shipped_undo(),
+        shipped_recover(),
+        shipped_restore(),
+    ] {
+        assert_eq!(check(&runbook), [], "{}", runbook.name);
+        assert!(asks_people(&runbook), "{}", runbook.name);
+    }
 }
 
 #[test]

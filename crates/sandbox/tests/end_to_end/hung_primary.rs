@@ -72,3 +72,49 @@ async fn a_witness_does_not_outweigh_a_server_that_answers() {
     load.stop().await.unwrap();
     end(sandbox);
 }
+
+/// A fence that runs into its time limit says nothing, and a witness who says more is looked behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_witness_is_looked_behind_where_the_fence_found_nothing() {
+    let sandbox = start(Sandbox::builder()).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    backup(&sandbox, RECOVERY).await;
+    acknowledge(&load, 100).await;
+    let home = sandbox.region(HOME).unwrap();
+    let data = home.place().data_directory();
+    let file = sandbox.layout().directory.join("dr.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let of_home = |line: &&str| line.contains(&format!("\"{}\"", data.display()));
+    let mut lines = text.lines().filter(of_home);
+    let stop = lines.find(|line| line.contains(" stop: ")).unwrap();
+    let stopping = |by: &str| {
+        let text = text.replace(stop, &format!("            stop: {by}"));
+        sandbox.launcher().write_file(&file, &text).unwrap();
+    };
+    stopping("[\"true\"]");
+    let words = ["failover", "--to", RECOVERY, "--yes"];
+    refused(&sandbox, &words, 14, &["alive"]).await;
+    let ids = executions(&sandbox);
+    let [id] = &ids[..] else {
+        panic!("one execution: {ids:?}");
+    };
+
+    // Stopping it takes longer than the fence may, and it takes no new connection.
+    stopping("[\"sleep\", \"60\"]");
+    let text = std::fs::read_to_string(data.join("postmaster.pid")).unwrap();
+    let number: i32 = text.lines().next().unwrap().parse().unwrap();
+    let mut postmaster = home.processes();
+    postmaster.retain(|process| process.pid == number);
+    assert_eq!(postmaster.len(), 1);
+    dr_sandbox::region::signal(&postmaster, Signal::STOP);
+    let resume = ["execution", "resume", id.as_str()];
+    refused(&sandbox, &resume, 14, &["nothing proves"]).await;
+    let witnessed = [&resume[..], &["--witness", "test: it is off"]].concat();
+    let seen = "its processes run on its host";
+    refused(&sandbox, &witnessed, 14, &["alive", seen]).await;
+    dr_sandbox::region::signal(&postmaster, Signal::CONT);
+    assert!(is_primary(&sandbox, HOME).await);
+    assert!(!is_primary(&sandbox, RECOVERY).await);
+    load.stop().await.unwrap();
+    end(sandbox);
+}
