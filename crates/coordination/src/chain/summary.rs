@@ -48,22 +48,31 @@ pub async fn summarise(
     let Some(found) = find_tail_and_links(store, chain, headers, patience).await? else {
         return Ok(None);
     };
-    let (tail, mut links) = (found.tail, found.links);
+    let (tail, mut links, mut read) = (found.tail, found.links, found.read);
     links.retain(|lsn| *lsn < tail.end);
-    let wanted = links.split_off(links.len().saturating_sub(headers));
-    let replies: Vec<_> = stream::iter(wanted)
-        .map(|lsn| {
-            persist(patience, move || {
-                read_header(store, chain, lsn, patience.timeout)
-            })
+    let looked_at = links.split_off(links.len().saturating_sub(headers));
+    let missing: Vec<_> = looked_at
+        .iter()
+        .copied()
+        .filter(|lsn| !read.contains_key(lsn))
+        .collect();
+    let replies: Vec<_> = stream::iter(missing)
+        .map(|lsn| async move {
+            let ask = || read_header(store, chain, lsn, patience.timeout);
+            (lsn, persist(patience, ask).await)
         })
         .buffered(AT_ONCE)
         .collect()
         .await;
-    let mut recent = Vec::new();
-    for reply in replies {
+    for (lsn, reply) in replies {
         // A header that is gone or damaged adds nothing; the contiguous end does not rest on it.
-        if let Reply::Found(Link::Chunk(header)) = reply.map_err(|e| Error::store(chain, e))?
+        if let Reply::Found(link) = reply.map_err(|error| Error::store(chain, error))? {
+            read.insert(lsn, link);
+        }
+    }
+    let mut recent = Vec::new();
+    for lsn in looked_at {
+        if let Some(Link::Chunk(header)) = read.remove(&lsn)
             && header.end <= tail.end
             && !header.is_lost()
         {

@@ -2,7 +2,7 @@
 //!
 //! Every header names a position up to which the chain hung together when it was written; the newest header that a listing
 //! shows is thus a place to start walking, a few links before the tail. The walk itself rests on reads of keys only: what a
-//! listing shows is read ahead, many at once, because a store in another region answers each read after a round trip.
+//! listing shows from there on is read ahead, all at once, because a store in another region answers each read after a round trip.
 //!
 //! A chain that is written to may grow faster than one read after the other can follow. So whoever walks looks at the listing
 //! again now and then, and is content with a position that was not passed when the walk began.
@@ -19,6 +19,9 @@ use super::floor::floor;
 use super::link::{Link, Reply, read_header};
 use super::{ChainId, ChunkHeader, Error, Origin, SealRecord};
 use crate::operation::{Patience, back_off, read};
+
+/// Headers that were read, by position. A link never changes.
+pub(crate) type Headers = BTreeMap<Lsn, Link<ChunkHeader>>;
 
 /// How many links before the tail are looked at.
 const CANDIDATES: usize = 16;
@@ -128,6 +131,8 @@ pub(crate) struct Found {
     pub(crate) begun: Lsn,
     /// Positions of links before it, in order: hints.
     pub(crate) links: Vec<Lsn>,
+    /// The links that were read.
+    pub(crate) read: Headers,
 }
 
 /// Finds the tail of a chain, and positions of links before it, in order: hints, at least `wanted` if as many are listed.
@@ -154,19 +159,20 @@ pub(crate) async fn find_tail_and_links(
     };
     let begin = floor.unwrap_or(origin.start_lsn);
     listed.retain(|lsn| *lsn >= begin);
-    let mut ahead = Ahead::read(store, chain, last_of(&listed), patience).await?;
-    let from = match ahead.start_of_walk(begin) {
-        Some(from) => from,
+    let mut links = Links::new(store, chain, patience);
+    let from = match links.read_ahead(&listed).await? {
+        Some(stated) => stated,
         None => {
-            let older = &listed[..listed.len().saturating_sub(CANDIDATES)];
-            start_of_walk(store, chain, older, begin, patience).await?
+            let older = &listed[..listed.len() - last_of(&listed).len()];
+            links.stated_by_newest(older).await?.unwrap_or(begin)
         }
     };
+    let from = from.max(begin);
     let mut walk = Walk::new(from);
     let (mut by_key, mut limit, mut rounds) = (0, BY_KEY, 0);
     let end = loop {
-        let reply = match ahead.take(walk.at) {
-            Some(link) => Reply::Found(link),
+        let reply = match links.known(walk.at) {
+            Some(reply) => reply,
             None if by_key == limit => {
                 by_key = 0;
                 let passed = walk.at.0.checked_sub(1).map(Lsn);
@@ -182,11 +188,10 @@ pub(crate) async fn find_tail_and_links(
                     break WalkEnd::Open;
                 }
                 rounds += 1;
-                ahead = Ahead::read(store, chain, last_of(&more), patience).await?;
-                if let Some(on_chain) = ahead.start_of_walk(walk.at)
-                    && on_chain > walk.at
+                if let Some(stated) = links.read_ahead(&more).await?
+                    && stated > walk.at
                 {
-                    walk = Walk::new(on_chain);
+                    walk = Walk::new(stated);
                 }
                 listed.retain(|lsn| *lsn < more[0]);
                 listed.extend(more);
@@ -194,11 +199,7 @@ pub(crate) async fn find_tail_and_links(
             }
             None => {
                 by_key += 1;
-                persist(patience, || {
-                    read_header(store, chain, walk.at, patience.timeout)
-                })
-                .await
-                .map_err(store_failed)?
+                links.get(walk.at).await?
             }
         };
         if let Some(end) = walk.feed(reply) {
@@ -213,7 +214,7 @@ pub(crate) async fn find_tail_and_links(
         }
     };
     let last = match walk.last {
-        None if walk.at > begin => chunk_before(store, chain, &listed, walk.at, patience).await?,
+        None if walk.at > begin => links.chunk_before(&listed, walk.at).await?,
         last => last,
     };
     let tail = Tail {
@@ -226,47 +227,124 @@ pub(crate) async fn find_tail_and_links(
         tail,
         begun: from,
         links: listed,
+        read: links.found,
     }))
 }
 
-/// Links that were read before the walk comes to them. Only what was found counts: whether something is missing is asked when
-/// the walk is there.
-struct Ahead(BTreeMap<Lsn, Link<ChunkHeader>>);
+/// The links of a chain, each of which is read once.
+struct Links<'a> {
+    store: &'a dyn ObjectStore,
+    chain: &'a ChainId,
+    patience: Patience,
+    found: Headers,
+    /// Where nothing stood when it was asked for ahead: what is created there later was not there when the search began.
+    open: Option<Lsn>,
+}
 
-impl Ahead {
-    async fn read(
-        store: &dyn ObjectStore,
-        chain: &ChainId,
-        listed: &[Lsn],
-        patience: Patience,
-    ) -> Result<Self, Error> {
-        let replies: Vec<_> = stream::iter(listed.to_vec())
-            .map(|lsn| async move {
-                let read = persist(patience, move || {
-                    read_header(store, chain, lsn, patience.timeout)
-                });
-                (lsn, read.await)
-            })
+impl<'a> Links<'a> {
+    fn new(store: &'a dyn ObjectStore, chain: &'a ChainId, patience: Patience) -> Self {
+        Self {
+            store,
+            chain,
+            patience,
+            found: Headers::new(),
+            open: None,
+        }
+    }
+
+    /// Returns what stands at a position, if that was read.
+    fn known(&self, at: Lsn) -> Option<Reply<ChunkHeader>> {
+        match self.found.get(&at) {
+            Some(link) => Some(Reply::Found(link.clone())),
+            None => (self.open == Some(at)).then_some(Reply::Missing),
+        }
+    }
+
+    /// Reads what stands at a position, unless that was read.
+    async fn get(&mut self, at: Lsn) -> Result<Reply<ChunkHeader>, Error> {
+        if let Some(reply) = self.known(at) {
+            return Ok(reply);
+        }
+        let reply = self.ask(at).await;
+        let reply = reply.map_err(|error| Error::store(self.chain, error))?;
+        if let Reply::Found(link) = &reply {
+            self.found.insert(at, link.clone());
+        }
+        Ok(reply)
+    }
+
+    async fn ask(&self, at: Lsn) -> Result<Reply<ChunkHeader>, StoreError> {
+        let (store, chain, limit) = (self.store, self.chain, self.patience.timeout);
+        persist(self.patience, || read_header(store, chain, at, limit)).await
+    }
+
+    /// Reads the newest of the last links listed, and then, at once, those from where it says that the chain hung together, and what
+    /// follows it; if it is not there, all of them. Returns the position on the chain that the newest of those found states.
+    ///
+    /// What is missing or damaged is met by the walk, or not on the chain; nor does a read that failed count unless nothing was
+    /// found: the walk asks again for what it needs.
+    async fn read_ahead(&mut self, listed: &[Lsn]) -> Result<Option<Lsn>, Error> {
+        let last = last_of(listed);
+        let Some((newest, older)) = last.split_last() else {
+            return Ok(None);
+        };
+        let first = self.ask(*newest).await;
+        let (from, next) = match &first {
+            Ok(Reply::Found(link)) => (on_chain(*newest, link), end_of(link)),
+            _ => (Lsn::INVALID, None),
+        };
+        let wanted = older.iter().filter(|lsn| **lsn >= from).chain(&next);
+        let wanted: Vec<_> = wanted.copied().collect();
+        let links = &*self;
+        let replies: Vec<_> = stream::iter(wanted)
+            .map(|lsn| async move { (lsn, links.ask(lsn).await) })
             .buffered(CANDIDATES)
             .collect()
             .await;
-        let mut found = BTreeMap::new();
-        for (lsn, reply) in replies {
-            if let Reply::Found(link) = reply.map_err(|error| Error::store(chain, error))? {
-                found.insert(lsn, link);
+        let mut failed = None;
+        for (lsn, reply) in replies.into_iter().chain([(*newest, first)]) {
+            match reply {
+                Ok(Reply::Found(link)) => {
+                    self.found.insert(lsn, link);
+                }
+                Ok(Reply::Missing) if next == Some(lsn) => self.open = next,
+                Ok(_) => {}
+                Err(error) => failed = Some(error),
             }
         }
-        Ok(Self(found))
+        let state = |lsn: &Lsn| Some(on_chain(*lsn, self.found.get(lsn)?));
+        match (last.iter().rev().find_map(state), failed) {
+            (None, Some(error)) => Err(Error::store(self.chain, error)),
+            (stated, _) => Ok(stated),
+        }
     }
 
-    fn take(&mut self, at: Lsn) -> Option<Link<ChunkHeader>> {
-        self.0.remove(&at)
+    /// Returns the position on the chain that the newest link of those listed states.
+    async fn stated_by_newest(&mut self, listed: &[Lsn]) -> Result<Option<Lsn>, Error> {
+        for lsn in listed.iter().rev() {
+            // Gone, or damaged: if it is on the chain, the walk meets it and says so.
+            if let Reply::Found(link) = self.get(*lsn).await? {
+                return Ok(Some(on_chain(*lsn, &link)));
+            }
+        }
+        Ok(None)
     }
 
-    /// Returns a position that is on the chain, as near to its end as what was read allows.
-    fn start_of_walk(&self, begin: Lsn) -> Option<Lsn> {
-        let (lsn, newest) = self.0.last_key_value()?;
-        Some(on_chain(*lsn, newest).max(begin))
+    /// Looks for the chunk that ends at `end` among the links listed before it.
+    async fn chunk_before(
+        &mut self,
+        listed: &[Lsn],
+        end: Lsn,
+    ) -> Result<Option<ChunkHeader>, Error> {
+        let candidates = listed.iter().rev().filter(|lsn| **lsn < end);
+        for lsn in candidates.take(CANDIDATES) {
+            if let Reply::Found(Link::Chunk(header)) = self.get(*lsn).await?
+                && header.end == end
+            {
+                return Ok(Some(header));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -284,6 +362,14 @@ fn on_chain(lsn: Lsn, link: &Link<ChunkHeader>) -> Lsn {
     }
 }
 
+/// Returns the position after a link; a seal has none.
+fn end_of(link: &Link<ChunkHeader>) -> Option<Lsn> {
+    match link {
+        Link::Chunk(header) => Some(header.end),
+        Link::Seal(_) => None,
+    }
+}
+
 /// Reads a chain's origin.
 pub(crate) async fn read_origin(
     store: &dyn ObjectStore,
@@ -298,52 +384,6 @@ pub(crate) async fn read_origin(
     Origin::from_bytes(&bytes, chain)
         .map(Some)
         .map_err(|why| corrupt(store, chain, Lsn::INVALID, why))
-}
-
-/// Returns a position that is on the chain, as near to its end as the listing allows.
-pub(crate) async fn start_of_walk(
-    store: &dyn ObjectStore,
-    chain: &ChainId,
-    listed: &[Lsn],
-    origin: Lsn,
-    patience: Patience,
-) -> Result<Lsn, Error> {
-    for lsn in listed.iter().rev() {
-        let reply = persist(patience, || {
-            read_header(store, chain, *lsn, patience.timeout)
-        })
-        .await
-        .map_err(|error| Error::store(chain, error))?;
-        // Gone, or damaged: if it is on the chain, the walk meets it and says so.
-        if let Reply::Found(link) = reply {
-            return Ok(on_chain(*lsn, &link).max(origin));
-        }
-    }
-    Ok(origin)
-}
-
-/// Looks for the chunk that ends at `end` among the links listed before it.
-async fn chunk_before(
-    store: &dyn ObjectStore,
-    chain: &ChainId,
-    listed: &[Lsn],
-    end: Lsn,
-    patience: Patience,
-) -> Result<Option<ChunkHeader>, Error> {
-    let candidates = listed.iter().rev().filter(|lsn| **lsn < end);
-    for lsn in candidates.take(CANDIDATES) {
-        let reply = persist(patience, || {
-            read_header(store, chain, *lsn, patience.timeout)
-        })
-        .await
-        .map_err(|error| Error::store(chain, error))?;
-        if let Reply::Found(Link::Chunk(header)) = reply
-            && header.end == end
-        {
-            return Ok(Some(header));
-        }
-    }
-    Ok(None)
 }
 
 /// Repeats a read until it is answered or patience ends.

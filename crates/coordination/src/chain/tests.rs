@@ -7,6 +7,7 @@ mod gaps;
 mod growing;
 mod listing;
 mod reading;
+mod requests;
 mod sealing;
 mod writing;
 

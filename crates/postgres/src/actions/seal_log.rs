@@ -3,7 +3,7 @@
 //! Idempotent because a seal for the same successor is found and taken for ours.
 
 use dr_coordination::Actor;
-use dr_coordination::chain::{ChainId, SealRequest, find_tail, seal, summarise};
+use dr_coordination::chain::{ChainId, ChainSummary, SealRequest, seal, summarise};
 use dr_model::{Epoch, Lsn, RegionName};
 use dr_provider::Result;
 use dr_provider::driver::{Applied, Evidence, Fence, Sealed, Verified};
@@ -36,8 +36,9 @@ impl PostgresDriver {
             origin_if_empty,
         };
         let sealed = seal(&**store, &chain, &request, patience()).await?;
-        self.sealed(region, log, promised, sealed.lsn, sealed.seal.sealed_at)
-            .await
+        let summary = self.summary_of(region, log).await?;
+        let at = (sealed.lsn, sealed.seal.sealed_at);
+        Ok(self.sealed(region, log, promised, at, summary.as_ref()))
     }
 
     pub(super) async fn is_log_sealed(
@@ -47,40 +48,41 @@ impl PostgresDriver {
         promised: Option<Epoch>,
         fence: &Fence,
     ) -> Result<Verified> {
-        let store = self.store(region)?;
-        let Some(tail) = find_tail(&**store, &ChainId::from(log), patience()).await? else {
+        let Some(summary) = self.summary_of(region, log).await? else {
             return Ok(Verified::NotDone {
                 seen: "the store holds no log of the epoch".to_owned(),
             });
         };
-        match tail.seal {
-            Some(seal) if seal.successor == fence.epoch => Ok(Verified::Done(
-                self.sealed(region, log, promised, tail.end, seal.sealed_at)
-                    .await?,
-            )),
+        match &summary.seal {
+            Some(seal) if seal.successor == fence.epoch => {
+                let at = (summary.end, seal.sealed_at);
+                let sealed = self.sealed(region, log, promised, at, Some(&summary));
+                Ok(Verified::Done(sealed))
+            }
             Some(seal) => Ok(Verified::NotDone {
                 seen: format!("sealed for epoch {} by {}", seal.successor, seal.sealed_by),
             }),
             None => Ok(Verified::NotDone {
-                seen: format!("open, ends at {}", tail.end),
+                seen: format!("open, ends at {}", summary.end),
             }),
         }
     }
 
-    async fn sealed(
+    async fn summary_of(&self, region: &RegionName, log: Log) -> Result<Option<ChainSummary>> {
+        const HEADERS: usize = 16;
+        let store = self.store(region)?;
+        Ok(summarise(&**store, &ChainId::from(log), HEADERS, patience()).await?)
+    }
+
+    fn sealed(
         &self,
         region: &RegionName,
         log: Log,
         promised: Option<Epoch>,
-        lsn: Lsn,
-        sealed_at: Timestamp,
-    ) -> Result<Applied> {
-        const HEADERS: usize = 16;
-        let store = self.store(region)?;
-        let summary = summarise(&**store, &ChainId::from(log), HEADERS, patience()).await?;
-        let promise = summary
-            .as_ref()
-            .and_then(|summary| summary.promise.as_ref());
+        (lsn, sealed_at): (Lsn, Timestamp),
+        summary: Option<&ChainSummary>,
+    ) -> Applied {
+        let promise = summary.and_then(|summary| summary.promise.as_ref());
         let sealed = Sealed {
             timeline: log.timeline,
             lsn,
@@ -91,13 +93,13 @@ impl PostgresDriver {
             covered_at: summary.and_then(|summary| summary.covered_at),
             sealed_at,
         };
-        Ok(self.applied(
+        self.applied(
             format!(
                 "timeline {} of epoch {} is sealed at {lsn} in {region}",
                 log.timeline, log.epoch
             ),
             sealed.to_evidence(),
-        ))
+        )
     }
 
     pub(crate) fn actor(&self) -> Actor {
