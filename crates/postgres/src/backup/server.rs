@@ -58,10 +58,22 @@ impl Server {
         check_version(major, force, instance.subject())?;
         let rows = instance.query("look at", SQL).await?;
         let subject = instance.subject();
+        let not = |column: &str, value: String, expected| dr_pgwire::Error::Value {
+            column: column.to_owned(),
+            value,
+            expected,
+        };
         let read = || -> std::result::Result<Self, dr_pgwire::Error> {
             let row = rows.only()?;
             let segment: u32 = row.get("bytes_per_wal_segment")?;
             let started: i64 = row.get("started")?;
+            // Two times that could not be read would be taken for the same.
+            let started_at = Timestamp::from_microsecond(started)
+                .map_err(|_| not("started", started.to_string(), "a time in microseconds"))?;
+            let segment_bytes = SegmentSize::try_from(segment).map_err(|_| {
+                let column = "bytes_per_wal_segment";
+                not(column, segment.to_string(), "the length of a segment")
+            })?;
             Ok(Self {
                 major,
                 version: row.get("version")?,
@@ -69,12 +81,12 @@ impl Server {
                 catalog_version: row.get("catalog_version_no")?,
                 in_recovery: row.get("in_recovery")?,
                 timeline: row.get("timeline")?,
-                segment_bytes: SegmentSize::try_from(segment).unwrap_or(SegmentSize::DEFAULT),
+                segment_bytes,
                 page_bytes: row.get("database_block_size")?,
                 file_pages: row.get("blocks_per_segment")?,
                 checksums: row.get("checksums")?,
                 wal_level: row.get("wal_level")?,
-                started_at: Timestamp::from_microsecond(started).unwrap_or(Timestamp::MIN),
+                started_at,
                 summarizes: row.get("summarizes")?,
                 may_begin: row.get("may_begin")?,
             })

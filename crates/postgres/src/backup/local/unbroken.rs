@@ -10,8 +10,8 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dr_coordination::chain::{self, ChainReader};
-use dr_model::{Lsn, RegionName};
+use dr_coordination::chain::ChainReader;
+use dr_model::{Lsn, RegionName, SegmentSize};
 use dr_provider::Result;
 use dr_provider::error::chain as explain;
 use tokio::task::spawn_blocking;
@@ -22,7 +22,7 @@ use crate::driver::PostgresDriver;
 use crate::register::patience;
 use crate::wal::{Decoder, Expected, Record, WAL_LEVEL_MINIMAL};
 
-/// Log that is looked through at most: reading everything once is cheaper then, or nearly.
+/// Log that is looked through at most, and no more than the database is long: reading everything once is cheaper then.
 const SEARCH_BYTES: u64 = 16 << 30;
 
 /// Bytes that are read from a file at a time.
@@ -85,8 +85,8 @@ pub(super) async fn broken(
     let size = server.segment_bytes;
     let from = size.start_of(source.start);
     let length = start.bytes_since(from);
-    if length > SEARCH_BYTES {
-        let why = format!("{} GiB of log are too much to look through", length >> 30);
+    if length > search_limit(base.recovery_point().database_bytes, size) {
+        let why = format!("{} MiB of log are too much to look through", length >> 20);
         return Ok(Some(unproven(why)));
     }
     let (local, files) = kept(server, directory, from, start);
@@ -110,8 +110,7 @@ pub(super) async fn broken(
         );
         let mut reader = match opened.await {
             Ok(reader) => reader.with_keys(driver.keys()),
-            Err(hole @ chain::Error::Hole { .. }) => return Ok(Some(unproven(hole.to_string()))),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Ok(Some(unproven(explain(&error)))),
         };
         loop {
             let bytes = match reader.next().await {
@@ -139,6 +138,12 @@ pub(super) async fn broken(
     }))
 }
 
+/// Returns how much log is looked through. Of a database that is hardly longer than a segment, two: where the log of a backup begins,
+/// and where the next one does.
+fn search_limit(database_bytes: u64, size: SegmentSize) -> u64 {
+    SEARCH_BYTES.min(database_bytes.max(2 * size.bytes()))
+}
+
 fn joined<T>(
     fed: std::result::Result<std::result::Result<T, String>, tokio::task::JoinError>,
 ) -> std::result::Result<T, String> {
@@ -162,4 +167,25 @@ fn kept(server: &Server, directory: &Path, from: Lsn, start: Lsn) -> (Lsn, Vec<(
     }
     files.reverse();
     (begin.min(start), files)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    const SEGMENT: u64 = 16 << 20;
+
+    #[rstest]
+    #[case::hardly_longer_than_a_segment(20 << 20, 2 * SEGMENT)]
+    #[case::small(100 << 20, 100 << 20)]
+    #[case::large(1 << 40, 16 << 30)]
+    fn no_more_log_is_looked_through_than_the_database_is_long(
+        #[case] database_bytes: u64,
+        #[case] expected: u64,
+    ) {
+        let limit = search_limit(database_bytes, SegmentSize::DEFAULT);
+        assert_eq!(limit, expected);
+    }
 }
