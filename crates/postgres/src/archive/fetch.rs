@@ -15,7 +15,7 @@ use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result};
 use dr_repository::Keys;
 use futures::future::join_all;
 
-use super::file::{Name, cluster_at, file_key, kept};
+use super::file::{Kept, Name, cluster_at, file_key};
 use super::put::{Put, last_record_end, put};
 use super::size::size_at;
 use super::spool::{self, Spool};
@@ -29,12 +29,14 @@ const OPERATION: &str = "fetch";
 enum Found {
     /// Its bytes.
     Bytes(Vec<u8>),
-    /// A segment that is to be read, with zeros behind what is.
-    Long(Box<Long>),
+    /// A file that is kept whole.
+    Kept(Kept),
+    /// A segment that is to be read from a chain, with zeros behind what is.
+    Chained(Box<Chained>),
 }
 
 /// A segment that is written as it is read.
-struct Long {
+struct Chained {
     reader: ChainReader,
     start: Lsn,
     size: SegmentSize,
@@ -112,9 +114,8 @@ impl PostgresDriver {
                 .await?
                 .map(|content| Found::Bytes(content.into())),
             Name::Partial(timeline) | Name::Backup(timeline) => {
-                kept(store, &file_key(cluster, timeline, name))
-                    .await?
-                    .map(|content| Found::Bytes(content.into()))
+                let key = file_key(cluster, timeline, name);
+                Kept::find(store, key).await?.map(Found::Kept)
             }
             Name::Segment(timeline) => {
                 let wanted = Wanted {
@@ -128,9 +129,9 @@ impl PostgresDriver {
                 match spool {
                     Some(spool) => {
                         let spool = Spool::new(spool, cluster);
-                        wanted.segment_and_next(destination, &spool).await?
+                        wanted.segment_and_next(&spool).await?
                     }
-                    None => wanted.segment(destination).await?,
+                    None => wanted.segment().await?,
                 }
             }
         };
@@ -146,9 +147,10 @@ impl PostgresDriver {
                 let path = destination.to_owned();
                 blocking(name, move || put(&path, &content)).await?;
             }
-            Found::Long(long) => {
+            Found::Kept(file) => put_kept(file, name, destination).await?,
+            Found::Chained(segment) => {
                 let place = (store.location(), name, destination);
-                long.put(cluster, kind.timeline(), place).await?;
+                segment.put(cluster, kind.timeline(), place).await?;
             }
         }
         Ok(true)
@@ -166,7 +168,17 @@ async fn blocking<T: Send + 'static>(
         .map_err(|error| failed().because(error))
 }
 
-impl Long {
+/// Writes a file that is kept whole as it is read.
+async fn put_kept(mut file: Kept, name: &str, destination: &Path) -> Result<()> {
+    let (path, bytes) = (destination.to_owned(), file.bytes());
+    let mut put = blocking(name, move || Put::begin(&path, bytes)).await?;
+    while let Some(part) = file.next().await? {
+        put = blocking(name, move || put.write(&part).map(|()| put)).await?;
+    }
+    blocking(name, move || put.finish(bytes)).await
+}
+
+impl Chained {
     /// Writes the segment as it is read.
     async fn put(
         mut self,
@@ -209,8 +221,8 @@ impl Long {
             check(name, &head, size.bytes(), cluster)?;
         }
         if let Some(decoder) = decoder {
-            let gets = decoder.last_end();
-            refuse_to_replace((location, name, destination), start, size, expected, gets)?;
+            let place = (location, name, destination);
+            refuse_to_replace(place, start, size, expected, decoder.last_end()).await?;
         }
         blocking(name, move || file.finish(size.bytes())).await
     }
@@ -224,7 +236,7 @@ fn check(name: &str, head: &[u8], bytes: u64, cluster: SystemIdentifier) -> Resu
 
 /// Refuses to serve a tail to a server that has more of it: it would lose what it has (PROTOCOL 6). `gets` is where the last
 /// record ends that it would be served.
-fn refuse_to_replace(
+async fn refuse_to_replace(
     (location, name, destination): (&str, &str, &Path),
     start: Lsn,
     size: SegmentSize,
@@ -232,10 +244,9 @@ fn refuse_to_replace(
     gets: Option<Lsn>,
 ) -> Result<()> {
     let own = destination.with_file_name(name);
-    let has = last_record_end(&own, start, size, expected).map_err(|error| {
-        Error::new(ErrorKind::Failed, "read", own.display().to_string()).because(error)
-    })?;
-    match has {
+    let (path, subject) = (own.clone(), own.display().to_string());
+    let read = move || last_record_end(&path, start, size, expected);
+    match blocking(&subject, read).await? {
         Some(has) if gets.is_none_or(|gets| gets < has) => {
             let error = Error::new(
                 ErrorKind::Conflict,
@@ -252,18 +263,22 @@ fn refuse_to_replace(
 }
 
 impl Wanted<'_> {
-    /// Returns the bytes of the segment, from the spool if they are there, and fills that for the next ones if not.
-    async fn segment_and_next(&self, destination: &Path, spool: &Spool) -> Result<Option<Found>> {
+    /// Returns the segment, from the spool if they are there, and fills that for the next ones if not.
+    async fn segment_and_next(&self, spool: &Spool) -> Result<Option<Found>> {
         let next = spool::following(self.name);
         let taken = spool.take(self.name);
         spool.keep_only(&next);
         if let Some(taken) = taken.filter(|bytes| self.check(bytes).is_ok()) {
             return Ok(Some(Found::Bytes(taken)));
         }
-        let found = self.segment(destination).await?;
+        let found = self.segment().await?;
         // Nothing comes after the end of the log, nor, whole, after the segment in which it is. What could not be kept would be
         // fetched each time again.
-        let usual = |found: &Found| matches!(found, Found::Bytes(bytes) if bytes.len() as u64 == SegmentSize::DEFAULT.bytes());
+        let usual = |found: &Found| match found {
+            Found::Bytes(bytes) => bytes.len() as u64 == SegmentSize::DEFAULT.bytes(),
+            Found::Kept(file) => file.bytes() == SegmentSize::DEFAULT.bytes(),
+            Found::Chained(segment) => segment.size == SegmentSize::DEFAULT && !segment.is_tail,
+        };
         if found.as_ref().is_some_and(usual) && spool.can_keep() {
             let missing = next.iter().filter(|name| !spool.has(name));
             join_all(missing.map(|name| self.fetch_ahead(name, spool))).await;
@@ -282,8 +297,8 @@ impl Wanted<'_> {
         }
     }
 
-    /// Returns the bytes of the segment; `None` if it is proven not to be there.
-    async fn segment(&self, destination: &Path) -> Result<Option<Found>> {
+    /// Returns the segment; `None` if it is proven not to be there.
+    async fn segment(&self) -> Result<Option<Found>> {
         if let Some(bytes) = self.usual().await? {
             return Ok(Some(Found::Bytes(bytes)));
         }
@@ -311,28 +326,13 @@ impl Wanted<'_> {
         }
         let wanted = self.through.map_or(end, |through| through.min(end));
         let missing = match self.open(start, wanted).await {
-            Ok(reader) if size.bytes() > SegmentSize::DEFAULT.bytes() => {
-                return Ok(Some(Found::Long(Box::new(Long {
+            Ok(reader) => {
+                return Ok(Some(Found::Chained(Box::new(Chained {
                     reader,
                     start,
                     size,
                     is_tail: wanted < end,
                 }))));
-            }
-            Ok(mut reader) => {
-                let mut bytes = reader.read_to_end().await?;
-                let mut decoder = Decoder::new(start, size, Some(self.expected()));
-                // Where the log ends inside of it, what is behind is left over.
-                let _ends_here = decoder.feed(&bytes, |_| ());
-                let whole = usize::try_from(size.bytes()).expect("a segment fits the memory");
-                bytes.resize(whole, 0);
-                self.check(&bytes)?;
-                if wanted < end {
-                    let place = (self.store.location(), self.name, destination);
-                    let gets = decoder.last_end();
-                    refuse_to_replace(place, start, size, self.expected(), gets)?;
-                }
-                return Ok(Some(Found::Bytes(bytes)));
             }
             Err(chain::Error::Hole { from, .. }) => from,
             Err(error) => return Err(error.into()),
@@ -390,13 +390,12 @@ impl Wanted<'_> {
             return Ok(None);
         }
         let key = file_key(self.cluster, self.timeline, self.name);
-        match kept(self.store, &key).await? {
-            Some(content) => {
-                self.check(&content)?;
-                Ok(Some(Found::Bytes(content.into())))
-            }
-            None => Ok(None),
-        }
+        let Some(file) = Kept::find(self.store, key).await? else {
+            return Ok(None);
+        };
+        let head = file.head(SEGMENT_HEADER_BYTES as u64).await?;
+        check(self.name, &head, file.bytes(), self.cluster)?;
+        Ok(Some(Found::Kept(file)))
     }
 
     /// Learns how long the cluster's segments are: from the head of the segment itself, else from where the log begins.
@@ -428,13 +427,6 @@ impl Wanted<'_> {
 
     fn check(&self, bytes: &[u8]) -> Result<()> {
         check(self.name, bytes, bytes.len() as u64, self.cluster)
-    }
-
-    fn expected(&self) -> Expected {
-        Expected {
-            system_identifier: self.cluster,
-            timeline: self.timeline,
-        }
     }
 
     fn refuse(&self, kind: ErrorKind, why: String) -> Error {

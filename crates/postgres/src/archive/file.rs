@@ -9,11 +9,16 @@ use bytes::Bytes;
 use dr_model::{Epoch, SystemIdentifier, TimelineId};
 use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result};
 
+use super::segment::Content;
+
 /// How often a file is offered to a store that does not answer.
 const ATTEMPTS: u32 = 3;
 
-/// How long one answer is waited for.
+/// How long one answer is waited for, for each [`PART_BYTES`] of what it is about.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// How much of a file is read at a time: as long as a segment usually is.
+const PART_BYTES: u64 = 16 << 20;
 
 /// What a file is, by its name (`access/xlog_internal.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,15 +83,25 @@ pub(super) fn quarantine_key(cluster: SystemIdentifier, epoch: Epoch, name: &str
 }
 
 /// Keeps a file whole: never overwrites, and takes the same content for success (R13).
-pub(super) async fn keep(store: &Arc<dyn ObjectStore>, key: &Key, content: &Bytes) -> Result<()> {
+///
+/// A store makes an object of a body in memory. This is the only place where all of a longer segment is: one from before the log
+/// that the store holds, one of a timeline that was left, and the last one of such a timeline.
+pub(super) async fn keep(
+    store: &Arc<dyn ObjectStore>,
+    key: &Key,
+    content: &Content,
+    subject: &str,
+) -> Result<()> {
+    let unreadable =
+        |error: std::io::Error| Error::new(ErrorKind::Failed, "read", subject).because(error);
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let error = match limited(store.create(key, content.clone()), key).await {
+        let body = content.all().await.map_err(unreadable)?;
+        let error = match limited(store.create(key, body), key, content.len()).await {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                let there = limited(store.get(key), key).await?;
-                if there == *content {
+                if is_kept(store, key, content, &unreadable).await? {
                     return Ok(());
                 }
                 return Err(
@@ -104,20 +119,99 @@ pub(super) async fn keep(store: &Arc<dyn ObjectStore>, key: &Key, content: &Byte
     }
 }
 
-/// Reads a file that is kept whole; `None` if it is proven not to be there.
-pub(super) async fn kept(store: &Arc<dyn ObjectStore>, key: &Key) -> Result<Option<Bytes>> {
-    match limited(store.get(key), key).await {
-        Ok(content) => Ok(Some(content)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+/// Tells whether what is kept is the same, part by part.
+async fn is_kept(
+    store: &Arc<dyn ObjectStore>,
+    key: &Key,
+    content: &Content,
+    unreadable: &impl Fn(std::io::Error) -> Error,
+) -> Result<bool> {
+    let Some(mut there) = Kept::find(store, key.clone()).await? else {
+        return Ok(false);
+    };
+    if there.bytes() != content.len() {
+        return Ok(false);
+    }
+    let mut at = 0;
+    while let Some(theirs) = there.next().await? {
+        let ours = content.read(at, theirs.len()).await.map_err(unreadable)?;
+        if ours != theirs {
+            return Ok(false);
+        }
+        at += theirs.len() as u64;
+    }
+    Ok(true)
+}
+
+/// A file that is kept whole, read in parts.
+pub(super) struct Kept {
+    store: Arc<dyn ObjectStore>,
+    key: Key,
+    bytes: u64,
+    at: u64,
+}
+
+impl Kept {
+    /// Looks for a file; `None` if it is proven not to be there.
+    pub(super) async fn find(store: &Arc<dyn ObjectStore>, key: Key) -> Result<Option<Self>> {
+        match limited(store.head(&key), &key, 0).await {
+            Ok(info) => Ok(Some(Self {
+                store: Arc::clone(store),
+                key,
+                bytes: info.size_bytes,
+                at: 0,
+            })),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Returns the first bytes, and leaves the place where it reads as it is.
+    pub(super) async fn head(&self, length: u64) -> Result<Bytes> {
+        self.read(0, length.min(self.bytes)).await
+    }
+
+    /// Returns the next part; `None` at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
+        let length = (self.bytes - self.at).min(PART_BYTES);
+        if length == 0 {
+            return Ok(None);
+        }
+        let part = self.read(self.at, length).await?;
+        self.at += length;
+        Ok(Some(part))
+    }
+
+    async fn read(&self, offset: u64, length: u64) -> Result<Bytes> {
+        if length == 0 {
+            return Ok(Bytes::new());
+        }
+        let call = self.store.get_range(&self.key, offset, length);
+        let part = limited(call, &self.key, length).await?;
+        if part.len() as u64 != length {
+            let why = format!(
+                "it ends within the {} bytes that it was to have",
+                self.bytes
+            );
+            return Err(
+                Error::new(ErrorKind::Corrupt, "read object", self.key.to_string()).because(why),
+            );
+        }
+        Ok(part)
     }
 }
 
-async fn limited<T>(call: impl Future<Output = Result<T>>, key: &Key) -> Result<T> {
-    tokio::time::timeout(LIMIT, call).await.unwrap_or_else(|_| {
+async fn limited<T>(call: impl Future<Output = Result<T>>, key: &Key, bytes: u64) -> Result<T> {
+    let parts = u32::try_from(bytes.div_ceil(PART_BYTES)).unwrap_or(u32::MAX);
+    let limit = LIMIT.saturating_mul(parts.max(1));
+    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
         Err(
             Error::new(ErrorKind::Unknown, "use object", key.to_string())
-                .because(format!("no answer within {} s", LIMIT.as_secs())),
+                .because(format!("no answer within {} s", limit.as_secs())),
         )
     })
 }
@@ -136,7 +230,43 @@ pub(super) fn cluster_at(path: &Path) -> Option<SystemIdentifier> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dr_provider::store::MemoryStore;
     use rstest::rstest;
+
+    /// A file longer than what is read at a time is taken for the same only if all of it is.
+    #[tokio::test]
+    async fn a_long_file_is_kept_once_and_read_in_parts() {
+        let store: Arc<dyn ObjectStore> = Arc::new(MemoryStore::new("west"));
+        let key = file_key(SystemIdentifier(7), TimelineId(1), "long");
+        let length = usize::try_from(2 * PART_BYTES).unwrap() + 5;
+        let mut bytes: Vec<u8> = (0..length).map(|at| (at % 251).to_le_bytes()[0]).collect();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("long");
+        let offer = async |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            let content = Content::open(&path).await.unwrap();
+            keep(&store, &key, &content, "long").await
+        };
+        offer(&bytes).await.unwrap();
+        offer(&bytes).await.unwrap();
+
+        let mut kept = Kept::find(&store, key.clone()).await.unwrap().unwrap();
+        assert_eq!(kept.head(3).await.unwrap(), bytes[..3]);
+        let mut read = Vec::new();
+        let mut lengths = Vec::new();
+        while let Some(part) = kept.next().await.unwrap() {
+            lengths.push(part.len() as u64);
+            read.extend_from_slice(&part);
+        }
+        assert_eq!(lengths, [PART_BYTES, PART_BYTES, 5]);
+        assert!(read == bytes);
+
+        let error = offer(&bytes[..length - 1]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        bytes[length - 1] ^= 1;
+        let error = offer(&bytes).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+    }
 
     #[rstest]
     #[case("0000000200000001000000FF", Some(Name::Segment(TimelineId(2))))]

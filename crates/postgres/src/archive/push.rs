@@ -105,8 +105,8 @@ impl PostgresDriver {
                 if matches!(kind, Name::Partial(_)) {
                     check(name)?;
                 }
-                let content = content.all().await.map_err(unreadable)?;
-                keep(store, &file_key(cluster, timeline, name), &content).await?;
+                let key = file_key(cluster, timeline, name);
+                keep(store, &key, &content, &subject).await?;
                 Ok(format!("{name} is in {}", store.location()))
             }
             Name::Segment(timeline) => {
@@ -420,7 +420,7 @@ pub(super) async fn keep_aside(
     origin: Lsn,
 ) -> Result<String> {
     let key = file_key(log.system_identifier, segment.info.timeline, &segment.name);
-    keep(store, &key, &segment.all().await?).await?;
+    keep(store, &key, &segment.content, &segment.name).await?;
     Ok(format!(
         "{} is kept beside the log in {}, which does not hold it at {origin}",
         segment.name,

@@ -1,6 +1,6 @@
 //! Putting a fetched file in its place: whole, under another name first, and never over what is longer or no file.
 //!
-//! A segment longer than usual is written as it arrives, so that none of up to 1 GiB has to be in memory. The last one of a log is
+//! A file is written as it arrives, so that no segment of up to 1 GiB has to be in memory. The last one of a log is
 //! also followed record by record: a server that has more of it than the store must not lose that (PROTOCOL 6).
 
 use std::fs::{File, OpenOptions};

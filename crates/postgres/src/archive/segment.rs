@@ -52,7 +52,7 @@ impl Content {
     }
 
     /// Returns so many bytes from an offset.
-    async fn read(&self, offset: u64, length: usize) -> std::io::Result<Bytes> {
+    pub(super) async fn read(&self, offset: u64, length: usize) -> std::io::Result<Bytes> {
         let file = match self {
             Self::Memory(content) => {
                 let start = usize::try_from(offset).expect("an index in a slice in memory");
@@ -105,12 +105,6 @@ impl Segment {
             .content
             .read(from.bytes_since(self.start()), length)
             .await;
-        read.map_err(|error| self.unreadable(error))
-    }
-
-    /// Returns everything.
-    pub(super) async fn all(&self) -> Result<Bytes> {
-        let read = self.content.all().await;
         read.map_err(|error| self.unreadable(error))
     }
 

@@ -60,7 +60,7 @@ impl PostgresDriver {
             };
         }
         let key = quarantine_key(log.system_identifier, epoch, &segment.name);
-        keep(store, &key, &segment.all().await?).await?;
+        keep(store, &key, &segment.content, &segment.name).await?;
         Ok(format!(
             "{} was written after timeline {timeline} was left at {fork}: it is in quarantine in {}",
             segment.name,
