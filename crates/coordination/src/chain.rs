@@ -47,7 +47,7 @@ mod writer;
 mod tests;
 
 pub use available::{Available, available, bounds, prove};
-pub use catalogue::{chains, newest_chain};
+pub use catalogue::{chains, newest_chain, timelines};
 pub use chunk::{Chunk, ChunkHeader, Encoding, Facts, MAX_LOG_BYTES, Promise};
 pub use compact::{CompactOptions, Compacted, Compactor, KEPT_LINKS};
 pub use encryption::{Cipher, Encryption, NoRandomness, SaltText};

@@ -77,7 +77,7 @@ pub async fn chains(
 }
 
 /// Returns the timelines of a cluster of which a store holds anything, in order: also those whose log nobody ever received.
-pub(crate) async fn timelines(
+pub async fn timelines(
     store: &dyn ObjectStore,
     system_identifier: SystemIdentifier,
 ) -> Result<Vec<TimelineId>> {

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use dr_coordination::chain::{Available, ChainId, available, bounds, chains, read_history};
+use dr_coordination::chain::{
+    Available, ChainId, available, bounds, chains, read_history, timelines,
+};
 use dr_model::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
 use dr_provider::{Error, ErrorKind, ObjectStore, Result};
 
@@ -81,10 +83,15 @@ impl Held {
             newest: Vec::new(),
         };
         for ChainId { timeline, .. } in found {
-            if held.newest.contains(&timeline) {
-                continue;
+            if !held.newest.contains(&timeline) {
+                held.newest.push(timeline);
             }
-            held.newest.push(timeline);
+        }
+        // One that came and went unseen has no chain: what was pushed of it later stands in pieces.
+        let mut all = timelines(&**store, cluster).await?;
+        all.retain(|timeline| !held.newest.contains(timeline));
+        all.splice(..0, held.newest.iter().copied());
+        for timeline in all {
             if let Some(outer) = bounds(&**store, cluster, timeline, patience()).await? {
                 held.ends.insert(timeline, outer.to);
                 let (from, to) = (since.max(outer.from), outer.to);

@@ -205,9 +205,9 @@ impl PostgresDriver {
             .because("the receiver is writing this very segment"))
     }
 
-    /// Puts what is missing of a segment before `until` into the store as pieces. Log that lies behind must be there: the end of
-    /// the log belongs to a chain.
-    async fn fill_hole(
+    /// Puts what is missing of a segment before `until` into the store as pieces. Log that lies behind must be there, or be of
+    /// another timeline: the end of the log belongs to a chain.
+    pub(super) async fn fill_hole(
         &self,
         store: &Arc<dyn ObjectStore>,
         log: Log,

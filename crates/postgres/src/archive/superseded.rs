@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use dr_coordination::chain::{Available, ChainId, available, find_tail, read_history};
+use dr_coordination::chain::{Available, ChainId, available, find_tail, open_gaps, read_history};
 use dr_model::{Epoch, Lsn, TimelineId};
 use dr_provider::{Error, ErrorKind, ObjectStore, Result};
 
@@ -26,8 +26,19 @@ impl PostgresDriver {
         segment: &Segment,
     ) -> Result<String> {
         let timeline = segment.info.timeline;
-        let epoch = self.epoch_of(timeline).await?;
-        let fork = self.fork_of(store, log, timeline, epoch).await?;
+        // One that came and went without `dr` was never claimed.
+        let claimed = self.epoch_of(timeline).await?;
+        let unclaimed = || {
+            let why = format!("no epoch has ever claimed timeline {timeline}");
+            self.failed(OPERATION, why)
+        };
+        let fork = match self.fork_by_history(store, log, timeline).await? {
+            Some(fork) => fork,
+            None => {
+                let epoch = claimed.ok_or_else(unclaimed)?;
+                self.fork_by_seal(store, log, timeline, epoch).await?
+            }
+        };
         let pieces = available(
             &**store,
             log.system_identifier,
@@ -49,16 +60,30 @@ impl PostgresDriver {
             compare((store, self.keys()), log, segment, (segment.start(), known)).await?;
         }
         if segment.end() <= fork {
-            return if known == segment.end() {
-                Ok(format!(
+            if known == segment.end() {
+                return Ok(format!(
                     "{} is in {} already",
                     segment.name,
                     store.location()
-                ))
-            } else {
-                keep_aside(store, log, segment, known).await
+                ));
+            }
+            if !self.is_lost(store, log, segment).await? {
+                return keep_aside(store, log, segment, known).await;
+            }
+            let left = Log {
+                timeline,
+                epoch: claimed.unwrap_or(log.epoch),
+                ..log
             };
+            let part = (pieces.as_slice(), segment.end());
+            self.fill_hole(store, left, segment, part).await?;
+            return Ok(format!(
+                "{} is in {}, which lacked it",
+                segment.name,
+                store.location()
+            ));
         }
+        let epoch = claimed.ok_or_else(unclaimed)?;
         let key = quarantine_key(log.system_identifier, epoch, &segment.name);
         keep(store, &key, &segment.content, &segment.name).await?;
         Ok(format!(
@@ -68,8 +93,24 @@ impl PostgresDriver {
         ))
     }
 
-    /// Returns the last epoch whose primary wrote on `timeline`, as the chain is named.
-    async fn epoch_of(&self, timeline: TimelineId) -> Result<Epoch> {
+    /// Tells whether some of a segment is recorded as lost and still missing: a receiver found that its store lacks it of a timeline
+    /// before its own. What follows belongs to another timeline, so that it stands in no chain's way.
+    async fn is_lost(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        log: Log,
+        segment: &Segment,
+    ) -> Result<bool> {
+        let gaps = open_gaps(&**store, log.system_identifier, patience()).await?;
+        Ok(gaps.iter().any(|gap| {
+            gap.timeline == segment.info.timeline
+                && gap.from < segment.end()
+                && gap.to.is_none_or(|to| segment.start() < to)
+        }))
+    }
+
+    /// Returns the last epoch whose primary wrote on `timeline`, as the chain is named; `None` if none has ever claimed it.
+    async fn epoch_of(&self, timeline: TimelineId) -> Result<Option<Epoch>> {
         let records = self
             .parts()
             .register
@@ -81,34 +122,37 @@ impl PostgresDriver {
             claim.is_some_and(|claim| claim.timeline == timeline)
         });
         let chain = wrote.and_then(|record| record.chain(&self.resource().resource));
-        chain.map(|chain| chain.epoch).ok_or_else(|| {
-            self.failed(
-                OPERATION,
-                format!("no epoch has ever claimed timeline {timeline}"),
-            )
-        })
+        Ok(chain.map(|chain| chain.epoch))
     }
 
-    /// Returns where `timeline` was left: by the history of the newest one, else by the seal of its chain.
-    async fn fork_of(
+    /// Returns where `timeline` was left by the history of the newest one; `None` if the store does not have that.
+    async fn fork_by_history(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        log: Log,
+        timeline: TimelineId,
+    ) -> Result<Option<Lsn>> {
+        let content = read_history(&**store, log.system_identifier, log.timeline).await?;
+        let Some(content) = content else {
+            return Ok(None);
+        };
+        let history = TimelineHistory::parse(log.timeline, &content).map_err(|error| {
+            Error::new(ErrorKind::Corrupt, OPERATION, self.resource().to_string()).because(error)
+        })?;
+        let mut ancestors = history.ancestors().iter();
+        let ancestor = ancestors.find(|ancestor| ancestor.timeline == timeline);
+        // A timeline that nobody descends from was left as a whole.
+        Ok(Some(ancestor.map_or(Lsn::INVALID, |ancestor| ancestor.end)))
+    }
+
+    /// Returns where `timeline` was left by the seal of its chain.
+    async fn fork_by_seal(
         &self,
         store: &Arc<dyn ObjectStore>,
         log: Log,
         timeline: TimelineId,
         epoch: Epoch,
     ) -> Result<Lsn> {
-        if let Some(content) = read_history(&**store, log.system_identifier, log.timeline).await? {
-            let history = TimelineHistory::parse(log.timeline, &content).map_err(|error| {
-                Error::new(ErrorKind::Corrupt, OPERATION, self.resource().to_string())
-                    .because(error)
-            })?;
-            let ancestor = history
-                .ancestors()
-                .iter()
-                .find(|ancestor| ancestor.timeline == timeline);
-            // A timeline that nobody descends from was left as a whole.
-            return Ok(ancestor.map_or(Lsn::INVALID, |ancestor| ancestor.end));
-        }
         let chain = ChainId {
             system_identifier: log.system_identifier,
             timeline,

@@ -387,12 +387,17 @@ async fn commits_that_wait_are_not_released_by_passing_over_what_is_lost() {
 }
 
 /// The primary is promoted once and again while its receiver is away: the store gets the whole ancestry, says what it lacks of it, and
-/// nothing is restored across that; before it everything can be had, and behind it what a new backup begins.
+/// nothing is restored across that; before it everything can be had, and behind it what a new backup begins. What was archived and is
+/// pushed fills it.
 #[rstest]
-#[case::with_some_of_the_first_timeline_missing(true)]
-#[case::with_all_of_it(false)]
+#[case::with_some_of_the_first_timeline_missing(true, false)]
+#[case::with_all_of_it(false, false)]
+#[case::which_is_filled(true, true)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_primary_that_is_promoted_twice_unseen_leaves_a_gap(#[case] leaves_early: bool) {
+async fn a_primary_that_is_promoted_twice_unseen_leaves_a_gap(
+    #[case] leaves_early: bool,
+    #[case] is_pushed: bool,
+) {
     let mut site = Site::start(1).await;
     let mut shipping = Shipping::start(&site);
     site.commit(3).await;
@@ -416,14 +421,17 @@ async fn a_primary_that_is_promoted_twice_unseen_leaves_a_gap(#[case] leaves_ear
         drop(shipping);
     }
     site.primary.wait_until_promoted().await;
-    site.open_epoch(2, 2).await;
+    // Whether anybody ever claims the timeline in between makes no difference.
+    if !is_pushed {
+        site.open_epoch(2, 2).await;
+    }
     for _ in 0..3 {
         site.commit(3).await;
         site.switch().await;
     }
     site.restart_promoted().await;
     site.primary.wait_until_promoted().await;
-    site.open_epoch(3, 3).await;
+    site.open_epoch(if is_pushed { 2 } else { 3 }, 3).await;
     site.commit(3).await;
 
     let mut shipping = Shipping::start(&site);
@@ -442,6 +450,30 @@ async fn a_primary_that_is_promoted_twice_unseen_leaves_a_gap(#[case] leaves_ear
     let hole = format!("the log of timeline {} is missing from", timelines[0]);
     assert!(chain(&refused).contains(&hole), "{}", chain(&refused));
     assert!(!site.place("refused").exists());
+    if is_pushed {
+        site.switch().await;
+        shipping.until_durable(&site).await;
+        // Twice, as after a push of which the server did not hear: of the second nothing is new.
+        for _ in 0..2 {
+            for name in site.segments() {
+                let path = site.archive().join(&name);
+                site.driver.push_wal(&region(WEST), &path).await.unwrap();
+            }
+        }
+        let none: Vec<String> = Vec::new();
+        assert_eq!(lost_since(&site, WEST, Lsn::INVALID).await, none);
+        restore(&site, "filled").await.unwrap();
+        let place = site.place("filled");
+        let mut server = Server::start(&place, &["track_commit_timestamp=on"]).await;
+        server.wait_until_promoted().await;
+        assert_eq!(
+            Site::ledger(&server).await,
+            Site::ledger(&site.primary).await
+        );
+        server.stop();
+        shipping.stop().await;
+        return;
+    }
     let place = site.place("before");
     let target = RestoreTarget::Lsn(before);
     let request = RestoreRequest::new(region(WEST), target, place.clone());
