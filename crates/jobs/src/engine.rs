@@ -15,7 +15,7 @@ mod ship;
 mod supervise;
 
 pub use board::{Board, Condition};
-pub use daemon::{Daemon, Ends, WorkloadSite};
+pub use daemon::{Daemon, Ended, Ends, WorkloadSite};
 pub use register_watch::View;
 pub use roster::Roster;
 pub use scheduled_job::ScheduledJob;

@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use dr_model::{Epoch, Lsn, RegionName};
 use dr_provider::driver::{CompactReport, Frontier, LogStream};
 use dr_provider::error::chain;
-use dr_provider::{ErrorKind, Result};
+use dr_provider::{Error, ErrorKind, Result};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
@@ -36,6 +36,22 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// The longest pause. Exposure grows during it, so it is short.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The longest pause while somebody else has the slot. The server sees in a moment that the receiver before this one is gone, and commits
+/// may wait for as long as this one then pauses.
+const SLOT_PAUSE: Duration = Duration::from_millis(400);
+
+/// Returns how long to wait after a session has ended with `error`, given how long it was the last time.
+fn pause_after(error: &Error, streamed: bool, last: Option<Duration>) -> Duration {
+    let longest = match error.kind() {
+        ErrorKind::Conflict => SLOT_PAUSE,
+        _ => LONGEST_PAUSE,
+    };
+    match last {
+        Some(last) if !streamed => (last * 2).min(longest),
+        _ => FIRST_PAUSE,
+    }
+}
 
 #[async_trait]
 impl LogStream for PostgresDriver {
@@ -98,7 +114,7 @@ impl PostgresDriver {
         stop: &mut watch::Receiver<bool>,
         part: &Part,
     ) -> Result<()> {
-        let mut pause = FIRST_PAUSE;
+        let mut pause = None;
         while !*stop.borrow() {
             let error = match self.receive(region, frontier, stop, part).await {
                 Ok(Ended::Stopped) => return Ok(()),
@@ -113,20 +129,41 @@ impl PostgresDriver {
                 Err(error) => error,
             };
             let streamed = frontier.borrow().state == "streaming";
-            pause = if streamed {
-                FIRST_PAUSE
-            } else {
-                (pause * 2).min(LONGEST_PAUSE)
-            };
+            let wait = pause_after(&error, streamed, pause);
+            pause = Some(wait);
             frontier.send_modify(|frontier| {
                 "connecting".clone_into(&mut frontier.state);
                 frontier.problem = Some(chain(&error));
             });
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(wait) => {}
                 _ended = stop.wait_for(|stop| *stop) => {}
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_less_while_the_slot_is_still_taken() {
+        let error = |kind| Error::new(kind, "stream the log of", "it");
+        let pauses = |kind, streamed| {
+            let mut last = None;
+            let mut next = || {
+                let pause = pause_after(&error(kind), streamed, last);
+                last = Some(pause);
+                pause.as_millis()
+            };
+            [(); 8].map(|()| next())
+        };
+        let growing = [100, 200, 400, 800, 1600, 3200, 5000, 5000];
+        assert_eq!(pauses(ErrorKind::Unavailable, false), growing);
+        assert_eq!(pauses(ErrorKind::Unavailable, true), [100; 8]);
+        let taken = [100, 200, 400, 400, 400, 400, 400, 400];
+        assert_eq!(pauses(ErrorKind::Conflict, false), taken);
     }
 }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dr_config::Schedule;
-use dr_jobs::engine::{Daemon, Ends};
+use dr_jobs::engine::{Daemon, Ended, Ends};
 use dr_model::RegionName;
 use dr_server::control::serve_control;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -146,7 +146,8 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         serving.await
     };
 
-    let (jobs_ended, mut jobs_idle) = watch::channel(false);
+    let (tasks_ended, mut ended) = watch::channel(Ended::default());
+    let mut streams_ended = ended.clone();
     let (serving_ended, mut serving_idle) = watch::channel(false);
     let mut work = std::pin::pin!(async {
         let beside = async {
@@ -173,8 +174,8 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
             all: stopped,
             jobs: quieted.clone(),
         };
-        let ((), ended) = tokio::join!(daemon.run(ends, &jobs_ended), beside);
-        ended
+        let ((), served) = tokio::join!(daemon.run(ends, &tasks_ended), beside);
+        served
     });
     let is_replaced = tokio::select! {
         ended = &mut work => return failed_early(ended),
@@ -188,9 +189,10 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         }
     };
     quiet.send_replace(true);
+    let mut is_cut_off = false;
     if is_replaced {
         let idle = async {
-            let _ended = jobs_idle.wait_for(|ended| *ended).await;
+            let _ended = ended.wait_for(|ended| ended.jobs).await;
             let _ended = serving_idle.wait_for(|ended| *ended).await;
         };
         tokio::select! {
@@ -199,6 +201,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
             name = signals.next() => tracing::info!(signal = name, "stopping"),
             () = tokio::time::sleep(DRAIN_LIMIT) => {
                 tracing::warn!(limit_seconds = DRAIN_LIMIT.as_secs(), "a job did not come to its end in time, and is cut off");
+                is_cut_off = true;
             }
         }
     }
@@ -206,6 +209,8 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     stop.send_replace(true);
     tokio::select! {
         ended = &mut work => ended?,
+        // What has had its time is not waited for once more: commits may wait for the daemon that takes over.
+        _ended = streams_ended.wait_for(|ended| ended.streams), if is_cut_off => {}
         name = signals.next() => {
             tracing::warn!(signal = name, "stopping at once");
             return Ok(Exit::Interrupted);

@@ -58,6 +58,15 @@ pub struct Ends {
     pub jobs: watch::Receiver<bool>,
 }
 
+/// Which of a daemon's tasks have ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// The scheduled jobs.
+    pub jobs: bool,
+    /// What follows the log, the register and the heartbeat.
+    pub streams: bool,
+}
+
 /// A region's daemon.
 #[derive(Debug)]
 pub struct Daemon {
@@ -105,8 +114,8 @@ impl Daemon {
     }
 
     /// Runs all tasks until each has come to a clean end: the jobs once `ends.jobs` or `ends.all` turns true, and what follows
-    /// the log, the register and the heartbeat once `ends.all` does. `idle` turns true when the jobs have ended.
-    pub async fn run(&self, ends: Ends, idle: &watch::Sender<bool>) {
+    /// the log, the register and the heartbeat once `ends.all` does. `ended` says which have.
+    pub async fn run(&self, ends: Ends, ended: &watch::Sender<Ended>) {
         let (mut tasks, mut jobs) = (JoinSet::new(), JoinSet::new());
         let stop = ends.all;
         for workload in &self.workloads {
@@ -129,9 +138,13 @@ impl Daemon {
         }
         let jobs = async {
             all_ended(jobs).await;
-            idle.send_replace(true);
+            ended.send_modify(|ended| ended.jobs = true);
         };
-        tokio::join!(all_ended(tasks), jobs);
+        let streams = async {
+            all_ended(tasks).await;
+            ended.send_modify(|ended| ended.streams = true);
+        };
+        tokio::join!(streams, jobs);
     }
 
     fn start_register(
@@ -256,3 +269,6 @@ async fn all_ended(mut tasks: JoinSet<()>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

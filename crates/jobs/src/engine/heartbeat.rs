@@ -42,7 +42,11 @@ pub(super) async fn beat(
         return Ok(());
     };
     loop {
-        stream.beat(&identity.region, epoch).await?;
+        tokio::select! {
+            beat = stream.beat(&identity.region, epoch) => beat.map(drop)?,
+            // It may wait for the store of another region, as any commit.
+            () = stopped(&mut stop) => return Ok(()),
+        }
         board.set(&task, Condition::Good(format!("beating in epoch {epoch}")));
         tokio::select! {
             () = tokio::time::sleep(stream.heartbeat_interval()) => {}

@@ -50,61 +50,85 @@ pub(super) async fn watch_register(
     mut stop: watch::Receiver<bool>,
 ) {
     let task = format!("register {}", workload.name);
-    let mut copied = None;
-    let mut audited: Option<Duration> = None;
+    let mut seen = Seen::default();
     while !*stop.borrow() {
-        let read = match audited {
-            Some(at) if clock.elapsed().saturating_sub(at) < AUDIT_INTERVAL => {
-                workload.register.follow().await
-            }
-            _ => {
-                let read = workload.register.read().await;
-                // One that is damaged stays so until a whole look says otherwise.
-                audited = matches!(read, Ok(Some(_))).then(|| clock.elapsed());
-                read
-            }
-        };
-        let read = match read {
-            Ok(None) if workload.initial == identity.region => {
-                open_first(workload, identity, clock).await
-            }
-            Ok(record) => Ok(record.ok_or_else(|| {
-                format!(
-                    "waiting for the daemon of {} to open epoch 1",
-                    workload.initial
-                )
-            })),
-            Err(error) => Err(error.into()),
-        };
-        let condition = match read {
-            Ok(Ok(record)) => {
-                views.send_if_modified(|view| {
-                    let next = View {
-                        record: Some(record.clone()),
-                        problem: None,
-                    };
-                    let changed = *view != next;
-                    *view = next;
-                    changed
-                });
-                // Receivers do not wait for the copies.
-                publish(workload, identity, &record, &mut copied).await
-            }
-            Ok(Err(waiting)) => Condition::Unknown(waiting),
-            Err(error) => {
-                let problem = chain(&error);
-                views.send_if_modified(|view| {
-                    let changed = view.problem.as_ref() != Some(&problem);
-                    view.problem = Some(problem.clone());
-                    changed
-                });
-                Condition::Bad(problem)
-            }
+        let condition = tokio::select! {
+            condition = look(workload, identity, clock, &views, &mut seen) => condition,
+            // While a daemon ends commits may wait for the next one: no store that is slow to answer is waited for. What is cut off
+            // is a reading, or something create-only that the next one repeats.
+            () = stopped(&mut stop) => return,
         };
         board.set(&task, condition);
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
             () = stopped(&mut stop) => {}
+        }
+    }
+}
+
+/// What earlier looks came to.
+#[derive(Debug, Default)]
+struct Seen {
+    /// The newest epoch whose record is copied to this region's store.
+    copied: Option<Epoch>,
+    /// When everything was last held against the register.
+    audited: Option<Duration>,
+}
+
+/// Looks once, and tells those who follow.
+async fn look(
+    workload: &WorkloadSite,
+    identity: &Identity,
+    clock: &dyn Clock,
+    views: &watch::Sender<View>,
+    seen: &mut Seen,
+) -> Condition {
+    let read = match seen.audited {
+        Some(at) if clock.elapsed().saturating_sub(at) < AUDIT_INTERVAL => {
+            workload.register.follow().await
+        }
+        _ => {
+            let read = workload.register.read().await;
+            // One that is damaged stays so until a whole look says otherwise.
+            seen.audited = matches!(read, Ok(Some(_))).then(|| clock.elapsed());
+            read
+        }
+    };
+    let read = match read {
+        Ok(None) if workload.initial == identity.region => {
+            open_first(workload, identity, clock).await
+        }
+        Ok(record) => Ok(record.ok_or_else(|| {
+            format!(
+                "waiting for the daemon of {} to open epoch 1",
+                workload.initial
+            )
+        })),
+        Err(error) => Err(error.into()),
+    };
+    match read {
+        Ok(Ok(record)) => {
+            views.send_if_modified(|view| {
+                let next = View {
+                    record: Some(record.clone()),
+                    problem: None,
+                };
+                let changed = *view != next;
+                *view = next;
+                changed
+            });
+            // Receivers do not wait for the copies.
+            publish(workload, identity, &record, &mut seen.copied).await
+        }
+        Ok(Err(waiting)) => Condition::Unknown(waiting),
+        Err(error) => {
+            let problem = chain(&error);
+            views.send_if_modified(|view| {
+                let changed = view.problem.as_ref() != Some(&problem);
+                view.problem = Some(problem.clone());
+                changed
+            });
+            Condition::Bad(problem)
         }
     }
 }

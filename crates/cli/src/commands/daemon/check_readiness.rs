@@ -130,7 +130,11 @@ impl CheckReadiness {
                     _stopped = stop.wait_for(|stop| *stop) => return,
                 }
                 ticks += 1;
-                if self.has_changed(name, ticks % TICKS_A_LOOK == 0).await {
+                let changed = tokio::select! {
+                    changed = self.has_changed(name, ticks % TICKS_A_LOOK == 0) => changed,
+                    _stopped = stop.wait_for(|stop| *stop) => return,
+                };
+                if changed {
                     break;
                 }
             }

@@ -68,24 +68,33 @@ impl Registers {
         self.board.set(&task, condition);
     }
 
+    /// Looks once whether a register can move, and at what guards the primary.
+    async fn look(&self, site: &Site, task: &str) {
+        let condition = match move_register(site, &self.region).await {
+            Ok(Placed::Well) => Condition::Good("not here with the primary".to_owned()),
+            Ok(Placed::Moved(record)) => Condition::Good(format!(
+                "moved to {} with epoch {}",
+                record.register, record.epoch
+            )),
+            Ok(Placed::Stays(why)) => {
+                Condition::Good(format!("stays with the primary for now: {why}"))
+            }
+            // What the register itself does not answer is said in the line of the register.
+            Err(error) if !error.is_permanent() => Condition::Unknown(chain(&error)),
+            Err(error) => Condition::Bad(chain(&error)),
+        };
+        self.board.set(task, condition);
+        self.arm(site).await;
+    }
+
     async fn keep_one(&self, site: &Site, mut stop: watch::Receiver<bool>) {
         let task = format!("place of register {}", site.workload);
         while !*stop.borrow() {
-            let condition = match move_register(site, &self.region).await {
-                Ok(Placed::Well) => Condition::Good("not here with the primary".to_owned()),
-                Ok(Placed::Moved(record)) => Condition::Good(format!(
-                    "moved to {} with epoch {}",
-                    record.register, record.epoch
-                )),
-                Ok(Placed::Stays(why)) => {
-                    Condition::Good(format!("stays with the primary for now: {why}"))
-                }
-                // What the register itself does not answer is said in the line of the register.
-                Err(error) if !error.is_permanent() => Condition::Unknown(chain(&error)),
-                Err(error) => Condition::Bad(chain(&error)),
-            };
-            self.board.set(&task, condition);
-            self.arm(site).await;
+            tokio::select! {
+                () = self.look(site, &task) => {}
+                // What is cut off is a reading, or a record that whoever comes next finds or makes.
+                _stopped = stop.wait_for(|stop| *stop) => return,
+            }
             tokio::select! {
                 () = tokio::time::sleep(INTERVAL) => {}
                 _stopped = stop.wait_for(|stop| *stop) => {}
