@@ -5,7 +5,6 @@
 //! [`Guard::stopped_after`](dr_coordination::register::Guard::stopped_after)). A standby needs nobody's leave; it becomes subject to
 //! the register with its promotion, and counts as guarded only when it was seen to be so afterwards.
 
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::{mpsc, watch};
 
 use super::lease::{Look, interval, judge, silence};
-use super::processes::Stopping;
+use super::processes::{Place, Stopping};
 use super::{SETTING, WatchOutcome};
 use crate::data_directory::DataDirectory;
 use crate::driver::PostgresDriver;
@@ -68,8 +67,8 @@ struct Watcher {
     output: Lines<BufReader<ChildStdout>>,
     /// Leases that it was told and has not answered: when it was told the oldest, and the end of the newest.
     unanswered: Option<(Duration, Duration)>,
-    /// The latest end of a lease that it was told.
-    deadline: Duration,
+    /// The first process of the server, once it has said which.
+    server: Option<Pid>,
 }
 
 /// What is known of the server between two looks.
@@ -116,19 +115,21 @@ impl PostgresDriver {
             match self.look(request, &mut knowledge).await {
                 Look::Granted => break asked + options.lease,
                 Look::Superseded(record) => return Ok(Guarded::Superseded(record)),
-                Look::Withheld(why) => tell(&said, &mut before, why).await,
+                Look::Withheld(why) => tell(&said, &mut before, why),
             }
             tokio::select! {
                 () = tokio::time::sleep(interval(options.lease)) => {}
                 _stopped = stop.wait_for(|stop| *stop) => return Ok(Guarded::Ended { well: true }),
             }
         };
+        let place = Place::find(&instance.data_directory)
+            .map_err(|error| self.failed("find the data directory of", error.to_string()))?;
         let watcher = self.start_watcher(request, &instance.data_directory, &options)?;
         let mut keeper = Keeper {
             driver: self,
             request,
             lease: options.lease,
-            directory: instance.data_directory,
+            place,
             watcher,
             knowledge,
             withheld: None,
@@ -182,7 +183,7 @@ impl PostgresDriver {
             input,
             output: BufReader::new(output).lines(),
             unanswered: None,
-            deadline: Duration::ZERO,
+            server: None,
         })
     }
 
@@ -200,15 +201,17 @@ impl PostgresDriver {
             Ok(found) => found,
             Err(error) => return Look::Withheld(chain(&error)),
         };
-        if found.state == "in archive recovery" {
-            knowledge.starting = false;
-            return Look::Granted;
-        }
-        if knowledge.starting {
-            // Until recovery begins the control file says what it said before; a promotion takes the file away.
+        // A standby that was killed leaves this state behind; without the file it would be started as a primary.
+        let recovers = found.state == "in archive recovery";
+        // Until recovery begins the control file says what it said before; a promotion takes the file away.
+        if recovers || knowledge.starting {
             match self.is_to_be_standby(directory).await {
-                Ok(true) => return Look::Granted,
-                Ok(false) => knowledge.starting = false,
+                Ok(is_standby) => {
+                    knowledge.starting = is_standby && !recovers;
+                    if is_standby {
+                        return Look::Granted;
+                    }
+                }
                 Err(error) => return Look::Withheld(chain(&error)),
             }
         }
@@ -226,7 +229,7 @@ struct Keeper<'a> {
     driver: &'a PostgresDriver,
     request: &'a GuardRequest,
     lease: Duration,
-    directory: PathBuf,
+    place: Place,
     watcher: Watcher,
     knowledge: Knowledge,
     withheld: Option<String>,
@@ -248,6 +251,9 @@ impl Keeper<'_> {
         }
         let mut next = now() + interval(self.lease);
         loop {
+            if let Some(server) = self.watcher.server {
+                self.place.follow(server);
+            }
             // What the watcher has said comes before what it is thought of.
             let line = tokio::select! {
                 biased;
@@ -307,7 +313,7 @@ impl Keeper<'_> {
                 self.grant(asked + self.lease, now()).await
             }
             Look::Withheld(why) => {
-                tell(&self.said, &mut self.withheld, why).await;
+                tell(&self.said, &mut self.withheld, why);
                 Ok(())
             }
             Look::Superseded(record) => {
@@ -318,7 +324,7 @@ impl Keeper<'_> {
                         record.epoch
                     );
                     self.superseded = Some(record);
-                    tell(&self.said, &mut self.withheld, why).await;
+                    tell(&self.said, &mut self.withheld, why);
                     // In good order, so that whoever streams gets the last of it; the end of the lease cuts it short.
                     self.tell_watcher("stop\n").await?;
                 }
@@ -333,7 +339,6 @@ impl Keeper<'_> {
         }
         let since = self.watcher.unanswered.map_or(now, |(since, _)| since);
         self.watcher.unanswered = Some((since, until));
-        self.watcher.deadline = until;
         self.tell_watcher(&format!("lease {}\n", until.as_nanos()))
             .await
     }
@@ -354,6 +359,10 @@ impl Keeper<'_> {
 
     /// Takes a line of the watcher; returns how the server ended if it says so.
     fn heard(&mut self, line: &str) -> Option<WatchOutcome> {
+        if let Some(server) = line.strip_prefix("server ") {
+            self.watcher.server = server.parse().ok().and_then(Pid::from_raw);
+            return None;
+        }
         if let Some(until) = line.strip_prefix("lease ") {
             let until = until.parse().ok().map(Duration::from_nanos);
             if self.watcher.unanswered.map(|(_, newest)| newest) == until {
@@ -396,7 +405,7 @@ impl Keeper<'_> {
         let _status = self.watcher.child.wait().await;
         let now = boot_time();
         let mut stopping = Stopping::begin(now());
-        while !stopping.go_on(&self.directory, None, now()) {
+        while !stopping.go_on(&self.place, None, now()) {
             tokio::time::sleep(INTERVAL).await;
         }
         match self.superseded.take() {
@@ -406,11 +415,10 @@ impl Keeper<'_> {
     }
 }
 
-/// Says why the lease is not renewed, once.
-async fn tell(said: &Said, before: &mut Option<String>, why: String) {
+/// Says why the lease is not renewed, once. Nobody needs to listen, and nothing waits for whoever does not.
+fn tell(said: &Said, before: &mut Option<String>, why: String) {
     if before.as_ref() != Some(&why) {
-        // Nobody needs to listen.
-        let _heard = said.send(why.clone()).await;
+        let _lost = said.try_send(why.clone());
         *before = Some(why);
     }
 }

@@ -1,8 +1,9 @@
 //! The watcher: PostgreSQL's parent, which stops it when its lease is over or its guard is gone.
 //!
-//! It does no I/O but on its two pipes and in `/proc`, so that nothing that hangs can keep it from its one duty. It speaks lines:
-//! it is told `lease NANOSECONDS`, the CLOCK_BOOTTIME at which the lease ends, and `stop`; it answers each lease with the same
-//! line once it is in force, and says `ended` with the outcome when no process of the server is left.
+//! Once the server runs it does no I/O but on its two pipes and in `/proc`, so that nothing that hangs can keep it from its one duty. It
+//! speaks lines: it is told `lease NANOSECONDS`, the CLOCK_BOOTTIME at which the lease ends, and `stop`; it says `server` with the number
+//! of the first process, answers each lease with the same line once it is in force, and says `ended` with the outcome when no process of
+//! the server is left.
 //!
 //! If it is killed, the kernel tells the postmaster to shut down immediately: the program in between ([`become_server`]) asks for
 //! that and then becomes the postmaster.
@@ -18,7 +19,7 @@ use dr_coordination::chain::boot_time;
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
-use super::processes::{Stopping, processes_in};
+use super::processes::{Place, Stopping};
 
 /// How often the end of the lease and the server are looked at.
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -69,8 +70,9 @@ pub fn watch(
     let Some((program, arguments)) = server.split_first() else {
         return Err(std::io::Error::other("no server is named"));
     };
+    let mut place = Place::find(directory)?;
     // Somebody else's would be stopped, or would not be.
-    if !processes_in(directory).is_empty() {
+    if !place.processes()?.is_empty() {
         return Err(std::io::Error::other(format!(
             "a server runs in `{}` without a guard",
             directory.display()
@@ -83,6 +85,7 @@ pub fn watch(
         .stdout(Stdio::null())
         .spawn()?;
     let postmaster = Pid::from_child(&child);
+    say(output, &format!("server {postmaster}"))?;
     say(output, &lease(deadline))?;
     let mut asked = false;
     let outcome = loop {
@@ -91,6 +94,7 @@ pub fn watch(
                 well: status.success(),
             };
         }
+        place.follow(postmaster);
         if now() >= deadline {
             break WatchOutcome::Expired;
         }
@@ -111,7 +115,10 @@ pub fn watch(
     let mut stopping = Stopping::begin(now());
     loop {
         let running = child.try_wait()?.is_none().then_some(postmaster);
-        if stopping.go_on(directory, running, now()) && running.is_none() {
+        if let Some(postmaster) = running {
+            place.follow(postmaster);
+        }
+        if stopping.go_on(&place, running, now()) && running.is_none() {
             let text = serde_json::to_string(&outcome).map_err(std::io::Error::other)?;
             say(output, &format!("ended {text}"))?;
             return Ok(outcome);
@@ -180,3 +187,6 @@ fn listen(input: impl BufRead + Send + 'static) -> Receiver<Told> {
     });
     receiver
 }
+
+#[cfg(test)]
+mod tests;
