@@ -14,6 +14,8 @@ use dr_provider::driver::KeptLog;
 use dr_provider::{Error, ErrorKind, Result};
 use serde::Serialize;
 
+pub(crate) use pressure::Relief;
+
 use crate::driver::PostgresDriver;
 use crate::instance::{Instance, translate};
 use crate::options::Options;

@@ -3,7 +3,6 @@
 //! Looked at every few seconds as long as the receiver runs, streaming or not: a record that changes only whom commits
 //! wait for leaves the stream as it is, so nobody has to connect anew to learn of it.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dr_coordination::chain::ChainId;
@@ -19,12 +18,12 @@ use super::degrade::StorePatience;
 use super::promise::Found;
 use crate::driver::PostgresDriver;
 use crate::options::StoreLoss;
-use crate::slots::Slot;
+use crate::slots::{Relief, Slot};
 
 /// How often it is looked at; the conditions are written into chunks at least every 10 s.
 const INTERVAL: Duration = Duration::from_secs(4);
 
-/// How often it is looked whether log is recorded as lost: a listing or two of the store.
+/// How often it is looked whether log is recorded as lost, a listing or two of the store, and what the primary's clock says.
 const LOST_INTERVAL: Duration = Duration::from_secs(60);
 
 /// By how much two clocks may differ before it is worth a line.
@@ -70,8 +69,9 @@ impl PostgresDriver {
         let mut patience = StorePatience::default();
         let mut lost = Vec::new();
         let mut lost_looked_at = None;
-        let mut dropped = BTreeMap::new();
+        let mut relief = Relief::default();
         let mut clocks = None;
+        let mut clocks_read_at = None;
         let interval = self.standing_interval();
         loop {
             let stream = streams.borrow_and_update().clone();
@@ -89,13 +89,17 @@ impl PostgresDriver {
                             Ok(found) => (lost, lost_looked_at) = (found, Some(now)),
                             Err(error) => tracing::warn!("{}", chain(&error)),
                         }
-                        match self.clock_difference(&record.primary).await {
-                            Ok(found) => clocks = found,
-                            // A primary that cannot be asked is what the stream itself complains of.
-                            Err(error) => tracing::debug!("{}", chain(&error)),
-                        }
                     }
-                    let (mut alarms, kept) = self.alarms(region, &record, &mut dropped).await;
+                    if clocks_read_at.is_none_or(is_due) {
+                        clocks_read_at = Some(now);
+                        let read = self.clock_difference(&record.primary).await;
+                        // A primary that cannot be asked is what the stream itself complains of.
+                        clocks = read.unwrap_or_else(|error| {
+                            tracing::debug!("{}", chain(&error));
+                            None
+                        });
+                    }
+                    let (mut alarms, kept) = self.alarms(region, &record, &mut relief).await;
                     alarms.extend_from_slice(&lost);
                     alarms.extend(clocks.clone());
                     frontier.send_if_modified(|frontier| {
@@ -121,12 +125,12 @@ impl PostgresDriver {
     }
 
     /// Returns what a person has to see to, and what the primary keeps: of our own slot, and beside the primary of all of them.
-    /// There one is dropped if it fills the disk; `dropped` says why, until it is there again.
+    /// There one is dropped if it fills the disk.
     async fn alarms(
         &self,
         region: &RegionName,
         record: &EpochRecord,
-        dropped: &mut BTreeMap<String, String>,
+        relief: &mut Relief,
     ) -> (Vec<String>, Vec<KeptLog>) {
         let mut kept = Vec::new();
         let lost = record.sync_lost.get(&self.resource().resource);
@@ -136,13 +140,14 @@ impl PostgresDriver {
             .collect();
         match self.slots_of(&record.primary).await {
             Ok(slots) => {
-                dropped.retain(|name, _| slots.iter().all(|slot| slot.name != *name));
-                if record.primary == *region {
-                    match self.relieve_primary(record, &slots).await {
-                        Ok(found) => dropped.extend(found),
-                        Err(error) => alarms.push(chain(&error)),
-                    }
+                let is_back = |name: &String| slots.iter().any(|slot| slot.name == *name);
+                relief.dropped.retain(|name, _| !is_back(name));
+                if record.primary == *region
+                    && let Err(error) = self.relieve_primary(record, &slots, relief).await
+                {
+                    alarms.push(chain(&error));
                 }
+                let dropped = &relief.dropped;
                 alarms.extend(dropped.values().cloned());
                 let ours = |slot: &&Slot| {
                     slot.region.as_ref() == Some(region) || record.primary == *region

@@ -7,11 +7,15 @@
 //! `slot: { drop_below }` says, if that helps: if the slot keeps at least as much as is free.
 //!
 //! A slot whose region commits wait for is left: they would go on waiting, and the server writes nothing meanwhile.
+//!
+//! What a slot kept is removed by the next checkpoint. Until one has come to its end that began after the drop, nobody knows whether
+//! it was enough, and no other slot is dropped.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dr_coordination::register::EpochRecord;
-use dr_model::RegionName;
+use dr_model::{Lsn, RegionName};
 use dr_pgwire::quote_literal;
 use dr_provider::Result;
 use dr_provider::error::chain;
@@ -28,8 +32,18 @@ const ATTEMPTS: u32 = 20;
 /// How long an ended receiver may take to let go of the slot.
 const LETTING_GO: Duration = Duration::from_millis(25);
 
-/// How long the checkpoint may take that removes what the slot kept. What it does not do in time the next one does.
-const CHECKPOINT_LIMIT: Duration = Duration::from_secs(30);
+/// How long is waited for the checkpoint that removes what the slot kept. It goes on by itself, and whether it has come to its end is
+/// looked at later: who waits has other things to do meanwhile.
+const CHECKPOINT_LIMIT: Duration = Duration::from_secs(2);
+
+/// What was done for a primary's disk.
+#[derive(Debug, Default)]
+pub(crate) struct Relief {
+    /// Why slots were dropped, by name, until they are there again.
+    pub(crate) dropped: BTreeMap<String, String>,
+    /// Where the primary's log ended when the last one was dropped, until a checkpoint from there on has come to its end.
+    awaits: Option<Lsn>,
+}
 
 /// Chooses the slot to be dropped; `None` if there is room, or none of them is to blame.
 pub(super) fn to_drop<'a>(
@@ -54,15 +68,25 @@ pub(super) fn to_drop<'a>(
 }
 
 impl PostgresDriver {
-    /// Drops a slot if the primary's disk is nearly full because of it; returns which, and why.
+    /// Drops a slot if the primary's disk is nearly full because of it, and sees to it that what it kept is removed.
     pub(crate) async fn relieve_primary(
         &self,
         record: &EpochRecord,
         slots: &[Slot],
-    ) -> Result<Option<(String, String)>> {
+        relief: &mut Relief,
+    ) -> Result<()> {
+        if let Some(since) = relief.awaits {
+            let mut instance = self.connect(&record.primary).await?;
+            let sql = "select redo_lsn from pg_control_checkpoint()";
+            if instance.scalar::<Lsn>(OPERATION, sql).await? >= since {
+                relief.awaits = None;
+            }
+            // What is free now is seen next time.
+            return Ok(());
+        }
         let waited_for = record.synchronous(&self.resource().resource);
         let Some(slot) = to_drop(slots, self.options().slot, waited_for) else {
-            return Ok(None);
+            return Ok(());
         };
         let name = slot.name.clone();
         let mebibytes = |bytes: Option<u64>| bytes.unwrap_or(0) >> 20;
@@ -73,24 +97,29 @@ impl PostgresDriver {
             mebibytes(slot.free_bytes),
             mebibytes(slot.disk_bytes),
         );
-        self.drop_by_force(&record.primary, &name).await?;
+        let since = self.drop_by_force(&record.primary, &name).await?;
         tracing::error!(slot = name, "{why}");
-        let mut instance = self.connect(&record.primary).await?;
-        let checkpoint = instance.query(OPERATION, "checkpoint");
-        match tokio::time::timeout(CHECKPOINT_LIMIT, checkpoint).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::warn!("{}", chain(&error)),
-            Err(_) => tracing::warn!(
-                "the checkpoint that removes what slot `{name}` kept takes longer than {} s",
-                CHECKPOINT_LIMIT.as_secs()
-            ),
+        relief.dropped.insert(name, why);
+        relief.awaits = Some(since);
+        // It is dropped, whatever becomes of this: asked for once, since each who asks again waits beside the first.
+        match self.checkpoint(&record.primary).await {
+            Ok(()) => relief.awaits = None,
+            Err(error) => tracing::warn!("{}", chain(&error)),
         }
-        Ok(Some((name, why)))
+        Ok(())
     }
 
-    /// Drops a slot whoever streams from it.
-    async fn drop_by_force(&self, primary: &RegionName, name: &str) -> Result<()> {
+    async fn checkpoint(&self, primary: &RegionName) -> Result<()> {
         let mut instance = self.connect(primary).await?;
+        let asked = instance.query_within(OPERATION, "checkpoint", CHECKPOINT_LIMIT);
+        asked.await.map(drop)
+    }
+
+    /// Drops a slot whoever streams from it; returns where the primary's log ended before.
+    async fn drop_by_force(&self, primary: &RegionName, name: &str) -> Result<Lsn> {
+        let mut instance = self.connect(primary).await?;
+        let end_of_log = "select pg_current_wal_insert_lsn()";
+        let since = instance.scalar(OPERATION, end_of_log).await?;
         let end = format!(
             "select pg_terminate_backend(active_pid) from pg_replication_slots \
              where slot_name = {} and active_pid is not null",
@@ -102,7 +131,7 @@ impl PostgresDriver {
             instance.query(OPERATION, &end).await?;
             match drop_on(&mut instance, OPERATION, name).await {
                 Err(_) if attempt < ATTEMPTS => tokio::time::sleep(LETTING_GO).await,
-                done => return done,
+                done => return done.map(|()| since),
             }
         }
     }
