@@ -142,6 +142,17 @@ pub const PRIVILEGES: &[Privilege] = &[
         "to make commits wait for the recovery region's store"
     ),
     Privilege {
+        what: "alter the settings that say where a recovery ends",
+        test_sql: "SELECT bool_and(has_parameter_privilege(name, 'ALTER SYSTEM')) \
+                   FROM unnest(ARRAY['recovery_target', 'recovery_target_lsn', \
+                   'recovery_target_name', 'recovery_target_time', 'recovery_target_timeline', \
+                   'recovery_target_xid']) name",
+        missing_statement: "GRANT ALTER SYSTEM ON PARAMETER recovery_target, recovery_target_lsn, \
+                            recovery_target_name, recovery_target_time, recovery_target_timeline, \
+                            recovery_target_xid TO {role};",
+        why: "to let standbys of a restored primary go on beyond the end of the restore",
+    },
+    Privilege {
         what: "use the schema `dr`",
         test_sql: "SELECT coalesce((SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace \
                    WHERE nspname = 'dr'), false)",

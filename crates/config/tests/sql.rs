@@ -86,6 +86,13 @@ fn the_role_can_do_what_it_must_and_no_more() {
         "ALTER SYSTEM SET restore_command = 'false'",
         "ALTER SYSTEM SET synchronous_standby_names = ''",
         "ALTER SYSTEM RESET restore_command",
+        "ALTER SYSTEM SET recovery_target = ''",
+        "ALTER SYSTEM SET recovery_target_lsn = ''",
+        "ALTER SYSTEM SET recovery_target_name = ''",
+        "ALTER SYSTEM SET recovery_target_time = ''",
+        "ALTER SYSTEM SET recovery_target_timeline = 'latest'",
+        "ALTER SYSTEM SET recovery_target_xid = ''",
+        "SELECT name, setting, seqno FROM pg_file_settings",
         "SELECT pg_reload_conf()",
         "INSERT INTO dr.heartbeat VALUES (1, now(), 1, 1, 'us-east-1') \
          ON CONFLICT (id) DO UPDATE SET at = now(), sequence = dr.heartbeat.sequence + 1",

@@ -7,6 +7,7 @@ mod detach_standby;
 mod follow_primary;
 mod forget_target;
 mod install_restored;
+mod processes;
 mod promote_standby;
 mod replay_tail;
 mod restore_base;
@@ -25,7 +26,8 @@ use dr_provider::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub(crate) use stop_old_primary::processes;
+pub(crate) use processes::processes;
+pub(crate) use restore_beside::NOTE as PREPARED_NOTE;
 
 use crate::data_directory::Claimed;
 use crate::driver::PostgresDriver;

@@ -198,9 +198,14 @@ pub(crate) fn translate(operation: &str, subject: &str, error: dr_pgwire::Error)
     use dr_pgwire::Error as Wire;
     let (kind, hint) = match &error {
         Wire::Connect { .. } | Wire::ConnectTimeout { .. } => (ErrorKind::Unavailable, None),
-        Wire::Tls { .. } | Wire::TlsRefused { .. } | Wire::CaFile { .. } => (
+        Wire::Tls { .. } | Wire::TlsRefused { .. } => (
             ErrorKind::Denied,
             Some("check `tls` of the resource and the server's certificate"),
+        ),
+        // A file of ours: nobody was asked, so nobody has turned us away.
+        Wire::CaFile { .. } => (
+            ErrorKind::Invalid,
+            Some("check `tls` of the resource: it names the file"),
         ),
         Wire::PasswordRequired { .. } | Wire::Scram { .. } => (
             ErrorKind::Denied,
@@ -239,5 +244,21 @@ pub(crate) fn translate(operation: &str, subject: &str, error: dr_pgwire::Error)
     match hint {
         Some(hint) => translated.with_hint(hint),
         None => translated,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that turns somebody away runs; a file of ours that cannot be read says nothing of it.
+    #[test]
+    fn a_fault_of_ours_is_not_taken_for_an_answer() {
+        let error = dr_pgwire::Error::CaFile {
+            path: "/etc/dr/ca.pem".into(),
+            source: std::io::Error::other("gone"),
+        };
+        let translated = translate("connect to", "it", error);
+        assert_eq!(translated.kind(), ErrorKind::Invalid);
     }
 }

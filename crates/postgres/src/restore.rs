@@ -35,7 +35,7 @@ use crate::driver::PostgresDriver;
 use crate::wal::TimelineHistory;
 
 pub(crate) use configuration::substitute;
-pub(crate) use settings::quoted;
+pub(crate) use settings::{TARGETS, quoted};
 
 use choose::Chosen;
 use delta::Mark;

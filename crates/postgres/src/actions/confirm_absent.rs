@@ -5,18 +5,14 @@
 //!
 //! Idempotent because it only looks.
 
-use std::time::Duration;
-
 use dr_model::RegionName;
 use dr_provider::Result;
 use dr_provider::driver::{Applied, Evidence, Fence, Fenced, StopProof, Verified};
-use dr_provider::host::{Command, PathKind};
+use dr_provider::host::PathKind;
 
+use super::processes::processes_left;
 use crate::data_directory::Claimed;
 use crate::driver::PostgresDriver;
-
-/// How long the look at all processes may take.
-const LIMIT: Duration = Duration::from_millis(1500);
 
 const OPERATION: &str = "see that no server is left of";
 
@@ -37,24 +33,10 @@ impl PostgresDriver {
                 return Err(self.failed(OPERATION, why));
             }
         }
-        let links = [
-            "find",
-            "/proc",
-            "-mindepth",
-            "2",
-            "-maxdepth",
-            "2",
-            "-name",
-            "cwd",
-            "-printf",
-            "%l\\n",
-        ];
-        let found = host.run(&Command::new(links), LIMIT).await?;
-        let shown = directory.display().to_string();
-        let text = String::from_utf8_lossy(&found.stdout);
-        let inside = |line: &str| line.strip_suffix(" (deleted)").unwrap_or(line) == shown;
-        if text.is_empty() || text.lines().any(inside) {
-            let why = format!("processes still work in `{shown}`, or they cannot be looked at");
+        let left = processes_left(&**host, directory).await?;
+        let shown = directory.display();
+        if !left.is_empty() {
+            let why = format!("processes {} still work in `{shown}`", left.join(", "));
             return Err(self.failed(OPERATION, why));
         }
         self.nobody_answers(region, claimed).await?;

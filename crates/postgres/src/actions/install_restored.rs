@@ -1,7 +1,8 @@
 //! Putting a restored directory in the place of the data directory, which is kept.
 //!
 //! What is taken away stays beside its place, as a standby of nobody on a port of its own: it has everything that was written after
-//! the moment that was restored to. Two renames; cut off between them, the second is what is left to do.
+//! the moment that was restored to. Two renames, and between them what was taken away is isolated; cut off anywhere, what has not
+//! been done is done by the next try. Never a copy: a volume that is mounted there cannot be moved, and is refused.
 //!
 //! Idempotent because a data directory with the note of this execution has been installed.
 
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 use super::processes;
 use super::restore_beside::NOTE;
 use crate::driver::PostgresDriver;
-use crate::standby::{How, kept_prefix};
+use crate::standby::kept_prefix;
 
 const OPERATION: &str = "replace the data directory of";
 
@@ -49,19 +50,14 @@ impl PostgresDriver {
                 );
                 return Err(self.failed(OPERATION, why));
             }
-            self.keep(region, fence.epoch, &kept, How::Move, None)
-                .await?;
+            let moved = self.rename(&**host, &directory, &kept).await;
+            moved.map_err(|error| {
+                error.with_hint("let the data directory be one below the mount point")
+            })?;
         }
-        if host.kind(&directory).await? == PathKind::Directory {
-            // A volume of its own cannot be moved, and was copied: what is in it would have to be removed.
-            let why = format!(
-                "`{}` could not be moved; it was copied to `{}`",
-                directory.display(),
-                kept.display()
-            );
-            return Err(self
-                .failed(OPERATION, why)
-                .with_hint("let the data directory be one below the mount point"));
+        if host.kind(&kept).await? == PathKind::Directory && !self.is_kept(region, &kept).await? {
+            self.keep_at(region, fence.epoch, &kept, &kept, None)
+                .await?;
         }
         self.rename(&**host, &data, &directory).await?;
         Ok(self.installed(region, &kept))

@@ -56,6 +56,9 @@ impl PostgresDriver {
                 .await?;
             if let Some(words) = &options.promote {
                 self.promote_by(OPERATION, region, words).await?;
+                // It may have started the server anew, which ended this session and its lock.
+                instance = self.connect(region).await?;
+                instance.lock_synchronous(OPERATION).await?;
                 position = instance.position().await?;
             }
         }

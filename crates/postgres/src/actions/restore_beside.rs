@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::driver::PostgresDriver;
 
 /// The note in a directory that is ready to take the place of the data directory.
-pub(super) const NOTE: &str = "dr-prepared.json";
+pub(crate) const NOTE: &str = "dr-prepared.json";
 
 /// How long making all files durable may take.
 const SYNC_LIMIT: Duration = Duration::from_secs(3600);

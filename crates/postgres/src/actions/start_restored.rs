@@ -10,7 +10,7 @@ use dr_provider::host::Command;
 use dr_provider::{ErrorKind, Result};
 use serde_json::json;
 
-use super::stop_old_primary::processes;
+use super::processes;
 use crate::driver::PostgresDriver;
 use crate::instance::Position;
 use crate::wait::Deadline;

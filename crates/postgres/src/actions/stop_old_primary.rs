@@ -10,7 +10,6 @@
 //!
 //! Idempotent because each part looks first.
 
-use std::path::Path;
 use std::time::Duration;
 
 use dr_model::RegionName;
@@ -19,6 +18,7 @@ use dr_provider::error::chain;
 use dr_provider::host::Command;
 use dr_provider::{Error, ErrorKind, Host, Result};
 
+use super::processes;
 use crate::data_directory::{Claimed, DataDirectory, Postmaster, real_path};
 use crate::driver::PostgresDriver;
 use crate::options::InstanceOptions;
@@ -171,6 +171,10 @@ impl PostgresDriver {
                 }
                 answers("standby")
             }
+            Ok(Err(error)) if error.kind() == ErrorKind::Invalid => format!(
+                "whether anybody answers where that in {region} listens cannot be asked: {}",
+                chain(&error)
+            ),
             Ok(Err(error)) if error.is_permanent() => format!(
                 "somebody still answers where that in {region} listens: {}",
                 chain(&error)
@@ -200,87 +204,5 @@ impl PostgresDriver {
             ),
             fenced.to_evidence(),
         )
-    }
-}
-
-/// Returns the ids of all processes on the host whose working directory is `directory`, as every server process's is.
-///
-/// Fails rather than overlook one: a process of the directory's owner whose working directory may not be read counts as
-/// not looked at, unless it is a zombie, which can do nothing any more.
-pub(crate) async fn processes(host: &dyn Host, directory: &Path) -> Result<Vec<String>> {
-    let failed = |why: String| {
-        let subject = format!("{} on {}", directory.display(), host.name());
-        Error::new(ErrorKind::Failed, "look for processes in", subject).because(why)
-    };
-    let shown = directory.display().to_string();
-    let resolved = line(host, &["readlink", "-f", "--", &shown]).await?;
-    let owner = line(host, &["stat", "-L", "-c", "%u", "--", &shown]).await?;
-    let (Some(resolved), Some(owner)) = (resolved, owner) else {
-        return Err(failed("its real path or owner cannot be found".to_owned()));
-    };
-    // One line a process: path of the link, owner, target. The target is empty where it may not be read.
-    let links = [
-        "find",
-        "/proc",
-        "-mindepth",
-        "2",
-        "-maxdepth",
-        "2",
-        "-name",
-        "cwd",
-        "-printf",
-        "%h %U %l\\n",
-    ];
-    let found = host.run(&Command::new(links), COMMAND_LIMIT).await?;
-    let text = String::from_utf8_lossy(&found.stdout);
-    if text.is_empty() {
-        return Err(failed(
-            String::from_utf8_lossy(&found.stderr).trim().to_owned(),
-        ));
-    }
-    let mut left = Vec::new();
-    for entry in text.lines() {
-        let mut words = entry.splitn(3, ' ');
-        let (Some(path), Some(user), Some(target)) = (words.next(), words.next(), words.next())
-        else {
-            continue;
-        };
-        let id = path.trim_start_matches("/proc/");
-        if !id.bytes().all(|byte| byte.is_ascii_digit()) {
-            continue;
-        }
-        if target == resolved || target.strip_suffix(" (deleted)") == Some(&resolved) {
-            left.push(id.to_owned());
-        } else if target.is_empty() && user == owner && !has_ended(host, path).await? {
-            return Err(failed(format!(
-                "process {id} of the directory's owner may not be looked at"
-            )));
-        }
-    }
-    Ok(left)
-}
-
-/// Runs a command and returns its one line of output, or `None` if it failed.
-async fn line(host: &dyn Host, argv: &[&str]) -> Result<Option<String>> {
-    let output = host
-        .run(&Command::new(argv.iter().copied()), COMMAND_LIMIT)
-        .await?;
-    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    Ok((output.status == Some(0) && !text.is_empty()).then_some(text))
-}
-
-/// Tells whether a process is gone or a zombie: the state stands behind the name in parentheses, proc(5).
-async fn has_ended(host: &dyn Host, process: &str) -> Result<bool> {
-    match host.read(&Path::new(process).join("stat"), 0, 4096).await {
-        Ok(stat) => {
-            let text = String::from_utf8_lossy(&stat);
-            let state = text
-                .rsplit(')')
-                .next()
-                .and_then(|rest| rest.trim_start().chars().next());
-            Ok(matches!(state, Some('Z' | 'X')))
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(error),
     }
 }

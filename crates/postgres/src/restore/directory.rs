@@ -17,16 +17,18 @@ use tokio::sync::watch;
 
 use super::delta::Mark;
 use super::{OPERATION, configuration};
+use crate::actions::PREPARED_NOTE;
 use crate::backup::TABLESPACES;
 
 pub(super) const CONTROL_FILE: &str = "global/pg_control";
 const UNFINISHED_CONTROL_FILE: &str = "global/pg_control.dr-unfinished";
 
 /// Files of the server that was backed up which say something about it and not about its data.
-const LEFT_OUT: [&str; 5] = [
+const LEFT_OUT: [&str; 6] = [
     "standby.signal",
     "recovery.signal",
     "dr-restored.json",
+    PREPARED_NOTE,
     "dr-start.log",
     "postmaster.pid",
 ];

@@ -11,6 +11,16 @@ use jiff::Timestamp;
 
 use crate::options::InstanceOptions;
 
+/// The settings that each say where a recovery ends. An empty one overrides one in another file, which a line that is missing
+/// would let count again.
+pub(crate) const TARGETS: [&str; 5] = [
+    "recovery_target",
+    "recovery_target_lsn",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_xid",
+];
+
 /// How a recovery ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
@@ -92,19 +102,15 @@ impl Ending {
 pub(super) fn settings(recovery: &Recovery, purpose: &Purpose<'_>) -> String {
     let mut all: Vec<(&str, String)> = vec![("restore_command", recovery.restore_command.clone())];
     let mut set = |name, value: &str| all.push((name, value.to_owned()));
-    for target in [
-        "recovery_target",
-        "recovery_target_lsn",
-        "recovery_target_name",
-        "recovery_target_time",
-        "recovery_target_xid",
+    let others = [
         "recovery_end_command",
         "archive_cleanup_command",
         "primary_conninfo",
         "primary_slot_name",
         "synchronous_standby_names",
-    ] {
-        set(target, "");
+    ];
+    for none in TARGETS.iter().chain(&others) {
+        set(none, "");
     }
     // A restored server must not archive into the place that it was restored from (R30).
     set("archive_mode", "off");

@@ -13,6 +13,7 @@ use dr_provider::{Host, Result};
 
 use super::remains::Control;
 use crate::driver::PostgresDriver;
+use crate::restore::TARGETS;
 use crate::wait::Deadline;
 
 /// How long the server may take to replay what a crash left.
@@ -90,7 +91,8 @@ impl PostgresDriver {
         let mut options = format!(
             "-c config_file={shown}/postgresql.conf -c hba_file={shown}/pg_hba.conf -c ident_file={shown}/pg_ident.conf \
              -c unix_socket_directories={shown} -c port={PORT} -c hot_standby=on -c wal_keep_size=1048576 \
-             -c archive_mode=off -c recovery_target_timeline=current -c logging_collector=off"
+             -c archive_mode=off -c recovery_target_timeline=current -c logging_collector=off \
+             -c log_destination=stderr"
         );
         for none in [
             "listen_addresses",
@@ -99,21 +101,13 @@ impl PostgresDriver {
             "restore_command",
             "archive_cleanup_command",
             "recovery_end_command",
-            "recovery_target",
-            "recovery_target_lsn",
-            "recovery_target_name",
-            "recovery_target_time",
-            "recovery_target_xid",
             "synchronous_standby_names",
             "shared_preload_libraries",
-            "log_destination",
-        ] {
-            let value = if none == "log_destination" {
-                "stderr"
-            } else {
-                "''"
-            };
-            options.push_str(&format!(" -c {none}={value}"));
+        ]
+        .iter()
+        .chain(&TARGETS)
+        {
+            options.push_str(&format!(" -c {none}=''"));
         }
         let log = place.join("log").display().to_string();
         let timeout = format!("--timeout={}", START_LIMIT.as_secs());

@@ -13,7 +13,7 @@ use dr_provider::{Host, Result};
 use super::divergence::{Divergence, Kept};
 use super::settings;
 use crate::driver::PostgresDriver;
-use crate::restore::substitute;
+use crate::restore::{TARGETS, substitute};
 
 /// The note in a kept directory.
 pub(super) const NOTE: &str = "dr-kept.json";
@@ -26,7 +26,7 @@ pub(super) const LONG: Duration = Duration::from_secs(24 * 3600);
 
 /// How a directory is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum How {
+pub(super) enum How {
     /// Its files are copied: what is there will be changed in place.
     Copy,
     /// It is moved: something new takes its place.
@@ -47,7 +47,7 @@ impl PostgresDriver {
     }
 
     /// Keeps the directory of `region` at `place`.
-    pub(crate) async fn keep(
+    pub(super) async fn keep(
         &self,
         region: &RegionName,
         epoch: Epoch,
@@ -77,6 +77,24 @@ impl PostgresDriver {
             }
             true => place.to_owned(),
         };
+        let kept = self
+            .keep_at(region, epoch, place, &written, divergence)
+            .await?;
+        if written != place {
+            self.rename(&**host, &written, place).await?;
+        }
+        Ok(kept)
+    }
+
+    /// Isolates the files in `written` that are kept at `place`, and leaves the note; the same again does no harm.
+    pub(crate) async fn keep_at(
+        &self,
+        region: &RegionName,
+        epoch: Epoch,
+        place: &Path,
+        written: &Path,
+        divergence: Option<Divergence>,
+    ) -> Result<Kept> {
         let kept = Kept {
             version: 1,
             resource: self.resource().clone(),
@@ -88,11 +106,14 @@ impl PostgresDriver {
             port: SIDE_PORT,
             divergence,
         };
-        self.isolate(&**host, &written, &kept).await?;
-        if written != place {
-            self.rename(&**host, &written, place).await?;
-        }
+        self.isolate(&**self.host(region)?, written, &kept).await?;
         Ok(kept)
+    }
+
+    /// Tells whether the directory at `place` is kept as it should be: moved there, isolated, and with its note.
+    pub(crate) async fn is_kept(&self, region: &RegionName, place: &Path) -> Result<bool> {
+        let note = self.host(region)?.kind(&place.join(NOTE)).await?;
+        Ok(note == PathKind::File)
     }
 
     /// Makes what stands in a directory a standby of nobody, and leaves the note.
@@ -101,19 +122,15 @@ impl PostgresDriver {
         host.remove(&directory.join("postmaster.pid")).await?;
         host.remove(&directory.join("recovery.signal")).await?;
         let mut all: Vec<(&str, String)> = Vec::new();
-        for none in [
+        let connections = [
             "primary_conninfo",
             "primary_slot_name",
             "restore_command",
             "archive_cleanup_command",
             "recovery_end_command",
             "synchronous_standby_names",
-            "recovery_target",
-            "recovery_target_lsn",
-            "recovery_target_name",
-            "recovery_target_time",
-            "recovery_target_xid",
-        ] {
+        ];
+        for none in connections.iter().chain(&TARGETS) {
             all.push((none, String::new()));
         }
         all.push(("recovery_target_timeline", "current".to_owned()));
