@@ -173,6 +173,11 @@ async fn a_directory_that_two_regions_share_by_a_link_proves_nothing() {
     let action = planned(&site).await;
     site.primary.stop();
     symlink(&site.primary.data, site.place("recovered")).unwrap();
+    let refused = site.driver.plan(&goal(), &observe(&site).await);
+    let refused = refused.unwrap_err();
+    let why = chain(&refused);
+    assert!(why.contains("is that of us-west-2 as well"), "{why}");
+    assert!(refused.hint().unwrap().contains("`data_directory`"));
     let error = site.driver.apply(&action, &fence()).await.unwrap_err();
     assert!(
         chain(&error).contains("is that of us-west-2 as well"),

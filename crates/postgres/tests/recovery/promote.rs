@@ -5,8 +5,8 @@ use dr_provider::ResourceDriver as _;
 use dr_provider::driver::{Action, Fence, Undo};
 use serde_json::json;
 
-use crate::server::Server;
-use crate::site::{EAST, Site};
+use crate::server::{Server, Version};
+use crate::site::{EAST, Setup, Site};
 
 #[tokio::test]
 async fn timelines_that_were_claimed_and_never_written_are_passed_over() {
@@ -98,4 +98,29 @@ async fn a_server_without_room_for_slots_is_promoted_and_it_is_said() {
         "{}",
         applied.summary
     );
+}
+
+/// Whoever promotes it may end every session while at it, as a manager does that starts the server anew.
+#[tokio::test]
+async fn a_promotion_by_a_command_that_ends_all_sessions_is_completed() {
+    let mut site = site().await;
+    site.commit(5).await;
+    let before = Site::ledger(&site.primary).await;
+    site.restart_as_standby().await;
+    site.open_epoch(2, 2).await;
+    let others = "select pg_terminate_backend(pid) from pg_stat_activity \
+                  where backend_type = 'client backend' and pid <> pg_backend_pid()";
+    let psql = Version::System.binaries().join("psql");
+    let (psql, socket) = (psql.display(), site.primary.socket.display());
+    let words = format!("{psql} -h {socket} -U postgres -d postgres -q -c");
+    let words = words.split(' ');
+    let promote = words.chain(["select pg_promote()", "-c", others]);
+    site.set_up(Setup {
+        promote: Some(promote.map(str::to_owned).collect()),
+        ..Setup::default()
+    });
+    let action = promotion(&site).await;
+    site.driver.apply(&action, &fence(2)).await.unwrap();
+    assert_eq!(timeline(&site.primary).await, "00000002");
+    assert_eq!(Site::ledger(&site.primary).await, before);
 }

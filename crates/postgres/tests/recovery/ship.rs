@@ -7,7 +7,6 @@ use std::time::Duration;
 use dr_coordination::chain::{ChainId, ChainReader, SealRequest, find_tail, seal};
 use dr_coordination::{Actor, Patience};
 use dr_model::{Epoch, Lsn, TimelineId};
-use dr_postgres::StoreLoss;
 use dr_provider::decorate::{Fault, Faulty, Operation, Rule};
 use dr_provider::driver::{Frontier, LogStream as _};
 use dr_provider::{ErrorKind, ObjectStore};
@@ -15,7 +14,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::server::PATIENCE;
-use crate::site::{EAST, Site, WEST, driver_with, region};
+use crate::site::{EAST, Site, WEST, driver, region};
 
 #[tokio::test]
 async fn a_receiver_that_meets_a_seal_is_superseded() {
@@ -73,7 +72,7 @@ async fn a_slow_store_and_lost_connections_leave_no_hole() {
     );
     let slow: Arc<dyn ObjectStore> = Arc::new(Faulty::scripted(site.store(WEST), vec![slow]));
     let stores = BTreeMap::from([(region(EAST), site.store(EAST)), (region(WEST), slow)]);
-    let driver = driver_with(site.directory.path(), stores, StoreLoss::Block);
+    let driver = driver(site.directory.path(), stores);
     let (sender, mut frontier) = watch::channel(Frontier::default());
     let (stop, stopped) = watch::channel(false);
     let shipping = tokio::spawn(async move { driver.ship(&region(WEST), sender, stopped).await });

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::server::PATIENCE;
-use crate::site::{EAST, Site, WEST, driver_with, region};
+use crate::site::{EAST, Setup, Site, WEST, region};
 
 const DURABLE: Duration = Duration::from_secs(30);
 
@@ -207,8 +207,11 @@ async fn a_lost_store_releases_commits_after_the_record_and_comes_back() {
         (region(EAST), site.store(EAST)),
         (region(WEST), Arc::clone(&faulty) as Arc<dyn ObjectStore>),
     ]);
-    let policy = StoreLoss::DegradeAfter(Duration::from_secs(5));
-    let driver = driver_with(site.directory.path(), stores, policy);
+    let setup = Setup {
+        on_store_loss: StoreLoss::DegradeAfter(Duration::from_secs(5)),
+        ..Setup::default()
+    };
+    let driver = setup.driver(site.directory.path(), stores);
     let shipping = Shipping::start(&driver);
     site.commit(3).await;
     let wait = SyncWish::Exactly(west());
