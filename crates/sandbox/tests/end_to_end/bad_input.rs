@@ -68,6 +68,19 @@ async fn what_cannot_work_is_refused() {
     refused(&sandbox, &to(RECOVERY), 12, &words).await;
     sandbox.launcher().write_file(&password, &right).unwrap();
 
+    // One fence would stop both servers, and be taken for proof: that is said before the day, and on it.
+    let [home, shared] = [HOME, RECOVERY].map(|region| {
+        let place = sandbox.region(region).unwrap().place();
+        place.data_directory()
+    });
+    std::os::unix::fs::symlink(&home, &shared).unwrap();
+    let said = format!("is that of {RECOVERY} as well");
+    let online = dr(&sandbox, &["check", "--online"]).await;
+    assert!(!online.status.success(), "{online:?}");
+    assert!(online.stdout.contains(&said), "{}", online.stdout);
+    refused(&sandbox, &to(RECOVERY), 12, &[&said, "hint:"]).await;
+    std::fs::remove_file(&shared).unwrap();
+
     // The port of the recovery region's daemon is taken while it is away.
     let recovery = sandbox.region(RECOVERY).unwrap();
     recovery.signal_daemon(Signal::TERM);

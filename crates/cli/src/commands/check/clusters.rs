@@ -43,16 +43,23 @@ pub(super) async fn check(
             .map(|region| instance(&id, region, &options, newest, query));
         findings.extend(join_all(looks).await.into_iter().flatten());
         if let Ok(Some(record)) = newest {
-            findings.push(fence(&id, &record.primary, &*driver).await);
+            findings.push(fence(&id, &record.primary, &options, &*driver).await);
         }
     }
     Ok(findings)
 }
 
 /// Whether a failover that begins now could stop the primary and prove it.
-async fn fence(id: &ResourceId, region: &RegionName, driver: &dyn ResourceDriver) -> Finding {
+async fn fence(
+    id: &ResourceId,
+    region: &RegionName,
+    options: &Options,
+    driver: &dyn ResourceDriver,
+) -> Finding {
+    let regions: Vec<RegionName> = options.instances.keys().cloned().collect();
     let subject = format!("{id} in {region}");
-    let facts = driver.observe(std::slice::from_ref(region)).await;
+    // All of them: whose directory it is depends on the others too.
+    let facts = driver.observe(&regions).await;
     let goal = Goal::Fence {
         region: region.clone(),
     };
