@@ -19,10 +19,12 @@ mod start_restored;
 mod stop_old_primary;
 mod stop_writes;
 
+use std::sync::Arc;
+
 use dr_coordination::chain::ChainId;
 use dr_model::{Epoch, RegionName, SystemIdentifier, TimelineId};
 use dr_provider::driver::{Action, Applied, Fence, RestoreTarget, Verified};
-use dr_provider::{Error, ErrorKind, Result};
+use dr_provider::{Error, ErrorKind, Host, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -164,6 +166,14 @@ impl Work {
 }
 
 impl PostgresDriver {
+    /// Returns the host of a region's server, once it is told for which epoch something is done there: it refuses an older one
+    /// than it has seen.
+    async fn admitted(&self, region: &RegionName, fence: &Fence) -> Result<&Arc<dyn Host>> {
+        let host = self.host(region)?;
+        host.admit(&fence.workload, fence.epoch).await?;
+        Ok(host)
+    }
+
     /// Does one action.
     pub(crate) async fn apply_action(&self, action: &Action, fence: &Fence) -> Result<Applied> {
         match Work::of(action)? {

@@ -144,6 +144,12 @@ impl Instance {
         &self.subject
     }
 
+    /// Tells whether recovery has come to where it is to end: it is over, or paused.
+    pub(crate) async fn has_recovered(&mut self, operation: &str) -> Result<bool> {
+        let sql = "select not pg_is_in_recovery() or pg_get_wal_replay_pause_state() = 'paused'";
+        self.scalar(operation, sql).await
+    }
+
     /// Asks the instance who and where it is.
     pub(crate) async fn position(&mut self) -> Result<Position> {
         let operation = "read the WAL position of";

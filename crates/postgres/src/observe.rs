@@ -55,6 +55,13 @@ pub(crate) struct Detail {
     pub(crate) claimed: Option<Claimed>,
 }
 
+impl Detail {
+    /// Reads it; `None` if nothing, or nothing that this version knows, was seen.
+    pub(crate) fn of(seen: &RegionFacts) -> Option<Self> {
+        serde_json::from_value(seen.detail.clone()).ok().flatten()
+    }
+}
+
 impl PostgresDriver {
     /// Looks at the given regions, all at once.
     pub(crate) async fn observe_regions(&self, regions: &[RegionName]) -> Facts {

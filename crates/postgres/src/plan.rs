@@ -69,8 +69,7 @@ impl PostgresDriver {
     /// Refuses a data directory that is, all links followed, that of another region's server on the same host.
     fn refuse_shared(&self, region: &RegionName, facts: &Facts) -> Result<()> {
         let detail = |region: &RegionName| -> Option<(String, PathBuf)> {
-            let seen = facts.regions.get(region)?;
-            let detail = serde_json::from_value::<Option<Detail>>(seen.detail.clone()).ok()??;
+            let detail = Detail::of(facts.regions.get(region)?)?;
             Some((detail.host, detail.directory.ok()?.path))
         };
         let Some(own) = detail(region) else {
@@ -96,7 +95,7 @@ impl PostgresDriver {
         seen: &RegionFacts,
     ) -> Result<(&'static str, Claimed)> {
         let refuse = |why: String| Err(self.failed("plan the fence of", why));
-        let Ok(Some(detail)) = serde_json::from_value::<Option<Detail>>(seen.detail.clone()) else {
+        let Some(detail) = Detail::of(seen) else {
             return refuse(format!(
                 "nothing is known of its data directory in {region}"
             ));
@@ -249,11 +248,7 @@ impl PostgresDriver {
                 });
             }
         }
-        let detail = serde_json::from_value::<Option<Detail>>(seen.detail.clone());
-        let directory = detail
-            .ok()
-            .flatten()
-            .and_then(|detail| detail.directory.ok());
+        let directory = Detail::of(seen).and_then(|detail| detail.directory.ok());
         let is_managed = directory.is_some_and(|directory| directory.managed);
         self.refuse_managed(operation, region, is_managed)?;
         Ok(vec![
@@ -273,14 +268,7 @@ impl PostgresDriver {
         let log = self.log(region, ended, facts)?;
         let instance = self.instance_options(region)?;
         let directory = instance.data_directory.display();
-        if self.host(region).is_ok_and(|host| !host.is_local()) {
-            return Err(self
-                .failed(
-                    operation,
-                    format!("the host in {region} is not this machine, and a restore writes where it runs"),
-                )
-                .with_hint(format!("run the command on the machine of the server in {region}, with that host as `local`")));
-        }
+        self.only_here(region, operation)?;
         if seen.instance != Instance::Absent {
             let why = format!(
                 "`{directory}` in {region} is not proven to be empty: {}",

@@ -149,15 +149,7 @@ impl PostgresDriver {
         directory::check(&request.directory)?;
         let decided = self.decide(request).await?;
         let needed = decided.plan.recovery_point.database_bytes + spare;
-        if free < needed {
-            let subject = request.directory.display().to_string();
-            let why = format!(
-                "{} MiB are free, {} MiB are needed",
-                free >> 20,
-                needed >> 20
-            );
-            return Err(Error::new(ErrorKind::Full, OPERATION, subject).because(why));
-        }
+        check_room(OPERATION, &request.directory, free, needed)?;
         let purpose = Purpose::Failover(self.instance_options(&request.region)?);
         self.write(
             &request.region,
@@ -420,4 +412,18 @@ fn decided(chosen: Chosen, end: End, history: &TimelineHistory) -> Decided {
         timeline: reach.timeline,
         plan,
     }
+}
+
+/// Fails if less is free for a place than it is going to need.
+pub(crate) fn check_room(operation: &str, place: &Path, free: u64, needed: u64) -> Result<()> {
+    if free >= needed {
+        return Ok(());
+    }
+    let why = format!(
+        "{} MiB are free, {} MiB are needed",
+        free >> 20,
+        needed >> 20
+    );
+    let subject = place.display().to_string();
+    Err(Error::new(ErrorKind::Full, operation, subject).because(why))
 }

@@ -21,6 +21,33 @@ pub(crate) struct Deadline<'a> {
     ends: Duration,
 }
 
+/// How long what goes on may stand still.
+pub(crate) struct Standstill<'a, T> {
+    deadline: Deadline<'a>,
+    limit: Duration,
+    furthest: Option<T>,
+}
+
+impl<'a, T: PartialOrd> Standstill<'a, T> {
+    /// Starts now; ends when nothing has got any further for `limit`.
+    pub(crate) fn new(clock: &'a dyn Clock, limit: Duration) -> Self {
+        Self {
+            deadline: Deadline::new(clock, limit),
+            limit,
+            furthest: None,
+        }
+    }
+
+    /// Waits until it is time to look again; `false`, at once, if it stands still. `at` is how far it is, if that can be told.
+    pub(crate) async fn pause(&mut self, at: Option<T>) -> bool {
+        if at > self.furthest {
+            self.furthest = at;
+            self.deadline.extend(self.limit);
+        }
+        self.deadline.pause().await
+    }
+}
+
 impl<'a> Deadline<'a> {
     /// Starts now and ends after `limit`.
     pub(crate) fn new(clock: &'a dyn Clock, limit: Duration) -> Self {
@@ -31,7 +58,7 @@ impl<'a> Deadline<'a> {
     }
 
     /// Starts anew: there was progress.
-    pub(crate) fn extend(&mut self, limit: Duration) {
+    fn extend(&mut self, limit: Duration) {
         self.ends = self.clock.elapsed().saturating_add(limit);
     }
 

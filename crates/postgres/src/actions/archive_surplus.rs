@@ -31,9 +31,7 @@ impl PostgresDriver {
         log: Log,
         fence: &Fence,
     ) -> Result<Applied> {
-        self.host(region)?
-            .admit(&fence.workload, fence.epoch)
-            .await?;
+        self.admitted(region, fence).await?;
         let (standby, segment_size) = self.standby_position(region).await?;
         let store = Arc::clone(self.store(region)?);
         let chain = ChainId::from(log);

@@ -23,8 +23,7 @@ impl PostgresDriver {
         claimed: Claimed,
         fence: &Fence,
     ) -> Result<Applied> {
-        let host = self.host(region)?;
-        host.admit(&fence.workload, fence.epoch).await?;
+        let host = self.admitted(region, fence).await?;
         let directory = &self.instance_options(region)?.data_directory;
         match host.kind(directory).await? {
             PathKind::Missing | PathKind::EmptyDirectory => {}

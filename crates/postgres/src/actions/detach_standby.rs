@@ -24,9 +24,7 @@ impl PostgresDriver {
         region: &RegionName,
         fence: &Fence,
     ) -> Result<Applied> {
-        self.host(region)?
-            .admit(&fence.workload, fence.epoch)
-            .await?;
+        self.admitted(region, fence).await?;
         let operation = "detach the standby of";
         let mut instance = self.connect(region).await?;
         let position = instance.position().await?;

@@ -21,8 +21,7 @@ impl PostgresDriver {
         primary: &RegionName,
         fence: &Fence,
     ) -> Result<Applied> {
-        let host = self.host(region)?;
-        host.admit(&fence.workload, fence.epoch).await?;
+        let host = self.admitted(region, fence).await?;
         if let Verified::Done(applied) = self.is_following(region, primary).await? {
             return Ok(applied);
         }

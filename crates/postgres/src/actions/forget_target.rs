@@ -23,9 +23,7 @@ impl PostgresDriver {
         region: &RegionName,
         fence: &Fence,
     ) -> Result<Applied> {
-        self.host(region)?
-            .admit(&fence.workload, fence.epoch)
-            .await?;
+        self.admitted(region, fence).await?;
         let mut instance = self.connect(region).await?;
         for target in TARGETS {
             let sql = format!("alter system set {target} = ''");

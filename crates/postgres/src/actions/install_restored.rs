@@ -27,8 +27,7 @@ impl PostgresDriver {
         region: &RegionName,
         fence: &Fence,
     ) -> Result<Applied> {
-        let host = self.host(region)?;
-        host.admit(&fence.workload, fence.epoch).await?;
+        let host = self.admitted(region, fence).await?;
         if let Verified::Done(applied) = self.is_restored_installed(region, fence).await? {
             return Ok(applied);
         }

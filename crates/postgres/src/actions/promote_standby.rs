@@ -33,9 +33,7 @@ impl PostgresDriver {
         region: &RegionName,
         fence: &Fence,
     ) -> Result<Applied> {
-        self.host(region)?
-            .admit(&fence.workload, fence.epoch)
-            .await?;
+        self.admitted(region, fence).await?;
         let mut instance = self.connect(region).await?;
         // Whoever makes its commits wait for somebody later must not find that undone by a late promotion.
         instance.lock_synchronous(OPERATION).await?;

@@ -20,7 +20,7 @@ use super::Log;
 use crate::driver::PostgresDriver;
 use crate::instance::{Instance, Position};
 use crate::register::patience;
-use crate::wait::Deadline;
+use crate::wait::Standstill;
 use crate::wal::{Decoder, Expected};
 
 /// How long replay may stand still before it is given up: a large transaction or a slow disk takes its time.
@@ -46,9 +46,7 @@ impl PostgresDriver {
         log: Log,
         fence: &Fence,
     ) -> Result<Applied> {
-        self.host(region)?
-            .admit(&fence.workload, fence.epoch)
-            .await?;
+        self.admitted(region, fence).await?;
         let (standby, segment_size) = self.standby_position(region).await?;
         if !standby.in_recovery {
             return Ok(self.replayed(region, &standby, standby.position));
@@ -65,19 +63,14 @@ impl PostgresDriver {
                 "select pg_wal_replay_resume() where pg_is_wal_replay_paused()",
             )
             .await?;
-        let mut deadline = Deadline::new(self.clock(), STANDSTILL);
-        let mut furthest = Lsn::INVALID;
+        let mut standstill = Standstill::new(self.clock(), STANDSTILL);
         loop {
             let position = instance.position().await?;
             let replayed = position.replayed.unwrap_or_default();
             if !position.in_recovery || replayed >= tail.needed {
                 return Ok(self.replayed(region, &position, tail.needed));
             }
-            if replayed > furthest {
-                furthest = replayed;
-                deadline.extend(STANDSTILL);
-            }
-            if !deadline.pause().await {
+            if !standstill.pause(Some(replayed)).await {
                 let needed = tail.needed;
                 let why = format!(
                     "the instance in {region} stands still at {replayed} and has to reach {needed}"

@@ -25,8 +25,7 @@ impl PostgresDriver {
         label: &str,
         fence: &Fence,
     ) -> Result<Applied> {
-        let host = self.host(region)?;
-        host.admit(&fence.workload, fence.epoch).await?;
+        let host = self.admitted(region, fence).await?;
         let directory = self.instance_options(region)?.data_directory.clone();
         let report = self.restore_standby(region, log, label, &directory).await?;
         let mark = json!({ "label": label, "execution": fence.execution });

@@ -27,9 +27,7 @@ impl PostgresDriver {
         timeline: TimelineId,
         fence: &Fence,
     ) -> Result<Applied> {
-        self.host(region)?
-            .admit(&fence.workload, fence.epoch)
-            .await?;
+        self.admitted(region, fence).await?;
         let mut instance = self.connect(region).await?;
         instance.lock_synchronous(OPERATION).await?;
         let found = instance.position().await?;
@@ -81,8 +79,7 @@ impl PostgresDriver {
         claimed: Claimed,
         fence: &Fence,
     ) -> Result<Applied> {
-        let host = self.host(region)?;
-        host.admit(&fence.workload, fence.epoch).await?;
+        let host = self.admitted(region, fence).await?;
         if let Verified::Done(applied) = self.is_primary_resumed(region, claimed).await? {
             return Ok(applied);
         }

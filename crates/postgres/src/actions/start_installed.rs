@@ -7,14 +7,14 @@
 
 use std::time::Duration;
 
-use dr_model::{Lsn, RegionName};
+use dr_model::RegionName;
 use dr_provider::Result;
 use dr_provider::driver::{Applied, Fence, Verified};
 use serde_json::json;
 
 use crate::driver::PostgresDriver;
 use crate::instance::Instance;
-use crate::wait::Deadline;
+use crate::wait::Standstill;
 
 /// How long replay may stand still before it is given up.
 const STANDSTILL: Duration = Duration::from_secs(60);
@@ -27,25 +27,18 @@ impl PostgresDriver {
         region: &RegionName,
         fence: &Fence,
     ) -> Result<Applied> {
-        self.host(region)?
-            .admit(&fence.workload, fence.epoch)
-            .await?;
+        self.admitted(region, fence).await?;
         self.start_server(region, OPERATION).await?;
         let mut instance = self.connect(region).await?;
-        let mut deadline = Deadline::new(self.clock(), STANDSTILL);
-        let mut furthest = Lsn::INVALID;
+        let mut standstill = Standstill::new(self.clock(), STANDSTILL);
         loop {
-            if has_ended(&mut instance).await? {
+            if instance.has_recovered(OPERATION).await? {
                 return self.started(region, &mut instance).await;
             }
             let replayed = instance.position().await?.replayed.unwrap_or_default();
-            if replayed > furthest {
-                furthest = replayed;
-                deadline.extend(STANDSTILL);
-            }
-            if !deadline.pause().await {
+            if !standstill.pause(Some(replayed)).await {
                 let why =
-                    format!("it stands still at {furthest}, and not where the restore is to end");
+                    format!("it stands still at {replayed}, and not where the restore is to end");
                 return Err(self.failed(OPERATION, why));
             }
         }
@@ -57,7 +50,7 @@ impl PostgresDriver {
                 seen: "no server answers".to_owned(),
             });
         };
-        match has_ended(&mut instance).await? {
+        match instance.has_recovered(OPERATION).await? {
             true => Ok(Verified::Done(self.started(region, &mut instance).await?)),
             false => Ok(Verified::NotDone {
                 seen: "it replays".to_owned(),
@@ -73,9 +66,4 @@ impl PostgresDriver {
             json!({ "timeline": found.timeline, "position": reached }),
         ))
     }
-}
-
-async fn has_ended(instance: &mut Instance) -> Result<bool> {
-    let sql = "select not pg_is_in_recovery() or pg_get_wal_replay_pause_state() = 'paused'";
-    instance.scalar::<bool>(OPERATION, sql).await
 }

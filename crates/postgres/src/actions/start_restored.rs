@@ -36,9 +36,7 @@ impl PostgresDriver {
         region: &RegionName,
         fence: &Fence,
     ) -> Result<Applied> {
-        self.host(region)?
-            .admit(&fence.workload, fence.epoch)
-            .await?;
+        self.admitted(region, fence).await?;
         let position = self.start_server(region, OPERATION).await?;
         Ok(self.applied(
             format!(

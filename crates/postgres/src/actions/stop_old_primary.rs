@@ -39,9 +39,8 @@ impl PostgresDriver {
         fence: &Fence,
     ) -> Result<Applied> {
         let instance = self.instance_options(region)?;
-        let host = self.host(region)?;
         let directory = &instance.data_directory;
-        host.admit(&fence.workload, fence.epoch).await?;
+        let host = self.admitted(region, fence).await?;
         self.identify(region, claimed).await?;
         let mark = claimed.mark();
         host.write(&directory.join("standby.signal"), mark.as_bytes())

@@ -55,8 +55,7 @@ impl PostgresDriver {
         fence: &Fence,
     ) -> Result<Applied> {
         let directory = &self.instance_options(region)?.data_directory;
-        let host = self.host(region)?;
-        host.admit(&fence.workload, fence.epoch).await?;
+        let host = self.admitted(region, fence).await?;
         self.identify(region, claimed).await?;
         host.write(&directory.join("standby.signal"), claimed.mark().as_bytes())
             .await?;

@@ -193,13 +193,13 @@ impl PostgresDriver {
                 format!("nothing is known of its data directory in {region}"),
             )
         };
-        let detail = serde_json::from_value::<Option<Detail>>(seen.detail.clone());
-        let detail = detail.ok().flatten().ok_or_else(unknown)?;
+        let detail = Detail::of(seen).ok_or_else(unknown)?;
         let claimed = detail.claimed.ok_or_else(unknown)?;
         Ok((claimed, detail.directory))
     }
 
-    fn only_here(&self, region: &RegionName, operation: &str) -> Result<()> {
+    /// Refuses a host that is not this machine.
+    pub(super) fn only_here(&self, region: &RegionName, operation: &str) -> Result<()> {
         if self.host(region)?.is_local() {
             return Ok(());
         }

@@ -95,7 +95,7 @@ impl PostgresDriver {
     ) -> Result<Vec<Action>> {
         let operation = "plan to resume the primary of";
         let seen = self.seen(region, facts, operation)?;
-        let Ok(Some(detail)) = serde_json::from_value::<Option<Detail>>(seen.detail.clone()) else {
+        let Some(detail) = Detail::of(seen) else {
             let why = format!("nothing is known of its data directory in {region}");
             return Err(self.failed(operation, why));
         };

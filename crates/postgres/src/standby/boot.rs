@@ -14,7 +14,7 @@ use dr_provider::{Host, Result};
 use super::remains::Control;
 use crate::driver::PostgresDriver;
 use crate::restore::TARGETS;
-use crate::wait::Deadline;
+use crate::wait::Standstill;
 
 /// How long the server may take to replay what a crash left.
 const START_LIMIT: Duration = Duration::from_secs(3600);
@@ -135,25 +135,21 @@ impl PostgresDriver {
         }
         let mut config = Config::new(place.to_owned(), PORT, self.options().user.clone());
         config.database = Some(self.options().database.clone());
-        let mut deadline = Deadline::new(self.clock(), STANDSTILL);
-        let mut furthest = Lsn::INVALID;
+        let mut standstill = Standstill::new(self.clock(), STANDSTILL);
+        let mut furthest = None;
         loop {
             let replayed = async {
                 let mut connection = Connection::connect(&config).await?;
                 let rows = connection.query("select pg_last_wal_replay_lsn()").await?;
                 rows.only()?.get::<Option<Lsn>>(0)
             };
-            if let Ok(Some(replayed)) = replayed.await {
-                if replayed >= end {
-                    return Ok(());
-                }
-                if replayed > furthest {
-                    furthest = replayed;
-                    deadline.extend(STANDSTILL);
-                }
+            furthest = replayed.await.ok().flatten().or(furthest);
+            if furthest.is_some_and(|replayed| replayed >= end) {
+                return Ok(());
             }
-            if !deadline.pause().await {
-                let why = format!("it stands still at {furthest} and has to reach {end}");
+            if !standstill.pause(furthest).await {
+                let at = furthest.unwrap_or_default();
+                let why = format!("it stands still at {at} and has to reach {end}");
                 return Err(self.failed(OPERATION, why));
             }
         }

@@ -15,7 +15,7 @@ use super::{Kept, Method, OPERATION, StandbyPlan, settings};
 use crate::actions::processes;
 use crate::driver::PostgresDriver;
 use crate::options::Options;
-use crate::wait::Deadline;
+use crate::wait::{Deadline, Standstill};
 
 /// How long the standby may go without a byte of progress before it streams.
 const STANDSTILL: Duration = Duration::from_secs(60);
@@ -391,11 +391,10 @@ impl PostgresDriver {
         primary: &RegionName,
     ) -> Result<Lsn> {
         let timeline = self.connect(primary).await?.position().await?.timeline;
-        let mut deadline = Deadline::new(self.clock(), STANDSTILL);
-        let mut furthest = None;
+        let mut standstill = Standstill::new(self.clock(), STANDSTILL);
         loop {
             let found = async { self.connect(region).await?.position().await }.await;
-            let seen = match found {
+            let (at, seen) = match found {
                 Ok(found) if found.in_recovery && found.receiving && found.timeline == timeline => {
                     return Ok(found.position);
                 }
@@ -403,20 +402,16 @@ impl PostgresDriver {
                     return Err(self.conflict(format!("the server in {region} is no standby")));
                 }
                 Ok(found) => {
-                    let now = Some((found.timeline, found.replayed));
-                    if now > furthest {
-                        furthest = now;
-                        deadline.extend(STANDSTILL);
-                    }
-                    format!(
+                    let seen = format!(
                         "it has replayed {} on timeline {} and does not stream",
                         found.replayed.unwrap_or_default(),
                         found.timeline
-                    )
+                    );
+                    (Some((found.timeline, found.replayed)), seen)
                 }
-                Err(error) => dr_provider::error::chain(&error),
+                Err(error) => (None, dr_provider::error::chain(&error)),
             };
-            if !deadline.pause().await {
+            if !standstill.pause(at).await {
                 let why = format!("the standby in {region} was started, but {seen}");
                 return Err(self
                     .failed(OPERATION, why)

@@ -12,10 +12,12 @@ use dr_provider::driver::{
 };
 use dr_provider::{Error, ErrorKind, Result};
 
+use super::checks::Checked;
 use super::scratch::Scratch;
 use super::server::Server;
 use super::{OPERATION, Seen};
 use crate::driver::PostgresDriver;
+use crate::restore::check_room;
 
 /// Room left beside the files: a server writes too.
 pub(super) const SPARE_BYTES: u64 = 512 << 20;
@@ -62,21 +64,25 @@ impl PostgresDriver {
         };
         let needed = plan.recovery_point.database_bytes + SPARE_BYTES;
         let free = scratch.free_bytes()?;
-        if free < needed {
-            let place = scratch.path().display().to_string();
-            let why = format!(
-                "{} MiB are free, {} MiB are needed",
-                free >> 20,
-                needed >> 20
-            );
-            return Err(
-                Error::new(ErrorKind::Full, "boot a recovery point in", place).because(why),
-            );
-        }
+        check_room("boot a recovery point in", scratch.path(), free, needed)?;
         let report = match self.restore(&wanted).await {
             Ok(report) => report,
             Err(error) => return Ok(Err(error)),
         };
+        let checked = self.boot_and_look(scratch).await?;
+        Ok(checked.map(|checked| Seen {
+            read_bytes: report.plan.recovery_point.stored_bytes,
+            timeline: report.plan.log.last().map(|log| log.timeline),
+            reached: Some(checked.reached),
+            heartbeat_at: checked.heartbeat_at,
+            checks: checked.said,
+            ..Seen::default()
+        }))
+    }
+
+    /// Starts the server of what was restored, waits for the end of the replay, looks at it, and stops it. The outer error is about
+    /// the place, the inner one about what was restored.
+    pub(super) async fn boot_and_look(&self, scratch: &Arc<Scratch>) -> Result<Result<Checked>> {
         let mut server = Server::start(self, scratch)?;
         let checked = match server.replayed().await {
             Ok(mut instance) => self.check_booted(scratch, &server, &mut instance).await,
@@ -88,15 +94,7 @@ impl PostgresDriver {
             let place = scratch.path().display().to_string();
             Error::new(ErrorKind::Unavailable, "stop the server in", place).because(error)
         })?;
-        drop(server);
-        Ok(checked.map(|checked| Seen {
-            read_bytes: report.plan.recovery_point.stored_bytes,
-            timeline: report.plan.log.last().map(|log| log.timeline),
-            reached: Some(checked.reached),
-            heartbeat_at: checked.heartbeat_at,
-            checks: checked.said,
-            ..Seen::default()
-        }))
+        Ok(checked)
     }
 }
 

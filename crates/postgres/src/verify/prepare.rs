@@ -4,13 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dr_model::{Lsn, RegionName};
+use dr_provider::Result;
 use dr_provider::driver::{RestoreRequest, RestoreTarget, TargetAction};
-use dr_provider::{Error, ErrorKind, Result};
 use jiff::Timestamp;
 
 use super::boot::{SPARE_BYTES, blocking};
 use super::scratch::Scratch;
-use super::server::Server;
 use crate::driver::PostgresDriver;
 
 /// What was restored, and what was seen of it.
@@ -44,19 +43,7 @@ impl PostgresDriver {
             .restore_next(&wanted, scratch.free_bytes()?, SPARE_BYTES)
             .await?;
         tracing::debug!(?report, "restored beside the data directory");
-        let mut server = Server::start(self, &scratch)?;
-        let checked = match server.replayed().await {
-            Ok(mut instance) => self.check_booted(&scratch, &server, &mut instance).await,
-            Err(error) => Err(error),
-        };
-        let stopping = Arc::clone(&scratch);
-        let stopped = blocking(move || stopping.stop()).await?;
-        stopped.map_err(|error| {
-            let subject = place.display().to_string();
-            Error::new(ErrorKind::Unavailable, "stop the server in", subject).because(error)
-        })?;
-        drop(server);
-        let checked = checked?;
+        let checked = self.boot_and_look(&scratch).await??;
         scratch.keep();
         Ok(Prepared {
             data: scratch.data(),

@@ -123,9 +123,7 @@ impl<'a> Server<'a> {
             }
             let subject = self.driver.resource().to_string();
             if let Ok(mut instance) = Instance::connect(&config, subject).await {
-                let sql =
-                    "select not pg_is_in_recovery() or pg_get_wal_replay_pause_state() = 'paused'";
-                if instance.scalar::<bool>(OPERATION, sql).await? {
+                if instance.has_recovered(OPERATION).await? {
                     return Ok(instance);
                 }
             }
