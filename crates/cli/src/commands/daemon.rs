@@ -236,10 +236,8 @@ fn failed_early(ended: Result<()>) -> Result<Exit> {
 /// schedules.
 fn daemon(setup: &Setup, region: &RegionName) -> Result<Daemon> {
     let mut workloads = Vec::new();
-    for (name, workload) in &setup.config.workloads {
-        if workload.home == *region || workload.recovery.contains(region) {
-            workloads.push(setup.workload_site(name, workload)?);
-        }
+    for (name, workload) in setup.workloads_in(region) {
+        workloads.push(setup.workload_site(name, workload)?);
     }
     let names: Vec<_> = workloads.iter().map(|site| site.name.clone()).collect();
     let ours = |schedule: &&Schedule| names.contains(&schedule.resource.workload);

@@ -63,6 +63,25 @@ impl Setup {
         })
     }
 
+    /// Returns the workloads that have a place in a region: their primary is there, or may come there.
+    pub(crate) fn workloads_in<'a>(
+        &'a self,
+        region: &'a RegionName,
+    ) -> impl Iterator<Item = (&'a WorkloadName, &'a Workload)> {
+        let has_place =
+            |workload: &Workload| workload.home == *region || workload.recovery.contains(region);
+        let all = self.config.workloads.iter();
+        all.filter(move |(_, workload)| has_place(workload))
+    }
+
+    /// Returns what moving the registers of all these workloads takes.
+    pub(crate) fn register_sites(&self, region: &RegionName) -> Result<Vec<Site>> {
+        let workloads = self.workloads_in(region);
+        workloads
+            .map(|(name, workload)| self.register_site(name, workload))
+            .collect()
+    }
+
     /// Returns what moving a workload's register takes, without anything that leads or tells clients.
     pub(crate) fn register_site(&self, name: &WorkloadName, workload: &Workload) -> Result<Site> {
         Ok(Site {

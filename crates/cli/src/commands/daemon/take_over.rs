@@ -42,10 +42,7 @@ pub(super) async fn prepare(
         return Ok(None);
     }
     store::prepare(setup, region, &place.state_directory, output).await?;
-    for (name, workload) in &setup.config.workloads {
-        if workload.home != *region && !workload.recovery.contains(region) {
-            continue;
-        }
+    for (name, workload) in setup.workloads_in(region) {
         // Read again afterwards: this makes the connections.
         if let Err(error) = setup.workload_site(name, workload)?.register.read().await {
             let error: dr_provider::Error = error.into();

@@ -73,10 +73,7 @@ struct Following {
 impl WatchPrimaries {
     pub(super) fn new(setup: &Arc<Setup>, region: &RegionName, board: Arc<Board>) -> Result<Self> {
         let mut watches = Vec::new();
-        for (name, workload) in &setup.config.workloads {
-            if workload.home != *region && !workload.recovery.contains(region) {
-                continue;
-            }
+        for (name, workload) in setup.workloads_in(region) {
             let site = setup.site(name, workload)?;
             let regions = std::iter::once(&workload.home).chain(&workload.recovery);
             let landmarks = regions

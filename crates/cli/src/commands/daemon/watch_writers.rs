@@ -54,14 +54,8 @@ enum Found {
 
 impl WatchWriters {
     pub(super) fn new(setup: &Setup, region: &RegionName, board: Arc<Board>) -> Result<Self> {
-        let mut sites = Vec::new();
-        for (name, workload) in &setup.config.workloads {
-            if workload.home == *region || workload.recovery.contains(region) {
-                sites.push(setup.register_site(name, workload)?);
-            }
-        }
         Ok(Self {
-            sites,
+            sites: setup.register_sites(region)?,
             board,
             seen: Mutex::default(),
         })

@@ -90,10 +90,9 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
 /// Assesses the workloads that the region can recover in this process.
 async fn assess_here(setup: &Setup, args: &Args, region: &RegionName) -> Result<RunAnswer> {
     let mut found = Vec::new();
-    for (name, workload) in &setup.config.workloads {
-        let here = workload.home == *region || workload.recovery.contains(region);
+    for (name, workload) in setup.workloads_in(region) {
         let asked = args.resource.as_ref().is_none_or(|id| id.workload == *name);
-        if here && asked {
+        if asked {
             let look = readiness::assess(setup, name, workload, region, Standpoint::Inside);
             found.push((name.clone(), look.await?));
         }
