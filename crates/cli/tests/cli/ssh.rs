@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use dr_local::{SshAddress, SshHost, SshOptions};
 use dr_model::{Clock, SystemClock};
+use dr_provider::conformance::find_program;
 use dr_provider::conformance::host::Subject;
 use dr_provider::host::PathKind;
 use dr_provider::{Error, ErrorKind, Host};
@@ -64,22 +65,11 @@ fn account() -> Option<Account> {
     })
 }
 
-fn program() -> Option<PathBuf> {
-    let named = std::env::var_os("DR_SSHD").map(PathBuf::from);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).map(|directory| directory.join("sshd"));
-    let mut all = named
-        .into_iter()
-        .chain(on_path)
-        .chain(["/usr/sbin/sshd".into()]);
-    all.find(|program| program.is_file())
-}
-
 impl Server {
     /// Starts one; `None` if this machine has no ssh.
     #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
     async fn start() -> Option<Self> {
-        let (Some(program), Some(account)) = (program(), account()) else {
+        let (Some(program), Some(account)) = (find_program("DR_SSHD", "sshd"), account()) else {
             eprintln!(
                 "SKIPPED: no `sshd`, or no account for it: install OpenSSH's server or set DR_SSHD"
             );

@@ -55,23 +55,36 @@ pub async fn chains(
 ) -> Result<Vec<ChainId>> {
     let prefix = ChainId::cluster_prefix(system_identifier);
     let mut found: Vec<ChainId> = Vec::new();
+    skip_through(store, &prefix, |met| match ChainId::from_key(met) {
+        Some(chain) => {
+            found.push(chain);
+            Some(chain.prefix())
+        }
+        // A directory that holds no chains.
+        None => beside(&prefix, met),
+    })
+    .await?;
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Meets one key of each directory under `prefix`: `directory_of` says in which one, with its final `/`, the key that is met stands,
+/// and the rest of it is skipped.
+async fn skip_through(
+    store: &dyn ObjectStore,
+    prefix: &str,
+    mut directory_of: impl FnMut(&Key) -> Option<String>,
+) -> Result<()> {
     let mut after = None;
     loop {
-        let page = store.list(&prefix, after.as_ref(), 1).await?;
+        let page = store.list(prefix, after.as_ref(), 1).await?;
         let Some(info) = page.into_iter().next() else {
-            found.sort_unstable();
-            return Ok(found);
+            return Ok(());
         };
-        // Skips the rest of this chain, or of a directory that holds no chains: all names in it sort before `z`.
-        after = Some(match ChainId::from_key(&info.key) {
-            Some(chain) => {
-                found.push(chain);
-                key(format!("{}z", chain.prefix()))
-            }
-            None => match beside(&prefix, &info.key) {
-                Some(directory) => key(format!("{directory}z")),
-                None => info.key,
-            },
+        after = Some(match directory_of(&info.key) {
+            // All names in it sort before `z`.
+            Some(directory) => key(format!("{directory}z")),
+            None => info.key,
         });
     }
 }
@@ -83,26 +96,18 @@ pub async fn timelines(
 ) -> Result<Vec<TimelineId>> {
     let prefix = ChainId::cluster_prefix(system_identifier);
     let mut found = Vec::new();
-    let mut after = None;
-    loop {
-        let page = store.list(&prefix, after.as_ref(), 1).await?;
-        let Some(info) = page.into_iter().next() else {
-            return Ok(found);
-        };
-        let rest = info.key.as_str().strip_prefix(&prefix).unwrap_or_default();
-        let name = rest.split('/').next().unwrap_or_default();
-        let number = u32::from_str_radix(name, 16)
-            .ok()
-            .filter(|number| *number > 0);
-        // Skips the rest of it: all names in it sort before `z`.
-        after = Some(match number {
-            Some(number) => {
-                found.push(TimelineId(number));
-                key(format!("{prefix}{name}/z"))
-            }
-            None => info.key,
-        });
-    }
+    skip_through(store, &prefix, |met| {
+        let rest = met.as_str().strip_prefix(&prefix)?;
+        let name = rest.split('/').next()?;
+        let number = u32::from_str_radix(name, 16).ok()?;
+        if number == 0 {
+            return None;
+        }
+        found.push(TimelineId(number));
+        Some(format!("{prefix}{name}/"))
+    })
+    .await?;
+    Ok(found)
 }
 
 /// Returns the directory of a timeline that a key is in, with its final `/`: `…/00000001/log/`.

@@ -4,3 +4,6 @@
 
 pub mod host;
 pub mod object_store;
+mod program;
+
+pub use program::find_program;

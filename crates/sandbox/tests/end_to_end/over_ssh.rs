@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dr_model::loss::Bound;
+use dr_provider::conformance::find_program;
 use dr_sandbox::process::Output;
 use dr_sandbox::{HOME, RECOVERY, Sandbox};
 use rustix::process::{Pid, Signal, kill_process};
@@ -28,18 +29,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         kill_process(self.process, Signal::KILL).ok();
     }
-}
-
-/// Finds the SSH server's program, which has to be called by its whole path.
-fn program() -> Option<PathBuf> {
-    let named = std::env::var_os("DR_SSHD").map(PathBuf::from);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).map(|directory| directory.join("sshd"));
-    let mut all = named
-        .into_iter()
-        .chain(on_path)
-        .chain(["/usr/sbin/sshd".into()]);
-    all.find(|program| program.is_file())
 }
 
 /// Starts the SSH server of a region's machine, which lets the owner of `key` in.
@@ -201,7 +190,7 @@ impl<'a> Elsewhere<'a> {
     reason = "what was not tested must not pass in silence"
 )]
 fn possible(test: &str) -> Option<PathBuf> {
-    let found = program();
+    let found = find_program("DR_SSHD", "sshd");
     if found.is_none() {
         eprintln!("skipped: no `sshd`; install OpenSSH's server or set DR_SSHD");
     }

@@ -2,13 +2,14 @@
 //! key of its own.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use dr_model::{Clock, SystemClock};
 use dr_provider::Secret;
+use dr_provider::conformance::find_program;
 use tempfile::TempDir;
 
 use super::super::{Algorithm, Rfc2136, Rfc2136Options, Tsig};
@@ -34,7 +35,7 @@ impl Named {
     /// Starts a server for `acme.example` with more records; `None` if there is no BIND on this
     /// machine.
     pub(super) async fn start(records: &str) -> Option<Self> {
-        let Some(program) = program() else {
+        let Some(program) = find_program("DR_NAMED", "named") else {
             eprintln!("SKIPPED: no `named`: install BIND (Debian: bind9) or set DR_NAMED");
             return None;
         };
@@ -106,17 +107,6 @@ impl Named {
         let secrets = Arc::new(LocalSecrets::new(self.directory.path()));
         Rfc2136::new(options, secrets, Arc::new(SystemClock::new())).unwrap()
     }
-}
-
-fn program() -> Option<PathBuf> {
-    if let Some(program) = std::env::var_os("DR_NAMED") {
-        return Some(program.into());
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain([PathBuf::from("/usr/sbin")])
-        .map(|directory| directory.join("named"))
-        .find(|program| program.is_file())
 }
 
 /// Makes a key as `tsig-keygen` does.
