@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::operation::{Patience, key, read};
+use crate::versioned::{self, Unreadable};
 
 /// The version of the store's layout that this code writes, and the only one that it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -63,17 +64,13 @@ pub async fn read_identity(store: &dyn ObjectStore, region: &RegionName) -> Resu
             .because("it was never initialised")
             .with_hint("a new store is initialised by the daemon of its region"));
     };
-    // The format is looked at first: a newer one may have other fields.
-    let format: Format =
-        serde_json::from_slice(&bytes).map_err(|cause| error(ErrorKind::Corrupt).because(cause))?;
-    if format.format != FORMAT_VERSION {
-        return Err(error(ErrorKind::Unsupported).because(format!(
-            "its layout is version {}, and only {FORMAT_VERSION} is known",
-            format.format
-        )));
-    }
     let identity: Identity =
-        serde_json::from_slice(&bytes).map_err(|cause| error(ErrorKind::Corrupt).because(cause))?;
+        versioned::decode(&bytes, FORMAT_VERSION).map_err(|unreadable| match unreadable {
+            Unreadable::Version(version) => error(ErrorKind::Unsupported).because(format!(
+                "its layout is version {version}, and only {FORMAT_VERSION} is known"
+            )),
+            Unreadable::Damaged(why) => error(ErrorKind::Corrupt).because(why),
+        })?;
     if &identity.region != region {
         let why = format!(
             "it is the store of region `{}`, not of `{region}`",
@@ -85,11 +82,6 @@ pub async fn read_identity(store: &dyn ObjectStore, region: &RegionName) -> Resu
         return Err(error(ErrorKind::Invalid).because(why).with_hint(hint));
     }
     Ok(identity)
-}
-
-#[derive(Deserialize)]
-struct Format {
-    format: u32,
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use dr_model::RegionName;
-use dr_provider::store::list_all;
+use dr_provider::store::{list_all, record};
 use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::Actor;
 use crate::operation::{Patience, key, read};
 use crate::publish::publish;
+use crate::versioned;
 
 /// The version of the format that this code writes, and the only one that it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -115,24 +116,12 @@ impl Kit {
     /// Returns the bytes that are stored.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        let mut text =
-            serde_json::to_vec_pretty(self).expect("plain values always have a JSON form");
-        text.push(b'\n');
-        text.into()
+        record::encode(self)
     }
 
     /// Reads what is stored; the error says what is wrong.
     pub fn from_bytes(bytes: &[u8]) -> std::result::Result<Self, String> {
-        #[derive(Deserialize)]
-        struct Version {
-            version: u32,
-        }
-        // The version is looked at first: a newer one may have other fields.
-        let known: Version = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        if known.version != FORMAT_VERSION {
-            return Err(format!("format version {} is not known", known.version));
-        }
-        serde_json::from_slice(bytes).map_err(|error| error.to_string())
+        Ok(versioned::decode(bytes, FORMAT_VERSION)?)
     }
 }
 
@@ -170,6 +159,20 @@ pub async fn newest(store: &dyn ObjectStore) -> Result<Option<Kit>> {
         return Err(damaged("its content is not what its name says".to_owned()));
     }
     Ok(Some(kit))
+}
+
+/// Removes all kits in a store but the newest `keep`; returns how many.
+///
+/// # Errors
+///
+/// Those of the store: a writer need not be able to delete.
+pub async fn prune(store: &dyn ObjectStore, keep: usize) -> Result<usize> {
+    let listed = list_all(store, "kit/").await?;
+    let old = listed.len().saturating_sub(keep);
+    for kit in &listed[..old] {
+        store.delete(&kit.key).await?;
+    }
+    Ok(old)
 }
 
 #[cfg(test)]
@@ -214,6 +217,20 @@ mod tests {
         store.create(&kit(90, "other").key(), body).await.unwrap();
         let error = newest(&store).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
+    }
+
+    #[tokio::test]
+    async fn the_newest_few_are_kept() {
+        let store = MemoryStore::new("west");
+        for second in 0..5 {
+            write(&store, &kit(second, "text")).await.unwrap();
+        }
+        assert_eq!(prune(&store, 3).await.unwrap(), 2);
+        assert_eq!(prune(&store, 3).await.unwrap(), 0);
+        let left = list_all(&store, "kit/").await.unwrap();
+        let left: Vec<_> = left.into_iter().map(|info| info.key).collect();
+        let kept = [2, 3, 4].map(|second| kit(second, "text").key());
+        assert_eq!(left, kept);
     }
 
     #[test]

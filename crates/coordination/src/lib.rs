@@ -30,6 +30,7 @@ mod publish;
 pub mod register;
 #[cfg(test)]
 mod testing;
+mod versioned;
 
 pub use actor::Actor;
 pub use operation::Patience;

@@ -1,12 +1,13 @@
 //! Outages: that a primary does not answer, seen from another region, and since when.
 //!
 //! An outage decides nothing. It is what a person is told, and what the time to recover is measured from: who fails over
-//! finds it in the store of the region moved to. Each is three objects, written once by the daemon of the region that saw
-//! it: it *began*, somebody was *told*, it *ended* without a failover. One of an epoch that has ended is history.
+//! finds it in the store of the region moved to. Each is up to four objects, written once by the daemon of the region that saw
+//! it: it *began*, somebody was *told*, it *ended* without a failover, and who was told of it was told of that. One of an epoch
+//! that has ended is history.
 
 use bytes::Bytes;
 use dr_model::{Epoch, RegionName, WorkloadName};
-use dr_provider::store::list_all;
+use dr_provider::store::{list_all, record};
 use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::Actor;
 use crate::operation::{Patience, key, read};
 use crate::publish::{Published, publish};
+use crate::versioned;
 
 /// The version of the format that this code writes, and the only one that it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -90,6 +92,8 @@ pub struct Seen {
     pub told: bool,
     /// Whether the primary answered again.
     pub ended: bool,
+    /// When it did, if those who were told of the outage are still to be told that it is over.
+    pub untold_end: Option<Timestamp>,
 }
 
 /// What happened to an outage after it began.
@@ -98,25 +102,36 @@ pub enum Mark {
     /// Everybody who is to be told was told.
     Told,
     /// The primary answers again.
-    Ended,
+    Ended {
+        /// Whether somebody has been told of the outage, and is to be told of its end.
+        announced: bool,
+    },
+    /// Everybody who is to be told that it answers again was told.
+    EndTold,
 }
 
 impl Mark {
     fn name(self) -> &'static str {
         match self {
             Self::Told => "told",
-            Self::Ended => "ended",
+            Self::Ended { .. } => ENDED,
+            Self::EndTold => END_TOLD,
         }
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Marked {
     version: u32,
     at: Timestamp,
+    /// Left out where it does not hold, as before there were messages about an end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    announced: bool,
 }
 
 const BEGAN: &str = "began";
+const ENDED: &str = "ended";
+const END_TOLD: &str = "end-told";
 
 impl Outage {
     /// Returns its name: the same on every message about it.
@@ -136,24 +151,12 @@ impl Outage {
     /// Returns the bytes that are stored.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        let mut text =
-            serde_json::to_vec_pretty(self).expect("plain values always have a JSON form");
-        text.push(b'\n');
-        text.into()
+        record::encode(self)
     }
 
     /// Reads what is stored; the error says what is wrong.
     pub fn from_bytes(bytes: &[u8]) -> std::result::Result<Self, String> {
-        #[derive(Deserialize)]
-        struct Version {
-            version: u32,
-        }
-        // The version is looked at first: a newer one may have other fields.
-        let known: Version = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        if known.version != FORMAT_VERSION {
-            return Err(format!("format version {} is not known", known.version));
-        }
-        serde_json::from_slice(bytes).map_err(|error| error.to_string())
+        Ok(versioned::decode(bytes, FORMAT_VERSION)?)
     }
 }
 
@@ -187,10 +190,10 @@ pub async fn mark(
     let marked = Marked {
         version: FORMAT_VERSION,
         at,
+        announced: matches!(mark, Mark::Ended { announced: true }),
     };
-    let body = serde_json::to_vec(&marked).expect("plain values always have a JSON form");
     let key = outage.key(mark.name());
-    publish(store, key, body.into(), Patience::default())
+    publish(store, key, record::encode(&marked), Patience::default())
         .await
         .map(drop)
 }
@@ -218,15 +221,27 @@ pub async fn newest(
     let Some(bytes) = read(store, &at(BEGAN), Patience::default()).await? else {
         return Ok(None);
     };
-    let outage = Outage::from_bytes(&bytes).map_err(|why| {
-        let subject = format!("{}/{}", store.location(), at(BEGAN));
+    let damaged = |name: &str, why: String| {
+        let subject = format!("{}/{}", store.location(), at(name));
         Error::new(ErrorKind::Corrupt, "read the outage", subject).because(why)
-    })?;
-    let is_there = |mark: Mark| listed.iter().any(|info| info.key == at(mark.name()));
+    };
+    let outage = Outage::from_bytes(&bytes).map_err(|why| damaged(BEGAN, why))?;
+    let is_there = |name: &str| listed.iter().any(|info| info.key == at(name));
+    let ended = is_there(ENDED);
+    let mut untold_end = None;
+    if ended
+        && !is_there(END_TOLD)
+        && let Some(bytes) = read(store, &at(ENDED), Patience::default()).await?
+    {
+        let marked: Marked = versioned::decode(&bytes, FORMAT_VERSION)
+            .map_err(|unreadable| damaged(ENDED, unreadable.to_string()))?;
+        untold_end = marked.announced.then_some(marked.at);
+    }
     Ok(Some(Seen {
         outage,
-        told: is_there(Mark::Told),
-        ended: is_there(Mark::Ended),
+        told: is_there(Mark::Told.name()),
+        ended,
+        untold_end,
     }))
 }
 
@@ -267,8 +282,10 @@ mod tests {
         let find = async |epoch| newest(&store, &workload, epoch).await.unwrap();
         assert_eq!(find(Epoch(3)).await, None);
         report(&store, &outage(0)).await.unwrap();
-        mark(&store, &outage(0), Mark::Ended, at(3)).await.unwrap();
-        assert!(find(Epoch(3)).await.unwrap().ended);
+        let ended = |announced| Mark::Ended { announced };
+        mark(&store, &outage(0), ended(false), at(3)).await.unwrap();
+        let found = find(Epoch(3)).await.unwrap();
+        assert_eq!((found.ended, found.untold_end), (true, None));
         for _again in 0..2 {
             report(&store, &outage(60)).await.unwrap();
             mark(&store, &outage(60), Mark::Told, at(61)).await.unwrap();
@@ -277,6 +294,16 @@ mod tests {
         assert_eq!(found.outage, outage(60));
         assert_eq!((found.told, found.ended), (true, false));
         assert_eq!(find(Epoch(4)).await, None);
+        // Who was told of it is told of its end.
+        mark(&store, &outage(60), ended(true), at(70))
+            .await
+            .unwrap();
+        let found = find(Epoch(3)).await.unwrap();
+        assert_eq!((found.ended, found.untold_end), (true, Some(at(70))));
+        let over = outage(60);
+        mark(&store, &over, Mark::EndTold, at(71)).await.unwrap();
+        let found = find(Epoch(3)).await.unwrap();
+        assert_eq!((found.ended, found.untold_end), (true, None));
     }
 
     #[test]
@@ -289,6 +316,18 @@ mod tests {
         };
         assert!(text(&beaten).contains("\"last_sign\": \"heartbeat\""));
         assert_eq!(Outage::from_bytes(&beaten.to_bytes()).unwrap(), beaten);
+    }
+
+    /// An end that was written before there was a message about it is told to nobody.
+    #[tokio::test]
+    async fn an_end_of_before_is_read() {
+        let store = MemoryStore::new("west");
+        report(&store, &outage(0)).await.unwrap();
+        let body = Bytes::from_static(b"{\"version\":1,\"at\":\"2026-11-21T12:00:09Z\"}");
+        store.create(&outage(0).key(ENDED), body).await.unwrap();
+        let found = newest(&store, &outage(0).workload, Epoch(3)).await;
+        let found = found.unwrap().unwrap();
+        assert_eq!((found.ended, found.untold_end), (true, None));
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ mod client;
 mod error;
 mod record;
 mod walk;
+mod walked;
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use dr_config::RELATIVE_TO;
 use dr_coordination::kit::{self, Kit};
 use dr_provider::ObjectStore;
+use dr_provider::store::record;
 
 use super::{MANIFEST, PAGE, SECRETS};
 use crate::error::{CommandError, Result};
@@ -128,7 +129,10 @@ pub(crate) fn unpack(kit: &Kit, directory: &Path, option: &str) -> Result<Unpack
     write_file(&directory.join(RELATIVE_TO), &kit.content.directory)?;
     write_file(&directory.join(PAGE), &kit.content.page)?;
     // Last: what has it is whole.
-    write_file(&manifest, &String::from_utf8_lossy(&kit.to_bytes()))?;
+    // Without the line that holds its hash, so that anything that reads JSON can read it.
+    let bytes = kit.to_bytes();
+    let text = record::verified(&bytes).unwrap_or(&bytes);
+    write_file(&manifest, &String::from_utf8_lossy(text))?;
     Ok(Unpacked::Written)
 }
 

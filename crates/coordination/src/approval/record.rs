@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 use dr_model::{ApproverKey, ApproverName, ExecutionId};
+use dr_provider::store::record;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::key::{SigningKey, is_signed};
+use crate::versioned;
 
 /// The version of the format that this code writes, and the only one that it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -75,18 +77,11 @@ impl Approval {
     /// Returns the bytes that are stored.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        let mut text = serde_json::to_vec_pretty(self)
-            .expect("an approval holds texts and numbers, which are always valid JSON");
-        text.push(b'\n');
-        text.into()
+        record::encode(self)
     }
 
     /// Reads a stored approval; the error says what is wrong.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
-        let approval: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        if approval.version != FORMAT_VERSION {
-            return Err(format!("format version {} is not known", approval.version));
-        }
-        Ok(approval)
+        Ok(versioned::decode(bytes, FORMAT_VERSION)?)
     }
 }

@@ -11,6 +11,7 @@ use dr_provider::{ErrorKind, Key, ObjectStore};
 use tokio::time::Instant;
 
 use super::audit::{Contradiction, Sighting, contradiction};
+use super::walked::Walked;
 use super::{Ask, EpochRecord, Error, Walk, WalkEnd, claims};
 use crate::operation::{Operation, Patience, back_off, carry_out, limited, read};
 use crate::publish::{Published, publish};
@@ -54,14 +55,6 @@ pub struct Register {
     silent: Arc<Mutex<BTreeMap<RegionName, Spared>>>,
     /// The records of the last complete walk: they never change, so who follows asks only for the next. Clones share it.
     walked: Arc<Mutex<Walked>>,
-}
-
-/// What a walk came to.
-#[derive(Clone, Debug, Default)]
-struct Walked {
-    records: Vec<EpochRecord>,
-    /// When it began: what it saw is as old as that.
-    began_at: Option<Instant>,
 }
 
 /// How long a store is spared.
@@ -144,16 +137,14 @@ impl Register {
     /// Returns the newest record without looking for what contradicts it, or for those read before again: for whoever asks every
     /// second and calls [`Register::read`] now and then. Errors as there, but for records that are missing or have changed.
     pub async fn follow(&self) -> Result<Option<EpochRecord>, Error> {
-        let known = self.walked().records.clone();
+        let known = self.walked().records().to_vec();
         Ok(self.walk_on(known).await?.into_records().pop())
     }
 
     /// Returns the newest record as this process read it last, if that was no longer ago than `limit`; asks nobody.
     #[must_use]
     pub fn read_lately(&self, limit: Duration) -> Option<EpochRecord> {
-        let walked = self.walked();
-        let is_recent = walked.began_at.is_some_and(|at| at.elapsed() <= limit);
-        walked.records.last().filter(|_| is_recent).cloned()
+        self.walked().lately(limit).cloned()
     }
 
     /// Opens the epoch of `record`: the single flight of PROTOCOL 2.
@@ -383,13 +374,7 @@ impl Register {
             }
             end => end,
         }?;
-        let mut walked = self.walked();
-        // Another that began earlier may end later, and has seen less.
-        if walk.records().len() >= walked.records.len() {
-            walked.records = walk.records().to_vec();
-            walked.began_at = walked.began_at.max(Some(began));
-        }
-        drop(walked);
+        self.walked().take(walk.records(), began);
         Ok(walk)
     }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::Actor;
 use crate::chain::ChainId;
 use crate::operation::key;
+use crate::versioned;
 
 /// The version of the record's format that this code writes, and the only one that it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -198,10 +199,7 @@ impl EpochRecord {
 
     /// Reads a stored record and checks that it is record `epoch` of `workload`; the error says what is wrong.
     pub fn from_bytes(bytes: &[u8], workload: &WorkloadName, epoch: Epoch) -> Result<Self, String> {
-        let record: Self = record::decode(bytes)?;
-        if record.version != FORMAT_VERSION {
-            return Err(format!("format version {} is not known", record.version));
-        }
+        let record: Self = versioned::decode(bytes, FORMAT_VERSION)?;
         if record.epoch != epoch || &record.workload != workload {
             return Err(format!(
                 "it is record {} of `{}`, not record {epoch} of `{workload}`",

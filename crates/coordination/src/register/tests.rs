@@ -7,6 +7,7 @@ use dr_model::{Epoch, Lsn, RegionName, SystemIdentifier, TimelineId, WorkloadNam
 use dr_provider::{ErrorKind, ObjectStore};
 use rstest::rstest;
 
+use super::walked::Walked;
 use super::{ClusterClaim, EpochRecord, Error, FORMAT_VERSION, Register, next_timeline};
 use crate::testing::{Fault, IMPATIENT, Scripted, actor, at};
 
@@ -421,6 +422,28 @@ async fn a_region_that_is_left_is_spared(#[values(true, false)] copied: bool) {
     let next = record(4, "west", 2, Some("x4"));
     w.register.create(&next).await.unwrap();
     assert_eq!(w.east.calls() == before, copied);
+}
+
+/// Two look at once: the one that began earlier and ends later does not take back what the other saw.
+#[tokio::test(start_paused = true)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the runtime's own clock, which is paused"
+)]
+async fn an_older_look_takes_nothing_back() {
+    let limit = std::time::Duration::from_secs(60);
+    let records = [record(1, "west", 1, None), record(2, "west", 2, Some("x2"))];
+    let mut walked = Walked::default();
+    let older = tokio::time::Instant::now();
+    tokio::time::advance(limit / 2).await;
+    walked.take(&records, tokio::time::Instant::now());
+    walked.take(&records[..1], older);
+    walked.take(&records, older);
+    tokio::time::advance(limit).await;
+    assert_eq!(walked.lately(limit), Some(&records[1]));
+    // A look is as old as when it began.
+    tokio::time::advance(limit / 60).await;
+    assert_eq!(walked.lately(limit), None);
 }
 
 /// Who follows asks for what may be new only, however many records there are; whoever reads looks at all of them.

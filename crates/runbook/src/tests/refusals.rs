@@ -6,14 +6,15 @@ use std::time::Duration;
 use dr_model::RegionName;
 use dr_provider::driver::Plane;
 use dr_provider::store::MemoryStore;
-use dr_provider::{ErrorKind, ObjectStore, decorate};
+use dr_provider::{Error, ErrorKind, ObjectStore, decorate};
 use rstest::rstest;
 
 use super::world::{Everything, Fault, east, runbook, shipped, west};
 use crate::check::{Finding, asks_people, check};
 use crate::plan::Class;
 use crate::request::{Request, Statement};
-use crate::{Error, Plan, Refusal, Silent, execute, observe, observe_to_execute, plan};
+use crate::step::Impossible;
+use crate::{Plan, Refusal, Silent, execute, observe, observe_to_execute, plan};
 
 async fn refused(world: &Everything, request: Request) -> (Class, String, String) {
     let seen = observe(&world.site("laptop"), &request.to).await;
@@ -70,7 +71,7 @@ async fn the_store_that_has_to_take_the_journal_is_full() {
     let error = execute(Arc::new(world.site("laptop")), ready, &Silent)
         .await
         .unwrap_err();
-    assert!(matches!(error, Error::NotBegun { .. }), "{error:?}");
+    assert!(matches!(error, crate::Error::NotBegun { .. }), "{error:?}");
     let hint = error.hint().unwrap();
     assert!(
         hint.contains("nothing was changed, and there is nothing to resume"),
@@ -206,6 +207,14 @@ async fn a_witness_does_not_outweigh_a_primary_that_answers() {
     // Stopped, the witness counts for what could not be looked at.
     world.state().left_running = false;
     accepted(&world, said(witness())).await;
+}
+
+/// What is there already is not overwritten, whoever asks; what is only not configured is no rule.
+#[test]
+fn only_what_is_there_is_forbidden() {
+    let of = |kind| Impossible::from(Error::new(kind, "plan", "database")).is_forbidden;
+    assert!(of(ErrorKind::AlreadyExists));
+    assert!(!of(ErrorKind::Invalid) && !of(ErrorKind::Failed));
 }
 
 #[tokio::test(start_paused = true)]

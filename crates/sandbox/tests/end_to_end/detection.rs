@@ -296,3 +296,36 @@ async fn an_outage_that_began_while_nobody_looked_counts_from_the_last_heartbeat
     load.stop().await.unwrap();
     end(sandbox);
 }
+
+/// Who was told that a primary does not answer is told when it answers again.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_an_outage_is_told() {
+    let (url, received) = webhook().await;
+    let sandbox = watched(Some(&url)).await;
+    let home = sandbox.region(HOME).unwrap();
+    let server = home.processes();
+    dr_sandbox::region::signal(&server, Signal::STOP);
+    until("an outage that was told", async || {
+        match outage(&sandbox).await {
+            found if found["told"] == true => Ok(()),
+            found => Err(found.to_string()),
+        }
+    })
+    .await;
+    dr_sandbox::region::signal(&server, Signal::CONT);
+    let told = until("a second message", async || {
+        let told = received.lock().unwrap().clone();
+        match (told.len(), recorded(&sandbox)) {
+            (2, marks) if marks == ["began", "end-told", "ended", "told"] => Ok(told),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    assert_eq!(
+        told[1]["body"]["first_missed_at"],
+        told[0]["body"]["first_missed_at"]
+    );
+    assert!(told[1]["body"]["ended_at"].is_string(), "{told:?}");
+    assert_eq!(outage(&sandbox).await, Value::Null);
+    end(sandbox);
+}

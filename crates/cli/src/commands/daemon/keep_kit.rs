@@ -1,7 +1,7 @@
 //! Keeping a fresh recovery kit in the store of the daemon's region.
 //!
 //! It is made of the files as they are now, which whoever fails over would read too, and written only if it differs from the
-//! newest one there.
+//! newest one there. Of the older ones the newest few are kept, where the daemon may delete; it need not be able to.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +18,9 @@ use crate::wiring::Setup;
 
 /// How often the files are looked at.
 const INTERVAL: Duration = Duration::from_secs(60);
+
+/// How many kits are kept, with the newest: who made a mistake in the configuration yesterday can go back.
+const KEPT: usize = 5;
 
 /// The name of its line on the board.
 const TASK: &str = "recovery kit";
@@ -86,6 +89,9 @@ impl KeepKit {
                 let made = make(&self.setup, content);
                 let written = kit::write(&**store, &made).await;
                 written.map_err(|error| chain(&error))?;
+            }
+            if let Err(error) = kit::prune(&**store, KEPT).await {
+                tracing::debug!(error = %chain(&error), "older recovery kits stay");
             }
             *newest = Some(hash.clone());
         }

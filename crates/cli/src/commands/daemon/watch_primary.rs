@@ -21,6 +21,7 @@ use dr_model::{Epoch, RegionName, WorkloadName};
 use dr_provider::error::chain;
 use dr_runbook::Site;
 use futures::future::join_all;
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::error::Result;
@@ -66,8 +67,14 @@ struct Following {
     unreported: Option<Disruption>,
     /// The outage that goes on.
     outage: Option<Outage>,
-    /// When those who are to be told were last tried to be; `None` once they were, or if nobody is.
+    /// When those who are to be told are told of it next; `None` once they were, or if nobody is.
     tell_at: Option<Duration>,
+    /// Whether somebody was told of it.
+    heard: bool,
+    /// An outage that is over, and when: those who were told of it are to be told that.
+    ended: Option<(Outage, Timestamp)>,
+    /// When they are told next.
+    tell_end_at: Duration,
 }
 
 impl WatchPrimaries {
@@ -191,6 +198,7 @@ impl WatchPrimaries {
                     known.outage = Some(outage);
                     known.unreported = None;
                     known.tell_at = Some(Duration::ZERO);
+                    known.heard = false;
                 }
                 Err(why) => {
                     let text = format!("{} does not answer, and {why}", record.primary);
@@ -199,6 +207,8 @@ impl WatchPrimaries {
                 }
             }
         }
+        // In the order in which it happened.
+        self.tell_end(watch, known).await;
         self.tell(watch, known).await;
         let state = known.detector.state();
         self.set(
@@ -216,6 +226,9 @@ impl WatchPrimaries {
             Some(store) => outage::newest(&**store, &watch.name, epoch).await?,
             None => None,
         };
+        let ended = seen
+            .as_ref()
+            .and_then(|seen| Some((seen.outage.clone(), seen.untold_end?)));
         let open = seen.filter(|seen| !seen.ended);
         let detector = match &open {
             None => Detector::new(down_after),
@@ -234,21 +247,30 @@ impl WatchPrimaries {
             tell_at: open
                 .as_ref()
                 .and_then(|seen| (!seen.told).then_some(Duration::ZERO)),
+            heard: open.as_ref().is_some_and(|seen| seen.told) && !watch.site.notifiers.is_empty(),
             outage: open.map(|seen| seen.outage),
+            ended,
+            tell_end_at: Duration::ZERO,
         })
     }
 
     async fn came_back(&self, watch: &Watch, known: &mut Following) {
         known.unreported = None;
         known.tell_at = None;
+        let announced = std::mem::take(&mut known.heard);
         let (Some(outage), Some(store)) =
             (known.outage.take(), watch.setup.stores.get(&self.region))
         else {
             return;
         };
         let now = watch.site.clock.now();
-        if let Err(error) = outage::mark(&**store, &outage, Mark::Ended, now).await {
+        let ended = Mark::Ended { announced };
+        if let Err(error) = outage::mark(&**store, &outage, ended, now).await {
             tracing::warn!(outage = outage.id(), error = %chain(&error), "its end could not be written down");
+        }
+        if announced {
+            known.ended = Some((outage, now));
+            known.tell_end_at = Duration::ZERO;
         }
     }
 }

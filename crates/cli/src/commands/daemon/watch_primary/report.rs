@@ -1,4 +1,4 @@
-//! Writing an outage down with a proposal, and telling those whom the workload names.
+//! Writing an outage down with a proposal, and telling those whom the workload names: that it began, and that it is over.
 
 use std::time::Duration;
 
@@ -120,25 +120,8 @@ impl WatchPrimaries {
         if now < due {
             return;
         }
-        let message = message(outage);
-        let sent = watch.site.notifiers.iter().map(|notifier| {
-            let message = &message;
-            async move {
-                let told = tokio::time::timeout(TELL_LIMIT, notifier.notify(message)).await;
-                let why = match told {
-                    Ok(Ok(())) => return true,
-                    Ok(Err(error)) => chain(&error),
-                    Err(_) => format!("no answer within {TELL_LIMIT:?}"),
-                };
-                tracing::warn!(
-                    to = notifier.describe(),
-                    why,
-                    "could not tell of the outage"
-                );
-                false
-            }
-        });
-        let all = join_all(sent).await.into_iter().all(|told| told);
+        let (all, any) = self.send(watch, &began(outage)).await;
+        known.heard |= any;
         let marked = match (all, watch.setup.stores.get(&self.region)) {
             (true, Some(store)) => {
                 let now = watch.site.clock.now();
@@ -150,9 +133,50 @@ impl WatchPrimaries {
         };
         known.tell_at = (!marked).then(|| now + TELL_AGAIN);
     }
+
+    /// Tells those who were told of an outage that it is over, at least once.
+    pub(super) async fn tell_end(&self, watch: &Watch, known: &mut Following) {
+        let now = watch.site.clock.elapsed();
+        let Some((outage, at)) = &known.ended else {
+            return;
+        };
+        if now < known.tell_end_at {
+            return;
+        }
+        let (all, _) = self.send(watch, &ended(outage, *at)).await;
+        let marked = match (all, watch.setup.stores.get(&self.region)) {
+            (true, Some(store)) => {
+                let now = watch.site.clock.now();
+                let marked = outage::mark(&**store, outage, Mark::EndTold, now);
+                marked.await.is_ok()
+            }
+            _ => false,
+        };
+        if marked {
+            known.ended = None;
+        }
+        known.tell_end_at = now + TELL_AGAIN;
+    }
+
+    /// Sends a message to everybody who is to be told; returns whether all have taken it, and whether anybody has.
+    async fn send(&self, watch: &Watch, message: &Message) -> (bool, bool) {
+        let sent = watch.site.notifiers.iter().map(|notifier| async move {
+            let told = tokio::time::timeout(TELL_LIMIT, notifier.notify(message)).await;
+            let why = match told {
+                Ok(Ok(())) => return true,
+                Ok(Err(error)) => chain(&error),
+                Err(_) => format!("no answer within {TELL_LIMIT:?}"),
+            };
+            let to = notifier.describe();
+            tracing::warn!(to, why, "could not tell of the outage");
+            false
+        });
+        let sent = join_all(sent).await;
+        (sent.iter().all(|told| *told), sent.contains(&true))
+    }
 }
 
-fn message(outage: &Outage) -> Message {
+fn began(outage: &Outage) -> Message {
     Message {
         subject: format!(
             "{} does not answer in {}; nothing was done: `{}` proposes a failover",
@@ -160,5 +184,62 @@ fn message(outage: &Outage) -> Message {
         ),
         idempotency_key: outage.id(),
         body: json!(outage),
+    }
+}
+
+fn ended(outage: &Outage, at: Timestamp) -> Message {
+    let mut body = json!(outage);
+    body["ended_at"] = json!(at);
+    Message {
+        subject: format!(
+            "{} answers again in {}, since {at:.0}; it did not since {:.0}, and nothing was done",
+            outage.workload, outage.primary, outage.first_missed_at
+        ),
+        idempotency_key: format!("{}/ended", outage.id()),
+        body,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dr_coordination::Actor;
+    use dr_model::Epoch;
+
+    use super::*;
+
+    #[test]
+    fn the_end_is_another_message_about_the_same_outage() {
+        let at = |text: &str| -> Timestamp { text.parse().unwrap() };
+        let outage = Outage {
+            version: FORMAT_VERSION,
+            workload: "orders".parse().unwrap(),
+            epoch: Epoch(3),
+            primary: "us-east-1".parse().unwrap(),
+            seen_from: "us-west-2".parse().unwrap(),
+            last_answered_at: None,
+            last_sign: Sign::Answered,
+            first_missed_at: at("2026-11-21T12:00:02Z"),
+            detected_at: at("2026-11-21T12:00:06Z"),
+            looks: Vec::new(),
+            landmarks: Vec::new(),
+            proposal: Proposal {
+                to: "us-west-2".parse().unwrap(),
+                plan: None,
+                refusal: None,
+                command: "dr failover --to us-west-2 orders".to_owned(),
+            },
+            reported_by: Actor::new("postgres", "db1.west", 7),
+        };
+        let (began, ended) = (began(&outage), ended(&outage, at("2026-11-21T12:07:00Z")));
+        assert_eq!(
+            ended.subject,
+            "orders answers again in us-east-1, since 2026-11-21T12:07:00Z; it did not since 2026-11-21T12:00:02Z, and nothing was done"
+        );
+        assert_eq!(ended.body["ended_at"], "2026-11-21T12:07:00Z");
+        assert_eq!(ended.body["detected_at"], began.body["detected_at"]);
+        assert_eq!(
+            ended.idempotency_key,
+            format!("{}/ended", began.idempotency_key)
+        );
     }
 }
