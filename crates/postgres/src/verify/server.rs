@@ -122,10 +122,10 @@ impl<'a> Server<'a> {
                 return Err(self.failed(format!("the server ended with {status}")));
             }
             let subject = self.driver.resource().to_string();
-            if let Ok(mut instance) = Instance::connect(&config, subject).await {
-                if instance.has_recovered(OPERATION).await? {
-                    return Ok(instance);
-                }
+            if let Ok(mut instance) = Instance::connect(&config, subject).await
+                && instance.has_recovered(OPERATION).await?
+            {
+                return Ok(instance);
             }
             if !deadline.pause().await {
                 return Err(self.failed("it has not replayed the log in time"));
