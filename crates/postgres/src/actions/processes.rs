@@ -142,7 +142,8 @@ mod tests {
         let mut sleep = Command::new("sleep");
         let working = Working(sleep.arg("600").current_dir(&data).spawn().unwrap());
         let id = working.0.id().to_string();
-        assert_eq!(processes_left(&host, &data).await.unwrap(), [id.clone()]);
+        let found = processes_left(&host, &data).await.unwrap();
+        assert_eq!(found, std::slice::from_ref(&id));
         std::fs::remove_dir(&data).unwrap();
         assert_eq!(processes_left(&host, &data).await.unwrap(), [id]);
         processes(&host, &data).await.unwrap_err();
