@@ -123,6 +123,16 @@ impl PostgresDriver {
         let places = outside::places(source, &request.outside, &request.directory);
         decided.plan.tablespaces =
             places.map_err(|(why, hint)| self.invalid(OPERATION, why).with_hint(hint))?;
+        if request.verify_log {
+            let log = log::Log {
+                store: Arc::clone(store),
+                keys: self.keys().clone(),
+                cluster,
+                size: decided.base.source.segment_bytes,
+            };
+            log.verify(&decided.plan.log).await?;
+            decided.plan.log_verified = true;
+        }
         let reader = self
             .repository(store, cluster)?
             .open(&decided.base.label)
@@ -402,6 +412,7 @@ fn decided(chosen: Chosen, end: End, history: &TimelineHistory) -> Decided {
         log,
         end: end.said,
         end_proven: end.proven,
+        log_verified: false,
         log_end: end.ending.through().unwrap_or(reach.end),
         tablespaces: BTreeMap::new(),
         notes: end.notes,

@@ -90,6 +90,11 @@ impl Repository {
         format!("{}{label}/packs/", self.prefix())
     }
 
+    /// Returns what the keys of the parts of a backup's tree begin with.
+    pub(crate) fn part_prefix(&self, label: &Label) -> String {
+        format!("{}{label}/tree/", self.prefix())
+    }
+
     pub(crate) fn part_key(&self, label: &Label, number: usize) -> Key {
         self.key(label, &format!("tree/{number:06}"))
     }

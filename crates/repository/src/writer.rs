@@ -7,6 +7,7 @@
 mod file;
 mod finish;
 mod options;
+mod remove;
 mod shared;
 mod upload;
 mod worker;
@@ -59,7 +60,8 @@ impl Drop for Guard {
     }
 }
 
-/// Writes one backup. Dropping it before [`finish`](Self::finish) leaves no backup, only packs that nobody refers to.
+/// Writes one backup. Dropping it before [`finish`](Self::finish) leaves no backup, only packs that nobody refers to;
+/// [`abandon`](Self::abandon) removes those too, as `finish` does if it fails.
 ///
 /// Paths may come in any order; one that occurs twice or lies below a file is refused at the end. A writer of which the
 /// future of a call was dropped half-way has lost bytes and refuses everything afterwards.
@@ -268,10 +270,34 @@ impl BackupWriter {
     /// `source` is kept as it is for whoever restores. Fails if a pack of an older backup that this one refers to has gone
     /// or is going (R37). If the error's kind is `Unknown`, the backup may exist; it is complete then.
     pub async fn finish(self, source: Value) -> Result<Header> {
-        self.check_usable("finish a backup")?;
-        if self.open.is_some() {
-            return Err(out_of_turn("finish a backup", "a file has not been ended"));
+        if let Err(error) = self.check_between("finish a backup") {
+            self.abandon().await;
+            return Err(error);
         }
+        let (shared, guard, ended) = self.end().await;
+        let header = match ended {
+            Ok(()) if shared.has_failed() => Err(failure(&shared)),
+            Ok(()) => finish::finish(&shared, source).await,
+            Err(error) => Err(error),
+        };
+        drop(guard);
+        if header.is_err() {
+            remove::remove(&shared).await;
+        }
+        header
+    }
+
+    /// Gives the backup up and removes what it has written, as far as it may: nobody refers to that, and it takes the room that
+    /// others need. A store that does not let it leaves it to the next pruning.
+    pub async fn abandon(self) {
+        self.shared.abandon();
+        let (shared, guard, _ended) = self.end().await;
+        drop(guard);
+        remove::remove(&shared).await;
+    }
+
+    /// Waits until nothing is written any more.
+    async fn end(self) -> (Arc<Shared>, Guard, Result<()>) {
         let Self {
             shared,
             jobs,
@@ -280,15 +306,11 @@ impl BackupWriter {
             ..
         } = self;
         drop(jobs);
+        let mut ended = Ok(());
         while let Some(done) = tasks.join_next().await {
-            done.map_err(Error::Worker)?;
+            ended = ended.and(done.map_err(Error::Worker));
         }
-        if shared.has_failed() {
-            return Err(failure(&shared));
-        }
-        let header = finish::finish(&shared, source).await;
-        drop(guard);
-        header
+        (shared, guard, ended)
     }
 
     fn check_usable(&self, operation: &'static str) -> Result<()> {
@@ -302,11 +324,16 @@ impl BackupWriter {
     }
 
     fn check(&self, operation: &'static str, path: &str) -> Result<()> {
+        self.check_between(operation)?;
+        path::check(path)
+    }
+
+    fn check_between(&self, operation: &'static str) -> Result<()> {
         self.check_usable(operation)?;
         if self.open.is_some() {
             return Err(out_of_turn(operation, "a file has not been ended"));
         }
-        path::check(path)
+        Ok(())
     }
 
     async fn send(&self, file: &File, job: Job) -> Result<()> {

@@ -5,11 +5,11 @@ mod support;
 use std::sync::Arc;
 
 use dr_provider::decorate::{Fault, Faulty, Operation, Rule};
-use dr_provider::store::MemoryStore;
+use dr_provider::store::{MemoryStore, list_all};
 use dr_provider::{ErrorKind, ObjectStore};
-use dr_repository::{CopyOptions, Repository, copy};
+use dr_repository::{CopyOptions, Metadata, Repository, copy};
 use rstest::rstest;
-use support::{assert_usable, label, on, restore_options, write};
+use support::{assert_usable, label, noise, on, options, restore_options, source, write};
 
 /// A store and a handle that makes its `n`-th call fail.
 fn faulty(inner: &Arc<dyn ObjectStore>) -> (Arc<Faulty>, Repository) {
@@ -60,6 +60,62 @@ async fn backup(#[case] fault: Fault) {
         assert_usable(&repository, &label(2)).await;
     }
     panic!("a backup makes more than {MOST_CALLS} calls");
+}
+
+/// The room that a backup took which is none after all is for others.
+#[rstest]
+#[case::when_it_is_finished(false)]
+#[case::when_it_is_given_up(true)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_that_fails_leaves_nothing_in_a_full_store(#[case] is_given_up: bool) {
+    let inner = memory();
+    let (faults, repository) = faulty(&inner);
+    write(&repository, label(1)).await.unwrap();
+    let before = list_all(&*inner, "").await.unwrap();
+    let full = Fault::Before(ErrorKind::Full);
+    faults.set_rules(vec![Rule::on(Operation::Create, "*", full).skip(2)]);
+    let metadata = Metadata {
+        mode: 0o600,
+        mtime: 1_700_000_001,
+    };
+    let mut writer = repository.begin(label(2), options());
+    writer.begin_file("much", metadata).unwrap();
+    let mut number = 0;
+    // Until it is noticed, which is some packs later.
+    let failed = loop {
+        let content = noise(number, 1 << 20);
+        if let Err(error) = writer.write(content.into()).await {
+            break error;
+        }
+        number += 1;
+    };
+    assert_eq!(failed.kind(), ErrorKind::Full);
+    if is_given_up {
+        writer.abandon().await;
+    } else {
+        writer.finish(source()).await.unwrap_err();
+    }
+    assert_eq!(list_all(&*inner, "").await.unwrap(), before);
+    assert_usable(&repository, &label(1)).await;
+}
+
+/// Whoever may not delete leaves it to the pruning.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_that_is_given_up_without_the_right_to_delete_fails_no_further() {
+    let inner = memory();
+    let (faults, repository) = faulty(&inner);
+    let denied = Fault::Before(ErrorKind::Denied);
+    faults.set_rules(vec![Rule::on(Operation::Delete, "*", denied)]);
+    let mut writer = repository.begin(label(1), options());
+    let metadata = Metadata {
+        mode: 0o600,
+        mtime: 1_700_000_001,
+    };
+    writer.begin_file("much", metadata).unwrap();
+    writer.write(noise(1, 8 << 20).into()).await.unwrap();
+    writer.abandon().await;
+    assert!(!list_all(&*inner, "").await.unwrap().is_empty());
+    assert!(repository.list().await.unwrap().backups.is_empty());
 }
 
 #[rstest]

@@ -25,7 +25,7 @@ use crate::wiring::Setup;
 
 /// Restore a database into a directory
 ///
-/// Proves that everything needed is in the region's store, then writes the directory, ready to be
+/// Proves that everything needed is present in the region's store, then writes the directory, ready to be
 /// started on another port. Needs neither a daemon nor anything but the store.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
@@ -68,6 +68,10 @@ pub(crate) struct Args {
     /// Say what would be done, and write nothing
     #[arg(long)]
     plan: bool,
+    /// Read all the log up to the target before anything is written; otherwise it is only looked for, and verified as it is
+    /// replayed
+    #[arg(long)]
+    verify_log: bool,
     /// A directory on this machine, missing or empty without `--delta`
     #[arg(long, value_name = "DIR", required_unless_present = "plan")]
     into: Option<PathBuf>,
@@ -116,6 +120,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         port: args.port,
         outside,
         is_named: args.into.is_some(),
+        verify_log: args.verify_log,
         existing: match (args.delta, args.force) {
             (false, _) => Existing::Nothing,
             (true, false) => Existing::SameCluster,

@@ -12,7 +12,9 @@ use jiff::Timestamp;
 use super::base::{Base, DamagedPage, Incremental, ReadBy, Source, VERSION};
 use super::local;
 use super::server::Server;
+use crate::actions::Log;
 use crate::driver::PostgresDriver;
+use crate::instance::Instance;
 use crate::options::BackupSource;
 
 pub(super) const OPERATION: &str = "back up";
@@ -67,19 +69,50 @@ impl PostgresDriver {
         let label = Label::new(self.clock().now(), rand::random());
         let repository = self.repository(self.store(region)?, log.system_identifier)?;
         let mut writer = repository.begin(label, WriterOptions::default());
-        let mut taken = self
-            .read_files(region, &server, &mut writer, &subject)
-            .await?;
+        let written = self
+            .write_backup(
+                region,
+                (log, &server, started_at),
+                &mut instance,
+                &mut writer,
+            )
+            .await;
+        let source = match written {
+            Ok(source) => source,
+            Err(error) => {
+                writer.abandon().await;
+                return Err(error);
+            }
+        };
+        let source =
+            serde_json::to_value(source).expect("names, numbers and times always have a JSON form");
+        let header = writer.finish(source).await?;
+        let base = Base::of(header, log.system_identifier)?;
+        Ok(BackupReport {
+            recovery_point: base.recovery_point(),
+            took: self.clock().elapsed().saturating_sub(begun),
+        })
+    }
+
+    /// Writes everything but the manifest, and returns what that says of where it comes from.
+    async fn write_backup(
+        &self,
+        region: &RegionName,
+        (log, server, started_at): (Log, &Server, Timestamp),
+        instance: &mut Instance,
+        writer: &mut BackupWriter,
+    ) -> Result<Source> {
+        let subject = instance.subject().to_owned();
+        let mut taken = self.read_files(region, server, writer, &subject).await?;
         if taken.start_timeline != log.timeline || taken.stop_timeline != log.timeline {
             return Err(
                 Error::new(ErrorKind::Superseded, OPERATION, &subject).because(format!(
                     "it went from timeline {} to {} meanwhile; epoch {} claims {}",
-                    taken.start_timeline, taken.stop_timeline, record.epoch, log.timeline
+                    taken.start_timeline, taken.stop_timeline, log.epoch, log.timeline
                 )),
             );
         }
-        self.add_configuration(&mut instance, &mut taken, &mut writer)
-            .await?;
+        self.add_configuration(instance, &mut taken, writer).await?;
         for remark in &taken.remarks {
             tracing::warn!(resource = %self.resource(), label = %writer.label(), "{remark}");
         }
@@ -91,7 +124,7 @@ impl PostgresDriver {
             stop: taken.stop,
             started_at,
             stopped_at: self.server_time(region).await?,
-            server_version: server.version,
+            server_version: server.version.clone(),
             segment_bytes: server.segment_bytes,
             data_checksums: server.checksums,
             tablespaces: taken.tablespaces,
@@ -106,14 +139,7 @@ impl PostgresDriver {
             server_started_at: Some(server.started_at),
         };
         self.await_log(region, &source).await?;
-        let source =
-            serde_json::to_value(source).expect("names, numbers and times always have a JSON form");
-        let header = writer.finish(source).await?;
-        let base = Base::of(header, log.system_identifier)?;
-        Ok(BackupReport {
-            recovery_point: base.recovery_point(),
-            took: self.clock().elapsed().saturating_sub(begun),
-        })
+        Ok(source)
     }
 
     /// Reads the files itself where it may and can, and has them sent by the server otherwise.

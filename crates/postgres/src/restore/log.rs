@@ -88,6 +88,27 @@ pub(super) struct Last {
 }
 
 impl Log {
+    /// Reads every byte of `log`, each of which is verified against the hash that it was stored with.
+    pub(super) async fn verify(&self, log: &[LogStretch]) -> Result<()> {
+        for stretch in log {
+            let mut reader = self.reader(stretch).await?;
+            while reader.next().await?.is_some() {}
+        }
+        Ok(())
+    }
+
+    async fn reader(&self, stretch: &LogStretch) -> Result<ChainReader> {
+        let reader = ChainReader::open(
+            Arc::clone(&self.store),
+            self.cluster,
+            stretch.timeline,
+            stretch.from,
+            stretch.to,
+            patience(),
+        );
+        Ok(reader.await?.with_keys(&self.keys))
+    }
+
     /// Hands every complete record of `log` to `visit`, in order, until it breaks or a record does not end in it.
     pub(super) async fn read(
         &self,
@@ -103,16 +124,7 @@ impl Log {
         };
         let mut decoder = Decoder::new(first.from, self.size, Some(expected));
         for stretch in log {
-            let mut reader = ChainReader::open(
-                Arc::clone(&self.store),
-                self.cluster,
-                stretch.timeline,
-                stretch.from,
-                stretch.to,
-                patience(),
-            )
-            .await?
-            .with_keys(&self.keys);
+            let mut reader = self.reader(stretch).await?;
             while let Some((_, bytes)) = reader.next().await? {
                 let mut flow = ControlFlow::Continue(());
                 let end = decoder.feed(&bytes, |record| {

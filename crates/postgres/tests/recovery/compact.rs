@@ -146,8 +146,28 @@ async fn what_is_merged_under_a_receiver_restores_to_the_ledger_and_a_lost_piece
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(chain(&error).contains(key.as_str()), "{}", chain(&error));
 
+    // A restore that does not read it would come to it in the replay; one that is asked to writes nothing.
+    let mut request = RestoreRequest::new(west.clone(), RestoreTarget::Latest, site.place("read"));
+    let plan = Restore::plan(&site.driver, &request).await.unwrap();
+    assert!(!plan.log_verified);
+    request.verify_log = true;
+    for error in [
+        Restore::plan(&site.driver, &request).await.unwrap_err(),
+        Restore::restore(&site.driver, &request).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(chain(&error).contains(key.as_str()), "{}", chain(&error));
+    }
+    assert!(!site.place("read").exists());
+
     // What arrives after all counts.
     fs::write(&path, &body).unwrap();
+    assert!(
+        Restore::plan(&site.driver, &request)
+            .await
+            .unwrap()
+            .log_verified
+    );
     let report = site.driver.compact(&west).await.unwrap();
     assert_eq!(report.missing, Vec::<String>::new());
     assert_eq!(since(point.start).await.unwrap(), Vec::<String>::new());

@@ -325,6 +325,8 @@ pub struct RestoreRequest {
     pub port: u16,
     /// Where the directories that stood outside the data directory go.
     pub outside: OutsidePlaces,
+    /// Whether the log up to the target is read and verified before anything is decided, rather than only looked for.
+    pub verify_log: bool,
     /// Told how far it has got.
     pub progress: Option<watch::Sender<RestoreProgress>>,
 }
@@ -369,6 +371,7 @@ impl RestoreRequest {
             existing: Existing::default(),
             port: Self::PORT,
             outside: OutsidePlaces::default(),
+            verify_log: false,
             progress: None,
         }
     }
@@ -403,6 +406,9 @@ pub struct RestorePlan {
     /// Whether the end was found in the log; if not, PostgreSQL itself finds out, and stops without starting up if it is
     /// not there.
     pub end_proven: bool,
+    /// Whether every byte of that log was read and verified. Otherwise it is known to be present, and what is in it is verified as it is
+    /// replayed.
+    pub log_verified: bool,
     /// The position that nothing is replayed beyond.
     pub log_end: Lsn,
     /// Where each tablespace goes, by its number.

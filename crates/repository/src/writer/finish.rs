@@ -65,6 +65,7 @@ pub(super) async fn finish(shared: &Arc<Shared>, source: Value) -> Result<Header
         }
     };
     let (bytes, header) = spawn_blocking(encode).await.map_err(Error::Worker)??;
+    shared.offer();
     store::create(&**repository.store(), &key, bytes).await?;
     Ok(header)
 }

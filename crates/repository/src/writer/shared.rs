@@ -32,6 +32,8 @@ pub(super) struct Shared {
     /// Taken at the end.
     pub(super) tree: Mutex<Option<Tree>>,
     failed: AtomicBool,
+    /// Whether a manifest was sent.
+    offered: AtomicBool,
     failure: Mutex<Option<Error>>,
 }
 
@@ -113,6 +115,7 @@ impl Shared {
                 directory,
             })),
             failed: AtomicBool::new(false),
+            offered: AtomicBool::new(false),
             failure: Mutex::default(),
         }
     }
@@ -176,6 +179,15 @@ impl Shared {
     /// Ends the backup because nobody wants it any more.
     pub(super) fn abandon(&self) {
         self.failed.store(true, Ordering::Release);
+    }
+
+    /// Notes that a manifest is about to be sent: from then on the backup may exist.
+    pub(super) fn offer(&self) {
+        self.offered.store(true, Ordering::Release);
+    }
+
+    pub(super) fn was_offered(&self) -> bool {
+        self.offered.load(Ordering::Acquire)
     }
 
     pub(super) fn has_failed(&self) -> bool {

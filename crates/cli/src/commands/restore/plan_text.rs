@@ -42,6 +42,12 @@ pub(super) fn text(plan: &RestorePlan, location: &str) -> String {
             plan.log_segments
         ),
     ));
+    let verified = if plan.log_verified {
+        "present, and read: every byte is what was stored"
+    } else {
+        "present; contents are verified as they are replayed, or before that with `--verify-log`"
+    };
+    lines.push(("log is", verified.to_owned()));
     let proven = if plan.end_proven {
         ""
     } else {
