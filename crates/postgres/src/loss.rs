@@ -87,7 +87,14 @@ fn log_of<'a>(
         None => because.push(format!("{target} was not looked at")),
         Some(Err(why)) => because.push(format!("the store of {target} could not be read: {why}")),
         Some(Ok(None)) => because.push(format!("the store of {target} holds no log")),
-        Some(Ok(Some(log))) => return Some(log),
+        Some(Ok(Some(log))) => match &facts.claim {
+            // What covers all of an epoch that has ended says nothing of the one that began a log of its own.
+            Some(claim) if log.epoch < claim.log_epoch => because.push(format!(
+                "the log in the store of {target} is of epoch {} (timeline {}): it holds nothing of what epoch {} writes (timeline {})",
+                log.epoch, log.timeline, claim.log_epoch, claim.timeline
+            )),
+            _ => return Some(log),
+        },
     }
     None
 }

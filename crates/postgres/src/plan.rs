@@ -428,6 +428,14 @@ impl PostgresDriver {
             (Ok(Some(held)), _) if held.epoch == epoch => held.timeline,
             // No receiver has written for this epoch yet: the standby says which timeline it follows.
             (Ok(_), Instance::Running { timeline, .. }) => *timeline,
+            // Nothing of this epoch is here: whoever goes back to what is, by override, takes the chain that is there.
+            (Ok(Some(held)), _) if claim.is_some() && held.epoch < epoch => {
+                return Ok(Log {
+                    system_identifier,
+                    timeline: held.timeline,
+                    epoch: held.epoch,
+                });
+            }
             (Ok(_), _) => {
                 return Err(unseen(format!(
                     "the store of {region} holds no log of epoch {epoch}"

@@ -4,6 +4,7 @@
 //! and tested without I/O; the execution makes no choices of its own (principle 5). It is journaled whole with the
 //! first entry of an execution, so any machine can resume from the journal alone.
 
+mod behind;
 pub mod condition;
 mod gate;
 mod hash;
@@ -21,7 +22,7 @@ use dr_model::{
     ApproverName, Epoch, RegionName, ResourceName, ServiceName, StepId, SystemIdentifier,
     TimelineId, WorkloadName,
 };
-use dr_provider::driver::{Action, LossFacts, Undo};
+use dr_provider::driver::{Action, LossFacts, RestoreTarget, Undo};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +73,9 @@ pub struct Plan {
     /// Who asks for it, if people have to approve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requester: Option<ApproverName>,
+    /// The moment that databases are put back to, if that is what it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moment: Option<RestoreTarget>,
     /// When the disruption began: what the achieved recovery point is measured from. `None` if nobody knows.
     pub disrupted_at: Option<Timestamp>,
     /// When it began, if that was measured or stated: what the time to recover is counted from.

@@ -111,6 +111,32 @@ fn what_cannot_be_seen_has_no_estimate(#[case] log: Result<Option<LogFacts>, Str
     assert!(!found.because.is_empty());
 }
 
+/// The store covers all that it was told of, in an epoch whose branch was thrown away.
+#[rstest]
+#[case::of_an_epoch_before(2, None)]
+#[case::of_this_epoch(1, Some(0.0))]
+fn the_chain_of_an_earlier_epoch_says_nothing_of_a_new_log(
+    #[case] log_epoch: u64,
+    #[case] delay_seconds: Option<f64>,
+) {
+    let mut facts = facts(standby(1000), Ok(Some(log(1000))));
+    facts.claim = Some(ClaimFacts {
+        epoch: Epoch(3),
+        proven: true,
+        log_epoch: Epoch(log_epoch),
+        timeline: TimelineId(2),
+        sync: Vec::new(),
+        sync_lost: None,
+    });
+    let found = loss_of(&facts);
+    assert_eq!(
+        found.estimate.map(|estimate| estimate.delay_seconds),
+        delay_seconds
+    );
+    let says = found.because[0].contains("nothing of what epoch 2 writes (timeline 2)");
+    assert_eq!(says, delay_seconds.is_none(), "{:?}", found.because);
+}
+
 fn promised(held: bool, second: i64, epoch: u64, from: u64) -> PromiseFacts {
     PromiseFacts {
         held,

@@ -115,7 +115,7 @@ impl PostgresDriver {
                 summary: format!(
                     "restore {} to {} into {}, start it there alone, look at it, and stop it",
                     self.resource(),
-                    said(target),
+                    target,
                     beside.display()
                 ),
                 current: Some("nothing that is needed".to_owned()),
@@ -208,16 +208,5 @@ impl PostgresDriver {
         Err(self.failed(operation, why).with_hint(format!(
             "run the command on the machine of the server in {region}, with that host as `local`"
         )))
-    }
-}
-
-fn said(target: &RestoreTarget) -> String {
-    match target {
-        RestoreTarget::Latest => "its latest state".to_owned(),
-        RestoreTarget::Time(at) => format!("{at}"),
-        RestoreTarget::Lsn(lsn) => format!("position {lsn}"),
-        RestoreTarget::Transaction(number) => format!("the end of transaction {number}"),
-        RestoreTarget::Name(name) => format!("the restore point `{name}`"),
-        RestoreTarget::Immediate => "the end of its recovery point".to_owned(),
     }
 }

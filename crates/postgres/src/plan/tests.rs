@@ -321,3 +321,32 @@ fn without_a_recovery_point_there_is_nothing_to_restore() {
         .unwrap_err();
     assert!(error.hint().is_some());
 }
+
+/// Only whoever goes back to it by override asks for this.
+#[test]
+fn a_restore_without_log_of_the_epoch_takes_the_chain_that_is_there() {
+    let mut facts = facts(Instance::Absent, vec![point("good", 500, 600, 1)]);
+    facts.claim = Some(dr_provider::driver::ClaimFacts {
+        epoch: Epoch(2),
+        proven: true,
+        log_epoch: Epoch(2),
+        timeline: TimelineId(2),
+        sync: Vec::new(),
+        sync_lost: None,
+    });
+    let (region, ended) = (west(), Epoch(2));
+    let actions = driver().plan_goal(&Goal::Restore { region, ended }, &facts);
+    let actions = actions.unwrap();
+    assert!(
+        actions[0].summary.contains("good"),
+        "{}",
+        actions[0].summary
+    );
+    let (region, ended) = (west(), Epoch(2));
+    let seal = driver().plan_goal(&Goal::Seal { region, ended }, &facts);
+    let seal = seal.unwrap().pop().unwrap();
+    assert_eq!(
+        seal.summary,
+        "seal timeline 1 of epoch 1 in the store of us-west-2"
+    );
+}

@@ -1,6 +1,7 @@
 //! Roles that a kind of resource may have.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -260,6 +261,20 @@ pub enum RestoreTarget {
     Name(String),
     /// As soon as the files are consistent.
     Immediate,
+}
+
+impl fmt::Display for RestoreTarget {
+    /// Says it behind "to".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Latest => f.write_str("its latest state"),
+            Self::Time(at) => at.fmt(f),
+            Self::Lsn(lsn) => write!(f, "position {lsn}"),
+            Self::Transaction(number) => write!(f, "the end of transaction {number}"),
+            Self::Name(name) => write!(f, "the restore point `{name}`"),
+            Self::Immediate => f.write_str("the end of its recovery point"),
+        }
+    }
 }
 
 /// Which timeline a restore follows.

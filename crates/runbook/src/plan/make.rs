@@ -11,7 +11,7 @@ use dr_provider::driver::{Action, Instance};
 
 use super::{
     Branch, Claim, Lane, Mode, Plan, PlannedStep, Refusal, RegisterPlan, Replaced, Target, VERSION,
-    condition, gate, gravity, hash, in_place, lint,
+    behind, condition, gate, gravity, hash, in_place, lint,
 };
 use crate::request::{Request, Rung, override_reason};
 use crate::step::{Impossible, Scene, Step};
@@ -38,6 +38,7 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
         });
     }
     let (from, ended) = (&head.primary, head.epoch);
+    let accepted = behind::refuse(world, request, mode)?;
     let register = register(world, head, request);
     let (loss, proofs) = match mode {
         // Nothing was promoted, so nothing is left behind.
@@ -99,6 +100,7 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
         rung,
         statements: request.statements.clone(),
         requester: request.requester.clone(),
+        moment: request.target.clone(),
         disrupted_at: match &request.disruption {
             Some(disruption) => Some(disruption.not_after),
             // Nobody knows when somebody made the mistake that is undone.
@@ -107,7 +109,10 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
         },
         disruption: request.disruption.clone(),
         heartbeat_seconds: heartbeat_seconds(world),
-        warnings: lint::warnings(&steps, &scene),
+        warnings: accepted
+            .into_iter()
+            .chain(lint::warnings(&steps, &scene))
+            .collect(),
         steps,
         register,
         loss,

@@ -47,7 +47,9 @@ impl super::Plan {
     #[must_use]
     pub fn reason(&self) -> String {
         if self.mode == Mode::InPlace {
-            return format!("{} in {}", self.runbook, self.to);
+            let moment = self.moment.as_ref();
+            let moment = moment.map_or_else(String::new, |moment| format!(" to {moment}"));
+            return format!("{} in {}{moment}", self.runbook, self.to);
         }
         format!("{} from {} to {}", self.runbook, self.from, self.to)
     }

@@ -96,6 +96,16 @@ pub enum Refusal {
         .0.execution, .0.workload, .0.from, .0.to, .0.started_at, .0.holder, .0.state.as_str()
     )]
     Unfinished(Box<Unfinished>),
+    /// The newest epoch writes a log of which the region moved to has nothing: what it has is what was left behind.
+    #[error("nothing of what `{resource}` wrote since has reached {to}: {why}")]
+    Behind {
+        /// The resource.
+        resource: ResourceName,
+        /// The region moved to.
+        to: RegionName,
+        /// What the epoch claims, since when and by whom, and what there is instead.
+        why: String,
+    },
     /// The estimated loss is larger than what is accepted.
     #[error(
         "moving now would lose {}, more than the {budget:?} that are accepted",
@@ -207,6 +217,7 @@ impl Refusal {
     pub fn class(&self) -> Class {
         match self {
             Self::TargetIsPrimary { .. }
+            | Self::Behind { .. }
             | Self::LossExceeds { .. }
             | Self::LossUnknown { .. }
             | Self::NoProof { .. }
@@ -258,6 +269,10 @@ impl Refusal {
                 let id = &other.execution;
                 format!("go on with it: `dr execution resume {id}`; or end it: `dr execution abort {id}`")
             }
+            Self::Behind { to, .. } => format!(
+                "let the daemon of {to} run, and make its standby anew with `dr standby create`; only if the primary is lost for good, go \
+                 back to what there is with `--override \"reason\"`: all that was written since is lost, and what was taken back comes back"
+            ),
             Self::LossExceeds { estimate, .. } => {
                 let seconds = estimate.delay_seconds.ceil();
                 format!("accept it with `--max-loss {seconds}s`")

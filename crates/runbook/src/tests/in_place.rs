@@ -4,15 +4,19 @@ use std::sync::Arc;
 
 use dr_model::{Epoch, TimelineId};
 use dr_provider::decorate::{self, Faulty};
-use dr_provider::driver::RestoreTarget;
+use dr_provider::driver::{Instance, RestoreTarget};
 use dr_provider::{ErrorKind, ObjectStore};
+use rstest::rstest;
 
 use super::runs::planned_by;
-use super::world::{Everything, east, shipped_recover, west};
+use super::world::{
+    Everything, east, shipped, shipped_planned, shipped_recover, shipped_restore, west,
+};
 use crate::events::{Event, Monitor, Silent};
 use crate::outcome::State;
-use crate::request::Request;
-use crate::{Report, execute, observe, plan, resume};
+use crate::plan::Class;
+use crate::request::{Request, Statement};
+use crate::{Refusal, Report, execute, observe, plan, resume};
 
 /// Lets something happen elsewhere just before a step begins.
 pub(crate) struct Meanwhile<A> {
@@ -123,4 +127,72 @@ async fn a_moment_is_not_passed_over() {
         "{refusal}"
     );
     assert!(refusal.hint().unwrap().contains("--at"));
+}
+
+fn moment() -> Request {
+    Request {
+        target: Some(RestoreTarget::Name("before".to_owned())),
+        ..Request::new(east())
+    }
+}
+
+/// Puts the database in the east back to a moment, of which the west learns nothing.
+async fn put_back(world: &Everything) -> Report {
+    world.state().left_running = true;
+    let plan = planned_by(world, &shipped_restore(), &moment()).await;
+    let site = Arc::new(world.site("laptop"));
+    let report = execute(site, plan, &Silent).await.unwrap();
+    assert_eq!(report.state, State::Completed, "{report:#?}");
+    world.see_claim().await;
+    let mut state = world.state();
+    (state.sealed, state.left_running) = (false, false);
+    drop(state);
+    report
+}
+
+/// The standby in the west has all that it was ever told of, and is what the restore took back.
+#[rstest]
+#[case::promote(true, "a standby on timeline 1")]
+#[case::restore(false, "there is only the log of epoch 1 on timeline 1")]
+#[tokio::test(start_paused = true)]
+async fn what_was_taken_back_does_not_come_back_unasked(#[case] standby: bool, #[case] has: &str) {
+    let world = Everything::new().await;
+    let report = put_back(&world).await;
+    world.state().standby = standby;
+    let seen = observe(&world.site("laptop"), &west()).await;
+    let mut request = Request::new(west());
+    for runbook in [shipped(), shipped_planned()] {
+        let refusal = plan(&runbook, &seen, &request).unwrap_err();
+        let text = refusal.to_string();
+        assert!(matches!(refusal, Refusal::Behind { .. }), "{text}");
+        assert_eq!(refusal.class(), Class::Safety);
+        let moment = "restore-database in us-east-1 to the restore point `before`";
+        let execution = report.execution.to_string();
+        for said in [moment, execution.as_str(), "writes timeline 2", has] {
+            assert!(text.contains(said), "{text}");
+        }
+        assert!(refusal.hint().unwrap().contains("--override"));
+    }
+
+    request.statements = vec![Statement::Override("the east burnt down".to_owned())];
+    let overridden = plan(&shipped(), &seen, &request).unwrap();
+    let warned = overridden
+        .warnings
+        .iter()
+        .filter(|warning| warning.contains("comes back"));
+    assert_eq!(warned.count(), 1, "{:?}", overridden.warnings);
+}
+
+/// As soon as something of the new log is there, a move is measured by that.
+#[tokio::test(start_paused = true)]
+async fn what_follows_the_new_timeline_may_be_promoted() {
+    let world = Everything::new().await;
+    put_back(&world).await;
+    let mut seen = observe(&world.site("laptop"), &west()).await;
+    let resource = seen.resources.values_mut().next().unwrap();
+    let west_seen = resource.facts.regions.get_mut(&west()).unwrap();
+    if let Instance::Running { timeline, .. } = &mut west_seen.instance {
+        *timeline = TimelineId(2);
+    }
+    plan(&shipped(), &seen, &Request::new(west())).unwrap();
 }

@@ -14,6 +14,7 @@ use dr_model::{
     ApprovalPolicy, Epoch, Lsn, ManualClock, RegionName, ResourceName, SystemIdentifier,
     TimelineId, WorkloadName,
 };
+use dr_provider::driver::ClaimFacts;
 use dr_provider::host::Command;
 use dr_provider::notifier::Message;
 use dr_provider::store::MemoryStore;
@@ -64,6 +65,8 @@ pub(crate) struct State {
     pub(crate) standby: bool,
     pub(crate) recovery_point: bool,
     pub(crate) synchronous: bool,
+    /// What the newest epoch was seen to say of the database.
+    pub(crate) claim: Option<ClaimFacts>,
     pub(crate) delay_seconds: Option<f64>,
     /// Where the log of the old primary ends, if it was shut down in good order.
     pub(crate) drained: Option<Lsn>,
@@ -150,6 +153,7 @@ impl Everything {
                 standby: true,
                 recovery_point: true,
                 synchronous: false,
+                claim: None,
                 delay_seconds: Some(0.4),
                 drained: None,
                 left_end: Lsn(0x5000),
@@ -213,6 +217,20 @@ impl Everything {
             .create(&head.with_guards(guards))
             .await
             .unwrap();
+    }
+
+    /// Lets the newest epoch be seen.
+    pub(crate) async fn see_claim(&self) {
+        let head = self.register().read().await.unwrap().unwrap();
+        let chain = head.chain(&database()).unwrap();
+        self.state().claim = Some(ClaimFacts {
+            epoch: head.epoch,
+            proven: true,
+            log_epoch: chain.epoch,
+            timeline: chain.timeline,
+            sync: Vec::new(),
+            sync_lost: None,
+        });
     }
 
     pub(crate) fn register(&self) -> Register {

@@ -274,10 +274,12 @@ impl ResourceDriver for Seen {
             };
             (region.clone(), facts)
         };
+        // Not within the value: the lock would be held while the regions are looked at.
+        let claim = self.0.state().claim.clone();
         Facts {
             observed_at: noon(),
             system_identifier: Some(SYSTEM),
-            claim: None,
+            claim,
             regions: regions.iter().map(of).collect(),
         }
     }

@@ -1,0 +1,85 @@
+//! Whether anything of the log of the newest epoch has reached the region moved to. Pure.
+//!
+//! An epoch that began a timeline of its own, as a recovery in place does, ended what the region may still follow: a standby on
+//! the timeline before is whole, its store covers all that it was ever told of, and it is the branch that was thrown away. So a move
+//! to it is measured by what the register claims, not by the chain that happens to be there.
+
+use dr_provider::driver::{ClaimFacts, Instance, RegionFacts, Role};
+
+use super::{Mode, Refusal, in_place};
+use crate::request::{Request, override_reason};
+use crate::world::{ResourceFacts, World};
+
+/// Refuses to bring up what the newest epoch left behind; where that is overridden, returns what it means, to be warned of.
+pub(super) fn refuse(world: &World, request: &Request, mode: Mode) -> Result<Vec<String>, Refusal> {
+    let mut accepted = Vec::new();
+    for (name, resource) in &world.resources {
+        // What goes on needs nothing of its log, and what is undone is looked at by whoever undoes it.
+        let goes_on = mode == Mode::InPlace && in_place::goes_on(world, request, name);
+        if mode == Mode::Undo || goes_on {
+            continue;
+        }
+        let Some(why) = behind(world, request, resource) else {
+            continue;
+        };
+        if override_reason(&request.statements).is_none() {
+            return Err(Refusal::Behind {
+                resource: name.clone(),
+                to: request.to.clone(),
+                why,
+            });
+        }
+        accepted.push(format!(
+            "nothing of what `{name}` wrote since has reached {}, by override: all of that is lost, and what was taken back \
+             comes back: {why}",
+            request.to
+        ));
+    }
+    Ok(accepted)
+}
+
+/// Returns what the newest epoch claims and the region moved to has instead, if it has nothing of it.
+fn behind(world: &World, request: &Request, resource: &ResourceFacts) -> Option<String> {
+    let claim = resource.facts.claim.as_ref()?;
+    let has = lacks(claim, resource.facts.regions.get(&request.to)?)?;
+    let records = world.register.records().iter();
+    let mut began = records.filter(|record| record.epoch == claim.log_epoch);
+    let began = match began.next() {
+        Some(record) => match &record.execution {
+            Some(id) => format!("{}, by execution {id}", record.reason),
+            None => record.reason.clone(),
+        },
+        None => "its record was not read".to_owned(),
+    };
+    Some(format!(
+        "epoch {} ({began}) writes timeline {}, and {has}",
+        claim.log_epoch, claim.timeline
+    ))
+}
+
+/// Says what a region has instead of the log that is claimed; `None` if it has some of that, or if that cannot be seen.
+fn lacks(claim: &ClaimFacts, seen: &RegionFacts) -> Option<String> {
+    let held = match &seen.log {
+        Err(_) => return None,
+        Ok(Some(held)) if held.epoch >= claim.log_epoch => return None,
+        Ok(held) => held.as_ref(),
+    };
+    let standby = match &seen.instance {
+        // It follows the new timeline, whatever its region's receiver has written.
+        Instance::Running { timeline, .. } if *timeline == claim.timeline => return None,
+        Instance::Running {
+            role: Role::Standby,
+            timeline,
+            position,
+            ..
+        } => Some(format!("a standby on timeline {timeline} at {position}")),
+        _ => None,
+    };
+    let log = held.map(|held| {
+        let (epoch, timeline) = (held.epoch, held.timeline);
+        format!("the log of epoch {epoch} on timeline {timeline}")
+    });
+    let has: Vec<_> = standby.into_iter().chain(log).collect();
+    // Where there is nothing at all there is nothing to mistake for it.
+    (!has.is_empty()).then(|| format!("there is only {}", has.join(" and ")))
+}
