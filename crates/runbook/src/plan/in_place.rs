@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use dr_config::Runbook;
 use dr_model::loss::{Bound, Estimate, Verdict};
 use dr_model::{RegionName, ResourceName};
 use dr_provider::driver::{Goal, LossFacts, RestoreTarget};
 
 use super::{ExpectedProof, LossPlan, Refusal, gate};
 use crate::request::Request;
+use crate::steps::prepare_database;
 use crate::world::World;
 
 /// Tells whether a database can be started again as it was, and nothing else is asked for.
@@ -20,6 +22,12 @@ pub(crate) fn goes_on(world: &World, request: &Request, name: &ResourceName) -> 
         region: request.to.clone(),
     };
     request.target.is_none() && resource.driver.plan(&goal, &resource.facts).is_ok()
+}
+
+/// Tells whether a runbook can put databases back to a moment.
+pub(super) fn puts_back(runbook: &Runbook) -> bool {
+    let mut steps = runbook.steps.iter();
+    steps.any(|step| step.uses == prepare_database::NAME)
 }
 
 /// Leaves in the world what is to be recovered; the error says what there is.

@@ -5,12 +5,13 @@ use dr_model::document::Span;
 use dr_model::{RegionName, StepId};
 use dr_provider::driver::Undo;
 
-use super::{Mode, PlannedStep, Refusal, condition, in_place};
+use super::{Lane, Mode, PlannedStep, Refusal, condition, in_place};
 use crate::plan::Idempotency;
 use crate::step::{Scene, Step};
 use crate::steps::{
-    await_approval, await_fence, check_data_loss, prepare_database, promote_database, registry,
-    replace_database, restart_database, restore_database, resume_primary, switch_traffic,
+    await_approval, await_fence, check_data_loss, fence_primary, prepare_database,
+    promote_database, registry, replace_database, restart_database, restore_database,
+    resume_primary, start_service, stop_service, stop_writes, switch_traffic,
 };
 
 /// The steps that leave a primary behind.
@@ -207,6 +208,32 @@ pub(crate) fn dependencies(steps: &[PlannedStep], from: &RegionName) -> Result<(
                         region: from.clone(),
                     });
                 }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a plan that stops something in its own place and does not bring it up again: nobody else would.
+pub(crate) fn brought_up(steps: &[PlannedStep]) -> Result<(), Refusal> {
+    const STOPS: [&str; 3] = [fence_primary::NAME, stop_writes::NAME, stop_service::NAME];
+    let acts = |lane: &Lane| {
+        let mut actions = lane.actions.iter();
+        actions.any(|action| !matches!(action.undo, Undo::ReadOnly))
+    };
+    let brings = |lane: &Lane| {
+        let uses = lane.uses.as_str();
+        acts(lane) && (COMES_UP.contains(&uses) || uses == start_service::NAME)
+    };
+    for (index, step) in steps.iter().enumerate() {
+        let stops = |lane: &&Lane| STOPS.contains(&lane.uses.as_str()) && acts(lane);
+        for lane in step.lanes.iter().filter(stops) {
+            let mut later = steps[index + 1..].iter().flat_map(|step| &step.lanes);
+            if !later.any(|other| other.target == lane.target && brings(other)) {
+                return Err(Refusal::LeftDown {
+                    step: step.id.clone(),
+                    target: lane.target.clone(),
+                });
             }
         }
     }

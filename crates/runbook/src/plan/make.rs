@@ -29,6 +29,14 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
         }
         _ => world,
     };
+    if request.target.is_some()
+        && !(in_place::puts_back(runbook) && world.resources.keys().next().is_some())
+    {
+        return Err(Refusal::NoMoment {
+            runbook: runbook.name.clone(),
+            component: request.component.clone(),
+        });
+    }
     let head = target(world, request, mode)?;
     if let Some(store) = &world.unwritable {
         return Err(Refusal::Unwritable {
@@ -72,8 +80,9 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
     gate::approval(world, mode, &runbook.name, &steps)?;
     let rebuilds = [restore_database::NAME, replace_database::NAME];
     let rung = Rung::of(rebuilds.iter().any(|uses| takes(&steps, uses)), mode);
-    if mode != Mode::InPlace {
-        lint::dependencies(&steps, from)?;
+    match mode {
+        Mode::InPlace => lint::brought_up(&steps)?,
+        _ => lint::dependencies(&steps, from)?,
     }
     let contacts = loss.resources.values().filter_map(|l| l.estimate.as_ref());
     let last_contact = contacts.map(|estimate| estimate.last_contact).max();

@@ -171,6 +171,24 @@ pub enum Refusal {
         /// The region.
         region: RegionName,
     },
+    /// A moment was named, and nothing would be put back to it.
+    #[error("an earlier moment was named, and `{runbook}` puts {} back to none", component.as_deref().unwrap_or("nothing"))]
+    NoMoment {
+        /// The runbook.
+        runbook: RunbookName,
+        /// What is to be recovered, if it is not all.
+        component: Option<String>,
+    },
+    /// Something would be stopped in its own place and not be brought up again.
+    #[error(
+        "step `{step}` stops `{target}` in its own region, and no later step brings it up again"
+    )]
+    LeftDown {
+        /// The step.
+        step: StepId,
+        /// What it stops.
+        target: Target,
+    },
     /// People have to approve, and the runbook does not ask them before it changes something.
     #[error(
         "`{workload}` requires {quorum} approvals, and the runbook `{runbook}` does not wait for them before it changes something"
@@ -235,6 +253,8 @@ impl Refusal {
             | Self::NoComponent { .. }
             | Self::NotARegion { .. }
             | Self::NoEpoch { .. }
+            | Self::NoMoment { .. }
+            | Self::LeftDown { .. }
             | Self::Approval { .. }
             | Self::Runbook { .. } => Class::Invalid,
         }
@@ -285,6 +305,12 @@ impl Refusal {
             Self::Impossible { hint, .. } => return hint.clone(),
             Self::DependsOnRegionLeft { .. } => {
                 "put what the step needs into the region moved to".to_owned()
+            }
+            Self::NoMoment { .. } => {
+                "take `--at` away, or use a runbook with `prepare-database` and `replace-database`, as `restore-database` is, for a database".to_owned()
+            }
+            Self::LeftDown { .. } => {
+                "add a step that brings it up: `restart-database` or `replace-database` for a database, `start-service` for a service".to_owned()
             }
             Self::Approval { .. } => {
                 "add a step that uses `await-approval` before the one that uses `open-epoch`".to_owned()

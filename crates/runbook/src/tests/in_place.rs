@@ -10,7 +10,7 @@ use rstest::rstest;
 
 use super::runs::planned_by;
 use super::world::{
-    Everything, east, shipped, shipped_planned, shipped_recover, shipped_restore, west,
+    Everything, east, runbook, shipped, shipped_planned, shipped_recover, shipped_restore, west,
 };
 use crate::events::{Event, Monitor, Silent};
 use crate::outcome::State;
@@ -116,17 +116,28 @@ async fn while_nobody_can_tell_who_is_the_primary_nothing_is_started() {
 #[tokio::test(start_paused = true)]
 async fn a_moment_is_not_passed_over() {
     let world = Everything::new().await;
-    let request = Request {
-        target: Some(RestoreTarget::Name("before".to_owned())),
-        ..Request::new(east())
-    };
-    let seen = observe(&world.site("laptop"), &east()).await;
-    let refusal = plan(&shipped_recover(), &seen, &request).unwrap_err();
-    assert!(
-        refusal.to_string().contains("an earlier moment was named"),
-        "{refusal}"
-    );
-    assert!(refusal.hint().unwrap().contains("--at"));
+    for runs in [false, true] {
+        world.state().left_running = runs;
+        let seen = observe(&world.site("laptop"), &east()).await;
+        let of = |component: &str| Request {
+            component: Some(component.to_owned()),
+            ..moment()
+        };
+        // A service has no moment, whatever the runbook does with databases.
+        for (runbook, request) in [
+            (shipped_recover(), moment()),
+            (shipped_recover(), of("database")),
+            (shipped_recover(), of("ledger")),
+            (shipped_restore(), of("ledger")),
+        ] {
+            let refusal = plan(&runbook, &seen, &request).unwrap_err();
+            let text = refusal.to_string();
+            assert!(text.contains("an earlier moment was named"), "{text}");
+            assert_eq!(refusal.class(), Class::Invalid);
+            assert!(refusal.hint().unwrap().contains("--at"));
+        }
+    }
+    assert!(world.state().effects.is_empty());
 }
 
 fn moment() -> Request {
@@ -195,4 +206,28 @@ async fn what_follows_the_new_timeline_may_be_promoted() {
         *timeline = TimelineId(2);
     }
     plan(&shipped(), &seen, &Request::new(west())).unwrap();
+}
+
+#[rstest]
+#[case::database("{ id: replace, uses: replace-database }", "`fence` stops `database`")]
+#[case::service("{ id: serve, uses: start-service }", "`quiet` stops `ledger`")]
+#[tokio::test(start_paused = true)]
+async fn what_is_stopped_is_brought_up_again(#[case] without: &str, #[case] says: &str) {
+    let text = include_str!("../../../../runbooks/restore-database.yaml");
+    let step = format!("  - {without}\n");
+    assert!(text.contains(&step));
+    // What makes it a runbook in place stays in it, and is left out on the day.
+    let other = match without.contains("replace") {
+        true => "  - { id: replace, uses: replace-database, if: standby-runs }\n",
+        false => "",
+    };
+    let world = Everything::new().await;
+    world.state().left_running = true;
+    world.state().left_serving = true;
+    let seen = observe(&world.site("laptop"), &east()).await;
+    let written = runbook(&text.replace(&step, other)).unwrap();
+    let refusal = plan(&written, &seen, &moment()).unwrap_err();
+    assert!(matches!(refusal, Refusal::LeftDown { .. }), "{refusal}");
+    assert!(refusal.to_string().contains(says), "{refusal}");
+    plan(&shipped_restore(), &seen, &moment()).unwrap();
 }

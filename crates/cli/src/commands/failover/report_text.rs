@@ -1,7 +1,10 @@
 //! What came of an execution, as a person reads it, and how the program ends.
 
 use dr_config::Objectives;
+use dr_model::StepId;
 use dr_model::loss::Bound;
+use dr_runbook::outcome::StepState;
+use dr_runbook::steps::{check_health, verify_traffic};
 use dr_runbook::{Mode, Report, Rung, State};
 
 use super::plan_text::{bounded, estimated};
@@ -170,7 +173,12 @@ fn rta_parts(report: &Report) -> String {
 
 fn headline(report: &Report, style: Style) -> String {
     let (workload, to, epoch) = (&report.workload, &report.to, report.epoch);
-    let served = format!("{workload} is served from {to}, epoch {epoch}");
+    let served = match unseen(report) {
+        None => format!("{workload} is served from {to}, epoch {epoch}"),
+        Some(step) => format!(
+            "{workload} is up in {to}, epoch {epoch}; that it serves was not seen (step `{step}`)"
+        ),
+    };
     let moving = match report.mode {
         Mode::InPlace => format!("The recovery of {workload} in {to}"),
         _ => format!("The move of {workload} to {to}"),
@@ -208,6 +216,16 @@ fn headline(report: &Report, style: Style) -> String {
         ),
     };
     style.paint(tone, &text)
+}
+
+/// Returns the step that was to see clients be served and did not.
+fn unseen(report: &Report) -> Option<&StepId> {
+    let mut steps = report.steps.iter();
+    let step = steps.find(|step| {
+        let looks = [check_health::NAME, verify_traffic::NAME].contains(&step.uses.as_str());
+        looks && step.state != StepState::Done
+    });
+    step.map(|step| &step.id)
 }
 
 fn measured(value: Option<f64>, error: Option<f64>, objective: f64, style: Style) -> String {
