@@ -6,21 +6,22 @@
 use std::sync::Arc;
 
 use dr_config::Runbook;
-use dr_model::{ExecutionId, StepId};
+use dr_model::{ExecutionId, ResourceName, StepId};
+use dr_provider::driver::Fenced;
 
 use crate::events::{Event, Monitor};
 use crate::execute::{Error, Executor, execute};
 use crate::executions::{self, Found};
-use crate::history::History;
+use crate::history::{History, Progress};
 use crate::outcome::{Report, State};
-use crate::plan::{Mode, plan};
-use crate::record::Record;
+use crate::plan::{Lane, Mode, Target, comes_up, plan};
+use crate::record::{Outcome, Record};
 use crate::redact::Redactor;
 use crate::report::{has_effects, is_beyond_return};
 use crate::request::{Request, Statement};
 use crate::site::Site;
 use crate::step::Step;
-use crate::steps::{assess_region, registry};
+use crate::steps::{assess_region, open_epoch, registry, restart_database};
 use crate::world;
 
 /// Takes an execution over and goes on with it. `statements` are added to what was stated before.
@@ -133,12 +134,15 @@ pub async fn pause(site: Arc<Site>, execution: &ExecutionId, reason: &str) -> Re
 pub struct Aborted {
     /// The execution that was ended; `None` if undoing it did not come to its end, which is to be resumed first.
     pub report: Option<Report>,
-    /// The execution that undid it, if it had changed anything.
+    /// The execution that undid it, if it had changed anything that is undone.
     pub undone_by: Option<Report>,
+    /// What it has changed and stays, one line each, where nothing is undone: in its own region everything is where it was.
+    pub stays: Vec<String>,
 }
 
 /// Ends an execution that has promoted nothing. If it has changed something, that is undone by an execution of its own, after
-/// the runbook `undo`: a newer epoch, and the old primary as it was.
+/// the runbook `undo`: a newer epoch, and the old primary as it was. One in place is ended as it stands, unless a database is down
+/// because of it.
 ///
 /// Cut off anywhere, the same again goes on, or `resume` with the execution that undoes.
 ///
@@ -158,7 +162,10 @@ pub async fn abort(
     // Its former executor may have acted between the look and the takeover, but not after.
     refuse_what_stays(executor.history())?;
     let mut undone_by = None;
-    if has_effects(executor.history()) {
+    let mut stays = Vec::new();
+    if executor.history().plan.mode == Mode::InPlace {
+        stays = executor.history().residue();
+    } else if has_effects(executor.history()) {
         let request = Request {
             undoes: Some(execution.clone()),
             ..Request::new(executor.history().plan.from.clone())
@@ -186,6 +193,7 @@ pub async fn abort(
             return Ok(Aborted {
                 report: None,
                 undone_by,
+                stays,
             });
         }
     }
@@ -193,14 +201,46 @@ pub async fn abort(
     Ok(Aborted {
         report: Some(report),
         undone_by,
+        stays,
     })
 }
 
 fn refuse_what_stays(history: &History) -> Result<(), Error> {
+    if history.plan.mode == Mode::InPlace {
+        return match is_half_way(history) {
+            true => Err(has_changed(history)),
+            false => Ok(()),
+        };
+    }
     if is_beyond_return(history) || (history.plan.mode == Mode::Undo && has_effects(history)) {
         return Err(has_changed(history));
     }
     Ok(())
+}
+
+/// Tells whether an execution in place has taken a database down, or has claimed a timeline for it, and has not brought it up: then
+/// the register names a primary that there is not, and only going on, or a move, makes one.
+fn is_half_way(history: &History) -> bool {
+    let plan = &history.plan;
+    let opened = history.actions().any(|(place, progress)| {
+        let done = !matches!(progress, Progress::Concluded(Outcome::NotDone { .. }));
+        done && plan
+            .step(&place.step)
+            .is_some_and(|step| step.uses == open_epoch::NAME)
+    });
+    let is_down = |name: &ResourceName| {
+        let target = Target::Resource(name.clone());
+        let up = plan.steps.iter().any(|step| {
+            let mut lanes = step.lanes.iter();
+            let brings = |lane: &Lane| lane.target == target && comes_up(&lane.uses);
+            lanes.any(brings) && history.is_over(&step.id)
+        });
+        let stopped = history
+            .evidence::<Fenced>(&[restart_database::NAME], name)
+            .is_some();
+        !up && (plan.claims.contains_key(name) || stopped)
+    };
+    opened && plan.loss.resources.keys().any(is_down)
 }
 
 fn has_changed(history: &History) -> Error {

@@ -150,7 +150,10 @@ impl Error {
                 )));
             }
             Self::HasEffects { execution, .. } => {
-                format!("go forward with `dr execution resume {execution}`, then move back")
+                format!(
+                    "go forward with `dr execution resume {execution}`, then move back; out of a region in which something is recovered in place a \
+                     failover can be begun at once"
+                )
             }
         })
     }

@@ -8,8 +8,10 @@ use dr_model::loss::{Bound, Estimate, Verdict};
 use dr_model::{RegionName, ResourceName};
 use dr_provider::driver::{Goal, LossFacts, RestoreTarget};
 
-use super::{ExpectedProof, LossPlan, Refusal, gate};
-use crate::request::Request;
+use super::{ExpectedProof, LossPlan, Mode, Refusal, gate};
+use crate::executions::Unfinished;
+use crate::outcome::State;
+use crate::request::{Request, override_reason};
 use crate::steps::prepare_database;
 use crate::world::World;
 
@@ -28,6 +30,32 @@ pub(crate) fn goes_on(world: &World, request: &Request, name: &ResourceName) -> 
 pub(super) fn puts_back(runbook: &Runbook) -> bool {
     let mut steps = runbook.steps.iter();
     steps.any(|step| step.uses == prepare_database::NAME)
+}
+
+/// Tells whether an execution gives way to this move: one in place does to a move out of its region, if it stands still or somebody
+/// overrides it. The epoch that the move opens takes its say away, as with any other.
+pub(super) fn yields(other: &Unfinished, request: &Request, mode: Mode) -> bool {
+    let leaves = matches!(mode, Mode::Unplanned | Mode::Planned) && other.to != request.to;
+    let stands = matches!(other.state, State::Stuck | State::Paused);
+    other.from == other.to && leaves && (stands || override_reason(&request.statements).is_some())
+}
+
+/// Names the executions that give way.
+pub(super) fn superseded<'a>(
+    world: &'a World,
+    request: &'a Request,
+    mode: Mode,
+) -> impl Iterator<Item = String> + 'a {
+    let others = world.unfinished.iter();
+    let others = others.filter(move |other| yields(other, request, mode));
+    others.map(|other| {
+        format!(
+            "execution {} in {} has not ended ({}): it loses its say to the epoch that is opened",
+            other.execution,
+            other.to,
+            other.state.as_str()
+        )
+    })
 }
 
 /// Leaves in the world what is to be recovered; the error says what there is.

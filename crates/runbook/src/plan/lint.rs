@@ -23,6 +23,11 @@ const COMES_UP: [&str; 5] = [
     resume_primary::NAME,
 ];
 
+/// Tells whether a step of this name leaves a primary behind.
+pub(crate) fn comes_up(uses: &str) -> bool {
+    COMES_UP.contains(&uses)
+}
+
 /// The longest time to live that does not get a warning, in seconds (L9).
 const MAX_TTL_SECONDS: u32 = 60;
 

@@ -13,6 +13,7 @@ use super::{
     Branch, Claim, Lane, Mode, Plan, PlannedStep, Refusal, RegisterPlan, Replaced, Target, VERSION,
     behind, condition, gate, gravity, hash, in_place, lint,
 };
+use crate::executions::Unfinished;
 use crate::request::{Request, Rung, override_reason};
 use crate::step::{Impossible, Scene, Step};
 use crate::steps::{registry, replace_database, restore_database};
@@ -118,8 +119,8 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
         },
         disruption: request.disruption.clone(),
         heartbeat_seconds: heartbeat_seconds(world),
-        warnings: accepted
-            .into_iter()
+        warnings: in_place::superseded(world, request, mode)
+            .chain(accepted)
             .chain(lint::warnings(&steps, &scene))
             .collect(),
         steps,
@@ -182,7 +183,10 @@ fn target<'a>(world: &'a World, request: &Request, mode: Mode) -> Result<&'a Epo
     };
     // Before the target: one that has opened its epoch and died leaves a primary that does not serve yet.
     let mut others = world.unfinished.iter();
-    if let Some(other) = others.find(|other| request.undoes.as_ref() != Some(&other.execution)) {
+    let stands_in_the_way = |other: &&Unfinished| {
+        request.undoes.as_ref() != Some(&other.execution) && !in_place::yields(other, request, mode)
+    };
+    if let Some(other) = others.find(stands_in_the_way) {
         return Err(Refusal::Unfinished(Box::new(other.clone())));
     }
     if mode == Mode::InPlace && head.primary != request.to {

@@ -287,7 +287,11 @@ impl Refusal {
             }
             Self::Unfinished(other) => {
                 let id = &other.execution;
-                format!("go on with it: `dr execution resume {id}`; or end it: `dr execution abort {id}`")
+                let aside = match other.from == other.to {
+                    true => "; a failover out of its region goes past it with `--override \"reason\"`, and without once it is stuck or paused",
+                    false => "",
+                };
+                format!("go on with it: `dr execution resume {id}`; or end it: `dr execution abort {id}`{aside}")
             }
             Self::Behind { to, .. } => format!(
                 "let the daemon of {to} run, and make its standby anew with `dr standby create`; only if the primary is lost for good, go \

@@ -10,13 +10,14 @@ use rstest::rstest;
 
 use super::runs::planned_by;
 use super::world::{
-    Everything, east, runbook, shipped, shipped_planned, shipped_recover, shipped_restore, west,
+    Everything, Fault, east, runbook, shipped, shipped_planned, shipped_recover, shipped_restore,
+    shipped_undo, west,
 };
 use crate::events::{Event, Monitor, Silent};
 use crate::outcome::State;
 use crate::plan::Class;
 use crate::request::{Request, Statement};
-use crate::{Refusal, Report, execute, observe, plan, resume};
+use crate::{Error, Refusal, Report, abort, execute, observe, plan, resume};
 
 /// Lets something happen elsewhere just before a step begins.
 pub(crate) struct Meanwhile<A> {
@@ -230,4 +231,94 @@ async fn what_is_stopped_is_brought_up_again(#[case] without: &str, #[case] says
     assert!(matches!(refusal, Refusal::LeftDown { .. }), "{refusal}");
     assert!(refusal.to_string().contains(says), "{refusal}");
     plan(&shipped_restore(), &seen, &moment()).unwrap();
+}
+
+/// Brings the service in the east back, which it does not, after the database has died as well.
+async fn stuck_in_place(world: &Everything) -> Report {
+    let request = Request {
+        component: Some("ledger".to_owned()),
+        ..Request::new(east())
+    };
+    let plan = planned_by(world, &shipped_recover(), &request).await;
+    world.script("start-left", [Fault::Definite]);
+    let site = Arc::new(world.site("laptop"));
+    let report = execute(site, plan, &Silent).await.unwrap();
+    assert_eq!(report.state, State::Stuck, "{report:#?}");
+    report
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_stuck_in_place_is_ended_as_it_stands() {
+    let world = Everything::new().await;
+    let stuck = stuck_in_place(&world).await;
+    let desk = Arc::new(world.site("desk"));
+    let aborted = abort(desk, &stuck.execution, "enough", &shipped_undo(), &Silent).await;
+    let aborted = aborted.unwrap();
+    assert_eq!(aborted.report.unwrap().state, State::Aborted);
+    assert_eq!(aborted.undone_by, None);
+    assert!(aborted.stays[0].contains("epoch 2"), "{:?}", aborted.stays);
+    let head = world.register().read().await.unwrap().unwrap();
+    assert_eq!((head.epoch, head.primary), (Epoch(2), east()));
+
+    // The database can be recovered afterwards.
+    let report = recover(&world, &Silent).await;
+    assert_eq!(report.state, State::Completed, "{report:#?}");
+}
+
+/// What the register says of a database that is down has to come true first.
+#[tokio::test(start_paused = true)]
+async fn what_took_a_database_down_is_not_ended_there() {
+    let world = Everything::new().await;
+    world.state().left_running = true;
+    let plan = planned_by(&world, &shipped_restore(), &moment()).await;
+    world.script("replace", [Fault::Definite]);
+    let site = Arc::new(world.site("laptop"));
+    let report = execute(site, plan, &Silent).await.unwrap();
+    assert_eq!(report.state, State::Stuck, "{report:#?}");
+    let desk = Arc::new(world.site("desk"));
+    let id = &report.execution;
+    let refused = abort(Arc::clone(&desk), id, "enough", &shipped_undo(), &Silent).await;
+    let refused = refused.unwrap_err();
+    assert!(matches!(refused, Error::HasEffects { .. }), "{refused}");
+
+    // Up again, it may.
+    world.script("start-left", [Fault::Definite]);
+    let report = resume(Arc::clone(&desk), id, "again", vec![], &Silent).await;
+    assert_eq!(report.unwrap().state, State::Stuck);
+    assert!(world.state().replaced);
+    let aborted = abort(desk, id, "enough", &shipped_undo(), &Silent).await;
+    assert_eq!(aborted.unwrap().report.unwrap().state, State::Aborted);
+}
+
+/// Losing the region is worse than a recovery in it that does not come to its end.
+#[tokio::test(start_paused = true)]
+async fn a_move_out_of_the_region_does_not_wait_for_a_recovery_in_it() {
+    let world = Everything::new().await;
+    let stuck = stuck_in_place(&world).await;
+    let mut seen = observe(&world.site("desk"), &west()).await;
+    let planned = plan(&shipped(), &seen, &Request::new(west())).unwrap();
+    let id = stuck.execution.to_string();
+    assert!(planned.warnings[0].contains(&id), "{:?}", planned.warnings);
+    // In its own region it stands in the way, as long as it has not ended.
+    let refusal = plan(&shipped_recover(), &seen, &Request::new(east())).unwrap_err();
+    assert!(matches!(refusal, Refusal::Unfinished(_)), "{refusal}");
+
+    // One that may run is overridden by name only.
+    seen.unfinished[0].state = State::Running;
+    let mut request = Request::new(west());
+    let refusal = plan(&shipped(), &seen, &request).unwrap_err();
+    assert!(matches!(refusal, Refusal::Unfinished(_)), "{refusal}");
+    assert!(refusal.hint().unwrap().contains("--override"));
+    request.statements = vec![Statement::Override("its host is gone".to_owned())];
+    plan(&shipped(), &seen, &request).unwrap();
+
+    let site = Arc::new(world.site("desk"));
+    let report = execute(Arc::clone(&site), planned, &Silent).await.unwrap();
+    assert_eq!(
+        (report.state, report.epoch),
+        (State::Completed, Epoch(3)),
+        "{report:#?}"
+    );
+    let late = resume(site, &stuck.execution, "again", vec![], &Silent).await;
+    assert_eq!(late.unwrap().state, State::Superseded);
 }

@@ -15,7 +15,8 @@ use crate::wiring::{Setup, unknown};
 ///
 /// If it has changed something, a new epoch gives the old primary its place back: it is started
 /// again, and the standby follows it. That is an execution of its own. Once a database was promoted
-/// there is no way back but another move.
+/// there is no way back but another move. A recovery in place ends as it stands, unless a database
+/// is down because of it.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// Its id, as `dr execution list` prints it
@@ -45,7 +46,7 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
     ));
     let aborted = watched(work, &progress, output).await?;
     if output.json {
-        output.json(&json!({ "aborted": aborted.report, "undone_by": aborted.undone_by }))?;
+        output.json(&json!({ "aborted": aborted.report, "undone_by": aborted.undone_by, "stays": aborted.stays }))?;
     }
     if let Some(undone) = &aborted.undone_by {
         output.say(&report_text::render(undone, objectives, output.stderr));
@@ -55,7 +56,8 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
         return Ok(undone.map_or(Exit::Stuck, |undone| report_text::exit(undone, objectives)));
     };
     let what = match &aborted.undone_by {
-        None => "nothing was changed".to_owned(),
+        None if aborted.stays.is_empty() => "nothing was changed".to_owned(),
+        None => format!("what it did stays: {}", aborted.stays.join("; ")),
         Some(undone) => format!(
             "{} is served from {} again, epoch {}",
             undone.workload, undone.to, undone.epoch

@@ -210,6 +210,10 @@ fn headline(report: &Report, style: Style) -> String {
             Tone::Bad,
             format!("{workload} was not moved; nothing was changed."),
         ),
+        State::Aborted if report.mode == Mode::InPlace => (
+            Tone::Strong,
+            format!("{moving} was called off; what it did stays."),
+        ),
         State::Aborted => (
             Tone::Strong,
             format!("{moving} was called off; nothing was changed."),
