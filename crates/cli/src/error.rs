@@ -152,7 +152,9 @@ impl From<dr_runbook::Error> for CommandError {
             Error::NotFound { .. } | Error::OtherWorkload { .. } => Exit::Usage,
             Error::NotRunning { .. } | Error::Skip { .. } => Exit::Refused,
             Error::NotSeen { .. } => Exit::Unavailable,
-            Error::Over { .. } | Error::HasEffects { .. } => Exit::Refused,
+            Error::Over { .. } | Error::HasEffects { .. } | Error::NotTakenBack { .. } => {
+                Exit::Refused
+            }
             Error::NoStore { .. } => Exit::Configuration,
             Error::Undo { .. } => Exit::Refused,
             Error::SecretInPlan => Exit::Failed,

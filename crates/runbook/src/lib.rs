@@ -36,7 +36,7 @@ pub use move_register::{Placed, move_register};
 pub use outcome::{Report, State};
 pub use plan::{Class, ExpectedProof, Mode, Plan, Refusal, plan};
 pub use request::{Disruption, Request, Rung, Statement};
-pub use resume::{Aborted, abort, pause, resume, resume_without};
+pub use resume::{Aborted, abort, pause, resume, resume_without, take_back};
 pub use site::{ServiceSite, Site};
 pub use world::{World, observe, observe_to_execute};
 

@@ -218,6 +218,50 @@ fn refuse_what_stays(history: &History) -> Result<(), Error> {
     Ok(())
 }
 
+/// Gives the region that a move has left its place back, where nobody can tell from the move's journal what was done: by override,
+/// from what the register says and from what is seen of the servers. The runbook `undo` starts the old primary only where the standby
+/// is seen not to be promoted, under the lock that a promotion holds, so that the journal is not needed for it.
+///
+/// # Errors
+///
+/// [`Error::NotTakenBack`] if it was not this execution that moved the workload last, [`Error::Undo`] if what is seen does not
+/// allow it, and as [`execute`].
+pub async fn take_back(
+    site: Arc<Site>,
+    execution: &ExecutionId,
+    reason: &str,
+    undo: &Runbook,
+    monitor: &dyn Monitor,
+) -> Result<Report, Error> {
+    let refuse = |why: String| Error::NotTakenBack {
+        execution: execution.clone(),
+        why,
+    };
+    let records = site.register.read_all().await;
+    let records = records.map_err(|error| refuse(dr_provider::error::chain(&error)))?;
+    let (head, before) = match records.as_slice() {
+        [.., before, head] if head.execution.as_ref() == Some(execution) => (head, before),
+        _ => return Err(refuse("it has not opened the newest epoch".to_owned())),
+    };
+    let left = before.primary.clone();
+    if left == head.primary {
+        return Err(refuse(format!(
+            "it is about {left} alone, and left nothing"
+        )));
+    }
+    let request = Request {
+        undoes: Some(execution.clone()),
+        statements: vec![Statement::Override(reason.to_owned())],
+        ..Request::new(left)
+    };
+    let world = world::observe(&site, &request.to).await;
+    let plan = plan(undo, &world, &request).map_err(|refusal| Error::Undo {
+        execution: execution.clone(),
+        refusal: Box::new(refusal),
+    })?;
+    execute(site, plan, monitor).await
+}
+
 /// Tells whether an execution in place has taken a database down, or has claimed a timeline for it, and has not brought it up: then
 /// the register names a primary that there is not, and only going on, or a move, makes one.
 fn is_half_way(history: &History) -> bool {

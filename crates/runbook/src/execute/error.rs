@@ -96,6 +96,14 @@ pub enum Error {
         #[source]
         refusal: Box<Refusal>,
     },
+    /// It is no move that could be taken back.
+    #[error("execution {execution} is not what is to be taken back: {why}")]
+    NotTakenBack {
+        /// The execution.
+        execution: ExecutionId,
+        /// Why not.
+        why: String,
+    },
     /// It has changed something and cannot be ended by saying so.
     #[error("execution {execution} has changed something already: {}", residue.join("; "))]
     HasEffects {
@@ -126,8 +134,12 @@ impl Error {
                 ),
                 _ => "nothing was changed, and there is nothing to resume: let the store be written to, or make room in it, and run the command again".to_owned(),
             },
-            Self::Journal { source, .. } if matches!(**source, journal::Error::Damaged { .. }) => {
-                "do not go on with it: nobody can tell what was done. `dr status` shows who is primary; a new move can be begun".to_owned()
+            Self::Journal { execution, source } if matches!(**source, journal::Error::Damaged { .. }) => {
+                format!(
+                    "do not go on with it: nobody can tell what was done. `dr status` shows who is primary. If it is a move that has opened the newest \
+                     epoch and promoted nothing, `dr execution abort {execution} --override \"reason\"` gives the region that was left its place back; \
+                     otherwise a new move can be begun"
+                )
             }
             Self::Journal { execution, .. } => {
                 format!(
@@ -148,6 +160,9 @@ impl Error {
                 return refusal.hint().or(Some(format!(
                     "go forward with `dr execution resume {execution}`"
                 )));
+            }
+            Self::NotTakenBack { .. } => {
+                "`dr status` shows who is primary; a new move can be begun".to_owned()
             }
             Self::HasEffects { execution, .. } => {
                 format!(

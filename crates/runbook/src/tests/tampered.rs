@@ -5,12 +5,13 @@ use std::sync::Arc;
 use dr_model::{Clock, ExecutionId};
 use dr_provider::Key;
 
-use super::crash::die;
-use super::world::{Everything, west};
+use super::crash::{die, die_in};
+use super::runs::planned_by;
+use super::world::{Everything, east, shipped_planned, shipped_undo, west};
 use crate::events::Silent;
 use crate::outcome::State;
 use crate::request::Request;
-use crate::{Error, executions, observe, resume};
+use crate::{Error, executions, observe, resume, take_back};
 
 /// Leaves an execution behind that died at its `last`-th entry.
 async fn left_behind(last: u64) -> (Everything, ExecutionId) {
@@ -131,4 +132,50 @@ async fn a_new_move_can_be_begun() {
     let report = super::runs::failover(&world, &Request::new(west())).await;
     assert_eq!(report.state, State::Completed);
     assert_ne!(report.execution, id);
+}
+
+/// Nobody can tell how far it came; what the register says and what is seen of the servers can.
+#[tokio::test(start_paused = true)]
+async fn a_move_with_a_damaged_journal_is_taken_back_by_name() {
+    let (mut idle, mut back, mut promoted) = (0, 0, 0);
+    for last in 3.. {
+        let world = Everything::new().await;
+        world.state().left_running = true;
+        let plan = planned_by(&world, &shipped_planned(), &Request::new(west())).await;
+        if !die_in(&world, plan, last, true).await {
+            break;
+        }
+        let clock: Arc<dyn Clock> = world.clock.clone();
+        let (found, _) = executions::list(&world.stores, &clock).await;
+        let id = found[0].execution.clone();
+        let other = |text: String| Some(text.replacen("\"laptop\"", "\"elsewhere\"", 1));
+        replace(&world, &id, 2, other).await;
+        let site = Arc::new(world.site("desk"));
+        match take_back(site, &id, "both copies are whole", &shipped_undo(), &Silent).await {
+            Err(Error::NotTakenBack { .. }) => {
+                idle += 1;
+                assert!(world.state().effects.is_empty());
+            }
+            Err(Error::Undo { .. }) => {
+                promoted += 1;
+                assert!(world.state().primary_here.is_some());
+            }
+            Ok(report) => {
+                back += 1;
+                assert_eq!(report.state, State::Completed, "{report:#?}");
+                assert_eq!(world.state().primary_here, None);
+                assert!(world.state().left_running);
+                let head = world.register().read().await.unwrap().unwrap();
+                assert_eq!(head.primary, east());
+                let reason = head.override_reason.as_deref();
+                assert_eq!(reason, Some("both copies are whole"));
+                assert_eq!(head.clusters.values().next().unwrap().timeline.0, 1);
+            }
+            Err(error) => panic!("death {last}: {error}"),
+        }
+    }
+    assert!(
+        idle > 0 && back > 0 && promoted > 0,
+        "{idle} {back} {promoted}"
+    );
 }

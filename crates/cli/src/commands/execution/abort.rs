@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use dr_config::Runbook;
 use dr_model::{ExecutionId, RunbookName};
+use dr_runbook::executions;
 use serde_json::json;
 
 use crate::commands::failover::{Progress, report_text, watched};
-use crate::error::Result;
+use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::wiring::{Setup, unknown};
@@ -24,19 +26,36 @@ pub(crate) struct Args {
     /// Why; recorded
     #[arg(long, default_value = "aborted by hand")]
     reason: String,
+    /// Take a move back whose journal is damaged, so that nobody can tell what it did; why, recorded. What the register says and
+    /// what is seen of the servers has to do: a database that was promoted stays
+    #[arg(long = "override", value_name = "REASON")]
+    override_reason: Option<String>,
 }
 
 pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<Exit> {
-    let found = super::find(setup, &args.execution).await?;
+    let found = match (
+        executions::find(&setup.stores, &setup.clock, &args.execution).await,
+        &args.override_reason,
+    ) {
+        (Err(error @ dr_runbook::Error::Journal { .. }), Some(reason)) => {
+            output.say(&format!(
+                "{}; going on by override",
+                dr_provider::error::chain(&error)
+            ));
+            return Box::pin(take_back(args, reason, setup, output)).await;
+        }
+        (Ok(_), Some(_)) => {
+            let what = format!(
+                "the journal of execution {} can be read, and nothing is overridden",
+                args.execution
+            );
+            return Err(CommandError::new(Exit::Usage, what).hint("leave `--override` out"));
+        }
+        (found, _) => found?,
+    };
     let (site, objectives) = super::site(setup, &found)?;
     let progress = Progress::new(output, Arc::clone(&setup.clock));
-    let runbooks = &setup.config.runbooks;
-    let name: RunbookName = "undo-move"
-        .parse()
-        .expect("the name is written in the source and valid");
-    let undo = runbooks
-        .get(&name)
-        .ok_or_else(|| unknown("runbook", name.as_str(), runbooks.keys()))?;
+    let undo = undo(setup)?;
     let work = Box::pin(dr_runbook::abort(
         site,
         &args.execution,
@@ -69,4 +88,44 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
         report.state.as_str()
     ));
     Ok(Exit::Ok)
+}
+
+/// Returns the runbook that undoes a move.
+fn undo(setup: &Setup) -> Result<&Runbook> {
+    let runbooks = &setup.config.runbooks;
+    let name: RunbookName = "undo-move"
+        .parse()
+        .expect("the name is written in the source and valid");
+    let found = runbooks.get(&name);
+    found.ok_or_else(|| unknown("runbook", name.as_str(), runbooks.keys()))
+}
+
+/// Takes back a move of which only the register tells which workload it moved.
+async fn take_back(args: &Args, reason: &str, setup: &Setup, output: &Output) -> Result<Exit> {
+    for (name, workload) in &setup.config.workloads {
+        let site = Arc::new(setup.site(name, workload)?);
+        let newest = site.register.read().await;
+        let newest = newest.map_err(dr_provider::Error::from)?;
+        if newest.and_then(|record| record.execution).as_ref() != Some(&args.execution) {
+            continue;
+        }
+        let progress = Progress::new(output, Arc::clone(&setup.clock));
+        let undo = undo(setup)?;
+        let work = dr_runbook::take_back(site, &args.execution, reason, undo, &progress);
+        let report = watched(Box::pin(work), &progress, output).await?;
+        if output.json {
+            output.json(&json!({ "aborted": null, "undone_by": report }))?;
+        }
+        output.say(&report_text::render(
+            &report,
+            workload.objectives,
+            output.stderr,
+        ));
+        return Ok(report_text::exit(&report, workload.objectives));
+    }
+    Err(dr_runbook::Error::NotTakenBack {
+        execution: args.execution.clone(),
+        why: "it has not opened the newest epoch of any workload".to_owned(),
+    }
+    .into())
 }
