@@ -268,7 +268,10 @@ impl PostgresDriver {
         let log = self.log(region, ended, facts)?;
         let instance = self.instance_options(region)?;
         let directory = instance.data_directory.display();
-        self.only_here(region, operation)?;
+        // A host that is not known is no host elsewhere, and what stands in the way is said first.
+        if self.host(region).is_ok() {
+            self.only_here(region, operation)?;
+        }
         if seen.instance != Instance::Absent {
             let why = format!(
                 "`{directory}` in {region} is not proven to be empty: {}",
