@@ -155,6 +155,7 @@ pub(crate) async fn assess(
         }
         Ok(world) => {
             checks.push(register(world));
+            checks.extend(recovery_points(world, to));
             checks.extend(detection(setup, &site, workload, world));
             match plan(setup, workload, world, to) {
                 Ok(plan) => checks.extend(planned(setup, &site, &plan, &mut readiness)?),
@@ -236,6 +237,37 @@ fn register(world: &World) -> Precheck {
         RegisterFacts::Damaged { why, .. } => (Found::Failed, why.clone()),
     };
     Precheck::new("register", found, detail)
+}
+
+/// Whether the newest recovery point in the store of the region moved to is one that its proofs speak against.
+fn recovery_points(world: &World, to: &RegionName) -> Vec<Precheck> {
+    let seen = world.resources.iter().filter_map(|(name, resource)| {
+        let log = resource
+            .facts
+            .regions
+            .get(to)?
+            .log
+            .as_ref()
+            .ok()?
+            .as_ref()?;
+        let newest = log.recovery_points.first()?;
+        let (found, detail) = match &newest.failure {
+            None => (
+                Found::Passed,
+                format!("nothing speaks against {}", newest.label),
+            ),
+            Some(why) => (
+                Found::Failed,
+                format!("{} cannot be relied on: {why}", newest.label),
+            ),
+        };
+        Some(Precheck::new(
+            format!("recovery point of {name}"),
+            found,
+            detail,
+        ))
+    });
+    seen.collect()
 }
 
 /// Whether anybody would be told that it has to be made.

@@ -49,6 +49,11 @@ impl Job for TakeSnapshot {
             Some(parent) => format!("{} MiB changed since {parent}, ", taken.changed_bytes >> 20),
             None => String::new(),
         };
+        // Why everything was read, or sent, is said first.
+        let remark = match (&taken.parent, taken.remarks.first()) {
+            (None, Some(remark)) => format!("; {remark}"),
+            _ => String::new(),
+        };
         let damage = match taken.damaged_pages {
             0 => String::new(),
             pages => format!("; it holds {pages} damaged pages"),
@@ -63,7 +68,7 @@ impl Job for TakeSnapshot {
         });
         Ok(Outcome {
             summary: format!(
-                "recovery point {}: {kind}{} MiB in {} MiB, {:.1} s{damage}",
+                "recovery point {}: {kind}{} MiB in {} MiB, {:.1} s{damage}{remark}",
                 point.label,
                 point.database_bytes >> 20,
                 point.stored_bytes >> 20,

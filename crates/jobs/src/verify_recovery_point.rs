@@ -44,11 +44,16 @@ impl Job for VerifyRecoveryPoint {
             .insert(context.resource.clone(), began);
         let bytes: u64 = records.iter().map(|record| record.read_bytes).sum();
         let seconds: f64 = records.iter().map(|record| record.took_seconds).sum();
+        let failed = records.iter().filter(|record| record.failure.is_some());
+        let failed = match failed.count() {
+            0 => String::new(),
+            count => format!("; {count} of them FAILED"),
+        };
         Ok(Outcome {
             summary: match records.len() {
                 0 => "all recovery points were read back lately".to_owned(),
                 count => format!(
-                    "{count} recovery points read back: {} MiB in {seconds:.1} s",
+                    "{count} recovery points read back: {} MiB in {seconds:.1} s{failed}",
                     bytes >> 20
                 ),
             },

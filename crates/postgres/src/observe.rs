@@ -347,9 +347,11 @@ impl PostgresDriver {
         for (label, error) in &bases.unusable {
             tracing::warn!(%label, "recovery point passed over: {}", explain(error));
         }
-        let usable = bases.usable.iter().find(|base| {
+        let mut usable = bases.usable.iter().filter(|base| {
             base.source.timeline == newest.timeline && base.source.stop <= summary.end
         });
+        let first = usable.clone().next();
+        let usable = usable.find(|base| base.failure.is_none()).or(first);
         let base = usable.map(|base| (cluster, base.log_start()));
         let facts = LogFacts {
             epoch: newest.epoch,

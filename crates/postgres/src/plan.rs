@@ -501,14 +501,17 @@ fn promised(region: &RegionName, ended: Epoch, facts: &Facts) -> Option<Epoch> {
     (claim.proven && claim.epoch == ended && claim.sync.contains(region)).then_some(ended)
 }
 
-/// Returns the newest recovery point from which the end of the log can be reached.
+/// Returns the newest recovery point from which the end of the log can be reached; one that the proofs speak against only if there
+/// is no other.
 ///
 /// Only one of the log's own timeline: the history of others is followed by `dr restore`, with a person to decide.
 fn usable(held: &LogFacts) -> Option<&RecoveryPoint> {
-    held.recovery_points.iter().find(|point| {
+    let mut usable = held.recovery_points.iter().filter(|point| {
         let within = held.start <= point.start && point.stop <= held.end;
         point.timeline == held.timeline && within
-    })
+    });
+    let newest = usable.clone().next();
+    usable.find(|point| point.failure.is_none()).or(newest)
 }
 
 fn describe(instance: &Instance) -> String {

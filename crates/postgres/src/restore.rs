@@ -292,6 +292,8 @@ impl PostgresDriver {
         let store = Arc::clone(self.store(region)?);
         let mut bases = self.bases(&store, log.system_identifier).await?.usable;
         bases.retain(|base| label.is_none_or(|label| base.label.as_str() == label));
+        // What the proofs speak against is taken only if nothing else will do.
+        bases.sort_by_key(|base| base.failure.is_some());
         let since = bases.iter().map(Base::log_start).min();
         let held = Held::read(&store, log.system_identifier, since.unwrap_or(Lsn::INVALID)).await?;
         let place = store.location();
@@ -404,6 +406,12 @@ fn decided(chosen: Chosen, end: End, history: &TimelineHistory) -> Decided {
             .bytes_since(size.start_of(stretch.from))
             .div_ceil(size.bytes())
     };
+    let mut notes = end.notes;
+    if let Some(why) = &base.failure {
+        notes.push(format!(
+            "the recovery point may not be whole, and it is the one that was named or the only one that will do: {why}"
+        ));
+    }
     let plan = RestorePlan {
         recovery_point: base.recovery_point(),
         passed_over,
@@ -415,7 +423,7 @@ fn decided(chosen: Chosen, end: End, history: &TimelineHistory) -> Decided {
         log_verified: false,
         log_end: end.ending.through().unwrap_or(reach.end),
         tablespaces: BTreeMap::new(),
-        notes: end.notes,
+        notes,
     };
     Decided {
         base,

@@ -7,6 +7,7 @@
 
 mod boot;
 mod checks;
+mod findings;
 mod prepare;
 mod record;
 mod runs;
@@ -19,9 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dr_model::SystemIdentifier;
-use dr_provider::driver::{
-    Proofs, Verify, VerifyHow, VerifyMark, VerifyMeans, VerifyRecord, VerifyRequest,
-};
+use dr_provider::driver::{Proofs, Verify, VerifyHow, VerifyMeans, VerifyRecord, VerifyRequest};
 use dr_provider::error::chain;
 use dr_provider::{Error, ErrorKind, ObjectStore, Result};
 use dr_repository::{Label, Sample};
@@ -29,6 +28,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::backup::Base;
 use crate::driver::PostgresDriver;
+
+pub(crate) use findings::{failed, failures};
 
 const OPERATION: &str = "verify";
 
@@ -44,8 +45,11 @@ struct Look<'a> {
 /// What was found.
 #[derive(Debug, Default)]
 struct Seen {
+    /// What is wrong with it.
+    failure: Option<String>,
     read_bytes: u64,
     read: BTreeMap<String, Vec<(u32, u32)>>,
+    damaged: BTreeMap<String, Vec<(u32, u32)>>,
     timeline: Option<dr_model::TimelineId>,
     reached: Option<dr_model::Lsn>,
     heartbeat_at: Option<Timestamp>,
@@ -91,7 +95,9 @@ impl Verify for PostgresDriver {
         for base in self.bases(store, cluster).await?.usable {
             let known = marks.get(base.label.as_str());
             let last = known.and_then(|known| known.last(VerifyMeans::Hash));
-            if last.is_some_and(|mark| mark.passed && mark.at >= since) {
+            let lately = last.is_some_and(|mark| mark.passed && mark.at >= since);
+            // A pack that it refers to may have been found damaged by a look at another.
+            if lately && base.failure.is_none() {
                 continue;
             }
             let request = VerifyRequest {
@@ -182,12 +188,13 @@ impl PostgresDriver {
                 (VerifyMeans::Boot, seen)
             }
         };
-        let (seen, failure) = match seen {
-            Ok(seen) => (seen, None),
+        let seen = match seen {
+            Ok(seen) => seen,
             // Only what is wrong with the recovery point itself: that a store does not answer says nothing about it.
-            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Failed) => {
-                (Seen::default(), Some(chain(&error)))
-            }
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Failed) => Seen {
+                failure: Some(chain(&error)),
+                ..Seen::default()
+            },
             Err(error) => return Err(error),
         };
         let took = self.clock().elapsed().saturating_sub(look.begun);
@@ -195,12 +202,13 @@ impl PostgresDriver {
             version: record::VERSION,
             label: base.label.to_string(),
             means,
-            failure,
+            failure: seen.failure,
             region: request.region.clone(),
             began_at: look.began_at,
             took_seconds: took.as_secs_f64(),
             read_bytes: seen.read_bytes,
             read: seen.read,
+            damaged: seen.damaged,
             timeline: seen.timeline.unwrap_or(base.source.timeline),
             reached: seen.reached,
             heartbeat_at: seen.heartbeat_at,
@@ -218,10 +226,21 @@ impl PostgresDriver {
         let known = if again {
             BTreeSet::new()
         } else {
-            self.known_packs(look).await?
+            findings::known(look.store, look.cluster, self.read_since()).await?
         };
         let options = dr_repository::VerifyOptions { known, sample };
-        let stats = reader.verify(&options).await?;
+        let stats = match reader.verify(&options).await {
+            Err(dr_repository::Error::DamagedPacks { packs, first }) => {
+                let damaged = runs::of(packs.iter().map(|(label, number)| (label, *number)));
+                let error = dr_repository::Error::DamagedPacks { packs, first };
+                return Ok(Seen {
+                    failure: Some(chain(&Error::from(error))),
+                    damaged,
+                    ..Seen::default()
+                });
+            }
+            stats => stats?,
+        };
         let chosen = options.choose(reader.packs());
         let packs = reader.packs().iter().zip(chosen);
         let read = packs.filter(|(_, chosen)| *chosen);
@@ -244,26 +263,5 @@ impl PostgresDriver {
             checks,
             ..Seen::default()
         })
-    }
-
-    /// Returns the packs that earlier looks have read back lately, finding them good. What a look left out is not in its
-    /// record, so that nothing stays unread for longer than was asked for.
-    async fn known_packs(&self, look: &Look<'_>) -> Result<BTreeSet<(Label, u32)>> {
-        let since = self.read_since();
-        let mut known = BTreeSet::new();
-        for (label, proofs) in record::marks(look.store, look.cluster).await? {
-            let lately = |mark: &VerifyMark| {
-                mark.passed && mark.means != VerifyMeans::Boot && mark.at >= since
-            };
-            if !proofs.marks.iter().any(lately) {
-                continue;
-            }
-            for record in record::read(look.store, look.cluster, &label).await? {
-                if record.failure.is_none() && record.began_at >= since {
-                    known.extend(runs::packs(&record.read));
-                }
-            }
-        }
-        Ok(known)
     }
 }

@@ -40,6 +40,14 @@ pub enum Error {
         /// What is wrong, with the file that it is part of.
         what: String,
     },
+    /// Packs are not what was written, or are gone.
+    #[error("{first}{}", and_more(.packs))]
+    DamagedPacks {
+        /// All of them, by the label that they lie under, and number.
+        packs: Vec<(Label, u32)>,
+        /// What is wrong with the first.
+        first: Box<Error>,
+    },
     /// The manifest needs something that this version does not know.
     #[error("`{object}` needs `{feature}`, which this version does not know")]
     Unsupported {
@@ -139,7 +147,7 @@ impl Error {
         match self {
             Self::Store { source, .. } => source.kind(),
             Self::Missing { .. } => ErrorKind::NotFound,
-            Self::Damaged { .. } => ErrorKind::Corrupt,
+            Self::Damaged { .. } | Self::DamagedPacks { .. } => ErrorKind::Corrupt,
             Self::Unsupported { .. } => ErrorKind::Unsupported,
             Self::Different { .. } => ErrorKind::AlreadyExists,
             Self::GivenUp { .. } => ErrorKind::Conflict,
@@ -190,6 +198,13 @@ impl From<Error> for dr_provider::Error {
     }
 }
 
+fn and_more(packs: &[(Label, u32)]) -> String {
+    match packs.len() {
+        0 | 1 => String::new(),
+        count => format!("; {} more packs are damaged as well", count - 1),
+    }
+}
+
 fn known_keys(keys: &[KeyId]) -> String {
     if keys.is_empty() {
         return "no key is configured".to_owned();
@@ -205,6 +220,7 @@ fn subject(error: &Error) -> String {
         | Error::Unsupported { object, .. }
         | Error::Locked { object, .. }
         | Error::Different { object } => object.clone(),
+        Error::DamagedPacks { first, .. } => subject(first),
         Error::Path { path, .. } => path.clone(),
         Error::Io { path, .. } => path.display().to_string(),
         Error::Source(text) => text.clone(),

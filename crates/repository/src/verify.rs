@@ -106,8 +106,8 @@ impl Check {
 }
 
 impl BackupReader {
-    /// Reads packs and checks every frame in them. Fails with the first object that is missing or damaged, by number of the
-    /// pack, naming a file that it spoils.
+    /// Reads packs and checks every frame in them. Fails with all packs that are missing or damaged, naming a file that the
+    /// first of them spoils.
     pub async fn verify(&self, options: &VerifyOptions) -> Result<VerifyStats> {
         let scratch = std::env::temp_dir();
         let mut sorter = Sorter::new(scratch.clone());
@@ -132,23 +132,39 @@ impl BackupReader {
             group(&sorted, &chosen, &sender, &scratch)
         });
         let checks = stream::poll_fn(move |context| checks.poll_recv(context));
-        let stats = checks
-            .map(|(number, checks): (usize, Vec<Check>)| self.verify_pack(number, checks))
-            .buffered(PACKS_IN_FLIGHT)
-            .try_fold(VerifyStats::default(), async |sum, one| {
-                Ok(VerifyStats {
-                    packs: sum.packs + one.packs,
-                    frames: sum.frames + one.frames,
-                    read_bytes: sum.read_bytes + one.read_bytes,
-                    passed_over: 0,
-                })
-            })
-            .await?;
-        grouping.await.map_err(Error::Worker)??;
-        Ok(VerifyStats {
+        let looks = checks.map(async |(number, checks): (usize, Vec<Check>)| {
+            (number, self.verify_pack(number, checks).await)
+        });
+        let mut looks = std::pin::pin!(looks.buffered(PACKS_IN_FLIGHT));
+        let mut stats = VerifyStats {
             passed_over,
-            ..stats
-        })
+            ..VerifyStats::default()
+        };
+        let mut damaged = Vec::new();
+        let mut first = None;
+        while let Some((number, found)) = looks.next().await {
+            match found {
+                Ok(one) => {
+                    stats.packs += one.packs;
+                    stats.frames += one.frames;
+                    stats.read_bytes += one.read_bytes;
+                }
+                Err(error @ Error::Damaged { .. }) => {
+                    let pack = &self.packs()[number];
+                    damaged.push((pack.label.clone(), pack.number));
+                    first.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        grouping.await.map_err(Error::Worker)??;
+        match first {
+            None => Ok(stats),
+            Some(first) => Err(Error::DamagedPacks {
+                packs: damaged,
+                first: Box::new(first),
+            }),
+        }
     }
 
     async fn verify_pack(&self, number: usize, checks: Vec<Check>) -> Result<VerifyStats> {

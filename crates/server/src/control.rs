@@ -45,6 +45,9 @@ pub struct RunAnswer {
     pub summary: String,
     /// The same as data.
     pub detail: serde_json::Value,
+    /// What somebody has to look at although the work was done.
+    #[serde(default)]
+    pub alarm: Option<String>,
 }
 
 /// A file of the log that is to be archived.
@@ -206,6 +209,7 @@ mod tests {
                 "nightly" => Ok(RunAnswer {
                     summary: "done".to_owned(),
                     detail: json!({ "resource": request.resource }),
+                    alarm: None,
                 }),
                 _ => Err(Refusal {
                     kind: "not-found".to_owned(),

@@ -12,6 +12,7 @@ mod source;
 mod store;
 mod take_over;
 mod watch_primary;
+mod watch_proofs;
 mod watch_writers;
 
 use std::path::Path;
@@ -37,6 +38,7 @@ pub(crate) use lock::{Lock, PATIENCE};
 use registers::Registers;
 use source::DaemonSource;
 use watch_primary::WatchPrimaries;
+use watch_proofs::WatchProofs;
 use watch_writers::WatchWriters;
 
 /// Run the daemon of a region
@@ -78,6 +80,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     let primaries = Arc::new(primaries);
     let writers = WatchWriters::new(&setup, region, daemon.board())?;
     let writers = Arc::new(writers);
+    let proofs = WatchProofs::new(&setup, region, daemon.board())?;
     let leaving = Arc::new(Notify::new());
     let control = DaemonControl::new(
         &setup,
@@ -156,12 +159,14 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
             let watching = Box::pin(primaries.keep(quieted.clone()));
             let asking = Box::pin(writers.keep(quieted.clone()));
             let keeping = Box::pin(kit.keep(quieted.clone()));
-            let ((), (), (), (), (), served, controlled) = tokio::join!(
+            let proving = Box::pin(proofs.keep(quieted.clone()));
+            let ((), (), (), (), (), (), served, controlled) = tokio::join!(
                 moving,
                 checking,
                 watching,
                 asking,
                 keeping,
+                proving,
                 serving,
                 controlling
             );

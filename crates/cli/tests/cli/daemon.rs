@@ -188,7 +188,11 @@ struct Spiteful {
 #[async_trait]
 impl Control for Spiteful {
     async fn run_job(&self, _request: RunRequest) -> Result<RunAnswer, Refusal> {
-        unreachable!("nobody asks it for a run")
+        Ok(RunAnswer {
+            summary: "3 recovery points read back".to_owned(),
+            detail: serde_json::Value::Null,
+            alarm: Some("recovery point 1 is damaged".to_owned()),
+        })
     }
 
     async fn push_wal(&self, _request: PushRequest) -> Result<PushAnswer, Refusal> {
@@ -208,6 +212,30 @@ impl Control for Spiteful {
         std::fs::create_dir(&socket).unwrap();
         Ok(LeaveAnswer { process: 1 })
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_finds_something_to_look_at_ends_with_1() {
+    let place = Place::new();
+    let state = place.path().join("state/us-east-1");
+    std::fs::create_dir_all(&state).unwrap();
+    let (_stop, stopped) = tokio::sync::watch::channel(false);
+    let runs = Spiteful {
+        state: state.clone(),
+        listen: "127.0.0.1:1".parse().unwrap(),
+    };
+    let server = tokio::spawn(serve_control(&state, Arc::new(runs), stopped).unwrap());
+    let mut command = place.command();
+    command.args(["job", "run", "verify", "--region", "us-east-1"]);
+    let ran = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let ran: crate::support::Ran = ran.await.unwrap().into();
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stdout.contains("3 recovery points"), "{ran:?}");
+    assert!(
+        ran.stderr.contains("recovery point 1 is damaged"),
+        "{ran:?}"
+    );
+    server.abort();
 }
 
 /// From there on nobody protects the region, which must not look like any other error.

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::driver::PostgresDriver;
+use crate::verify::failures;
 
 /// The version of [`Source`] that this code writes.
 pub(super) const VERSION: u32 = 2;
@@ -133,6 +134,8 @@ impl fmt::Display for DamagedPage {
 pub(crate) struct Base {
     pub(crate) label: Label,
     pub(crate) source: Source,
+    /// What the proofs in its store say is wrong with it, or with a pack that it refers to.
+    pub(crate) failure: Option<String>,
     stats: Stats,
 }
 
@@ -177,6 +180,7 @@ impl Base {
         Ok(Self {
             label: header.label,
             source,
+            failure: None,
             stats: header.stats,
         })
     }
@@ -194,6 +198,7 @@ impl Base {
             database_bytes: self.stats.file_bytes,
             stored_bytes: self.stats.stored_bytes,
             taken: self.source.taken(),
+            failure: self.failure.clone(),
         }
     }
 
@@ -239,13 +244,14 @@ impl PostgresDriver {
         Ok(repository.with_keys(self.parts().keys.clone()))
     }
 
-    /// Lists the base backups of a cluster in a store.
+    /// Lists the base backups of a cluster in a store, with what its proofs say against them.
     pub(crate) async fn bases(
         &self,
         store: &Arc<dyn ObjectStore>,
         cluster: SystemIdentifier,
     ) -> Result<Bases> {
-        let listing = self.repository(store, cluster)?.list().await?;
+        let repository = self.repository(store, cluster)?;
+        let listing = repository.list().await?;
         let mut bases = Bases::default();
         for (label, error) in listing.unusable {
             bases.unusable.push((label, error.into()));
@@ -256,6 +262,11 @@ impl PostgresDriver {
                 Ok(base) => bases.usable.push(base),
                 Err(error) => bases.unusable.push((label, error)),
             }
+        }
+        let labels: Vec<Label> = bases.usable.iter().map(|base| base.label.clone()).collect();
+        let mut failures = failures(store, &repository, cluster, &labels).await?;
+        for base in &mut bases.usable {
+            base.failure = failures.remove(&base.label);
         }
         bases
             .usable

@@ -57,11 +57,10 @@ pub(super) fn judge(
         .collect();
     let by_rule = retention.decide(&times, now);
     let known = |base: &Base| proofs.get(base.label.as_str());
-    let undamaged = |base: &Base| {
-        base.source.damaged_pages.is_empty() && known(base).is_none_or(|known| !known.failed())
-    };
+    let undamaged = |base: &Base| base.source.damaged_pages.is_empty() && base.failure.is_none();
     let proven = |base: &Base| {
-        known(base).is_some_and(|known| !known.failed() && known.proof() > Proof::Committed)
+        let known = known(base).is_some_and(|known| known.proof() > Proof::Committed);
+        known && base.failure.is_none()
     };
     let newest_that = |is: &dyn Fn(&Base) -> bool| {
         let mut all = bases.usable.iter();
@@ -127,19 +126,13 @@ mod tests {
         }
     }
 
-    fn failed(hour: i64) -> (String, Proofs) {
+    fn passed(hour: i64) -> (String, Proofs) {
         let mark = VerifyMark {
             at: at(NOW),
             means: VerifyMeans::Hash,
-            passed: false,
+            passed: true,
         };
         (base(hour).label.to_string(), Proofs { marks: vec![mark] })
-    }
-
-    fn passed(hour: i64) -> (String, Proofs) {
-        let (label, mut proofs) = failed(hour);
-        proofs.marks[0].passed = true;
-        (label, proofs)
     }
 
     struct Case {
@@ -202,9 +195,12 @@ mod tests {
     fn the_last_good_ones_stay() {
         let mut case = case(&[1, 2, 3, 4]);
         // The two newest cannot be relied on, and the oldest is the only one that was proven.
-        case.proofs = [failed(4), failed(3), passed(1)].into();
+        for base in &mut case.bases.usable[..2] {
+            base.failure = Some("it refers to a damaged pack".to_owned());
+        }
+        case.proofs = [passed(3), passed(1)].into();
         assert_eq!(case.expired(), Vec::<i64>::new());
-        case.proofs = [failed(4), failed(3), passed(2)].into();
+        case.proofs = [passed(3), passed(2)].into();
         assert_eq!(case.expired(), [1]);
         // Not even by name.
         case.explicit = [base(2).label, base(4).label, base(3).label].into();

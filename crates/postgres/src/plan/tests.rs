@@ -55,6 +55,7 @@ fn point(label: &str, start: u64, stop: u64, timeline: u32) -> RecoveryPoint {
         database_bytes: 5 << 20,
         stored_bytes: 1 << 20,
         taken: Default::default(),
+        failure: None,
     }
 }
 

@@ -43,7 +43,8 @@ struct Possible {
 }
 
 impl PostgresDriver {
-    /// Chooses the newest recovery point from which the target can be reached.
+    /// Chooses the newest recovery point from which the target can be reached; one that the proofs speak against only if no
+    /// other will do.
     pub(super) async fn choose(
         &self,
         store: &Arc<dyn ObjectStore>,
@@ -69,7 +70,18 @@ impl PostgresDriver {
         let mut too_late = Vec::new();
         let mut possible = Possible::default();
         let mut ends = Ends::new(request);
-        for base in bases.usable {
+        // Those after the ones that can be relied on, each group in the order of time.
+        let mut usable = bases.usable;
+        usable.sort_by_key(|base| base.failure.is_some());
+        let doubtful: Vec<Reason> = usable
+            .iter()
+            .filter_map(|base| {
+                let why = base.failure.clone()?;
+                let label = base.label.clone();
+                Some(Reason { label, why })
+            })
+            .collect();
+        for base in usable {
             let label = base.label.clone();
             let timeline = timeline_of(held, newest, &base, request)?;
             let (base, reach) = match prove(base, held, timeline) {
@@ -80,8 +92,12 @@ impl PostgresDriver {
                 }
             };
             let source = &base.source;
-            // The list is in the order of time: the last one is the earliest.
-            possible.earliest = Some((source.stopped_at, source.stop));
+            let earliest = (source.stopped_at, source.stop);
+            possible.earliest = Some(
+                possible
+                    .earliest
+                    .map_or(earliest, |so_far| so_far.min(earliest)),
+            );
             if let Some(why) = completed_after(&base, &request.target) {
                 too_late.push(Reason { label, why });
                 continue;
@@ -102,6 +118,10 @@ impl PostgresDriver {
             );
             match ends.find(&log, &whole, &base, &reach).await? {
                 Ok(end) => {
+                    if base.failure.is_none() {
+                        reasons.extend(doubtful);
+                        reasons.sort_by(|a, b| b.label.cmp(&a.label));
+                    }
                     // Labels of one second are in no order: one that may be newer is named.
                     let newer = reasons
                         .into_iter()

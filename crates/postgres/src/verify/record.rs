@@ -30,15 +30,11 @@ fn prefix(cluster: SystemIdentifier) -> String {
 }
 
 /// Returns the last part of a record's name: `20261121T093005.000000Z-hash`, with `-failed` behind it if it did.
-fn name(record: &VerifyRecord) -> String {
-    let means = MEANS.iter().find(|(_, means)| *means == record.means);
+fn name(mark: &VerifyMark) -> String {
+    let means = MEANS.iter().find(|(_, means)| *means == mark.means);
     let means = means.map_or("unknown", |(name, _)| name);
-    let failed = if record.failure.is_some() {
-        "-failed"
-    } else {
-        ""
-    };
-    format!("{}-{means}{failed}", record.began_at.strftime(TIME))
+    let failed = if mark.passed { "" } else { "-failed" };
+    format!("{}-{means}{failed}", mark.at.strftime(TIME))
 }
 
 /// Reads a name; `None` if it is none of ours.
@@ -64,7 +60,12 @@ pub(super) async fn write(
     cluster: SystemIdentifier,
     proof: &VerifyRecord,
 ) -> Result<()> {
-    let key = format!("{}{}/{}", prefix(cluster), proof.label, name(proof));
+    let mark = VerifyMark {
+        at: proof.began_at,
+        means: proof.means,
+        passed: proof.failure.is_none(),
+    };
+    let key = format!("{}{}/{}", prefix(cluster), proof.label, name(&mark));
     let invalid = |error: String| Error::new(ErrorKind::Failed, "write proof", &key).because(error);
     let name = Key::new(key.clone()).map_err(|error| invalid(error.to_string()))?;
     store.create(&name, record::encode(proof)).await
@@ -96,22 +97,35 @@ pub(super) async fn read(
 ) -> Result<Vec<VerifyRecord>> {
     let mut records = Vec::new();
     for object in list_all(&**store, &format!("{}{label}/", prefix(cluster))).await? {
-        let body = store.get(&object.key).await?;
-        let damaged = |why: String| {
-            Error::new(ErrorKind::Corrupt, OPERATION, object.key.to_string()).because(why)
-        };
-        let value: serde_json::Value = record::decode(&body).map_err(&damaged)?;
-        let version = value.get("version").and_then(serde_json::Value::as_u64);
-        if version != Some(u64::from(VERSION)) {
-            let why = format!("it has version {version:?}, this `dr` knows {VERSION}");
-            return Err(
-                Error::new(ErrorKind::Unsupported, OPERATION, object.key.to_string()).because(why),
-            );
-        }
-        let record = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
-        records.push(record);
+        records.push(read_object(store, &object.key).await?);
     }
     Ok(records)
+}
+
+/// Reads the record that a mark stands for.
+pub(super) async fn read_one(
+    store: &Arc<dyn ObjectStore>,
+    cluster: SystemIdentifier,
+    label: &str,
+    mark: &VerifyMark,
+) -> Result<VerifyRecord> {
+    let key = format!("{}{label}/{}", prefix(cluster), name(mark));
+    let invalid = |error: String| Error::new(ErrorKind::Failed, OPERATION, &key).because(error);
+    let key = Key::new(key.clone()).map_err(|error| invalid(error.to_string()))?;
+    read_object(store, &key).await
+}
+
+async fn read_object(store: &Arc<dyn ObjectStore>, key: &Key) -> Result<VerifyRecord> {
+    let body = store.get(key).await?;
+    let refuse = |kind, why: String| Error::new(kind, OPERATION, key.to_string()).because(why);
+    let damaged = |why: String| refuse(ErrorKind::Corrupt, why);
+    let value: serde_json::Value = record::decode(&body).map_err(damaged)?;
+    let version = value.get("version").and_then(serde_json::Value::as_u64);
+    if version != Some(u64::from(VERSION)) {
+        let why = format!("it has version {version:?}, this `dr` knows {VERSION}");
+        return Err(refuse(ErrorKind::Unsupported, why));
+    }
+    serde_json::from_value(value).map_err(|error| damaged(error.to_string()))
 }
 
 #[cfg(test)]
@@ -120,31 +134,15 @@ mod tests {
 
     #[test]
     fn a_name_says_what_came_of_it() {
-        for (means, failure) in [
-            (VerifyMeans::Boot, None),
-            (VerifyMeans::Hash, Some("broken".to_owned())),
-            (VerifyMeans::Sample, None),
+        for (means, passed) in [
+            (VerifyMeans::Boot, true),
+            (VerifyMeans::Hash, false),
+            (VerifyMeans::Sample, true),
         ] {
-            let passed = failure.is_none();
             let at = Timestamp::from_microsecond(1_795_253_405_000_007).unwrap();
-            let record = VerifyRecord {
-                version: VERSION,
-                label: "20261121T093005Z-7f3a".to_owned(),
-                means,
-                failure,
-                region: "us-east-1".parse().unwrap(),
-                began_at: at,
-                took_seconds: 1.5,
-                read_bytes: 0,
-                read: BTreeMap::new(),
-                timeline: dr_model::TimelineId(1),
-                reached: None,
-                heartbeat_at: None,
-                checks: Vec::new(),
-                by: "test".to_owned(),
-            };
             let expected = VerifyMark { at, means, passed };
-            assert_eq!(mark(&name(&record)), Some(expected), "{}", name(&record));
+            let name = name(&expected);
+            assert_eq!(mark(&name), Some(expected), "{name}");
         }
         for other in [
             "",

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use dr_model::Lsn;
 use dr_postgres::{BackupOptions, VerifyOptions};
 use dr_provider::driver::{
-    Proof, Proofs, Verify, VerifyHow, VerifyMeans, VerifyRecord, VerifyRequest,
+    Backup, Proof, Proofs, Restore, RestoreRequest, RestoreTarget, Verify, VerifyHow, VerifyMeans,
+    VerifyRecord, VerifyRequest,
 };
 use dr_provider::error::chain;
 use dr_provider::{Error, ErrorKind};
@@ -203,4 +204,137 @@ async fn a_server_that_an_earlier_run_left_is_stopped() {
         .await
         .unwrap();
     assert_eq!(String::from_utf8_lossy(&servers.stdout), "");
+}
+
+#[tokio::test]
+async fn nothing_is_built_on_damage_and_nothing_else_is_restored_from_it() {
+    let mut site = Site::start(1).await;
+    site.back_up_by(BackupOptions::default());
+    site.commit(200).await;
+    let full = site.back_up().await;
+    site.commit(20).await;
+    let second = site.back_up().await;
+    assert_eq!(second.taken.parent.as_ref(), Some(&full.label));
+    let look = async |label: &str, again| {
+        let request = VerifyRequest {
+            region: region(EAST),
+            recovery_point: Some(label.to_owned()),
+            how: VerifyHow::Hash { again },
+        };
+        Verify::verify(&site.driver, &request).await.unwrap()
+    };
+    let points = async || {
+        let points = Backup::list(&site.driver, &site.store(EAST)).await.unwrap();
+        points.complete
+    };
+    assert_eq!(look(&second.label, false).await.failure, None);
+    assert!(points().await.iter().all(|point| point.failure.is_none()));
+
+    // A byte of every pack of the older one: what the younger one refers to is among them.
+    let packs = format!("{}/packs/", full.label);
+    let packs = walk(&site.place(EAST))
+        .into_iter()
+        .filter(|path| path.contains(&packs));
+    let whole: Vec<(String, Vec<u8>)> = packs
+        .map(|path| (path.clone(), fs::read(path).unwrap()))
+        .collect();
+    for (path, content) in &whole {
+        let mut content = content.clone();
+        let middle = content.len() / 2;
+        content[middle] ^= 1;
+        fs::write(path, content).unwrap();
+    }
+    let failed = look(&full.label, true).await;
+    assert!(
+        failed.failure.unwrap().contains("/packs/0"),
+        "the pack is named"
+    );
+    let named: u32 = failed.damaged[&full.label]
+        .iter()
+        .map(|(first, last)| last - first + 1)
+        .sum();
+    assert_eq!(named as usize, whole.len());
+
+    // The proof of the younger one is as it was, and what it refers to is known to be damaged.
+    assert!(
+        !Verify::proofs(&site.driver, &site.store(EAST))
+            .await
+            .unwrap()[&second.label]
+            .failed()
+    );
+    let known = points().await;
+    assert!(
+        known[0]
+            .failure
+            .as_ref()
+            .unwrap()
+            .contains("refers to pack"),
+        "{known:?}"
+    );
+    assert!(
+        known[1].failure.as_ref().unwrap().contains("failed: "),
+        "{known:?}"
+    );
+
+    let request = RestoreRequest::new(region(EAST), RestoreTarget::Latest, site.place("none"));
+    let plan = Restore::plan(&site.driver, &request).await.unwrap();
+    assert_eq!(plan.recovery_point.label, second.label);
+    assert!(
+        plan.notes
+            .iter()
+            .any(|note| note.contains("may not be whole")),
+        "{plan:?}"
+    );
+
+    site.commit(20).await;
+    let third = site.back_up().await;
+    assert_eq!(third.taken.parent, None);
+    let remark = &third.taken.remarks[0];
+    assert!(
+        remark.contains(&second.label) && remark.contains("refers to pack"),
+        "{remark}"
+    );
+    site.commit(20).await;
+    let fourth = site.back_up().await;
+    assert_eq!(
+        fourth.taken.parent,
+        Some(third.label.clone()),
+        "{:?}",
+        fourth.taken
+    );
+
+    // Newer ones are damaged now, and an older one takes their place.
+    for (path, content) in &whole {
+        fs::write(path, content).unwrap();
+    }
+    let packs = format!("{}/packs/", third.label);
+    for path in walk(&site.place(EAST))
+        .into_iter()
+        .filter(|path| path.contains(&packs))
+    {
+        fs::write(path, "nothing of what it was").unwrap();
+    }
+    assert!(look(&third.label, true).await.failure.is_some());
+    // A look that passes clears it, and what was found damaged is read whether or not it was read lately.
+    for point in [&full, &second] {
+        let record = look(&point.label, false).await;
+        assert_eq!(record.failure, None);
+        assert!(record.read_bytes > 0, "{record:?}");
+    }
+    let failed: Vec<bool> = points()
+        .await
+        .iter()
+        .map(|point| point.failure.is_some())
+        .collect();
+    assert_eq!(failed, [true, true, false, false]);
+    let plan = Restore::plan(&site.driver, &request).await.unwrap();
+    assert_eq!(plan.recovery_point.label, second.label);
+    assert_eq!(plan.passed_over.len(), 2, "{plan:?}");
+    assert!(plan.passed_over[0].starts_with(&fourth.label), "{plan:?}");
+    // What is due is what failed: a new daemon knows it from the store.
+    let due = Verify::verify_due(&site.driver, &region(EAST))
+        .await
+        .unwrap();
+    let due: Vec<&str> = due.iter().map(|record| record.label.as_str()).collect();
+    assert_eq!(due, [&fourth.label, &third.label]);
 }

@@ -39,6 +39,9 @@ pub struct RecoveryPoint {
     /// How it was taken.
     #[serde(default)]
     pub taken: Taken,
+    /// What the proofs in this store say is wrong with it, or with a pack that it refers to; `None` if nothing.
+    #[serde(default)]
+    pub failure: Option<String>,
 }
 
 /// How a recovery point was taken.

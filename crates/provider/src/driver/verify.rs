@@ -88,6 +88,9 @@ pub struct VerifyRecord {
     /// The packs that were read back as a whole: by the recovery point that they lie under, first and last number of each
     /// run.
     pub read: BTreeMap<String, Vec<(u32, u32)>>,
+    /// The packs that were found damaged or missing, written down as those of `read` are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub damaged: BTreeMap<String, Vec<(u32, u32)>>,
     /// The timeline that was followed.
     pub timeline: TimelineId,
     /// What a booted server had replayed.
@@ -138,9 +141,17 @@ impl Proofs {
     /// Tells whether the last look of any kind found something wrong.
     #[must_use]
     pub fn failed(&self) -> bool {
-        [VerifyMeans::Sample, VerifyMeans::Hash, VerifyMeans::Boot]
-            .into_iter()
-            .any(|means| self.last(means).is_some_and(|mark| !mark.passed))
+        !self.failures().is_empty()
+    }
+
+    /// Returns the looks that found something wrong and that no later one of their kind speaks against, oldest first.
+    #[must_use]
+    pub fn failures(&self) -> Vec<&VerifyMark> {
+        let all = [VerifyMeans::Sample, VerifyMeans::Hash, VerifyMeans::Boot];
+        let last = all.into_iter().filter_map(|means| self.last(means));
+        let mut failed: Vec<&VerifyMark> = last.filter(|mark| !mark.passed).collect();
+        failed.sort_unstable_by_key(|mark| mark.at);
+        failed
     }
 
     /// Returns the last look of a kind.

@@ -103,6 +103,7 @@ impl Control for DaemonControl {
         Ok(RunAnswer {
             summary: outcome.summary,
             detail: outcome.detail,
+            alarm: outcome.alarm,
         })
     }
 
@@ -158,6 +159,7 @@ pub(crate) fn answer(found: &[(WorkloadName, Option<Readiness>)]) -> RunAnswer {
     RunAnswer {
         summary: found.iter().map(line).collect::<Vec<_>>().join("\n"),
         detail: found.iter().map(each).collect(),
+        alarm: None,
     }
 }
 

@@ -21,7 +21,8 @@ use crate::wiring::{Setup, unknown};
 /// Run a scheduled job now, and wait until it is done
 ///
 /// The daemon of the region runs it; interrupting this command does not stop the run. Without a
-/// daemon it runs in this process, under the daemon's lock.
+/// daemon it runs in this process, under the daemon's lock. Ends with 1 as well if the job did its
+/// work and found something that has to be looked at, such as a recovery point that failed.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// The schedule's name, as `dr job list` shows it, or `check-readiness`, which has no schedule
@@ -84,7 +85,13 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     } else {
         output.data(&answer.summary)?;
     }
-    Ok(Exit::Ok)
+    let Some(alarm) = answer.alarm else {
+        return Ok(Exit::Ok);
+    };
+    let what = format!("`{}` ran, and found what has to be looked at", args.name);
+    let mut error = CommandError::new(Exit::Failed, what);
+    error.causes = vec![alarm];
+    Err(error)
 }
 
 /// Assesses the workloads that the region can recover in this process.
@@ -131,6 +138,7 @@ async fn run_here(setup: &Setup, schedule: &Schedule, region: RegionName) -> Res
     Ok(RunAnswer {
         summary: outcome.summary,
         detail: outcome.detail,
+        alarm: outcome.alarm,
     })
 }
 

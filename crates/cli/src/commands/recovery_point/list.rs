@@ -16,6 +16,8 @@ use crate::output::{Output, Table, Tone, amount, seconds};
 use crate::wiring::Setup;
 
 /// List the recovery points in the stores, newest first
+///
+/// Ends with 1 if one of them cannot be read, failed when it was looked at, refers to a damaged pack, or holds damaged pages.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only those of this resource, as WORKLOAD/RESOURCE
@@ -53,6 +55,7 @@ impl Listing {
     /// Returns the word for what is known of a recovery point.
     fn proof(&self, point: &RecoveryPoint) -> &'static str {
         match &self.proofs {
+            _ if point.failure.is_some() => "FAILED",
             Ok(proofs) => word(proofs.get(&point.label)),
             Err(_) => "unknown",
         }
@@ -126,6 +129,15 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         error.causes = damaged;
         return Err(error.hint("restores pass them over; take a new one, and look into the store"));
     }
+    let failed: Vec<String> = listings.iter().flat_map(failed).collect();
+    if !failed.is_empty() {
+        let mut error = CommandError::new(Exit::Failed, "recovery points cannot be relied on");
+        error.causes = failed;
+        return Err(error.hint(
+            "restores take another one if there is one; take a new one, and look into the store: that of another region may \
+             hold a good copy",
+        ));
+    }
     let holding = listings.iter().flat_map(holding_damage);
     let holding: Vec<String> = holding.collect();
     if holding.is_empty() {
@@ -142,6 +154,16 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     );
     error.causes = holding;
     Err(error.hint("they restore what the database held, damage and all: repair the database, or restore an older one"))
+}
+
+/// Says of each recovery point that the proofs speak against what they say.
+fn failed(listing: &Listing) -> impl Iterator<Item = String> + '_ {
+    let points = listing.points.iter().flatten();
+    points.filter_map(|point| {
+        let (resource, region, label) = (&listing.resource, &listing.region, &point.label);
+        let why = point.failure.as_ref()?;
+        Some(format!("{resource} in {region}: {label}: {why}"))
+    })
 }
 
 /// Says of each recovery point with damaged pages how many there are, and where.

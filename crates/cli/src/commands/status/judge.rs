@@ -91,18 +91,24 @@ fn in_region(
     }
     // Of another timeline, or older than the log in this store, a recovery point cannot be brought
     // up to the end.
-    let usable = |timeline, start| timeline == log.timeline && start >= log.start;
-    if !log
-        .recovery_points
-        .iter()
-        .any(|point| usable(point.timeline, point.start))
-    {
+    let points = log.recovery_points.iter();
+    let mut usable =
+        points.filter(|point| point.timeline == log.timeline && point.start >= log.start);
+    let Some(newest) = usable.clone().next() else {
         let why = if log.recovery_points.is_empty() {
             "there is no recovery point in its store"
         } else {
             "no recovery point in its store joins the log"
         };
         return breach(format!("{what}: {why}"));
+    };
+    if let Some(why) = &newest.failure
+        && usable.all(|point| point.failure.is_some())
+    {
+        return breach(format!(
+            "{what}: no recovery point in its store can be relied on: {}: {why}",
+            newest.label
+        ));
     }
     match exposure(log, now) {
         None => unknown(format!("{what}: its exposure is unknown")),
@@ -118,6 +124,21 @@ fn in_region(
             reasons: Vec::new(),
         },
     }
+}
+
+/// Judges the newest recovery point of each store, which is what would be used: that an older one has to stand in for it is for
+/// somebody to look at, even where that one protects.
+fn newest_points(name: &ResourceName, facts: &Facts) -> Judgement {
+    let failed = facts.regions.iter().filter_map(|(region, seen)| {
+        let log = seen.log.as_ref().ok()?.as_ref()?;
+        let newest = log.recovery_points.first()?;
+        let why = newest.failure.as_ref()?;
+        Some(breach(format!(
+            "{name} in {region}: the newest recovery point {} cannot be relied on: {why}",
+            newest.label
+        )))
+    });
+    failed.fold(fine(), both)
 }
 
 /// Judges the instances: one primary, and that where the newest epoch says, and a standby wherever one is configured.
@@ -232,6 +253,7 @@ pub(super) fn workload(
     for (name, facts) in facts {
         let warm = warm.get(name).unwrap_or(&none);
         rest = both(rest, instances(name, record, facts, warm));
+        rest = both(rest, newest_points(name, facts));
         resources.push(protection(name, record, &recovery, facts, rpo));
     }
     for seen in traffic {

@@ -15,6 +15,7 @@ use crate::backup::base::{Base, FoundBy, Incremental};
 use crate::backup::server::Server;
 use crate::backup::summary::{self, Changes, Short};
 use crate::driver::PostgresDriver;
+use crate::verify::failed;
 
 /// How long the server may take to summarise its log up to the checkpoint that began the backup.
 const SUMMARY_LIMIT: Duration = Duration::from_secs(60);
@@ -85,6 +86,16 @@ pub(super) async fn choose(
             return Ok((None, vec![remark]));
         }
     };
+    // Its own packs were asked about above. That one of those that it shares lies beside a damaged one is reason enough.
+    let failed = failed(store, server.system_identifier).await?;
+    let shared = reader.packs().iter().map(|pack| pack.label.as_str());
+    if let Some(label) = { shared }.find(|label| failed.contains(*label)) {
+        let remark = format!(
+            "everything was read although {} is recent: it refers to packs of {label}, and the last look at that failed",
+            base.label
+        );
+        return Ok((None, vec![remark]));
+    }
     let mut remarks = Vec::new();
     let method = match summaries(server, directory, base.source.start, start, driver).await {
         Ok(Some(changes)) => Method::Summaries(changes),
@@ -140,6 +151,8 @@ fn unfit(base: &Base, server: &Server, start: Lsn) -> Option<String> {
         || source.segment_bytes != server.segment_bytes
     {
         Some(format!("it is of PostgreSQL {}", source.server_version))
+    } else if let Some(why) = &base.failure {
+        Some(why.clone())
     } else if !source.damaged_pages.is_empty() || source.more_damaged_pages > 0 {
         Some("it holds damaged pages".to_owned())
     } else {

@@ -105,6 +105,7 @@ impl Seen {
             database_bytes: 1,
             stored_bytes: 1,
             taken: Default::default(),
+            failure: None,
         };
         LogFacts {
             epoch: Epoch(1),

@@ -58,6 +58,7 @@ fn log() -> LogFacts {
             database_bytes: 0,
             stored_bytes: 0,
             taken: Default::default(),
+            failure: None,
         }],
     }
 }
@@ -282,4 +283,33 @@ fn a_daemon_is_well_only_if_it_says_so_or_is_seen_at_work() {
         );
     }
     assert_eq!(daemons([], at(1000)).verdict, Verdict::Ok);
+}
+
+#[test]
+fn a_failed_recovery_point_is_a_breach_and_protects_only_beside_another() {
+    let mut failed = log();
+    failed.recovery_points[0].failure = Some("a pack is damaged".to_owned());
+    let judgement = judged(Ok(Some(failed.clone())));
+    assert_eq!(judgement.verdict, Verdict::Breach);
+    assert!(
+        judgement.reasons[0].contains("a pack is damaged"),
+        "{judgement:?}"
+    );
+
+    let mut beside = failed;
+    beside.recovery_points.extend(log().recovery_points);
+    assert_eq!(judged(Ok(Some(beside.clone()))).verdict, Verdict::Ok);
+    let seen = RegionFacts {
+        instance: Instance::Absent,
+        log: Ok(Some(beside)),
+        detail: Value::Null,
+    };
+    let facts = Facts {
+        observed_at: at(1000),
+        system_identifier: None,
+        claim: None,
+        regions: BTreeMap::from([("west".parse().unwrap(), seen)]),
+    };
+    let judgement = newest_points(&"database".parse().unwrap(), &facts);
+    assert_eq!(judgement.verdict, Verdict::Breach);
 }
