@@ -12,20 +12,22 @@ mod end;
 mod lease;
 mod log;
 mod outside;
+mod room;
 mod settings;
 mod target;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dr_model::{Lsn, RegionName, SystemIdentifier, TimelineId};
+use dr_model::{Lsn, RegionName, TimelineId};
 use dr_provider::driver::{
     Existing, LogStretch, OutsidePlaces, Proof, RecoveryPoint, Restore, RestorePlan,
     RestoreProgress, RestoreReport, RestoreRequest,
 };
 use dr_provider::{Error, ErrorKind, Result};
+use dr_repository::BackupReader;
 use tokio::sync::watch;
 
 use crate::actions::Log;
@@ -43,6 +45,7 @@ use directory::Beside;
 use end::End;
 pub(crate) use lease::leased;
 use log::stretches;
+pub(crate) use room::free_bytes;
 use settings::{Ending, Purpose, Recovery};
 
 const OPERATION: &str = "restore";
@@ -50,10 +53,9 @@ const OPERATION: &str = "restore";
 #[async_trait]
 impl Restore for PostgresDriver {
     async fn plan(&self, request: &RestoreRequest) -> Result<RestorePlan> {
-        let decided = self.decide(request).await?;
+        let (decided, reader) = self.decide(request).await?;
         if request.is_named {
-            let cluster = decided.base.source.system_identifier;
-            check_target(request, cluster)?;
+            check_target(request, &decided, &reader).await?;
         }
         Ok(decided.plan)
     }
@@ -62,9 +64,9 @@ impl Restore for PostgresDriver {
         if request.existing == Existing::Nothing {
             directory::check(&request.directory)?;
         }
-        let decided = self.decide(request).await?;
+        let (decided, reader) = self.decide(request).await?;
         let delta = request.existing != Existing::Nothing;
-        check_target(request, decided.base.source.system_identifier)?;
+        check_target(request, &decided, &reader).await?;
         let purpose = Purpose::Copy {
             port: request.port,
             instance: self.options().instances.get(&request.region),
@@ -81,13 +83,42 @@ impl Restore for PostgresDriver {
     }
 }
 
-/// Looks at the directory that is to be written.
-fn check_target(request: &RestoreRequest, cluster: SystemIdentifier) -> Result<()> {
+/// Looks at the directories that are to be written, before anything is.
+async fn check_target(
+    request: &RestoreRequest,
+    decided: &Decided,
+    reader: &BackupReader,
+) -> Result<()> {
+    let directory = &request.directory;
+    let cluster = decided.base.source.system_identifier;
+    let tablespaces = &decided.plan.tablespaces;
+    let delta = request.existing != Existing::Nothing;
     match request.existing {
-        Existing::Nothing => directory::check(&request.directory),
-        Existing::SameCluster => delta::check(&request.directory, cluster, false),
-        Existing::AnyCluster => delta::check(&request.directory, cluster, true),
+        Existing::Nothing => directory::check(directory)?,
+        Existing::SameCluster => delta::check(directory, cluster, false)?,
+        Existing::AnyCluster => delta::check(directory, cluster, true)?,
     }
+    check_places(reader, directory, tablespaces, delta).await
+}
+
+/// Looks at where tablespaces go, and whether there is room for everything.
+async fn check_places(
+    reader: &BackupReader,
+    directory: &Path,
+    tablespaces: &BTreeMap<u32, PathBuf>,
+    delta: bool,
+) -> Result<()> {
+    outside::check(directory, tablespaces, delta)?;
+    room::check(reader, directory, tablespaces, delta).await
+}
+
+/// Refuses a recovery point of which a pack is missing or too short, by one listing of each backup that it refers to.
+async fn check_presence(reader: &BackupReader) -> Result<()> {
+    reader.check_presence().await.map_err(|error| {
+        Error::from(error).with_hint(
+            "restore another recovery point (`--recovery-point`), or from the store of another region (`--in`)",
+        )
+    })
 }
 
 /// How the files are written.
@@ -109,7 +140,7 @@ struct Decided {
 
 impl PostgresDriver {
     /// Decides everything about a restore that a person asks for.
-    async fn decide(&self, request: &RestoreRequest) -> Result<Decided> {
+    async fn decide(&self, request: &RestoreRequest) -> Result<(Decided, BackupReader)> {
         let store = self.store(&request.region)?;
         let cluster = self.cluster_in(store, OPERATION).await?;
         let bases = self.bases(store, cluster).await?;
@@ -120,9 +151,18 @@ impl PostgresDriver {
         let history = held.history(chosen.reach.timeline)?;
         let mut decided = decided(chosen, end, history);
         let source = &decided.base.source;
-        let places = outside::places(source, &request.outside, &request.directory);
-        decided.plan.tablespaces =
-            places.map_err(|(why, hint)| self.invalid(OPERATION, why).with_hint(hint))?;
+        match outside::untold(source, &request.outside) {
+            // Where nothing is going to be written yet, it is enough to know what will have to be said.
+            Some((why, hint)) if !request.is_named => {
+                decided.plan.notes.push(format!("{why}; {hint}"));
+            }
+            _ => {
+                let directory = request.is_named.then_some(&*request.directory);
+                let places = outside::places(source, &request.outside, directory);
+                decided.plan.tablespaces =
+                    places.map_err(|(why, hint)| self.invalid(OPERATION, why).with_hint(hint))?;
+            }
+        }
         if request.verify_log {
             let log = log::Log {
                 store: Arc::clone(store),
@@ -137,6 +177,7 @@ impl PostgresDriver {
             .repository(store, cluster)?
             .open(&decided.base.label)
             .await?;
+        check_presence(&reader).await?;
         let missing = configuration::missing(&reader).await?;
         if !missing.is_empty() {
             decided.plan.notes.push(format!(
@@ -145,7 +186,7 @@ impl PostgresDriver {
                 missing.join(", no ")
             ));
         }
-        Ok(decided)
+        Ok((decided, reader))
     }
 
     /// Restores what a person asks for as the region's next primary: with the settings and the port of its own server. Fails before
@@ -157,7 +198,7 @@ impl PostgresDriver {
         spare: u64,
     ) -> Result<RestoreReport> {
         directory::check(&request.directory)?;
-        let decided = self.decide(request).await?;
+        let (decided, _) = self.decide(request).await?;
         let needed = decided.plan.recovery_point.database_bytes + spare;
         check_room(OPERATION, &request.directory, free, needed)?;
         let purpose = Purpose::Failover(self.instance_options(&request.region)?);
@@ -230,8 +271,12 @@ impl PostgresDriver {
             same_place: true,
             ..OutsidePlaces::default()
         };
-        decided.plan.tablespaces = outside::places(&decided.base.source, &places, directory)
+        decided.plan.tablespaces = outside::places(&decided.base.source, &places, Some(directory))
             .map_err(|(why, hint)| self.failed(OPERATION, why).with_hint(hint))?;
+        let repository = self.repository(store, log.system_identifier)?;
+        let reader = repository.open(&decided.base.label).await?;
+        check_presence(&reader).await?;
+        check_places(&reader, directory, &decided.plan.tablespaces, false).await?;
         let purpose = Purpose::Failover(self.instance_options(region)?);
         self.write(region, directory, decided, purpose, Ways::default())
             .await
@@ -264,10 +309,12 @@ impl PostgresDriver {
             same_place: true,
             ..OutsidePlaces::default()
         };
-        let tablespaces = outside::places(&chosen.base.source, &places, directory)
+        let tablespaces = outside::places(&chosen.base.source, &places, Some(directory))
             .map_err(|(why, hint)| self.failed(OPERATION, why).with_hint(hint))?;
         let repository = self.repository(&store, log.system_identifier)?;
         let reader = repository.open(&chosen.base.label).await?;
+        check_presence(&reader).await?;
+        check_places(&reader, directory, &tablespaces, false).await?;
         let beside = Beside {
             signal: Ending::Standby { through: None }.signal(),
             settings,
@@ -441,8 +488,9 @@ pub(crate) fn check_room(operation: &str, place: &Path, free: u64, needed: u64) 
     let why = format!(
         "{} MiB are free, {} MiB are needed",
         free >> 20,
-        needed >> 20
+        needed.div_ceil(1 << 20)
     );
     let subject = place.display().to_string();
-    Err(Error::new(ErrorKind::Full, operation, subject).because(why))
+    let error = Error::new(ErrorKind::Full, operation, subject).because(why);
+    Err(error.with_hint("make room there, or name a place on another file system"))
 }

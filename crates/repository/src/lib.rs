@@ -18,6 +18,7 @@ mod label;
 mod manifest;
 mod pack;
 mod path;
+mod presence;
 mod prune;
 mod reader;
 mod references;

@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dr_provider::ErrorKind;
-use dr_provider::store::list_all;
 
 use crate::manifest::Pack;
-use crate::{Error, Label, Repository, Result, store};
+use crate::{Error, Label, Repository, Result, presence, store};
 
 /// Fails unless every pack of an older backup is still there and will be until the manifest that is about to be written is
 /// read by whoever deletes: a pack goes only if no manifest names it but those of backups that have been marked for a grace
@@ -46,32 +45,14 @@ pub(crate) async fn check(repository: &Repository, own: &Label, packs: &[Pack]) 
     if let Some((label, _)) = doubtful.first() {
         return Err(given_up(label));
     }
-    for (label, packs) in older {
-        let prefix = repository.pack_prefix(label);
-        let listed = list_all(store, &prefix).await;
-        let listed = listed.map_err(store::failed(format!("list `{prefix}`")))?;
-        let listed: BTreeMap<_, _> = listed
-            .into_iter()
-            .map(|object| (object.key, object.size_bytes))
-            .collect();
-        for pack in packs {
-            let key = repository.pack_key(label, pack.number);
-            // A listing is only a hint (R39).
-            let bytes = match listed.get(&key) {
-                Some(bytes) => Some(*bytes),
-                None => match store.head(&key).await {
-                    Ok(object) => Some(object.size_bytes),
-                    Err(error) if error.kind() == ErrorKind::NotFound => None,
-                    Err(error) => return Err(store::failed(format!("look for `{key}`"))(error)),
-                },
+    for (pack, bytes) in presence::lengths(repository, older.into_values().flatten()).await? {
+        if bytes != Some(pack.info.bytes) {
+            let what = match bytes {
+                Some(_) => "it has another length than when this backup began to refer to it",
+                None => "it does not exist any more, and this backup refers to it",
             };
-            if bytes != Some(pack.info.bytes) {
-                let what = match bytes {
-                    Some(_) => "it has another length than when this backup began to refer to it",
-                    None => "it does not exist any more, and this backup refers to it",
-                };
-                return Err(Error::damaged(store::name(store, &key), what));
-            }
+            let key = repository.pack_key(&pack.label, pack.number);
+            return Err(Error::damaged(store::name(store, &key), what));
         }
     }
     Ok(())

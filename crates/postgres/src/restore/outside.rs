@@ -4,17 +4,72 @@
 //! may be using it. Two tablespaces never share a place, and none lies in the data directory or around it.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use dr_provider::driver::OutsidePlaces;
+use dr_provider::{Error, ErrorKind};
 
-use crate::backup::Source;
+use super::directory;
+use crate::backup::{Source, TABLESPACES};
 
-/// Decides where each tablespace goes; the error says what is wrong, and what can be done.
+/// Says of which tablespaces it is not said where they go, and what can be done.
+pub(super) fn untold(source: &Source, told: &OutsidePlaces) -> Option<(String, String)> {
+    if told.root.is_some() || told.same_place {
+        return None;
+    }
+    let untold = source.tablespaces.iter();
+    let untold: Vec<String> = untold
+        .filter(|(number, _)| !told.places.contains_key(number))
+        .map(|(number, was)| format!("{number} (was in `{was}`)"))
+        .collect();
+    (!untold.is_empty()).then(|| {
+        (
+            format!("it is not said where the tablespaces go: {}", untold.join(", ")),
+            "`--tablespace-root DIR` puts all of them below a directory, `--tablespace NUMBER=DIR` one; \
+             `--tablespace-same-place` puts them where they were"
+                .to_owned(),
+        )
+    })
+}
+
+/// Refuses places that hold something else, before anything is written. Over what is there, a place may hold what a link in the
+/// directory leads to already.
+pub(super) fn check(
+    directory: &Path,
+    places: &BTreeMap<u32, PathBuf>,
+    delta: bool,
+) -> dr_provider::Result<()> {
+    for (number, place) in places {
+        let link = directory.join(TABLESPACES).join(number.to_string());
+        if delta && fs::read_link(link).is_ok_and(|to| to == *place) {
+            continue;
+        }
+        let is_empty = match fs::read_dir(place) {
+            Ok(mut entries) => entries.next().is_none(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            Err(error) => return Err(directory::failed(place)(error)),
+        };
+        if !is_empty {
+            let subject = place.display().to_string();
+            let error = Error::new(ErrorKind::Invalid, "restore into", subject);
+            return Err(error
+                .because(format!("tablespace {number} goes there, and it is not empty"))
+                .with_hint(format!(
+                    "name a directory for it that is empty or does not exist: `--tablespace {number}=DIR`"
+                )));
+        }
+    }
+    Ok(())
+}
+
+/// Decides where each tablespace goes; the error says what is wrong, and what can be done. Without a directory it is not known yet
+/// where the others go.
 pub(super) fn places(
     source: &Source,
     told: &OutsidePlaces,
-    directory: &Path,
+    directory: Option<&Path>,
 ) -> Result<BTreeMap<u32, PathBuf>, (String, String)> {
     if let Some(unknown) = told
         .places
@@ -30,27 +85,17 @@ pub(super) fn places(
             },
         ));
     }
+    if let Some(refusal) = untold(source, told) {
+        return Err(refusal);
+    }
     let mut places = BTreeMap::new();
-    let mut untold = Vec::new();
     for (number, was) in &source.tablespaces {
         let place = match (told.places.get(number), &told.root) {
-            (Some(place), _) => Some(place.clone()),
-            (None, Some(root)) => Some(root.join(number.to_string())),
-            (None, None) if told.same_place => Some(PathBuf::from(was)),
-            (None, None) => None,
+            (Some(place), _) => place.clone(),
+            (None, Some(root)) => root.join(number.to_string()),
+            (None, None) => PathBuf::from(was),
         };
-        match place {
-            Some(place) => drop(places.insert(*number, place)),
-            None => untold.push(format!("{number} (was in `{was}`)")),
-        }
-    }
-    if !untold.is_empty() {
-        return Err((
-            format!("it is not said where the tablespaces go: {}", untold.join(", ")),
-            "`--tablespace-root DIR` puts all of them below a directory, `--tablespace NUMBER=DIR` one; \
-             `--tablespace-same-place` puts them where they were"
-                .to_owned(),
-        ));
+        places.insert(*number, place);
     }
     let told: Vec<(u32, &PathBuf)> = places
         .iter()
@@ -68,7 +113,8 @@ pub(super) fn places(
         if !place.is_absolute() || !place.components().all(plain) {
             return refuse("it is not an absolute path without `..`");
         }
-        if place.starts_with(directory) || directory.starts_with(place) {
+        let meets = |directory: &Path| place.starts_with(directory) || directory.starts_with(place);
+        if directory.is_some_and(meets) {
             return refuse("the data directory is there");
         }
         for (other, taken) in &told[..index] {
@@ -106,7 +152,7 @@ mod tests {
 
     fn decide(told: OutsidePlaces) -> Result<BTreeMap<u32, PathBuf>, String> {
         let source = source(&[(16400, "/mnt/fast"), (16401, "/mnt/slow")]);
-        places(&source, &told, Path::new("/srv/copy")).map_err(|(why, _)| why)
+        places(&source, &told, Some(Path::new("/srv/copy"))).map_err(|(why, _)| why)
     }
 
     fn told(places: &[(u32, &str)]) -> OutsidePlaces {
@@ -142,6 +188,39 @@ mod tests {
         };
         let expected = BTreeMap::from([(16400, "/spaces/16400".into()), (16401, "/b".into())]);
         assert_eq!(decide(root), Ok(expected));
+    }
+
+    #[test]
+    fn a_place_without_a_directory_meets_none() {
+        let source = source(&[(16400, "/mnt/fast")]);
+        let root = OutsidePlaces {
+            root: Some("/absent".into()),
+            ..OutsidePlaces::default()
+        };
+        let expected = BTreeMap::from([(16400, "/absent/16400".into())]);
+        assert_eq!(places(&source, &root, None), Ok(expected));
+        assert!(places(&source, &root, Some(Path::new("/"))).is_err());
+        assert!(untold(&source, &OutsidePlaces::default()).is_some());
+    }
+
+    #[test]
+    fn a_place_that_is_taken_is_seen() {
+        let place = tempfile::tempdir().unwrap();
+        let (data, space) = (place.path().join("data"), place.path().join("space"));
+        let places = BTreeMap::from([(16400, space.clone())]);
+        check(&data, &places, false).unwrap();
+        fs::create_dir(&space).unwrap();
+        check(&data, &places, false).unwrap();
+        fs::write(space.join("letter"), "dear").unwrap();
+        for delta in [false, true] {
+            let error = check(&data, &places, delta).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.hint().unwrap().contains("--tablespace 16400=DIR"));
+        }
+        fs::create_dir_all(data.join(TABLESPACES)).unwrap();
+        std::os::unix::fs::symlink(&space, data.join(TABLESPACES).join("16400")).unwrap();
+        check(&data, &places, true).unwrap();
+        assert!(check(&data, &places, false).is_err());
     }
 
     #[test]

@@ -12,8 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dr_provider::{Error, ErrorKind, Result};
-use rustix::fs::{FlockOperation, flock, statvfs};
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::restore::free_bytes;
 
 /// The file that makes a directory a scratch directory, and is locked while it is in use.
 const MARKER: &str = "dr-scratch";
@@ -119,15 +121,10 @@ impl Scratch {
 
     /// Returns the bytes that are free.
     pub(super) fn free_bytes(&self) -> Result<u64> {
-        let room = statvfs(&self.path).map_err(|errno| {
-            Error::new(
-                ErrorKind::Unavailable,
-                OPERATION,
-                self.path.display().to_string(),
-            )
-            .because(io::Error::from(errno))
-        })?;
-        Ok(room.f_bavail.saturating_mul(room.f_frsize))
+        free_bytes(&self.path).map_err(|error| {
+            let subject = self.path.display().to_string();
+            Error::new(ErrorKind::Unavailable, OPERATION, subject).because(error)
+        })
     }
 
     /// Stops the server, if one is there, and removes everything but the marker.

@@ -40,10 +40,7 @@ impl WatchProofs {
         board: Arc<Board>,
     ) -> crate::error::Result<Self> {
         let mut drivers = BTreeMap::new();
-        for (name, workload) in &setup.config.workloads {
-            if workload.home != *region && !workload.recovery.contains(region) {
-                continue;
-            }
+        for (name, workload) in setup.workloads_in(region) {
             for (resource, driver) in setup.drivers(name, workload)? {
                 let id = ResourceId {
                     workload: name.clone(),

@@ -1,16 +1,17 @@
 //! What is not restored, and what a restore does not touch.
 
 use std::fs;
+use std::path::Path;
 
 use dr_model::Lsn;
 use dr_provider::ErrorKind;
-use dr_provider::driver::{Backup as _, RestoreTarget};
+use dr_provider::driver::{Backup as _, Existing, Restore, RestoreRequest, RestoreTarget};
 use dr_provider::error::chain;
 use jiff::SignedDuration;
 
 use super::{protected, recover, restore, walk};
 use crate::server::Server;
-use crate::site::{EAST, Site, WEST};
+use crate::site::{EAST, Site, WEST, region};
 
 #[tokio::test]
 async fn a_target_outside_the_log_is_refused_before_anything_is_written() {
@@ -207,4 +208,60 @@ async fn a_store_that_goes_away_stops_a_recovery_and_does_not_end_it() {
         Site::ledger(&server).await,
         Site::ledger(&site.primary).await
     );
+}
+
+/// Each file below a directory with its content.
+fn content(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut paths = walk(directory);
+    paths.sort();
+    let content = paths
+        .into_iter()
+        .map(|path| (path.clone(), fs::read(path).unwrap()));
+    content.collect()
+}
+
+#[tokio::test]
+async fn a_pack_that_is_gone_or_short_is_named_before_anything_is_written() {
+    let (site, _) = protected(1).await;
+    let there = site.place("there");
+    restore(&site, WEST, RestoreTarget::Latest, &there)
+        .await
+        .unwrap();
+    let before = content(&there);
+    let pack = walk(&site.place(WEST))
+        .into_iter()
+        .find(|path| path.contains("/packs/"));
+    let pack = pack.unwrap();
+    let whole = fs::read(&pack).unwrap();
+    let name = &pack[pack.find("/packs/").unwrap()..];
+    let new = site.place("new");
+    for (length, why) in [
+        (None, "it does not exist"),
+        (Some(9), "it has 9 bytes instead of"),
+    ] {
+        match length {
+            None => fs::remove_file(&pack).unwrap(),
+            Some(length) => fs::write(&pack, &whole[..length]).unwrap(),
+        }
+        for (into, existing) in [(&new, Existing::Nothing), (&there, Existing::SameCluster)] {
+            let request = RestoreRequest {
+                existing,
+                ..RestoreRequest::new(region(WEST), RestoreTarget::Latest, into.clone())
+            };
+            let planned = Restore::plan(&site.driver, &request).await.unwrap_err();
+            let restored = Restore::restore(&site.driver, &request).await.unwrap_err();
+            for error in [planned, restored] {
+                assert_eq!(error.kind(), ErrorKind::Corrupt);
+                let text = chain(&error);
+                assert!(text.contains(name) && text.contains(why), "{text}");
+                assert!(error.hint().unwrap().contains("--recovery-point"));
+            }
+        }
+        assert!(!new.exists());
+        assert_eq!(content(&there), before);
+        fs::write(&pack, &whole).unwrap();
+    }
+    restore(&site, WEST, RestoreTarget::Latest, &new)
+        .await
+        .unwrap();
 }
