@@ -118,7 +118,7 @@ impl PostgresDriver {
         while !*stop.borrow() {
             let error = match self.receive(region, frontier, stop, part).await {
                 Ok(Ended::Stopped) => return Ok(()),
-                Ok(Ended::Outdated) => {
+                Ok(Ended::Outdated | Ended::PassedOver) => {
                     frontier.send_modify(|frontier| "connecting".clone_into(&mut frontier.state));
                     continue;
                 }

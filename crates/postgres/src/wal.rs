@@ -6,12 +6,14 @@
 
 mod decoder;
 mod history;
+mod minimal;
 mod page;
 mod record;
 mod segment;
 
 pub use decoder::{Decoder, Expected, Stop, StopReason};
 pub use history::{Ancestor, HistoryError, TimelineHistory};
+pub use minimal::{MinimalSearch, MinimalTime};
 pub use page::{PAGE_BYTES, major_version};
-pub use record::{CommitInfo, Record, Relation, RestorePoint, TransactionEnd, WAL_LEVEL_MINIMAL};
+pub use record::{CommitInfo, Record, Relation, RestorePoint, TransactionEnd};
 pub use segment::{SEGMENT_HEADER_BYTES, SegmentError, SegmentInfo, check_segment, segment_size};

@@ -1,6 +1,6 @@
 //! Recording that log is lost.
 
-use dr_coordination::chain::{GapRecord, open_gaps, record_gap};
+use dr_coordination::chain::{ChainId, GapRecord, open_gaps, pass_over, record_gap};
 use dr_model::{Lsn, RegionName, SystemIdentifier, TimelineId};
 use dr_provider::Result;
 
@@ -23,6 +23,10 @@ pub(crate) struct Lost {
     pub(crate) why: String,
 }
 
+/// Why log that was there is no log to recover with.
+const MINIMAL: &str =
+    "the server ran with `wal_level = minimal`, and nothing can be recovered past that";
+
 impl PostgresDriver {
     /// Records in the store of `region` that log is lost, once and for good. It is an alarm from then on, until the log
     /// arrives after all or a base backup makes it needless.
@@ -40,6 +44,28 @@ impl PostgresDriver {
         record_gap(&**self.store(region)?, &record, patience()).await?;
         tracing::error!(%region, "{}", describe(&record));
         Ok(())
+    }
+
+    /// Records that a stretch of the log was written at `wal_level = minimal`, and lets the chain that ends where it begins go on
+    /// behind it: the hole is what keeps everybody from recovering across. Returns where the chain ends then.
+    pub(crate) async fn leave_out_minimal(
+        &self,
+        (region, by): (&RegionName, String),
+        chain: &ChainId,
+        (from, to): (Lsn, Lsn),
+    ) -> Result<Lsn> {
+        let lost = Lost {
+            system_identifier: chain.system_identifier,
+            timeline: chain.timeline,
+            from,
+            to: Some(to),
+            by: by.clone(),
+            why: MINIMAL.to_owned(),
+        };
+        self.record_lost(region, &lost).await?;
+        let store = self.store(region)?;
+        let written = (self.clock().now(), by.as_str());
+        Ok(pass_over(&**store, chain, from, to, written, patience()).await?)
     }
 
     /// Says what is recorded as lost behind `since` in the store of `region` and has not arrived since, one line each.

@@ -1,7 +1,8 @@
 //! Taking the log from `archive_command` (R10, R12 to R15, R17).
 //!
 //! A segment goes into the chain of the newest epoch, of which it usually finds most or all there already: what is there
-//! has to be the same bytes, what is not is appended. A hole before log that is there is filled with pieces. Success means that every byte of it is durable in the store.
+//! has to be the same bytes, what is not is appended. A hole before log that is there is filled with pieces. Success means that every byte of it is durable in the store,
+//! except for what was written at `wal_level = minimal`: nothing can be recovered past that, so it is left out, and a hole says so.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::actions::Log;
 use crate::driver::PostgresDriver;
 use crate::receiver::FULL_BYTES;
 use crate::register::patience;
-use crate::wal::{Decoder, Expected, TimelineHistory, check_segment};
+use crate::wal::{Decoder, Expected, MinimalSearch, MinimalTime, TimelineHistory, check_segment};
 
 pub(super) const OPERATION: &str = "archive";
 
@@ -118,7 +119,7 @@ impl PostgresDriver {
                 };
                 let push = async {
                     if timeline == log.timeline {
-                        self.push_segment(store, log, &segment).await
+                        self.push_segment(region, log, &segment).await
                     } else {
                         self.push_superseded(store, log, &segment).await
                     }
@@ -137,10 +138,11 @@ impl PostgresDriver {
     /// Brings a segment of the newest epoch's timeline into its chain.
     async fn push_segment(
         &self,
-        store: &Arc<dyn ObjectStore>,
+        region: &RegionName,
         log: Log,
         segment: &Segment,
     ) -> Result<String> {
+        let store = self.store(region)?;
         for _ in 0..ATTEMPTS {
             let (start, end) = (segment.start(), segment.end());
             let (cluster, timeline) = (log.system_identifier, log.timeline);
@@ -160,7 +162,12 @@ impl PostgresDriver {
                     }
                     if outer.is_some_and(|outer| known < outer.to) {
                         let until = outer.map_or(known, |outer| outer.to.min(end));
-                        self.fill_hole(store, log, segment, (&held, until)).await?;
+                        if let Some(said) =
+                            self.fill_hole(store, log, segment, (&held, until)).await?
+                        {
+                            self.go_on_behind(region, log, segment, until).await?;
+                            return Ok(said);
+                        }
                         // Compared with all of it, and the rest appended.
                         continue;
                     }
@@ -173,7 +180,12 @@ impl PostgresDriver {
                     }
                     Some(outer) if start < outer.to => {
                         let until = outer.to.min(end);
-                        self.fill_hole(store, log, segment, (&held, until)).await?;
+                        if let Some(said) =
+                            self.fill_hole(store, log, segment, (&held, until)).await?
+                        {
+                            self.go_on_behind(region, log, segment, until).await?;
+                            return Ok(said);
+                        }
                         continue;
                     }
                     Some(outer) if outer.to == start => start,
@@ -182,7 +194,7 @@ impl PostgresDriver {
             };
             let options = self.chain_options("archive_command");
             let chain = ChainId::from(log);
-            let mut writer = ChainWriter::open(Arc::clone(store), chain, from, options).await?;
+            let writer = ChainWriter::open(Arc::clone(store), chain, from, options).await?;
             let tail = writer.end();
             if tail < from {
                 return Err(gap(store, segment, tail));
@@ -192,7 +204,9 @@ impl PostgresDriver {
                 return keep_aside(store, log, segment, tail).await;
             }
             if tail == from {
-                self.append(&mut writer, log, segment).await?;
+                if self.append_all(region, writer, log, segment).await? {
+                    return Ok(left_out(store, segment));
+                }
                 return Ok(format!(
                     "{} is in {}, {} bytes of it new",
                     segment.name,
@@ -206,14 +220,15 @@ impl PostgresDriver {
     }
 
     /// Puts what is missing of a segment before `until` into the store as pieces. Log that lies behind must be there, or be of
-    /// another timeline: the end of the log belongs to a chain.
+    /// another timeline: the end of the log belongs to a chain. A segment in which a time at `wal_level = minimal` begins is not put
+    /// there, and what is returned says so.
     pub(super) async fn fill_hole(
         &self,
         store: &Arc<dyn ObjectStore>,
         log: Log,
         segment: &Segment,
         (held, until): (&[Available], Lsn),
-    ) -> Result<()> {
+    ) -> Result<Option<String>> {
         let mut missing = missing(held, segment.start(), until);
         let mut followed = Followed::new(log, segment);
         for (from, to) in segment.parts(segment.start()) {
@@ -227,6 +242,9 @@ impl PostgresDriver {
                     one.last_commit_at = one.last_commit_at.max(Some(at));
                 }
             }
+        }
+        if followed.minimal.found().is_some() {
+            return Ok(Some(left_out(store, segment)));
         }
         // Before anything is written: what is there decides whether this is the same log.
         for part in held {
@@ -254,14 +272,74 @@ impl PostgresDriver {
             )
             .await?;
         }
+        Ok(None)
+    }
+
+    /// Appends the rest of a segment to a chain that ends at `at`, as far as nobody else has.
+    async fn go_on_behind(
+        &self,
+        region: &RegionName,
+        log: Log,
+        segment: &Segment,
+        at: Lsn,
+    ) -> Result<()> {
+        if at < segment.end() {
+            let store = Arc::clone(self.store(region)?);
+            let options = self.chain_options("archive_command");
+            let writer = ChainWriter::open(store, ChainId::from(log), at, options).await?;
+            if writer.end() == at {
+                self.append_all(region, writer, log, segment).await?;
+            }
+        }
         Ok(())
     }
 
-    /// Appends the part of a segment that the chain lacks.
+    /// Appends the part of a segment that the chain lacks, but for times at `wal_level = minimal`; tells whether there was one.
+    async fn append_all(
+        &self,
+        region: &RegionName,
+        mut writer: ChainWriter,
+        log: Log,
+        segment: &Segment,
+    ) -> Result<bool> {
+        let (chain, end) = (ChainId::from(log), segment.end());
+        let mut is_left_out = false;
+        loop {
+            let at = writer.end();
+            let Some(time) = minimal_time(log, segment, at).await? else {
+                self.append(&mut writer, log, segment, end).await?;
+                return Ok(is_left_out);
+            };
+            let (from, to) = (time.from.max(at), time.to.unwrap_or(end));
+            self.append(&mut writer, log, segment, from).await?;
+            drop(writer);
+            let by = (region, "archive_command".to_owned());
+            self.leave_out_minimal(by, &chain, (from, to)).await?;
+            is_left_out = true;
+            if to == end {
+                return Ok(is_left_out);
+            }
+            let store = Arc::clone(self.store(region)?);
+            let options = self.chain_options("archive_command");
+            writer = ChainWriter::open(store, chain, to, options).await?;
+            if writer.end() != to {
+                // The receiver is there already.
+                return Ok(is_left_out);
+            }
+        }
+    }
+
+    /// Appends the part of a segment before `until` that the chain lacks.
     ///
     /// Each part is checked before it goes, while those before it are compressed and stored: records that are whole are what the
     /// receiver would have stored as well.
-    async fn append(&self, writer: &mut ChainWriter, log: Log, segment: &Segment) -> Result<()> {
+    async fn append(
+        &self,
+        writer: &mut ChainWriter,
+        log: Log,
+        segment: &Segment,
+        until: Lsn,
+    ) -> Result<()> {
         let mut followed = Followed::new(log, segment);
         if segment.start() < writer.end() {
             for (from, to) in segment.parts(segment.start()) {
@@ -272,9 +350,9 @@ impl PostgresDriver {
                 }
             }
         }
-        while writer.end() < segment.end() {
+        while writer.end() < until {
             let start = writer.end();
-            let end = start.advance(FULL_BYTES as u64).min(segment.end());
+            let end = start.advance(FULL_BYTES as u64).min(until);
             let part = segment.slice(start, end).await?;
             let commits;
             (followed, commits) = followed.feed(part.clone(), &segment.name).await?;
@@ -342,7 +420,10 @@ fn missing(held: &[Available], from: Lsn, until: Lsn) -> Vec<Missing> {
 type Commits = Vec<(Lsn, Timestamp)>;
 
 /// A segment's records as far as they were followed.
-struct Followed(Decoder);
+struct Followed {
+    decoder: Decoder,
+    minimal: MinimalSearch,
+}
 
 impl Followed {
     fn new(log: Log, segment: &Segment) -> Self {
@@ -350,11 +431,11 @@ impl Followed {
             system_identifier: log.system_identifier,
             timeline: segment.info.timeline,
         };
-        Self(Decoder::new(
-            segment.start(),
-            segment.info.size,
-            Some(expected),
-        ))
+        let (start, size) = (segment.start(), segment.info.size);
+        Self {
+            decoder: Decoder::new(start, size, Some(expected)),
+            minimal: MinimalSearch::new(start),
+        }
     }
 
     /// Follows the next bytes, off the threads that others wait for, and returns the commits that end in them.
@@ -363,7 +444,9 @@ impl Followed {
     async fn feed(mut self, bytes: Bytes, name: &str) -> Result<(Self, Commits)> {
         let fed = tokio::task::spawn_blocking(move || {
             let mut commits = Commits::new();
-            let fed = self.0.feed(&bytes, |record| {
+            let minimal = &mut self.minimal;
+            let fed = self.decoder.feed(&bytes, |record| {
+                minimal.see(&record);
                 commits.extend(record.commit.map(|commit| (record.end, commit.at)));
             });
             fed.map(|()| (self, commits))
@@ -374,6 +457,25 @@ impl Followed {
             Err(error) => Err(Error::new(ErrorKind::Failed, OPERATION, name).because(error)),
         }
     }
+}
+
+/// Returns the time at `wal_level = minimal` that begins in a segment, unless the store has that already, up to `known`.
+async fn minimal_time(log: Log, segment: &Segment, known: Lsn) -> Result<Option<MinimalTime>> {
+    let mut followed = Followed::new(log, segment);
+    followed.minimal = MinimalSearch::new(known);
+    for (from, to) in segment.parts(segment.start()) {
+        let part = segment.slice(from, to).await?;
+        (followed, _) = followed.feed(part, &segment.name).await?;
+    }
+    Ok(followed.minimal.found())
+}
+
+fn left_out(store: &Arc<dyn ObjectStore>, segment: &Segment) -> String {
+    format!(
+        "{} is not in {} as a whole: the server ran with `wal_level = minimal`, and nothing can be recovered past that; take a snapshot",
+        segment.name,
+        store.location()
+    )
 }
 
 /// Compares a part of a segment with what the store holds of it.

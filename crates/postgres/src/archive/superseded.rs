@@ -76,7 +76,9 @@ impl PostgresDriver {
                 ..log
             };
             let part = (pieces.as_slice(), segment.end());
-            self.fill_hole(store, left, segment, part).await?;
+            if let Some(said) = self.fill_hole(store, left, segment, part).await? {
+                return Ok(said);
+            }
             return Ok(format!(
                 "{} is in {}, which lacked it",
                 segment.name,

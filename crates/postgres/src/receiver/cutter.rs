@@ -1,7 +1,7 @@
 //! Cutting the stream of WAL into chunks.
 //!
 //! Bytes arrive in any portions; a chunk is closed at any byte, when [`Pace`](super::pace::Pace) says so: records are followed only
-//! to count commits and to notice WAL that no server would replay. Contiguity is checked here for every portion, across
+//! to count commits and to notice WAL that no server would replay; what was written at `wal_level = minimal` is not cut at all. Contiguity is checked here for every portion, across
 //! segments (R20).
 
 use std::time::Duration;
@@ -11,7 +11,7 @@ use dr_model::{Lsn, SegmentSize};
 use jiff::Timestamp;
 
 use super::pace::Waiting;
-use crate::wal::{Decoder, Expected, Stop};
+use crate::wal::{Decoder, Expected, MinimalSearch, Stop};
 
 /// A chunk holds at most this many bytes of WAL.
 pub(crate) const FULL_BYTES: usize = 4 << 20;
@@ -43,6 +43,7 @@ pub(crate) enum CutError {
 #[derive(Debug)]
 pub(crate) struct Cutter {
     decoder: Decoder,
+    minimal: MinimalSearch,
     /// Position of the next byte expected from the server.
     next: Lsn,
     /// Bytes before this are in the store already and only followed.
@@ -63,6 +64,7 @@ impl Cutter {
         let start = segment_size.start_of(tail);
         Self {
             decoder: Decoder::new(start, segment_size, Some(expected)),
+            minimal: MinimalSearch::new(tail),
             next: start,
             tail,
             buffer: BytesMut::new(),
@@ -77,6 +79,11 @@ impl Cutter {
     /// Returns the position after the last byte received.
     pub(crate) fn received(&self) -> Lsn {
         self.next.max(self.tail)
+    }
+
+    /// Returns where what was cut ends.
+    pub(crate) fn tail(&self) -> Lsn {
+        self.tail
     }
 
     /// Returns how many bytes wait to be cut.
@@ -99,9 +106,12 @@ impl Cutter {
             });
         }
         let (tail, commits, last) = (self.tail, &mut self.commits, &mut self.last_commit_at);
+        let minimal = &mut self.minimal;
         self.decoder
             .feed(data, |record| {
-                if let Some(commit) = record.commit
+                minimal.see(&record);
+                if minimal.found().is_none()
+                    && let Some(commit) = record.commit
                     && record.end > tail
                 {
                     *commits += 1;
@@ -116,7 +126,22 @@ impl Cutter {
             self.since.get_or_insert(now);
             self.buffer.extend_from_slice(new);
         }
+        if let Some(time) = self.minimal.found() {
+            let wanted = usize::try_from(time.from.bytes_since(self.tail)).unwrap_or(usize::MAX);
+            self.buffer.truncate(wanted);
+            if self.buffer.is_empty() {
+                self.since = None;
+            }
+        }
         Ok(())
+    }
+
+    /// Returns the log that was written at `wal_level = minimal`, once its end is known: it is left out. Everything before MUST have been
+    /// cut.
+    pub(crate) fn left_out(&self) -> Option<(Lsn, Lsn)> {
+        let time = self.minimal.found()?;
+        // A chunk may have ended in the middle of the record that said so.
+        Some((self.tail.max(time.from), time.to?))
     }
 
     /// Returns what waits to be cut; `None` if nothing does.

@@ -35,6 +35,9 @@ const SILENCE: Duration = Duration::from_secs(15);
 /// WAL kept in memory while the store is slow; beyond that it stays on the primary.
 const WAITING_BYTES: usize = 4 * FULL_BYTES;
 
+/// How long what waits may take to become durable when a session ends.
+const LEAVING: Duration = Duration::from_secs(5);
+
 const OPERATION: &str = "stream the log of";
 
 impl PostgresDriver {
@@ -59,7 +62,7 @@ impl PostgresDriver {
             .record
             .synchronous(&self.resource().resource)
             .contains(region);
-        let mut session = Session::new(self, link, synchronous, part.standing.clone());
+        let mut session = Session::new((self, region), link, synchronous, part.standing.clone());
         let result = session.run(frontier, stop).await;
         session.handing_over.abort();
         part.streams.send_replace(None);
@@ -81,6 +84,8 @@ pub(super) enum Ended {
     /// Nothing was written for so long that the chain's tail has to be read again before the next chunk: the next session
     /// does so. An idle server comes here every time it writes again, and nothing is wrong with it.
     Outdated,
+    /// The chain has left out log that was written at `wal_level = minimal`, and the next session goes on behind it.
+    PassedOver,
 }
 
 /// What happens next.
@@ -96,6 +101,7 @@ enum Turn<'a> {
 
 struct Session<'a> {
     driver: &'a PostgresDriver,
+    region: &'a RegionName,
     link: LinkParts,
     /// Whether commits wait for this receiver, as the record said when the session began.
     synchronous: bool,
@@ -122,7 +128,7 @@ struct LinkParts {
 
 impl<'a> Session<'a> {
     fn new(
-        driver: &'a PostgresDriver,
+        (driver, region): (&'a PostgresDriver, &'a RegionName),
         link: Link,
         synchronous: bool,
         standing: watch::Receiver<Standing>,
@@ -136,6 +142,7 @@ impl<'a> Session<'a> {
         let (cuts, incoming) = mpsc::channel(1);
         Self {
             driver,
+            region,
             synchronous,
             cutter,
             coverage: Coverage::default(),
@@ -182,7 +189,13 @@ impl<'a> Session<'a> {
                 _ended = stop.wait_for(|stop| *stop) => Turn::Stop,
             };
             match turn {
-                Turn::Event(event) => self.take(event.map_err(|error| self.broken(error))?)?,
+                Turn::Event(event) => {
+                    self.take(event.map_err(|error| self.broken(error))?)?;
+                    if self.cutter.left_out().is_some() {
+                        self.pass_over_minimal().await?;
+                        return Ok(Ended::PassedOver);
+                    }
+                }
                 Turn::Cut(None) | Turn::Progress(false) => return self.stopped(),
                 Turn::Cut(Some(permit)) => {
                     if let Some(cut) = self.cutter.cut(now) {
@@ -366,22 +379,53 @@ impl<'a> Session<'a> {
 
     /// Hands over what waits, lets it become durable, reports it, and leaves.
     async fn finish(&mut self) -> Result<()> {
-        let leaving = async {
-            while let Some(cut) = self.cutter.cut(Duration::ZERO) {
-                let chunk = self.chunk(cut);
-                if self.cuts.send(chunk).await.is_err() {
-                    return;
-                }
-            }
-            let end = self.cutter.received();
-            let _failed = self
-                .progress
-                .wait_for(|p| p.durable >= end || p.failure.is_some())
-                .await;
-        };
         // What does not become durable in time is on the primary still, and streamed again.
-        let _late = tokio::time::timeout(Duration::from_secs(5), leaving).await;
+        let _late = tokio::time::timeout(LEAVING, self.hand_over_all()).await;
         self.report(false).await
+    }
+
+    /// Hands over what waits and lets it become durable; returns where that ends.
+    async fn hand_over_all(&mut self) -> Lsn {
+        while let Some(cut) = self.cutter.cut(Duration::ZERO) {
+            let chunk = self.chunk(cut);
+            if self.cuts.send(chunk).await.is_err() {
+                break;
+            }
+        }
+        let end = self.cutter.tail();
+        let ended = |p: &Progress| p.durable >= end || p.failure.is_some();
+        // A writer that is gone has made its last progress.
+        drop(self.progress.wait_for(ended).await);
+        self.progress.borrow().durable
+    }
+
+    /// Records that log written at `wal_level = minimal` is no log that anything can be recovered with, and lets the chain go on
+    /// behind it.
+    ///
+    /// No commit waited for it, whoever commits wait for now: at that level a server has no walsenders, and waits for nobody.
+    async fn pass_over_minimal(&mut self) -> Result<()> {
+        let failed = |kind| Error::new(kind, OPERATION, &self.link.subject);
+        let late = failed(ErrorKind::Unavailable)
+            .because("the log before a time of `wal_level = minimal` is not in the store in time");
+        let durable = tokio::time::timeout(LEAVING, self.hand_over_all()).await;
+        let Some((from, to)) = self.cutter.left_out() else {
+            return Ok(());
+        };
+        if durable.ok() != Some(from) {
+            return match self.stopped() {
+                Err(error) if error.kind() == ErrorKind::Superseded => Err(error),
+                _ => Err(late),
+            };
+        }
+        let chain = ChainId::from(self.link.log);
+        self.driver
+            .leave_out_minimal(
+                (self.region, format!("receiver {}", self.region)),
+                &chain,
+                (from, to),
+            )
+            .await
+            .map(drop)
     }
 
     /// Ends the session as the chain's writer has ended.

@@ -57,7 +57,7 @@ const TOP_LEVEL_TRANSACTION: u8 = 252;
 /// Where the level of the log stands in a change of parameters: behind five numbers.
 const WAL_LEVEL_OFFSET: usize = 20;
 /// The number of `wal_level = minimal` (`WAL_LEVEL_MINIMAL`).
-pub const WAL_LEVEL_MINIMAL: u32 = 0;
+pub(super) const WAL_LEVEL_MINIMAL: u32 = 0;
 
 /// Seconds from the Unix epoch to PostgreSQL's, 2000-01-01.
 const EPOCH_SECONDS: i64 = 946_684_800;

@@ -17,6 +17,7 @@ mod incremental;
 mod local;
 mod long_segments;
 mod lost_slot;
+mod minimal;
 mod promote;
 mod promoted_unseen;
 mod restore;

@@ -20,7 +20,7 @@ use crate::backup::base::Base;
 use crate::backup::server::Server;
 use crate::driver::PostgresDriver;
 use crate::register::patience;
-use crate::wal::{Decoder, Expected, Record, WAL_LEVEL_MINIMAL};
+use crate::wal::{Decoder, Expected, MinimalSearch};
 
 /// Log that is looked through at most, and no more than the database is long: reading everything once is cheaper then.
 const SEARCH_BYTES: u64 = 16 << 30;
@@ -31,20 +31,14 @@ const READ_BYTES: usize = 1 << 20;
 /// Follows records until one says that the level was minimal.
 struct Search {
     decoder: Decoder,
-    /// What is before this was before the older backup.
-    since: Lsn,
-    found: Option<Lsn>,
+    minimal: MinimalSearch,
 }
 
 impl Search {
     /// Takes the next bytes; the error says why nothing behind them can be read.
     fn feed(&mut self, bytes: &[u8]) -> std::result::Result<(), String> {
-        let (since, found) = (self.since, &mut self.found);
-        let fed = self.decoder.feed(bytes, |record: Record| {
-            if record.wal_level == Some(WAL_LEVEL_MINIMAL) && record.start >= since {
-                found.get_or_insert(record.start);
-            }
-        });
+        let minimal = &mut self.minimal;
+        let fed = self.decoder.feed(bytes, |record| minimal.see(&record));
         fed.map_err(|stop| stop.to_string())
     }
 
@@ -96,8 +90,8 @@ pub(super) async fn broken(
     };
     let mut search = Search {
         decoder: Decoder::new(from, size, Some(expected)),
-        since: source.start,
-        found: None,
+        // What is before was before the older backup.
+        minimal: MinimalSearch::new(source.start),
     };
     if from < local {
         let opened = ChainReader::open(
@@ -133,7 +127,8 @@ pub(super) async fn broken(
             Err(why) => return Ok(Some(unproven(why))),
         }
     }
-    Ok(search.found.map(|at| {
+    Ok(search.minimal.found().map(|time| {
+        let at = time.from;
         format!("the server has run with `wal_level = minimal` since, as the log says at {at}")
     }))
 }
