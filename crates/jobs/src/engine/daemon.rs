@@ -19,8 +19,12 @@ use super::roster::Roster;
 use super::schedule::run_schedule;
 use super::scheduled_job::ScheduledJob;
 use super::ship::ship;
-use super::supervise::supervise;
+use super::supervise::{supervise, supervise_with};
 use crate::{ShipWal, registry, retention};
+
+/// The longest pause after a job that failed. What fails again and again takes the room and the bandwidth of what does not: a snapshot
+/// into a full store that of the log.
+const LONGEST_JOB_PAUSE: Duration = Duration::from_secs(5 * 60);
 
 /// How old a record may be that the daemon begins with: it waits at most this long for one that it takes over from.
 const LATELY: Duration = Duration::from_secs(30);
@@ -250,7 +254,8 @@ impl Daemon {
             });
             self.roster.add(Arc::clone(&scheduled));
             tasks.spawn(async move {
-                supervise(&scheduled.task(), &board, stop.clone(), || {
+                let wait = (LONGEST_JOB_PAUSE, || scheduled.other_epoch());
+                supervise_with(wait, &scheduled.task(), &board, stop.clone(), || {
                     run_schedule(&scheduled, stop.clone())
                 })
                 .await;

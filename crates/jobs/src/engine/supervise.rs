@@ -1,6 +1,6 @@
 //! Keeping a task going.
 
-use std::future::Future;
+use std::future::{self, Future};
 use std::time::Duration;
 
 use dr_provider::error::chain;
@@ -12,7 +12,7 @@ use super::board::{Board, Condition};
 /// The first pause after a failure; doubled with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
-/// The longest pause.
+/// The longest pause of what has to go on at once when it can.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Runs `work` until `stop` turns true, again after each end: at once after `Superseded` or success, with a growing pause
@@ -20,10 +20,24 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub(super) async fn supervise<F>(
     task: &str,
     board: &Board,
+    stop: watch::Receiver<bool>,
+    work: impl FnMut() -> F,
+) where
+    F: Future<Output = Result<()>>,
+{
+    supervise_with((LONGEST_PAUSE, future::pending), task, board, stop, work).await;
+}
+
+/// As [`supervise`], with pauses up to `longest`, which end with `news`.
+pub(super) async fn supervise_with<F, N>(
+    (longest, mut news): (Duration, impl FnMut() -> N),
+    task: &str,
+    board: &Board,
     mut stop: watch::Receiver<bool>,
     mut work: impl FnMut() -> F,
 ) where
     F: Future<Output = Result<()>>,
+    N: Future<Output = ()>,
 {
     let mut pause = FIRST_PAUSE;
     while !*stop.borrow() {
@@ -40,12 +54,13 @@ pub(super) async fn supervise<F>(
                 pause = if superseded {
                     FIRST_PAUSE
                 } else {
-                    (pause * 2).min(LONGEST_PAUSE)
+                    (pause * 2).min(longest)
                 };
             }
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
+            () = news() => pause = FIRST_PAUSE,
             () = stopped(&mut stop) => {}
         }
     }
@@ -54,4 +69,80 @@ pub(super) async fn supervise<F>(
 /// Waits until `stop` turns true, or until nobody is left who could turn it.
 pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _sender_gone = stop.wait_for(|stop| *stop).await;
+}
+
+#[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tells how much of the paused time has passed"
+)]
+mod tests {
+    use std::cell::RefCell;
+
+    use dr_provider::Error;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Runs work that fails as often as said between successes, and returns the pauses in seconds.
+    async fn pauses(longest: Duration, fails: impl Fn(usize) -> bool, runs: usize) -> Vec<f64> {
+        let (stop, stopped) = watch::channel(false);
+        let begun = RefCell::new(Vec::new());
+        let work = || {
+            begun.borrow_mut().push(Instant::now());
+            let count = begun.borrow().len();
+            if count == runs {
+                stop.send_replace(true);
+            }
+            let result = match fails(count - 1) {
+                true => Err(Error::new(ErrorKind::Full, "write", "it")),
+                false => Ok(()),
+            };
+            future::ready(result)
+        };
+        let board = Board::default();
+        let wait = (longest, future::pending);
+        supervise_with(wait, "task", &board, stopped, work).await;
+        let begun = begun.into_inner();
+        let pauses = begun.windows(2).map(|two| (two[1] - two[0]).as_secs_f64());
+        pauses
+            .map(|seconds| (seconds * 10.0).round() / 10.0)
+            .collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_double_up_to_the_longest_and_begin_anew_after_a_success() {
+        let longest = Duration::from_secs(5);
+        let found = pauses(longest, |run| run != 6, 10).await;
+        assert_eq!(found, [0.5, 1.0, 2.0, 4.0, 5.0, 5.0, 0.3, 0.5, 1.0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn news_ends_a_pause() {
+        let (stop, stopped) = watch::channel(false);
+        let (tell, heard) = watch::channel(0);
+        let begun = RefCell::new(Vec::new());
+        let work = || {
+            begun.borrow_mut().push(Instant::now());
+            match begun.borrow().len() {
+                3 => drop(tell.send_replace(1)),
+                4 => drop(stop.send_replace(true)),
+                _ => {}
+            }
+            future::ready(Err(Error::new(ErrorKind::Full, "write", "it")))
+        };
+        let news = || {
+            let mut heard = heard.clone();
+            async move {
+                if heard.changed().await.is_err() {
+                    future::pending::<()>().await;
+                }
+            }
+        };
+        let board = Board::default();
+        supervise_with((LONGEST_PAUSE, news), "task", &board, stopped, work).await;
+        let begun = begun.into_inner();
+        let pauses = begun.windows(2).map(|two| (two[1] - two[0]).as_millis());
+        assert_eq!(pauses.collect::<Vec<_>>(), [500, 1000, 0]);
+    }
 }
