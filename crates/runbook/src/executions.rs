@@ -18,6 +18,7 @@ use crate::execute::Error;
 use crate::history::History;
 use crate::old_primary::LOST_REGION_LIMIT;
 use crate::outcome::State;
+use crate::past::Past;
 use crate::record::Batch;
 use crate::site::Site;
 
@@ -83,7 +84,8 @@ pub struct Found {
 
 /// Lists the executions in all stores, oldest first, and the stores that could not be read.
 pub async fn list(stores: &Stores, clock: &Arc<dyn Clock>) -> (Vec<Summary>, Vec<String>) {
-    look(stores, clock, usize::MAX, LIST_LIMIT).await
+    let (found, unseen) = look(stores, clock, usize::MAX, LIST_LIMIT).await;
+    (found.iter().map(Found::summary).collect(), unseen)
 }
 
 /// Finds an execution in any of the stores.
@@ -139,13 +141,32 @@ enum Unseen {
     Silent,
 }
 
-/// Returns the executions for the site's workload that have not ended, and the stores that could not be read.
-pub(crate) async fn unfinished(site: &Site) -> (Vec<Unfinished>, Vec<String>) {
+/// The newest executions for a workload.
+#[derive(Debug, Default)]
+pub(crate) struct Newest {
+    /// Those that have not ended.
+    pub(crate) unfinished: Vec<Unfinished>,
+    /// How long the others took, oldest first.
+    pub(crate) past: Vec<Past>,
+    /// The stores that could not be read.
+    pub(crate) unseen: Vec<String>,
+}
+
+/// Looks at the newest executions for the site's workload.
+pub(crate) async fn newest(site: &Site) -> Newest {
     let (found, unseen) = look(&site.stores, &site.clock, NEWEST, LOST_REGION_LIMIT).await;
-    let open = found
-        .into_iter()
-        .filter(|found| found.workload == site.workload && !found.state.is_final());
-    (open.collect(), unseen)
+    let ours = found
+        .iter()
+        .filter(|found| found.history.plan.workload == site.workload);
+    let (over, open): (Vec<_>, Vec<_>) = ours.partition(|found| found.history.state().is_final());
+    Newest {
+        unfinished: open.into_iter().map(Found::summary).collect(),
+        past: over
+            .into_iter()
+            .filter_map(|found| Past::of(&found.history))
+            .collect(),
+        unseen,
+    }
 }
 
 async fn look(
@@ -153,7 +174,7 @@ async fn look(
     clock: &Arc<dyn Clock>,
     newest: usize,
     limit: Duration,
-) -> (Vec<Summary>, Vec<String>) {
+) -> (Vec<Found>, Vec<String>) {
     let looks = stores.iter().map(|(region, store)| {
         let look = in_store(region, store, clock, newest);
         async move {
@@ -175,7 +196,7 @@ async fn look(
             Err(why) => silent.push(why),
         }
     }
-    all.sort_by(|a, b| a.execution.cmp(&b.execution));
+    all.sort_by(|a, b| a.history.execution.cmp(&b.history.execution));
     (all, silent)
 }
 
@@ -185,7 +206,7 @@ async fn in_store(
     store: &Arc<dyn ObjectStore>,
     clock: &Arc<dyn Clock>,
     newest: usize,
-) -> Result<(Vec<Summary>, Vec<String>), dr_provider::Error> {
+) -> Result<(Vec<Found>, Vec<String>), dr_provider::Error> {
     let ids = journal::list(store.as_ref()).await?;
     let newest = ids.into_iter().rev().take(newest);
     let opens = newest.map(|id| open(region, store, clock, id));
@@ -193,7 +214,7 @@ async fn in_store(
     for open in join_all(opens).await {
         match open {
             // A journal whose first entry is not a plan is not one of ours.
-            Ok(open) => found.extend(open.map(|found| found.summary())),
+            Ok(open) => found.extend(open),
             Err(error @ journal::Error::Damaged { .. }) => {
                 damaged.push(format!("in the store of {region}, {error}"));
             }

@@ -14,6 +14,7 @@ pub mod history;
 mod move_register;
 mod old_primary;
 pub mod outcome;
+pub mod past;
 pub mod plan;
 mod poll;
 pub mod proof;

@@ -76,7 +76,9 @@ pub async fn move_register(site: &Site, region: &RegionName) -> Result<Placed> {
 
 /// Says why a record that changes nothing about the primary would come in the way of somebody's work, if it may.
 pub(crate) async fn under_way(site: &Site, head: &EpochRecord) -> Option<String> {
-    let (unfinished, unseen) = executions::unfinished(site).await;
+    let executions::Newest {
+        unfinished, unseen, ..
+    } = executions::newest(site).await;
     if let Some(other) = unfinished.iter().find(|found| found.may_go_on(head)) {
         return Some(format!("execution {} has not ended", other.execution));
     }

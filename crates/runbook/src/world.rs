@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 use crate::executions::{self, Unfinished};
 use crate::old_primary::{self, LOST_REGION_LIMIT};
+use crate::past::Past;
 use crate::site::Site;
 
 /// How long a store or a name server may take to answer.
@@ -59,6 +60,8 @@ pub struct World {
     pub notifiers: Vec<String>,
     /// Executions for this workload that have not ended.
     pub unfinished: Vec<Unfinished>,
+    /// How long the newest executions for it took that were completed, oldest first.
+    pub past: Vec<Past>,
     /// What could not be seen although a plan can do without it.
     pub unseen: Vec<String>,
     /// A store that has to take the journal or the epoch and was seen to take nothing; `None` also if that was not tried.
@@ -165,6 +168,17 @@ pub struct TrafficFacts {
     pub answer: Option<String>,
     /// What the authority answers, or why it does not.
     pub state: Result<TrafficState, String>,
+    /// Why the authority would not take a switch from us, if it said so; one that is silent may take it yet.
+    pub denied: Option<Denied>,
+}
+
+/// A name server that does not take our key.
+#[derive(Clone, Debug)]
+pub struct Denied {
+    /// What it answered.
+    pub why: String,
+    /// What to do about it.
+    pub hint: Option<String>,
 }
 
 /// Looks at everything that a move to `to` rests on; changes nothing.
@@ -175,14 +189,14 @@ pub async fn observe(site: &Site, to: &RegionName) -> World {
         let resources = look_at_resources(site, to, from.as_ref()).await;
         (register, resources, from)
     };
-    let ((register, resources, from), (unfinished, unseen), traffic) = join3(
+    let ((register, resources, from), newest, traffic) = join3(
         register_and_resources,
-        executions::unfinished(site),
+        executions::newest(site),
         look_at_traffic(site, to),
     )
     .await;
+    let unfinished = newest.unfinished.into_iter();
     let unfinished = unfinished
-        .into_iter()
         .filter(|execution| register.head().is_none_or(|head| execution.may_go_on(head)))
         .collect();
     World {
@@ -209,7 +223,8 @@ pub async fn observe(site: &Site, to: &RegionName) -> World {
         traffic,
         notifiers: site.notifiers.iter().map(|n| n.describe()).collect(),
         unfinished,
-        unseen,
+        past: newest.past,
+        unseen: newest.unseen,
         unwritable: None,
     }
 }
@@ -333,15 +348,26 @@ async fn look_at_left(driver: &dyn ResourceDriver, from: &RegionName) -> Left {
 
 async fn look_at_traffic(site: &Site, to: &RegionName) -> Vec<TrafficFacts> {
     let looks = site.traffic.iter().map(|traffic| async move {
-        let state = match timeout(LOOK_LIMIT, traffic.observe()).await {
+        let seen = timeout(LOOK_LIMIT, traffic.observe());
+        let rehearsed = timeout(LOOK_LIMIT, traffic.rehearse());
+        let (seen, rehearsed) = join(seen, rehearsed).await;
+        let state = match seen {
             Ok(Ok(state)) => Ok(state),
             Ok(Err(error)) => Err(dr_provider::error::chain(&error)),
             Err(_) => Err(format!("no answer within {} s", LOOK_LIMIT.as_secs())),
+        };
+        let denied = match rehearsed {
+            Ok(Err(error)) if error.kind() == ErrorKind::Denied => Some(Denied {
+                why: dr_provider::error::chain(&error),
+                hint: error.hint().map(str::to_owned),
+            }),
+            _ => None,
         };
         TrafficFacts {
             name: traffic.describe(),
             answer: traffic.answer(to),
             state,
+            denied,
         }
     });
     join_all(looks).await

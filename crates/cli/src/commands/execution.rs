@@ -74,6 +74,15 @@ pub(crate) fn standing(summary: &Summary, now: Timestamp) -> String {
     }
 }
 
+/// Tells whether nothing more happens in an execution unless somebody goes on with it.
+pub(crate) fn needs_somebody(summary: &Summary) -> bool {
+    match summary.state {
+        State::Stuck | State::Paused => true,
+        State::Running | State::AwaitingApproval => has_ended(&summary.holder) == Some(true),
+        _ => false,
+    }
+}
+
 /// Returns the world of an execution's workload, and what was promised of it.
 fn site(setup: &Setup, found: &Found) -> Result<(Arc<Site>, dr_config::Objectives)> {
     let name = &found.history.plan.workload;

@@ -41,7 +41,7 @@ pub struct GuardRequest {
     pub watcher: Vec<String>,
 }
 
-/// How guarding ended. The server has stopped.
+/// How guarding ended. But for [`Guarded::Foreign`] the server has stopped.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Guarded {
     /// It ended by itself or somebody stopped it; whether it said that all was well.
@@ -55,6 +55,8 @@ pub enum Guarded {
     Superseded(Box<EpochRecord>),
     /// The watcher ended or did not answer, and the server was stopped without it.
     Unwatched(String),
+    /// A server that this guard has not started runs there; it was left alone.
+    Foreign,
 }
 
 /// What a guard has to say while it works.
@@ -388,6 +390,7 @@ impl Keeper<'_> {
             (None, WatchOutcome::Orphaned) => {
                 Guarded::Unwatched("the watcher took the guard for gone".to_owned())
             }
+            (None, WatchOutcome::Foreign) => Guarded::Foreign,
         }
     }
 

@@ -40,6 +40,8 @@ pub enum WatchOutcome {
     Expired,
     /// The guard was gone.
     Orphaned,
+    /// None was started: one that is not ours runs in the directory. It was left alone.
+    Foreign,
 }
 
 /// What the guard tells.
@@ -73,10 +75,7 @@ pub fn watch(
     let mut place = Place::find(directory)?;
     // Somebody else's would be stopped, or would not be.
     if !place.processes()?.is_empty() {
-        return Err(std::io::Error::other(format!(
-            "a server runs in `{}` without a guard",
-            directory.display()
-        )));
+        return over(output, WatchOutcome::Foreign);
     }
     let mut child = Command::new(program)
         .args(arguments)
@@ -119,9 +118,7 @@ pub fn watch(
             place.follow(postmaster);
         }
         if stopping.go_on(&place, running, now()) && running.is_none() {
-            let text = serde_json::to_string(&outcome).map_err(std::io::Error::other)?;
-            say(output, &format!("ended {text}"))?;
-            return Ok(outcome);
+            return over(output, outcome);
         }
         // Nobody who speaks here changes anything any more; it is a pause that a closed channel must not cut short.
         let (_never, pause) = sync_channel::<()>(0);
@@ -150,6 +147,13 @@ pub fn become_server(server: &[String]) -> std::io::Error {
             .exec(),
         None => std::io::Error::other("no server is named"),
     }
+}
+
+/// Says how it ended.
+fn over(output: &mut dyn Write, outcome: WatchOutcome) -> std::io::Result<WatchOutcome> {
+    let text = serde_json::to_string(&outcome).map_err(std::io::Error::other)?;
+    say(output, &format!("ended {text}"))?;
+    Ok(outcome)
 }
 
 fn lease(deadline: Duration) -> String {

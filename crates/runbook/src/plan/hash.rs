@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Plan;
 
 /// Fields that differ between two observations of the same situation.
 const VOLATILE: [&str; 5] = ["hash", "loss", "observed_at", "disrupted_at", "disruption"];
+
+/// What is measured from past executions, in the plan and in each of its steps: as if nothing had been measured yet.
+const PREDICTED: &str = "predicted_seconds";
 
 /// Returns the BLAKE3 hash, in hexadecimal, of the plan's canonical JSON: keys sorted, no white space, without what
 /// changes by the second.
@@ -20,10 +23,22 @@ pub(super) fn of(plan: &Plan) -> String {
         for field in VOLATILE {
             fields.remove(field);
         }
+        forget_predicted(fields);
+        let steps = fields.get_mut("steps").and_then(Value::as_array_mut);
+        let steps = steps.into_iter().flatten();
+        steps
+            .filter_map(Value::as_object_mut)
+            .for_each(forget_predicted);
     }
     let mut text = String::new();
     canonical(&value, &mut text);
     blake3::hash(text.as_bytes()).to_hex().to_string()
+}
+
+fn forget_predicted(fields: &mut Map<String, Value>) {
+    if let Some(predicted) = fields.get_mut(PREDICTED) {
+        *predicted = Value::Null;
+    }
 }
 
 fn canonical(value: &Value, text: &mut String) {

@@ -6,6 +6,7 @@ use dr_model::{RegionName, StepId};
 use dr_provider::driver::Undo;
 
 use super::{Lane, Mode, PlannedStep, Refusal, condition, in_place};
+use crate::old_primary::was_alive;
 use crate::plan::Idempotency;
 use crate::step::{Scene, Step};
 use crate::steps::{
@@ -257,6 +258,15 @@ pub(super) fn warnings(steps: &[PlannedStep], scene: &Scene<'_>) -> Vec<String> 
     } else if scene.register.region == *scene.from && !in_place {
         warnings.push(format!(
             "the register is in {}, the region being left: if it falls silent before the epoch is opened, nothing is changed",
+            scene.from
+        ));
+    }
+    let mut resources = world.resources.values();
+    if scene.mode == Mode::Unplanned
+        && resources.any(|resource| was_alive(&resource.facts, scene.from))
+    {
+        warnings.push(format!(
+            "the primary in {} is alive: `dr failover --planned` moves without losing anything",
             scene.from
         ));
     }

@@ -14,9 +14,10 @@ use super::{
     behind, condition, gate, gravity, hash, in_place, lint,
 };
 use crate::executions::Unfinished;
+use crate::past::Predictions;
 use crate::request::{Request, Rung, override_reason};
 use crate::step::{Impossible, Scene, Step};
-use crate::steps::{registry, replace_database, restore_database};
+use crate::steps::{registry, replace_database, restore_database, switch_traffic};
 use crate::world::{RegisterFacts, ResourceFacts, World};
 
 /// Resolves `runbook` against the facts, or says why that cannot or may not be done.
@@ -44,6 +45,18 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
             region: store.region.clone(),
             why: store.why.clone(),
             hint: store.hint.clone(),
+        });
+    }
+    let switches = |step: &dr_config::Step| step.uses == switch_traffic::NAME;
+    if override_reason(&request.statements).is_none()
+        && runbook.steps.iter().any(switches)
+        && let Some(record) = world.traffic.iter().find(|facts| facts.denied.is_some())
+        && let Some(denied) = &record.denied
+    {
+        return Err(Refusal::TrafficDenied {
+            record: record.name.clone(),
+            why: denied.why.clone(),
+            hint: denied.hint.clone(),
         });
     }
     let (from, ended) = (&head.primary, head.epoch);
@@ -126,7 +139,7 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
         steps,
         register,
         loss,
-        predicted_seconds: None,
+        predicted_seconds: Predictions::of(&world.past, &runbook.name, &request.to).whole(),
         observed_at: world.observed_at,
         hash: String::new(),
     };
@@ -313,6 +326,7 @@ fn steps(runbook: &Runbook, scene: &Scene<'_>) -> Result<Vec<PlannedStep>, Refus
         context.report(Problem::error(&wrong.span, wrong.what).hint(wrong.hint));
     }
     let mut planned = Vec::new();
+    let predictions = Predictions::of(&scene.world.past, &runbook.name, scene.to());
     for step in lint::ordered(&runbook.steps) {
         let Some(kind) = registry::find(&step.uses) else {
             continue;
@@ -347,7 +361,7 @@ fn steps(runbook: &Runbook, scene: &Scene<'_>) -> Result<Vec<PlannedStep>, Refus
                 .cloned()
                 .unwrap_or(dr_provider::driver::Undo::ReadOnly),
             idempotency: kind.idempotency(),
-            predicted_seconds: None,
+            predicted_seconds: predictions.step(&step.id, &step.uses),
             parameters,
             left_out,
             lanes,

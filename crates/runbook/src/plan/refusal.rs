@@ -90,6 +90,18 @@ pub enum Refusal {
         /// What to do about it.
         hint: Option<String>,
     },
+    /// A name server does not take our key: clients would be left with the old answer, and everything else be done by then.
+    #[error(
+        "the switch of {record} would be refused, so that clients would be left where they are: {why}"
+    )]
+    TrafficDenied {
+        /// The record.
+        record: String,
+        /// What the server answered.
+        why: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
     /// Another execution has not ended.
     #[error(
         "execution {} for `{}` has not ended: {} to {}, begun at {:.0} by {}, {}",
@@ -256,6 +268,7 @@ impl Refusal {
             | Self::NoMoment { .. }
             | Self::LeftDown { .. }
             | Self::Approval { .. }
+            | Self::TrafficDenied { .. }
             | Self::Runbook { .. } => Class::Invalid,
         }
     }
@@ -284,6 +297,10 @@ impl Refusal {
             Self::Unwritable { hint, .. } => {
                 let first = hint.as_deref().unwrap_or("see why it refuses them");
                 format!("{first}, and run the command again; `dr check --online` tries the same")
+            }
+            Self::TrafficDenied { hint, .. } => {
+                let first = hint.as_deref().unwrap_or("put the key right");
+                format!("{first}; or go on with `--override \"reason\"`, and lead the clients by hand")
             }
             Self::Unfinished(other) => {
                 let id = &other.execution;

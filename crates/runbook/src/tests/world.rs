@@ -89,6 +89,8 @@ pub(crate) struct State {
     pub(crate) healthy: bool,
     pub(crate) traffic: TrafficState,
     pub(crate) silent_view: bool,
+    /// Whether the name server has another secret for our key.
+    pub(crate) key_refused: bool,
     pub(crate) highest_epoch: Epoch,
     /// Every effect that was had, in order: what, and for which epoch.
     pub(crate) effects: Vec<(String, Epoch)>,
@@ -175,6 +177,7 @@ impl Everything {
                     serial: None,
                 },
                 silent_view: false,
+                key_refused: false,
                 highest_epoch: Epoch(1),
                 effects: Vec::new(),
                 messages: Vec::new(),

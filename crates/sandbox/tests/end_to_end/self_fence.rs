@@ -209,3 +209,24 @@ async fn a_server_without_a_guard_in_its_configuration_is_refused() {
     .await;
     end(sandbox);
 }
+
+/// A server that another guard or somebody without one has started is not this guard's to stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_runs_already_is_left_alone() {
+    let sandbox = start(guarded().standby(false)).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    acknowledge(&load, 50).await;
+    let before = server(&sandbox);
+    assert!(!before.is_empty());
+    let words = ["host", "guard", "ledger/database", "--region", HOME];
+    refused(&sandbox, &words, 12, &["runs here already", "left alone"]).await;
+    let first = before.iter().map(|process| process.pid).min();
+    assert!(
+        server(&sandbox)
+            .iter()
+            .any(|process| Some(process.pid) == first)
+    );
+    acknowledge(&load, 50).await;
+    drop(load);
+    end(sandbox);
+}

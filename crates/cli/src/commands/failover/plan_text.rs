@@ -1,12 +1,14 @@
 //! A plan as a person reads it at 3 a.m.: what is lost first, then each step, with the point of no
 //! return.
 
+use std::time::Duration;
+
 use dr_model::loss::{Bound, Estimate, Verdict};
 use dr_provider::driver::{Action, Undo};
 use dr_runbook::plan::{Branch, Lane, LossPlan, PlannedStep, Target};
 use dr_runbook::{Disruption, Mode, Plan};
 
-use crate::output::{Style, Tone, amount, seconds};
+use crate::output::{Style, Tone, amount, seconds, took};
 
 /// Says since when, and who says so.
 pub(super) fn disrupted(disruption: &Disruption) -> String {
@@ -80,7 +82,10 @@ pub(crate) fn render(plan: &Plan, style: Style) -> String {
         ));
     }
     if let Some(predicted) = plan.predicted_seconds {
-        lines.push(format!("  takes     {}", seconds(predicted)));
+        lines.push(format!(
+            "  takes     {}, as executions of this runbook did lately",
+            seconds(predicted)
+        ));
     }
     lines.push(String::new());
     let mut returned = false;
@@ -195,10 +200,16 @@ pub(super) fn estimated(estimate: &Estimate) -> String {
 fn step(number: usize, step: &PlannedStep, style: Style, lines: &mut Vec<String>) {
     let mut marks = Vec::new();
     if step.background {
-        marks.push("in the background");
+        marks.push("in the background".to_owned());
     }
     if step.continue_on_error {
-        marks.push("may fail");
+        marks.push("may fail".to_owned());
+    }
+    if let Some(predicted) = step.predicted_seconds {
+        marks.push(format!(
+            "takes {}",
+            took(Duration::from_secs_f64(predicted))
+        ));
     }
     let marks = if marks.is_empty() {
         String::new()

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use dr_model::{Clock, ExecutionId};
+use dr_model::{Clock, ExecutionId, StepId};
 use dr_provider::driver::Undo;
 use dr_runbook::outcome::StepState;
 use dr_runbook::record::Outcome;
@@ -23,6 +23,8 @@ pub(crate) struct Progress {
     clock: Arc<dyn Clock>,
     began: Duration,
     execution: OnceLock<ExecutionId>,
+    /// The ids of the steps, to say which is next.
+    steps: OnceLock<Vec<StepId>>,
     stop: AtomicBool,
     halted: Notify,
 }
@@ -34,6 +36,7 @@ impl Progress {
             began: clock.elapsed(),
             clock,
             execution: OnceLock::new(),
+            steps: OnceLock::new(),
             stop: AtomicBool::new(false),
             halted: Notify::new(),
         }
@@ -75,6 +78,8 @@ impl Monitor for Progress {
             } => {
                 // The first one stays: an execution begins once in a process.
                 self.execution.get_or_init(|| (*execution).clone());
+                let ids = plan.steps.iter().map(|step| step.id.clone());
+                self.steps.get_or_init(|| ids.collect());
                 let verb = if *resumed { "Resuming" } else { "Execution" };
                 self.line(&format!(
                     "{verb} {}: {} from {} to {}, epoch {}",
@@ -88,7 +93,18 @@ impl Monitor for Progress {
             Event::StepBegan { step, number, of } => {
                 self.may_stop();
                 let id = self.paint(Tone::Strong, &step.id.to_string());
-                self.line(&format!("[{number:>2}/{of}] {id}"));
+                let takes = step.predicted_seconds.map(|seconds| {
+                    let time = took(Duration::from_secs_f64(seconds.max(0.0)));
+                    format!("took {time} lately")
+                });
+                let next = self.steps.get().and_then(|steps| steps.get(*number));
+                let next = next.map(|next| format!("next: {next}"));
+                let more: Vec<_> = takes.into_iter().chain(next).collect();
+                let more = match more.is_empty() {
+                    true => String::new(),
+                    false => self.paint(Tone::Faint, &format!("  ({})", more.join("; "))),
+                };
+                self.line(&format!("[{number:>2}/{of}] {id}{more}"));
             }
             Event::ActionBegan {
                 action, attempt, ..

@@ -98,6 +98,13 @@ pub(super) async fn run(args: &Args, config: &Path) -> Result<Exit> {
         )
         .because(&record.reason)
         .hint("`dr standby reseed` makes it a standby of the new primary")),
+        Guarded::Foreign => Err(CommandError::new(
+            Exit::Refused,
+            format!(
+                "a server of `{resource}` runs here already, which this guard has not started; it was left alone"
+            ),
+        )
+        .hint("stop it in good order, and the guard starts it: one that runs cannot be bound to it")),
         Guarded::Unwatched(why) => Err(CommandError::new(
             Exit::Failed,
             format!("the server of `{resource}` was stopped: nobody watched over it any more"),

@@ -5,7 +5,7 @@ use dr_provider::driver::{Instance, Role};
 use jiff::Timestamp;
 
 use super::view::{RegionView, ResourceView, StatusView, Verdict, WorkloadView};
-use crate::commands::execution::standing;
+use crate::commands::execution::{needs_somebody, standing};
 use crate::output::{Style, Table, Tone, amount, seconds};
 use crate::readiness::{Found, Readiness};
 
@@ -48,6 +48,21 @@ fn workload(view: &WorkloadView, now: Timestamp, style: Style) -> String {
     let (tone, word) = headline(view);
     let name = style.paint(Tone::Strong, view.workload.as_str());
     let mut lines = vec![format!("{name}: {}", style.paint(tone, word))];
+    // What has been begun and not ended explains most of the rest.
+    for execution in &view.executions {
+        let id = &execution.execution;
+        lines.push(format!(
+            "  execution {id} to {}: {}, by {}",
+            execution.to,
+            style.paint(Tone::Warning, &standing(execution, now)),
+            execution.holder
+        ));
+        if needs_somebody(execution) {
+            lines.push(format!(
+                "            go on with it: `dr execution resume {id}`; or end it: `dr execution abort {id}`"
+            ));
+        }
+    }
     lines.extend(
         view.reasons
             .iter()
@@ -112,15 +127,6 @@ fn workload(view: &WorkloadView, now: Timestamp, style: Style) -> String {
     }
     for failover in &view.failovers {
         lines.extend(self::failover(failover, style));
-    }
-    for execution in &view.executions {
-        lines.push(format!(
-            "  execution {} to {}: {}, by {}",
-            execution.execution,
-            execution.to,
-            style.paint(Tone::Warning, &standing(execution, now)),
-            execution.holder
-        ));
     }
     for resource in &view.resources {
         lines.push(self::resource(resource, style));

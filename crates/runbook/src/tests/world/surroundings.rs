@@ -63,7 +63,14 @@ impl Traffic for Seen {
     }
 
     async fn rehearse(&self) -> Result<()> {
-        Ok(())
+        match self.0.state().key_refused {
+            true => Err(
+                Error::new(ErrorKind::Denied, "update", Traffic::describe(self))
+                    .because("BADSIG".to_owned())
+                    .with_hint("it has another secret for this key"),
+            ),
+            false => Ok(()),
+        }
     }
 
     async fn views(&self) -> Vec<View> {
