@@ -153,6 +153,14 @@ pub const PRIVILEGES: &[Privilege] = &[
         why: "to let standbys of a restored primary go on beyond the end of the restore",
     },
     Privilege {
+        what: "read what the server's configuration files hold",
+        test_sql: "SELECT has_table_privilege('pg_file_settings', 'SELECT') \
+                   AND has_function_privilege('pg_show_all_file_settings()', 'EXECUTE')",
+        missing_statement: "GRANT SELECT ON pg_file_settings TO {role}; \
+                            GRANT EXECUTE ON FUNCTION pg_show_all_file_settings() TO {role};",
+        why: "to see that no setting for the end of a recovery is left",
+    },
+    Privilege {
         what: "use the schema `dr`",
         test_sql: "SELECT coalesce((SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace \
                    WHERE nspname = 'dr'), false)",
