@@ -143,9 +143,16 @@ async fn a_disk_that_is_too_small_is_said_and_the_restore_goes_on_when_there_is_
     assert_eq!(error.kind(), ErrorKind::Full, "{}", chain(&error));
     let hint = error.hint().unwrap_or_default();
     assert!(hint.contains("make room"), "{hint}");
+    assert!(!data.exists(), "it is seen before anything is written");
+    // Room for the bytes, and none for so many files, which nobody sees beforehand.
+    resize_disk(&disk, "remount,size=1g,nr_inodes=300");
+    let error = restore(&site, &data, Existing::Nothing).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Full, "{}", chain(&error));
+    let hint = error.hint().unwrap_or_default();
+    assert!(hint.contains("make room"), "{hint}");
     assert!(hint.contains("--delta"), "{hint}");
+    resize_disk(&disk, "remount,size=1g,nr_inodes=0");
     assert_starts_nothing(&data).await;
-    resize_disk(&disk, "remount,size=1g");
     restore(&site, &data, Existing::SameCluster).await.unwrap();
     assert_recovers(&site, &data).await;
     run(Command::new("umount").arg("--lazy").arg(&disk));
