@@ -4,7 +4,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::path::Path;
 
-use dr_config::Problems;
+use dr_config::{Problems, Unusable};
+use dr_model::RunbookName;
 use dr_model::document::Severity;
 use dr_provider::ErrorKind;
 use dr_runbook::Refusal;
@@ -73,6 +74,28 @@ impl CommandError {
         let mut made = Self::new(Exit::Configuration, message);
         made.details = problems.0.iter().map(ToString::to_string).collect();
         made
+    }
+
+    /// Says that a runbook cannot be used because of these files.
+    pub(crate) fn from_unusable(name: &RunbookName, files: &[&Unusable]) -> Self {
+        let what = match files {
+            [file] if file.name.is_none() => format!(
+                "the runbook `{name}` cannot be used: it may stand in `{}`, which cannot be read",
+                file.file
+            ),
+            _ => format!("the runbook `{name}` cannot be used"),
+        };
+        let mut made = Self::new(Exit::Configuration, what);
+        let problems = files.iter().flat_map(|file| &file.problems.0);
+        made.details = problems.map(ToString::to_string).collect();
+        let names: Vec<_> = files
+            .iter()
+            .map(|file| format!("`{}`", file.file))
+            .collect();
+        made.hint(format!(
+            "put {} right; or move it out of `runbooks/`, if the runbook that is then used will do: `dr runbook show {name}` prints it",
+            names.join(" and ")
+        ))
     }
 
     /// Adds what to do about it.

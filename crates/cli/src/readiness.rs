@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::commands::status::Verdict;
-use crate::error::Result;
+use crate::error::{CommandError, Result};
 use crate::wiring::Setup;
 pub(crate) use basis::Basis;
 pub(crate) use prechecks::{Found, Precheck};
@@ -159,16 +159,16 @@ pub(crate) async fn assess(
             checks.extend(detection(setup, &site, workload, world));
             match plan(setup, workload, world, to) {
                 Ok(plan) => checks.extend(planned(setup, &site, &plan, &mut readiness)?),
-                Err(Some(Refusal::TargetIsPrimary { .. })) => return Ok(None),
-                Err(Some(refusal)) => {
+                Err(NoPlan::Refused(Refusal::TargetIsPrimary { .. })) => return Ok(None),
+                Err(NoPlan::Refused(refusal)) => {
                     checks.push(Precheck::new(PLAN, found(&refusal), refusal.to_string()));
                     readiness.hint = refusal.hint();
                     readiness.refusal = Some(refusal.to_string());
                 }
-                Err(None) => {
-                    let why = format!("there is no runbook `{RUNBOOK}`");
-                    checks.push(Precheck::new(PLAN, Found::Failed, why.clone()));
-                    readiness.refusal = Some(why);
+                Err(NoPlan::Runbook(error)) => {
+                    checks.push(Precheck::new(PLAN, Found::Failed, error.message.clone()));
+                    readiness.hint = error.hints.into_iter().next();
+                    readiness.refusal = Some(error.message);
                 }
             }
         }
@@ -183,20 +183,28 @@ pub(crate) async fn assess(
     Ok(Some(readiness))
 }
 
-/// Makes the plan that `dr failover` would make; `Err(None)` without a runbook.
+/// Why there is no plan.
+pub(crate) enum NoPlan {
+    /// The runbook is not there, or cannot be used.
+    Runbook(CommandError),
+    /// It was refused.
+    Refused(Refusal),
+}
+
+/// Makes the plan that `dr failover` would make.
 pub(crate) fn plan(
     setup: &Setup,
     workload: &Workload,
     world: &World,
     to: &RegionName,
-) -> std::result::Result<Plan, Option<Refusal>> {
+) -> std::result::Result<Plan, NoPlan> {
     let runbook: RunbookName = RUNBOOK.parse().expect("the constant is a name");
-    let runbook = setup.config.runbooks.get(&runbook).ok_or(None)?;
+    let runbook = setup.runbook(&runbook).map_err(NoPlan::Runbook)?;
     let request = Request {
         max_loss: Some(workload.max_loss),
         ..Request::new(to.clone())
     };
-    dr_runbook::plan(runbook, world, &request).map_err(Some)
+    dr_runbook::plan(runbook, world, &request).map_err(NoPlan::Refused)
 }
 
 /// Takes over what the plan says, and whether the standby that is kept for it would be used.

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dr_model::document::{Context, FromNode, Node, Resolver};
-use dr_model::{RegionName, RunbookName, WorkloadName};
+use dr_model::{RegionName, WorkloadName};
 
-use crate::{Encryption, Problems, Region, Runbook, Schedule, Workload};
+use crate::{Encryption, Problems, Region, Runbooks, Schedule, Workload};
 
 /// A validated configuration: everything that it names exists.
 #[derive(Clone)]
@@ -28,7 +28,7 @@ pub struct Config {
     /// The schedules of all files, by file and then name.
     pub schedules: Vec<Schedule>,
     /// The runbooks.
-    pub runbooks: BTreeMap<RunbookName, Runbook>,
+    pub runbooks: Runbooks,
     pub(crate) digest: blake3::Hash,
     pub(crate) resolver: Arc<dyn Resolver>,
 }

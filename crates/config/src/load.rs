@@ -1,18 +1,17 @@
 //! From a directory to a validated configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dr_model::RunbookName;
 use dr_model::document::{Context, Node, Problem, Reader, Resolver, Severity, map};
 
 use crate::config::{Config, Contents};
 use crate::scope::{Scope, version};
 use crate::{
-    Kinds, Problems, Region, Runbook, Workload, apart, digest, overlap, runbook, schedule, shipped,
-    yaml,
+    Kinds, Problems, Region, Runbook, Runbooks, Unusable, Workload, apart, digest, overlap,
+    runbook, schedule, shipped, yaml,
 };
 
 /// No file is read that is larger than this.
@@ -30,25 +29,35 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
 }
 
+/// A file by its name, what was read from it, and what is wrong with it.
+type Alone = (String, Option<Node>, Context);
+
 /// Loads the configuration at `path`: a directory that holds `dr.yaml`, or that file itself.
 ///
-/// Reads `dr.yaml`, `schedules/*.yaml` and `runbooks/*.yaml`, and reports the problems of all of them at once.
+/// Reads `dr.yaml`, `schedules/*.yaml` and `runbooks/*.yaml`, and reports the problems of all of them at once. A runbook that cannot be
+/// used is no reason to refuse the rest: see [`Runbooks`].
 pub fn load(path: &Path, kinds: &Kinds, resolver: Arc<dyn Resolver>) -> Result<Loaded, Problems> {
     let directory = directory(path)?;
     let base = base(&directory);
     let mut context = Context::new(&base, Arc::clone(&resolver));
     let root = file(&directory, "dr.yaml", &mut context);
     let schedules = files(&directory, "schedules", &mut context);
-    let runbooks = files(&directory, "runbooks", &mut context);
+    let runbooks = each_alone(&directory, "runbooks", &mut context, &|| {
+        Context::new(&base, Arc::clone(&resolver))
+    });
     let digest = digest::digest(
         root.iter()
             .chain(schedules.values())
-            .chain(runbooks.values()),
+            .chain(runbooks.iter().filter_map(|(_, node, _)| node.as_ref())),
     );
 
     if root.is_none() {
         // Without it every name in the other files would be unknown, which says nothing about them.
-        return Err(Problems(context.into_problems()));
+        let broken = runbooks
+            .into_iter()
+            .flat_map(|(_, _, own)| own.into_problems());
+        let problems = context.into_problems().into_iter().chain(broken);
+        return Err(Problems(problems.collect()));
     }
     let scope = Scope::new(root.as_ref(), kinds);
     let contents = root
@@ -58,33 +67,19 @@ pub fn load(path: &Path, kinds: &Kinds, resolver: Arc<dyn Resolver>) -> Result<L
     for (stem, node) in &schedules {
         all_schedules.extend(schedule::read(stem, node, &mut context, &scope));
     }
-    let mut all_runbooks = BTreeMap::new();
-    for node in runbooks.values() {
-        let Some(read) = runbook::read(node, &mut context, &scope) else {
-            continue;
-        };
-        let name = read.value.name.clone();
-        if all_runbooks.insert(name.clone(), read.value).is_some() {
-            let problem =
-                Problem::error(&read.span, format!("there is a runbook `{name}` already"));
-            context.report(problem);
-        }
-    }
-    if let Some(problem) = built_in_failover(&runbooks, &all_runbooks)
-        && context.errors() == 0
-    {
-        context.report(problem);
-    }
-    for runbook in shipped::runbooks(&base, &resolver, &scope) {
-        all_runbooks.entry(runbook.name.clone()).or_insert(runbook);
-    }
+    let shipped = shipped::runbooks(&base, &resolver, &scope);
+    let runbooks = read_runbooks(runbooks, shipped, &mut context, &scope);
     if let (Some(root), Some(contents)) = (&root, &contents) {
         apart::check(root, contents, &mut context);
         overlap::check(contents, &mut context);
     }
 
     let refused = context.errors() > 0;
-    let problems = context.into_problems();
+    let mut problems = context.into_problems();
+    if refused {
+        let unusable = runbooks.unusable().iter();
+        problems.extend(unusable.flat_map(|file| file.problems.0.clone()));
+    }
     match contents {
         Some(contents) if !refused => Ok(Loaded {
             config: Config {
@@ -95,7 +90,7 @@ pub fn load(path: &Path, kinds: &Kinds, resolver: Arc<dyn Resolver>) -> Result<L
                 regions: contents.regions,
                 workloads: contents.workloads,
                 schedules: all_schedules,
-                runbooks: all_runbooks,
+                runbooks,
                 digest,
                 resolver,
             },
@@ -108,15 +103,56 @@ pub fn load(path: &Path, kinds: &Kinds, resolver: Arc<dyn Resolver>) -> Result<L
     }
 }
 
-/// Says that a failover uses the runbook of the program although there are some of one's own: the file may have been lost.
-fn built_in_failover(
-    files: &BTreeMap<String, Node>,
-    read: &BTreeMap<RunbookName, Runbook>,
-) -> Option<Problem> {
-    let own = read.keys().any(|name| name.as_str() == shipped::FAILOVER);
-    if files.is_empty() || own {
-        return None;
+/// Reads runbooks, each of which stands for itself, and adds those that are `shipped` and have no file in their place.
+fn read_runbooks(
+    files: Vec<Alone>,
+    shipped: Vec<Runbook>,
+    context: &mut Context,
+    scope: &Scope<'_>,
+) -> Runbooks {
+    let has_files = !files.is_empty();
+    let mut usable = BTreeMap::new();
+    let mut unusable = Vec::new();
+    let mut names = BTreeSet::new();
+    for (file, node, mut own) in files {
+        let name = node.as_ref().and_then(runbook::name);
+        let read = node.and_then(|node| runbook::read(&node, &mut own, scope));
+        if let Some(read) = &read
+            && !names.insert(read.value.name.clone())
+        {
+            let what = format!("there is a runbook `{}` already", read.value.name);
+            own.report(Problem::error(&read.span, what));
+        }
+        names.extend(name.clone());
+        match read {
+            Some(read) if own.errors() == 0 => {
+                usable.insert(read.value.name.clone(), read.value);
+                for warning in own.into_problems() {
+                    context.report(warning);
+                }
+            }
+            _ => unusable.push(Unusable {
+                file,
+                name,
+                problems: Problems(own.into_problems()),
+            }),
+        }
     }
+    if has_files
+        && unusable.iter().all(|file| file.name.is_some())
+        && !names.iter().any(|name| name.as_str() == shipped::FAILOVER)
+        && context.errors() == 0
+    {
+        context.report(built_in_failover());
+    }
+    for runbook in shipped {
+        usable.entry(runbook.name.clone()).or_insert(runbook);
+    }
+    Runbooks::new(usable, unusable)
+}
+
+/// Says that a failover uses the runbook of the program although there are some of one's own: the file may have been lost.
+fn built_in_failover() -> Problem {
     let what = format!(
         "`runbooks/` has no `{}`: `dr failover` uses the one that is built in",
         shipped::FAILOVER
@@ -124,10 +160,10 @@ fn built_in_failover(
     let problem = Problem::nowhere(what).hint(
         "`dr runbook show failover-region` prints it; put the file back if there was one of your own",
     );
-    Some(Problem {
+    Problem {
         severity: Severity::Warning,
         ..problem
-    })
+    }
 }
 
 fn read_root(node: &Node, context: &mut Context, scope: &Scope<'_>) -> Option<Contents> {
@@ -235,9 +271,37 @@ fn file(directory: &Path, name: &str, context: &mut Context) -> Option<Node> {
 /// Reads the `*.yaml` of a directory, by name without the ending. A directory that is missing holds none.
 fn files(directory: &Path, folder: &str, context: &mut Context) -> BTreeMap<String, Node> {
     let mut nodes = BTreeMap::new();
+    for stem in stems(directory, folder, context) {
+        if let Some(node) = file(directory, &format!("{folder}/{stem}.yaml"), context) {
+            nodes.insert(stem, node);
+        }
+    }
+    nodes
+}
+
+/// Reads the same with a context for each file, which holds what is wrong with it; only what is wrong with the directory is
+/// reported to `context`.
+fn each_alone(
+    directory: &Path,
+    folder: &str,
+    context: &mut Context,
+    alone: &dyn Fn() -> Context,
+) -> Vec<Alone> {
+    let stems = stems(directory, folder, context);
+    let read = stems.into_iter().map(|stem| {
+        let name = format!("{folder}/{stem}.yaml");
+        let mut own = alone();
+        let node = file(directory, &name, &mut own);
+        (name, node, own)
+    });
+    read.collect()
+}
+
+/// Returns the names of the `*.yaml` of a directory without the ending, in their order.
+fn stems(directory: &Path, folder: &str, context: &mut Context) -> Vec<String> {
     let entries = match std::fs::read_dir(directory.join(folder)) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return nodes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
         Err(error) => {
             let problem = Problem::nowhere(format!("`{folder}` cannot be read: {error}"));
             context.report(match error.kind() {
@@ -245,7 +309,7 @@ fn files(directory: &Path, folder: &str, context: &mut Context) -> BTreeMap<Stri
                 io::ErrorKind::NotADirectory => problem.hint("it has to be a directory"),
                 _ => problem,
             });
-            return nodes;
+            return Vec::new();
         }
     };
     let mut names = Vec::new();
@@ -260,13 +324,10 @@ fn files(directory: &Path, folder: &str, context: &mut Context) -> BTreeMap<Stri
         }
     }
     names.sort();
+    let mut stems = Vec::new();
     for name in names.iter().filter(|name| !name.starts_with('.')) {
         match name.strip_suffix(".yaml") {
-            Some(stem) => {
-                if let Some(node) = file(directory, &format!("{folder}/{name}"), context) {
-                    nodes.insert(stem.to_owned(), node);
-                }
-            }
+            Some(stem) => stems.push(stem.to_owned()),
             None if name.ends_with(".yml") => {
                 let what = format!("`{folder}/{name}` is not read");
                 let problem = Problem::nowhere(what).hint("only `*.yaml` is: rename it");
@@ -278,5 +339,5 @@ fn files(directory: &Path, folder: &str, context: &mut Context) -> BTreeMap<Stri
             None => {}
         }
     }
-    nodes
+    stems
 }

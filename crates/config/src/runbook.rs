@@ -69,6 +69,11 @@ impl FromNode for Retry {
     }
 }
 
+/// Returns the name that a file gives its runbook, whatever else is wrong with it.
+pub(crate) fn name(node: &Node) -> Option<RunbookName> {
+    node.get("name")?.as_text()?.parse().ok()
+}
+
 /// Reads one file of `runbooks/`.
 pub(crate) fn read(
     node: &Node,

@@ -4,10 +4,20 @@ mod support;
 
 use std::path::Path;
 
+use dr_config::Problems;
 use support::fixture;
 
 fn problems(name: &str) -> String {
-    fixture(name).expect_err("it is refused").to_string()
+    match fixture(name) {
+        Err(problems) => problems.to_string(),
+        // Runbooks are refused by themselves.
+        Ok(loaded) => {
+            let unusable = loaded.config.runbooks.unusable();
+            assert!(!unusable.is_empty(), "something is refused");
+            let all = unusable.iter().flat_map(|file| file.problems.0.clone());
+            Problems(all.collect()).to_string()
+        }
+    }
 }
 
 #[test]

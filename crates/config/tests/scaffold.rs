@@ -43,7 +43,11 @@ fn what_is_written_loads() {
     assert_eq!(written.len(), 3);
     let loaded = load_at(&written[0]).unwrap();
     assert_eq!(loaded.warnings, []);
-    let runbook = &loaded.config.runbooks[&"failover-region".parse().unwrap()];
+    let runbook = loaded
+        .config
+        .runbooks
+        .get(&"failover-region".parse().unwrap())
+        .unwrap();
     assert_eq!(runbook.steps.len(), 14);
     let promote = runbook.steps.iter().find(|s| s.id.0 == "promote").unwrap();
     assert_eq!(promote.fallback.as_deref(), Some("restore-database"));

@@ -357,10 +357,18 @@ async fn look_at_traffic(site: &Site, to: &RegionName) -> Vec<TrafficFacts> {
             Err(_) => Err(format!("no answer within {} s", LOOK_LIMIT.as_secs())),
         };
         let denied = match rehearsed {
-            Ok(Err(error)) if error.kind() == ErrorKind::Denied => Some(Denied {
-                why: dr_provider::error::chain(&error),
-                hint: error.hint().map(str::to_owned),
-            }),
+            // Refused by the server, or a key of ours that cannot be used: waiting changes neither.
+            Ok(Err(error))
+                if matches!(
+                    error.kind(),
+                    ErrorKind::Denied | ErrorKind::Invalid | ErrorKind::NotFound
+                ) =>
+            {
+                Some(Denied {
+                    why: dr_provider::error::chain(&error),
+                    hint: error.hint().map(str::to_owned),
+                })
+            }
             _ => None,
         };
         TrafficFacts {

@@ -69,7 +69,17 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
 /// Says what is wrong with the runbooks, and how many should not be used as they are.
 fn runbooks(setup: &Setup) -> (Vec<Finding>, usize) {
     let (mut all, mut unusable) = (Vec::new(), 0);
-    for (name, runbook) in &setup.config.runbooks {
+    for file in setup.config.runbooks.unusable() {
+        unusable += 1;
+        all.extend(
+            file.problems
+                .0
+                .iter()
+                .map(|problem| Finding::new(Level::Failed, "runbook", problem.to_string())),
+        );
+    }
+    for runbook in setup.config.runbooks.usable() {
+        let name = &runbook.name;
         let found = runbook::findings(&setup.config, runbook);
         unusable += usize::from(found.iter().any(|finding| finding.is_grave));
         all.extend(found.into_iter().map(|finding| {
@@ -175,7 +185,7 @@ fn summary(
             counted(config.regions.len(), "region"),
             counted(config.workloads.len(), "workload"),
             counted(config.schedules.len(), "schedule"),
-            counted(config.runbooks.len(), "runbook")
+            counted(config.runbooks.names().count(), "runbook")
         );
         return output.data(&style.paint(Tone::Good, &text));
     }

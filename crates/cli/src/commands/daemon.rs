@@ -64,6 +64,14 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<Exit> {
     let setup = Arc::new(Setup::load(config)?);
+    for file in setup.config.runbooks.unusable() {
+        let why: Vec<_> = file.problems.0.iter().map(ToString::to_string).collect();
+        tracing::warn!(
+            file = file.file,
+            why = why.join("; "),
+            "a runbook cannot be used"
+        );
+    }
     let region = &args.region;
     let place = setup.region(region)?.daemon.clone().ok_or_else(|| {
         CommandError::new(Exit::Configuration, format!("`{region}` has no daemon configured"))

@@ -22,7 +22,7 @@ use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 use crate::kit;
 use crate::output::{Output, Tone};
-use crate::wiring::{Setup, unknown};
+use crate::wiring::Setup;
 
 pub(crate) use carry_out::{Prepared, carry_out, require_somebody};
 pub(crate) use confirm::{ask, can_ask};
@@ -224,11 +224,8 @@ pub(crate) async fn run_with(setup: &Setup, args: &Args, output: &Output) -> Res
             "the time since then is what the report measures; leave it out if it is not known",
         ));
     }
-    let runbooks = &setup.config.runbooks;
     let name = args.runbook();
-    let runbook = runbooks
-        .get(&name)
-        .ok_or_else(|| unknown("runbook", name.as_str(), runbooks.keys()))?;
+    let runbook = setup.runbook(&name)?;
     if args.planned && Mode::of(runbook) != Mode::Planned {
         return Err(CommandError::new(
             Exit::Usage,

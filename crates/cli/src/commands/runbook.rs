@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::output::{Output, Table, Tone};
-use crate::wiring::{Setup, unknown};
+use crate::wiring::Setup;
 
 /// Look at runbooks, and run those that recover something where it is
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -57,38 +57,46 @@ pub(crate) async fn run(command: &Command, config: &Path, output: &Output) -> Re
     let runbooks = &setup.config.runbooks;
     match command {
         Command::List if output.json => {
-            let all: Vec<_> = runbooks
-                .values()
-                .map(|runbook| {
-                    json!({
-                        "name": runbook.name, "summary": runbook.summary, "built_in": runbook.built_in,
-                    })
+            let usable = runbooks.usable().map(|runbook| {
+                json!({
+                    "name": runbook.name, "summary": runbook.summary, "built_in": runbook.built_in, "usable": true,
                 })
-                .collect();
+            });
+            let unusable = runbooks
+                .unusable()
+                .iter()
+                .map(|file| json!({ "name": file.name, "file": file.file, "usable": false }));
+            let all: Vec<_> = usable.chain(unusable).collect();
             output.json(&all)?;
         }
         Command::List => {
             let mut table = Table::new(&["RUNBOOK", "STEPS", "SUMMARY"]);
-            for runbook in runbooks.values() {
+            for runbook in runbooks.usable() {
                 table.row([
                     runbook.name.to_string(),
                     runbook.steps.len().to_string(),
                     runbook.summary.clone(),
                 ]);
             }
+            for file in runbooks.unusable() {
+                table.row([
+                    file.name
+                        .as_ref()
+                        .map_or("unknown".to_owned(), ToString::to_string),
+                    "unknown".to_owned(),
+                    format!("`{}` cannot be used: `dr runbook check`", file.file),
+                ]);
+            }
             output.data(&table.render(output.stdout))?;
         }
         Command::Show { name } => {
-            let runbook = runbooks
-                .get(name)
-                .ok_or_else(|| unknown("runbook", name.as_str(), runbooks.keys()))?;
+            let runbook = setup.runbook(name)?;
             if output.json {
                 output.json(&document(runbook))?
             } else {
                 output.data(&text(runbook, output))?
             }
         }
-        // A configuration with a runbook that cannot be used does not load.
         Command::Check => return check(&setup, output),
         Command::Plan(_) | Command::Run(_) => {}
     }
@@ -123,7 +131,18 @@ pub(crate) fn findings(config: &Config, runbook: &Runbook) -> Vec<Finding> {
 fn check(setup: &Setup, output: &Output) -> Result<Exit> {
     let style = output.stdout;
     let (mut shown, mut lines, mut grave) = (Vec::new(), Vec::new(), 0);
-    for (name, runbook) in &setup.config.runbooks {
+    let runbooks = &setup.config.runbooks;
+    for file in runbooks.unusable() {
+        grave += 1;
+        for problem in &file.problems.0 {
+            lines.push(format!("{} {problem}", style.paint(Tone::Bad, "wrong")));
+            shown.push(json!({
+                "runbook": file.name, "file": file.file, "grave": true, "what": problem.to_string(),
+            }));
+        }
+    }
+    for runbook in runbooks.usable() {
+        let name = &runbook.name;
         let findings = findings(&setup.config, runbook);
         grave += findings.iter().filter(|finding| finding.is_grave).count();
         if findings.is_empty() {
@@ -162,7 +181,7 @@ fn check(setup: &Setup, output: &Output) -> Result<Exit> {
         shown.push(json!({ "grave": false, "what": problem.to_string() }));
     }
     if output.json {
-        let names: Vec<_> = setup.config.runbooks.keys().collect();
+        let names: Vec<_> = runbooks.names().collect();
         output.json(&json!({ "valid": grave == 0, "runbooks": names, "findings": shown }))?;
     } else {
         output.data(&lines.join("\n"))?;

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dr_config::{Config, Region, Workload};
+use dr_config::{Config, NoRunbook, Region, Runbook, Workload};
 use dr_coordination::Actor;
 use dr_coordination::identity::{Identity, read_identity};
 use dr_coordination::register::Register;
 use dr_local::{LocalHost, LocalSecrets, SshAddress, SshHost, SshOptions};
 use dr_model::document::{Problem, Resolver, closest, one_of};
-use dr_model::{Clock, RegionName, ResourceId, SystemClock, WorkloadName};
+use dr_model::{Clock, RegionName, ResourceId, RunbookName, SystemClock, WorkloadName};
 use dr_postgres::{Options, Parts, PostgresDriver};
 use dr_provider::{ErrorKind, Host, ObjectStore, ResourceDriver, SecretSource};
 
@@ -75,6 +75,15 @@ impl Setup {
         workloads
             .get(name)
             .ok_or_else(|| unknown("workload", name.as_str(), workloads.keys()))
+    }
+
+    /// Returns a runbook, which must be there and fit to be used.
+    pub(crate) fn runbook(&self, name: &RunbookName) -> Result<&Runbook> {
+        let runbooks = &self.config.runbooks;
+        runbooks.get(name).map_err(|none| match none {
+            NoRunbook::Unknown => unknown("runbook", name.as_str(), runbooks.names()),
+            NoRunbook::Unusable(files) => CommandError::from_unusable(name, &files),
+        })
     }
 
     /// Returns the workloads of these names, or all of them if there are none.

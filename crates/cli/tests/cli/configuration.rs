@@ -1,5 +1,6 @@
 //! `dr init` and `dr check`: what is written is valid, and what is wrong is said all at once.
 
+use rstest::rstest;
 use serde_json::Value;
 
 use crate::support::{Place, run};
@@ -239,6 +240,43 @@ fn a_failover_without_a_file_uses_the_one_that_is_built_in() {
         "{checked:?}"
     );
     assert!(!checked.stdout.contains("uses the one"), "{checked:?}");
+}
+
+/// A slip in one file is found, and stands in the way of the runbook that it may hold and of no other.
+#[rstest]
+#[case::another("name: drill\nsteps: [{ id: a, uses: dance }]", true)]
+#[case::this_one("name: failover-region\nsteps: [{ id: a, uses: dance }]", false)]
+#[case::nobody_knows_which("name: drill: steps", false)]
+fn a_runbook_that_cannot_be_read_takes_no_other_with_it(#[case] text: &str, #[case] usable: bool) {
+    let place = Place::new();
+    std::fs::remove_file(place.path().join("runbooks/failover-region.yaml")).unwrap();
+    let text = format!("version: 1\nsummary: Of one's own.\n{text}\n");
+    place.write("runbooks/broken.yaml", &text);
+    for words in [&["check"][..], &["runbook", "check"]] {
+        let checked = place.run(words);
+        assert_eq!(checked.code, 65, "{checked:?}");
+        let place = "runbooks/broken.yaml:";
+        assert!(checked.stdout.contains(place), "{checked:?}");
+    }
+    let shown = place.run(&["runbook", "show", "failover-region"]);
+    let tried = place.run(&["failover", "--to", "us-west-2", "--plan"]);
+    let listed = place.run(&["runbook", "list"]);
+    assert!(listed.stdout.contains("cannot be used"), "{listed:?}");
+    if usable {
+        assert_eq!(shown.code, 0, "{shown:?}");
+        assert_ne!(tried.code, 65, "{tried:?}");
+        return;
+    }
+    for ran in [shown, tried] {
+        assert_eq!(ran.code, 65, "{ran:?}");
+        for said in [
+            "the runbook `failover-region` cannot be used",
+            "runbooks/broken.yaml:",
+            "move it out of `runbooks/`",
+        ] {
+            assert!(ran.stderr.contains(said), "{said} is missing: {ran:?}");
+        }
+    }
 }
 
 /// What a workload asks of its runbooks is seen without looking at a region.

@@ -367,9 +367,11 @@ pub(crate) fn runbook(text: &str) -> std::result::Result<Runbook, String> {
     let resolver = |text: &str| Err(format!("`{text}` cannot be resolved"));
     let loaded = dr_config::load(directory.path(), &kinds, Arc::new(resolver));
     let loaded = loaded.map_err(|problems| problems.to_string())?;
+    let runbooks = loaded.config.runbooks;
+    if let Some(file) = runbooks.unusable().first() {
+        return Err(file.problems.to_string());
+    }
     // Those that are shipped are there beside it.
-    let mut found = loaded.config.runbooks.into_values();
-    Ok(found
-        .find(|runbook| text.contains(&format!("name: {}\n", runbook.name)))
-        .unwrap())
+    let mut own = runbooks.usable().filter(|runbook| !runbook.built_in);
+    Ok(own.next().unwrap().clone())
 }

@@ -11,7 +11,7 @@ use crate::commands::failover::{Progress, report_text, watched};
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 use crate::output::Output;
-use crate::wiring::{Setup, unknown};
+use crate::wiring::Setup;
 
 /// End an execution that has promoted nothing yet, and undo what it did
 ///
@@ -92,12 +92,10 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
 
 /// Returns the runbook that undoes a move.
 fn undo(setup: &Setup) -> Result<&Runbook> {
-    let runbooks = &setup.config.runbooks;
     let name: RunbookName = "undo-move"
         .parse()
         .expect("the name is written in the source and valid");
-    let found = runbooks.get(&name);
-    found.ok_or_else(|| unknown("runbook", name.as_str(), runbooks.keys()))
+    setup.runbook(&name)
 }
 
 /// Takes back a move of which only the register tells which workload it moved.

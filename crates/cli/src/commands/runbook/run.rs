@@ -17,7 +17,7 @@ use crate::commands::restore::target;
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 use crate::output::Output;
-use crate::wiring::{Setup, unknown};
+use crate::wiring::Setup;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
@@ -54,11 +54,8 @@ pub(super) async fn run(
     output: &Output,
 ) -> Result<Exit> {
     let setup = Setup::load(config)?;
-    let runbooks = &setup.config.runbooks;
     let name = &args.name;
-    let runbook = runbooks
-        .get(name)
-        .ok_or_else(|| unknown("runbook", name.as_str(), runbooks.keys()))?;
+    let runbook = setup.runbook(name)?;
     if Mode::of(runbook) != Mode::InPlace {
         let what = format!("the runbook `{name}` does not stay in the primary's region");
         return Err(CommandError::new(Exit::Usage, what).hint(format!(

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::looks::Looks;
 use super::{Following, TELL_AGAIN, Watch, WatchPrimaries};
 use crate::commands::status;
-use crate::readiness;
+use crate::readiness::{self, NoPlan};
 
 /// How long one message may take.
 const TELL_LIMIT: Duration = Duration::from_secs(5);
@@ -104,9 +104,11 @@ impl WatchPrimaries {
         match readiness::plan(&watch.setup, &watch.workload, &world, &self.region) {
             Ok(plan) => proposal.plan = Some(plan.hash),
             // Somebody has decided already; the silence is part of what they do.
-            Err(Some(refusal)) if refusal.class() == Class::Busy => return Err(refusal.to_string()),
-            Err(Some(refusal)) => proposal.refusal = Some(refusal.to_string()),
-            Err(None) => proposal.refusal = Some("there is no runbook for it".to_owned()),
+            Err(NoPlan::Refused(refusal)) if refusal.class() == Class::Busy => {
+                return Err(refusal.to_string());
+            }
+            Err(NoPlan::Refused(refusal)) => proposal.refusal = Some(refusal.to_string()),
+            Err(NoPlan::Runbook(error)) => proposal.refusal = Some(error.message),
         }
         Ok(proposal)
     }
