@@ -127,6 +127,9 @@ pub struct Report {
     /// Who states that the old primary has stopped, and what was seen, if anybody does.
     #[serde(default)]
     pub witness: Option<String>,
+    /// How clients are led where a name server would have refused the switch, if anybody has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients_by_hand: Option<String>,
     /// Where the log of the first resource was sealed; all are in `resources`.
     pub sealed: Option<SealedAt>,
     /// What is lost.

@@ -12,7 +12,7 @@ use crate::outcome::{Loss, Report, ResourceReport, SealedAt, State, StepReport, 
 use crate::plan::{Mode, Target};
 use crate::proof;
 use crate::record::{Outcome, Place};
-use crate::request::{Rung, override_reason, witness};
+use crate::request::{Rung, clients_by_hand, override_reason, witness};
 use crate::steps::{
     await_approval, check_health, rearm_protection, replace_database, restore_database,
     verify_traffic,
@@ -67,6 +67,7 @@ pub(crate) fn report(history: &History, state: State, reason: Option<String>) ->
         fence: proof::weakest(history),
         override_reason: override_reason(&history.statements).map(str::to_owned),
         witness: witness(&history.statements).map(str::to_owned),
+        clients_by_hand: clients_by_hand(&history.statements).map(str::to_owned),
         sealed: resources.values().find_map(|r| r.sealed),
         loss: Loss {
             estimate: plan.loss.estimate.clone(),

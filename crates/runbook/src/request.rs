@@ -52,6 +52,8 @@ pub enum Statement {
     Witness(String),
     /// Why safety rules are set aside. Whatever rests on it is reported as unproven for ever.
     Override(String),
+    /// How clients are led where a name server would refuse the switch. It sets no other rule aside.
+    ClientsByHand(String),
 }
 
 /// When the disruption began: what the time to recover is counted from.
@@ -93,7 +95,7 @@ pub struct Request {
     pub max_loss: Option<Duration>,
     /// The rung to take; the best one that the facts allow if it is left out.
     pub rung: Option<Rung>,
-    /// A witness's statement and an override, if they were given.
+    /// A witness's statement, an override, and how clients are led by hand, if they were given.
     pub statements: Vec<Statement>,
     /// When the disruption began, if that was measured or somebody knows it.
     pub disruption: Option<Disruption>,
@@ -130,7 +132,7 @@ impl Request {
 pub fn witness(statements: &[Statement]) -> Option<&str> {
     statements.iter().find_map(|statement| match statement {
         Statement::Witness(text) => Some(text.as_str()),
-        Statement::Override(_) => None,
+        Statement::Override(_) | Statement::ClientsByHand(_) => None,
     })
 }
 
@@ -139,6 +141,15 @@ pub fn witness(statements: &[Statement]) -> Option<&str> {
 pub fn override_reason(statements: &[Statement]) -> Option<&str> {
     statements.iter().find_map(|statement| match statement {
         Statement::Override(text) => Some(text.as_str()),
-        Statement::Witness(_) => None,
+        Statement::Witness(_) | Statement::ClientsByHand(_) => None,
+    })
+}
+
+/// Returns the first statement of how clients are led by hand.
+#[must_use]
+pub fn clients_by_hand(statements: &[Statement]) -> Option<&str> {
+    statements.iter().find_map(|statement| match statement {
+        Statement::ClientsByHand(text) => Some(text.as_str()),
+        Statement::Witness(_) | Statement::Override(_) => None,
     })
 }

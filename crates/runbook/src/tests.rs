@@ -1,6 +1,7 @@
 //! The whole crate against a world in memory: plans, refusals, and executions that are killed, raced and taken over.
 
 mod approvals;
+mod by_hand;
 mod conditions;
 mod crash;
 mod guards;

@@ -5,6 +5,7 @@
 //! `LOST_REGION_LIMIT`, so a dead region never holds up the plan (L1).
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use dr_model::{ApprovalPolicy, RegionName, ResourceName, ServiceName, WorkloadNa
 use dr_provider::driver::{Facts, Instance, RegionFacts};
 use dr_provider::traffic::TrafficState;
 use dr_provider::{ErrorKind, ResourceDriver};
-use futures::future::{join, join_all, join3};
+use futures::future::{Either, join, join_all, join3, select};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::time::timeout;
@@ -168,7 +169,8 @@ pub struct TrafficFacts {
     pub answer: Option<String>,
     /// What the authority answers, or why it does not.
     pub state: Result<TrafficState, String>,
-    /// Why the authority would not take a switch from us, if it said so; one that is silent may take it yet.
+    /// Why the authority would not take a switch from us, if it said so; one that is silent may take it yet. `None` also if that
+    /// was not tried.
     pub denied: Option<Denied>,
 }
 
@@ -230,9 +232,14 @@ pub async fn observe(site: &Site, to: &RegionName) -> World {
 }
 
 /// Looks as [`observe`] does, and tries whether the stores take the journal and the epoch, by one small object in each: a store
-/// that is full, read-only or denied answers every other look. The region being left is not asked for it.
+/// that is full, read-only or denied answers every other look. The region being left is not asked for it. Tries also whether the
+/// name servers take our key, by an update of nothing.
 pub async fn observe_to_execute(site: &Site, to: &RegionName) -> World {
-    let (mut world, journal) = join(observe(site, to), unwritable(site, to)).await;
+    let (mut world, journal, denied) =
+        join3(observe(site, to), unwritable(site, to), denied(site)).await;
+    for (traffic, denied) in world.traffic.iter_mut().zip(denied) {
+        traffic.denied = denied;
+    }
     // One that is silent takes no record: an override puts it into the store moved to.
     let register = match &world.register {
         RegisterFacts::Proven(records) => records.last(),
@@ -322,11 +329,14 @@ type Left = (
 
 async fn look_at_left(driver: &dyn ResourceDriver, from: &RegionName) -> Left {
     let everything = driver.observe(std::slice::from_ref(from));
-    let (everything, alone) = join(
-        timeout(LOST_REGION_LIMIT, everything),
-        timeout(LOST_REGION_LIMIT, driver.look(from)),
-    )
-    .await;
+    let everything = pin!(timeout(LOST_REGION_LIMIT, everything));
+    let alone = pin!(timeout(LOST_REGION_LIMIT, driver.look(from)));
+    let (everything, alone) = match select(everything, alone).await {
+        // The server is a part of what was seen.
+        Either::Left((Ok(facts), _)) => return (facts.regions, facts.system_identifier),
+        Either::Left((silent, alone)) => (silent, alone.await),
+        Either::Right((alone, everything)) => (everything.await, alone),
+    };
     match everything {
         Ok(facts) => (facts.regions, facts.system_identifier),
         // A server that answers is not silent because its store is.
@@ -348,15 +358,25 @@ async fn look_at_left(driver: &dyn ResourceDriver, from: &RegionName) -> Left {
 
 async fn look_at_traffic(site: &Site, to: &RegionName) -> Vec<TrafficFacts> {
     let looks = site.traffic.iter().map(|traffic| async move {
-        let seen = timeout(LOOK_LIMIT, traffic.observe());
-        let rehearsed = timeout(LOOK_LIMIT, traffic.rehearse());
-        let (seen, rehearsed) = join(seen, rehearsed).await;
-        let state = match seen {
+        let state = match timeout(LOOK_LIMIT, traffic.observe()).await {
             Ok(Ok(state)) => Ok(state),
             Ok(Err(error)) => Err(dr_provider::error::chain(&error)),
             Err(_) => Err(format!("no answer within {} s", LOOK_LIMIT.as_secs())),
         };
-        let denied = match rehearsed {
+        TrafficFacts {
+            name: traffic.describe(),
+            answer: traffic.answer(to),
+            state,
+            denied: None,
+        }
+    });
+    join_all(looks).await
+}
+
+/// Tells of each traffic record, in their order, why its authority would not take a switch from us.
+async fn denied(site: &Site) -> Vec<Option<Denied>> {
+    let tries = site.traffic.iter().map(|traffic| async move {
+        match timeout(LOOK_LIMIT, traffic.rehearse()).await {
             // Refused by the server, or a key of ours that cannot be used: waiting changes neither.
             Ok(Err(error))
                 if matches!(
@@ -370,15 +390,9 @@ async fn look_at_traffic(site: &Site, to: &RegionName) -> Vec<TrafficFacts> {
                 })
             }
             _ => None,
-        };
-        TrafficFacts {
-            name: traffic.describe(),
-            answer: traffic.answer(to),
-            state,
-            denied,
         }
     });
-    join_all(looks).await
+    join_all(tries).await
 }
 
 fn services(site: &Site, to: &RegionName) -> Vec<ServiceFacts> {

@@ -22,9 +22,12 @@ pub(crate) struct Args {
     #[arg(value_name = "WORKLOAD")]
     workload: WorkloadName,
 
-    /// Only print the plan; changes nothing
+    /// Only print the plan; changes nothing, and tries whether the store takes a small object
     #[arg(long)]
     plan: bool,
+
+    #[command(flatten)]
+    by_hand: failover::ByHand,
 
     /// The runbook
     #[arg(long, value_name = "NAME", default_value = "failback-region")]
@@ -47,6 +50,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         args.workload.clone(),
         args.runbook.clone(),
         args.plan,
+        args.by_hand.clone(),
         args.key.clone(),
         args.yes,
     );

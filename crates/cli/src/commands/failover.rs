@@ -27,7 +27,7 @@ use crate::wiring::Setup;
 pub(crate) use carry_out::{Prepared, carry_out, require_somebody};
 pub(crate) use confirm::{ask, can_ask};
 pub(crate) use progress::{Progress, watched};
-pub(crate) use stated::Stated;
+pub(crate) use stated::{ByHand, Stated, reason};
 
 /// Move workloads to another region
 ///
@@ -122,6 +122,7 @@ impl Args {
         workload: WorkloadName,
         runbook: RunbookName,
         plan: bool,
+        by_hand: ByHand,
         key: Option<PathBuf>,
         yes: bool,
     ) -> Self {
@@ -132,7 +133,7 @@ impl Args {
             planned: true,
             max_loss: None,
             rung: None,
-            stated: Stated::default(),
+            stated: by_hand.into(),
             disrupted_at: None,
             from_store: None,
             into: PathBuf::new(),

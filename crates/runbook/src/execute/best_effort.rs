@@ -1,6 +1,6 @@
 //! Steps that are tried for what they are worth, beside the others: fencing (PROTOCOL 7).
 //!
-//! Where somebody has stated something, the old primary is looked at meanwhile: a fence that runs into its time limit says nothing, and
+//! Where somebody has stated something about it, the old primary is looked at meanwhile: a fence that runs into its time limit says nothing, and
 //! nobody's word outweighs a server that answers. What was seen is journaled, also where an override goes on all the same.
 //!
 //! Their intents are journaled before they begin like any other; their outcomes when they are collected, which is
@@ -20,6 +20,7 @@ use crate::old_primary::{self, Look};
 use crate::outcome::StepState;
 use crate::plan::{PlannedStep, Target};
 use crate::record::{Outcome, Place, Record};
+use crate::request::{override_reason, witness};
 use crate::step::{Step, Work};
 
 /// What runs beside the steps. Dropping it calls everything off.
@@ -266,7 +267,9 @@ async fn look(work: &Work, target: &Target) -> Option<Look> {
         return None;
     };
     let needs_proof = work.plan().proofs.contains_key(name);
-    if work.history.statements.is_empty() || !needs_proof {
+    let statements = &work.history.statements;
+    let is_stated = witness(statements).is_some() || override_reason(statements).is_some();
+    if !is_stated || !needs_proof {
         return None;
     }
     let driver = work.driver(target).ok()?;

@@ -281,7 +281,17 @@ pub(super) fn warnings(steps: &[PlannedStep], scene: &Scene<'_>) -> Vec<String> 
         }
     }
     if world.traffic.is_empty() && !in_place {
+    let switches = steps
+        .iter()
+        .find(|step| step.uses == switch_traffic::NAME && !step.lanes.is_empty());
         warnings.push("no traffic is configured: clients are led nowhere".to_owned());
+        if let (Some(denied), Some(step)) = (&traffic.denied, switches) {
+            warnings.push(format!(
+                "the switch of `{}` would be refused: {}; unless that is put right by then, the execution stops at step `{}`, which \
+                 `dr execution resume` can leave out",
+                traffic.name, denied.why, step.id
+            ));
+        }
     }
     if world.probes.is_empty() {
         warnings.push("no checks are configured: nothing will prove that it works".to_owned());

@@ -300,7 +300,7 @@ impl Refusal {
             }
             Self::TrafficDenied { hint, .. } => {
                 let first = hint.as_deref().unwrap_or("put the key right");
-                format!("{first}; or go on with `--override \"reason\"`, and lead the clients by hand")
+                format!("{first}; or lead the clients yourself, and say how with `--clients-by-hand \"reason\"`")
             }
             Self::Unfinished(other) => {
                 let id = &other.execution;

@@ -360,19 +360,6 @@ async fn the_runbook_would_not_be_safe(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_the_name_server_does_not_take_is_found_before_anything_is_done() {
-    let world = Everything::new().await;
-    world.state().key_refused = true;
-    let (class, text, hint) = refused(&world, Request::new(west())).await;
-    assert_eq!(class, Class::Invalid);
-    assert!(text.contains("would be refused"), "{text}");
-    assert!(hint.contains("another secret"), "{hint}");
-    // A person can lead the clients in another way.
-    let by_hand = Statement::Override("the load balancer is moved by hand".to_owned());
-    accepted(&world, said(by_hand)).await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_name_server_that_is_silent_now_is_no_reason_to_refuse() {
     let world = Everything::new().await;
     // What passes needs nobody, although the runbook has no retry.

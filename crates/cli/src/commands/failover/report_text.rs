@@ -73,6 +73,9 @@ pub(crate) fn render(report: &Report, objectives: Objectives, style: Style) -> S
         if let Some(witness) = &report.witness {
             line("witness", witness.clone());
         }
+        if let Some(by_hand) = &report.clients_by_hand {
+            line("clients", format!("by hand: {by_hand}"));
+        }
         for (name, resource) in &report.resources {
             if let Some(seen) = &resource.seen_alive {
                 let text = format!("the old primary of {name} was seen alive: {seen}");

@@ -15,6 +15,20 @@ use dr_provider::{Error, ErrorKind, Host, Notifier, Probe, Result, Traffic};
 use super::database::Seen;
 use super::{State, east, noon};
 
+impl Seen {
+    /// Looks at our key, as the name server does.
+    fn take_key(&self) -> Result<()> {
+        match self.0.state().key_refused {
+            true => Err(
+                Error::new(ErrorKind::Denied, "update", Traffic::describe(self))
+                    .because("BADSIG".to_owned())
+                    .with_hint("it has another secret for this key"),
+            ),
+            false => Ok(()),
+        }
+    }
+}
+
 #[async_trait]
 impl Traffic for Seen {
     fn describe(&self) -> String {
@@ -47,6 +61,7 @@ impl Traffic for Seen {
         if standing.epoch.is_some_and(|there| there > epoch) {
             return Err(Error::new(ErrorKind::Superseded, "switch", subject));
         }
+        self.take_key()?;
         if (standing.epoch, &standing.answer) != (previous.epoch, &previous.answer) {
             return Err(Error::new(ErrorKind::Conflict, "switch", subject));
         }
@@ -63,14 +78,7 @@ impl Traffic for Seen {
     }
 
     async fn rehearse(&self) -> Result<()> {
-        match self.0.state().key_refused {
-            true => Err(
-                Error::new(ErrorKind::Denied, "update", Traffic::describe(self))
-                    .because("BADSIG".to_owned())
-                    .with_hint("it has another secret for this key"),
-            ),
-            false => Ok(()),
-        }
+        self.take_key()
     }
 
     async fn views(&self) -> Vec<View> {
