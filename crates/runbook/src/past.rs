@@ -1,7 +1,8 @@
 //! How long executions took that were completed: what a plan predicts.
 //!
 //! A prediction is the median of the newest executions after the same runbook that led into the same region, or into any if none
-//! did: what a region takes differs less than what a runbook does. How long people took to approve is not predicted.
+//! did: what a region takes differs less than what a runbook does. How long people took to approve is not predicted, and nothing is
+//! learnt from one that was resumed, because nobody knows how long it lay, or during which a clock was set back.
 
 use std::collections::BTreeMap;
 
@@ -21,14 +22,14 @@ pub struct Past {
     runbook: String,
     /// The region moved to.
     to: RegionName,
-    /// In all, in seconds; `None` if that was not measured.
+    /// In all without the wait for approvals, in seconds; `None` if that was not measured.
     seconds: Option<f64>,
     /// Each step that was done, by its id: what it used, and its seconds.
     steps: BTreeMap<StepId, (String, f64)>,
 }
 
 impl Past {
-    /// Reads it out of a journal; `None` unless the execution was completed.
+    /// Reads it out of a journal; `None` unless the execution was completed in one go.
     pub(crate) fn of(history: &History) -> Option<Self> {
         let report = history.report();
         if !matches!(
@@ -37,19 +38,35 @@ impl Past {
         ) {
             return None;
         }
-        let done = report
-            .steps
-            .into_iter()
-            .filter(|step| step.state == StepState::Done && step.uses != await_approval::NAME);
+        report.overhead_seconds?;
+        let done = report.steps.into_iter();
+        let done = done.filter(|step| step.state == StepState::Done);
+        let (asking, done): (Vec<_>, Vec<_>) =
+            done.partition(|step| step.uses == await_approval::NAME);
+        let waited = asking
+            .iter()
+            .map(|step| step.took_seconds.filter(is_measured));
+        let waited: Option<f64> = waited.sum();
+        let steps = done.into_iter().filter_map(|step| {
+            let seconds = step.took_seconds.filter(is_measured)?;
+            Some((step.id, (step.uses, seconds)))
+        });
         Some(Self {
             runbook: history.plan.runbook.clone(),
             to: history.plan.to.clone(),
-            seconds: report.execution_seconds,
-            steps: done
-                .filter_map(|step| Some((step.id, (step.uses, step.took_seconds?))))
-                .collect(),
+            seconds: report
+                .execution_seconds
+                .zip(waited)
+                .map(|(all, waited)| all - waited)
+                .filter(is_measured),
+            steps: steps.collect(),
         })
     }
+}
+
+/// Tells whether this is a length of time: a difference of two times of a clock that was set is not always one.
+fn is_measured(seconds: &f64) -> bool {
+    seconds.is_finite() && *seconds >= 0.0
 }
 
 /// What past executions let one expect of the next.

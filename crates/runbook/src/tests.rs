@@ -11,6 +11,7 @@ mod own_steps;
 mod pauses;
 mod planned;
 mod plans;
+mod predictions;
 mod races;
 mod refusals;
 mod register_moves;

@@ -13,6 +13,7 @@ use super::world::{Everything, Fault, shipped, west};
 use crate::events::Silent;
 use crate::executions::Summary;
 use crate::outcome::{State, StepState};
+use crate::past::Predictions;
 use crate::request::Request;
 use crate::site::Site;
 use crate::steps::await_approval;
@@ -130,6 +131,11 @@ async fn it_waits_for_the_quorum_and_goes_on() {
     let clock: Arc<dyn Clock> = world.clock.clone();
     let read = executions::find(&world.stores, &clock, &report.execution).await;
     assert_eq!(read.unwrap().history.report(), report);
+    // What people took says nothing of the next one.
+    let seen = observe(&site(&world, "laptop"), &west()).await;
+    let predictions = Predictions::of(&seen.past, &shipped().name, &west());
+    let whole = predictions.whole().unwrap();
+    assert!((0.1..100.0).contains(&whole), "{whole}");
 }
 
 #[rstest]

@@ -208,7 +208,8 @@ fn step(number: usize, step: &PlannedStep, style: Style, lines: &mut Vec<String>
     if let Some(predicted) = step.predicted_seconds {
         marks.push(format!(
             "takes {}",
-            took(Duration::from_secs_f64(predicted))
+            // A plan of an earlier version may hold what a clock that was set back has measured.
+            took(Duration::try_from_secs_f64(predicted).unwrap_or_default())
         ));
     }
     let marks = if marks.is_empty() {
