@@ -46,14 +46,16 @@ impl ScheduledJob {
         format!("{} {}", self.schedule.name, self.schedule.resource)
     }
 
-    /// Waits for an epoch other than the present one: the job's place may be another then.
-    pub(super) async fn other_epoch(&self) {
+    /// Waits for an epoch other than that of the moment of the call: the job's place may be another then.
+    pub(super) fn other_epoch(&self) -> impl Future<Output = ()> + use<> {
         let mut views = self.views.clone();
         let epoch = |view: &View| view.record.as_ref().map(|record| record.epoch);
         let before = epoch(&views.borrow());
-        let changed = views.wait_for(|view| epoch(view) != before).await.is_ok();
-        if !changed {
-            std::future::pending::<()>().await;
+        async move {
+            let changed = views.wait_for(|view| epoch(view) != before).await.is_ok();
+            if !changed {
+                std::future::pending::<()>().await;
+            }
         }
     }
 

@@ -28,7 +28,8 @@ pub(super) async fn supervise<F>(
     supervise_with((LONGEST_PAUSE, future::pending), task, board, stop, work).await;
 }
 
-/// As [`supervise`], with pauses up to `longest`, which end with `news`.
+/// As [`supervise`], with pauses up to `longest`, which end with `news`: called before each run, it says what is the case then, and what
+/// it returns waits for something else.
 pub(super) async fn supervise_with<F, N>(
     (longest, mut news): (Duration, impl FnMut() -> N),
     task: &str,
@@ -41,6 +42,8 @@ pub(super) async fn supervise_with<F, N>(
 {
     let mut pause = FIRST_PAUSE;
     while !*stop.borrow() {
+        // From before the work, so that what happens meanwhile is news too.
+        let news = news();
         match work().await {
             Ok(()) => pause = FIRST_PAUSE,
             Err(error) => {
@@ -60,7 +63,7 @@ pub(super) async fn supervise_with<F, N>(
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = news() => pause = FIRST_PAUSE,
+            () = news => pause = FIRST_PAUSE,
             () = stopped(&mut stop) => {}
         }
     }
@@ -131,10 +134,12 @@ mod tests {
             }
             future::ready(Err(Error::new(ErrorKind::Full, "write", "it")))
         };
+        // Known by its value, as an epoch is: whoever asks for it only after the work takes the new one for the old.
         let news = || {
             let mut heard = heard.clone();
+            let before = *heard.borrow();
             async move {
-                if heard.changed().await.is_err() {
+                if heard.wait_for(|now| *now != before).await.is_err() {
                     future::pending::<()>().await;
                 }
             }
