@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use dr_config::Runbook;
-use dr_model::{ExecutionId, RunbookName};
-use dr_runbook::executions;
+use dr_config::{Runbook, Workload};
+use dr_coordination::register::EpochRecord;
+use dr_model::{ExecutionId, RunbookName, WorkloadName};
+use dr_runbook::{Site, executions};
 use serde_json::json;
 
-use crate::commands::failover::{Progress, report_text, watched};
+use crate::commands::failover::{Progress, reason, report_text, watched};
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 use crate::output::Output;
@@ -23,12 +24,12 @@ use crate::wiring::Setup;
 pub(crate) struct Args {
     /// Its id, as `dr execution list` prints it
     execution: ExecutionId,
-    /// Why; recorded
-    #[arg(long, default_value = "aborted by hand")]
-    reason: String,
+    /// Why; recorded, as `aborted by hand` unless given. The reason of `--override` is one already
+    #[arg(long, value_parser = reason, conflicts_with = "override_reason")]
+    reason: Option<String>,
     /// Take a move back whose journal is damaged, so that nobody can tell what it did; why, recorded. What the register says and
     /// what is seen of the servers has to do: a database that was promoted stays
-    #[arg(long = "override", value_name = "REASON")]
+    #[arg(long = "override", value_name = "REASON", value_parser = reason)]
     override_reason: Option<String>,
 }
 
@@ -59,7 +60,7 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
     let work = Box::pin(dr_runbook::abort(
         site,
         &args.execution,
-        &args.reason,
+        args.reason.as_deref().unwrap_or("aborted by hand"),
         undo,
         &progress,
     ));
@@ -100,10 +101,16 @@ fn undo(setup: &Setup) -> Result<&Runbook> {
 
 /// Takes back a move of which only the register tells which workload it moved.
 async fn take_back(args: &Args, reason: &str, setup: &Setup, output: &Output) -> Result<Exit> {
+    let mut unread = None;
     for (name, workload) in &setup.config.workloads {
-        let site = Arc::new(setup.site(name, workload)?);
-        let newest = site.register.read().await;
-        let newest = newest.map_err(dr_provider::Error::from)?;
+        let (site, newest) = match newest(setup, name, workload).await {
+            Ok(found) => found,
+            // It may be about another workload: only if it is nobody else's does this one count.
+            Err(error) => {
+                unread.get_or_insert(error);
+                continue;
+            }
+        };
         if newest.and_then(|record| record.execution).as_ref() != Some(&args.execution) {
             continue;
         }
@@ -112,7 +119,7 @@ async fn take_back(args: &Args, reason: &str, setup: &Setup, output: &Output) ->
         let work = dr_runbook::take_back(site, &args.execution, reason, undo, &progress);
         let report = watched(Box::pin(work), &progress, output).await?;
         if output.json {
-            output.json(&json!({ "aborted": null, "undone_by": report }))?;
+            output.json(&json!({ "aborted": null, "undone_by": report, "stays": [] }))?;
         }
         output.say(&report_text::render(
             &report,
@@ -121,9 +128,20 @@ async fn take_back(args: &Args, reason: &str, setup: &Setup, output: &Output) ->
         ));
         return Ok(report_text::exit(&report, workload.objectives));
     }
-    Err(dr_runbook::Error::NotTakenBack {
+    let nobodys = || dr_runbook::Error::NotTakenBack {
         execution: args.execution.clone(),
         why: "it has not opened the newest epoch of any workload".to_owned(),
-    }
-    .into())
+    };
+    Err(unread.unwrap_or_else(|| nobodys().into()))
+}
+
+/// Returns the newest record of a workload's register, and its site.
+async fn newest(
+    setup: &Setup,
+    name: &WorkloadName,
+    workload: &Workload,
+) -> Result<(Arc<Site>, Option<EpochRecord>)> {
+    let site = Arc::new(setup.site(name, workload)?);
+    let newest = site.register.read().await;
+    Ok((site, newest.map_err(dr_provider::Error::from)?))
 }

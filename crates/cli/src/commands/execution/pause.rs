@@ -3,6 +3,7 @@
 use dr_model::ExecutionId;
 use serde_json::json;
 
+use crate::commands::failover::reason;
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::output::Output;
@@ -17,7 +18,7 @@ pub(crate) struct Args {
     /// Its id, as `dr execution list` prints it
     execution: ExecutionId,
     /// Why; recorded
-    #[arg(long, default_value = "paused by hand")]
+    #[arg(long, default_value = "paused by hand", value_parser = reason)]
     reason: String,
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dr_model::{ExecutionId, StepId};
 
-use crate::commands::failover::{Progress, Stated, report_text, watched};
+use crate::commands::failover::{Progress, Stated, reason, report_text, watched};
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::output::Output;
@@ -19,7 +19,7 @@ pub(crate) struct Args {
     /// Its id, as `dr execution list` prints it
     execution: ExecutionId,
     /// Why it is taken over, and why steps are left out; recorded
-    #[arg(long)]
+    #[arg(long, value_parser = reason)]
     reason: Option<String>,
     /// Leave out a step; it ends with exceptions then, which is no pass. Needs --reason
     #[arg(long, value_name = "STEP", requires = "reason")]

@@ -8,6 +8,7 @@ use dr_provider::error::chain;
 use dr_provider::{Error, ErrorKind, ResourceDriver};
 use serde_json::json;
 
+use crate::commands::failover::reason;
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 use crate::output::Output;
@@ -22,7 +23,7 @@ pub(crate) struct HoldArgs {
     #[command(flatten)]
     which: Which,
     /// Why, for whoever finds it later
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
     reason: String,
 }
 
