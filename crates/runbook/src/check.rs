@@ -32,6 +32,12 @@ pub fn asks_people(runbook: &Runbook) -> bool {
     plan::asks_people(runbook)
 }
 
+/// Tells whether it may, as it turns out which of its steps are left out.
+#[must_use]
+pub fn may_ask_people(runbook: &Runbook) -> bool {
+    plan::may_ask_people(runbook)
+}
+
 /// Looks a runbook over.
 #[must_use]
 pub fn check(runbook: &Runbook) -> Vec<Finding> {

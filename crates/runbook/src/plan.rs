@@ -28,7 +28,9 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 pub(crate) use lint::dependencies as depends_on_region_left;
-pub(crate) use lint::{asks_people, awaits_guards, comes_up, ordered, wrong};
+pub(crate) use lint::{
+    COMES_UP, asks_people, awaits_guards, comes_up, may_ask_people, ordered, wrong,
+};
 pub use make::plan;
 pub use mode::Mode;
 pub use refusal::{Class, Refusal};

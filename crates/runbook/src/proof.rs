@@ -13,12 +13,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::history::History;
-use crate::plan::{Mode, PlannedStep};
+use crate::plan::{COMES_UP, Mode, PlannedStep};
 use crate::request::{override_reason, witness};
-use crate::steps::{
-    await_fence, fence_primary, promote_database, replace_database, restart_database,
-    restore_database, resume_primary, seal_wal, stop_writes,
-};
+use crate::steps::{await_fence, fence_primary, replace_database, seal_wal, stop_writes};
 
 /// How old the promise conditions may be when the log is sealed (PROTOCOL 5).
 pub const PROMISE_WINDOW: Duration = Duration::from_secs(10);
@@ -77,14 +74,7 @@ pub fn sealed(history: &History, resource: &ResourceName) -> Option<Sealed> {
 /// Returns what came up in the region moved to, if it did.
 #[must_use]
 pub fn recovered(history: &History, resource: &ResourceName) -> Option<Recovered> {
-    let steps = [
-        promote_database::NAME,
-        restore_database::NAME,
-        replace_database::NAME,
-        restart_database::NAME,
-        resume_primary::NAME,
-    ];
-    history.evidence(&steps, resource)
+    history.evidence(&COMES_UP, resource)
 }
 
 /// Tells whether the region moved to is proven to hold everything that the old primary wrote; the error says what is missing.

@@ -55,7 +55,7 @@ pub(crate) trait GoalStep: Send + Sync + fmt::Debug {
         false
     }
 
-    /// Tells whether its last action leaves a primary behind, in which the newest heartbeat of the old one is to be found.
+    /// Tells whether what came up reads back the newest heartbeat of the primary that it replaces.
     fn brings_up(&self) -> bool {
         false
     }

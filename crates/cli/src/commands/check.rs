@@ -98,8 +98,11 @@ fn runbooks(setup: &Setup) -> (Vec<Finding>, usize) {
 fn secrets(setup: &Setup) -> Vec<Finding> {
     let content = match kit::content(setup) {
         Ok(content) => content,
-        // Without what a kit is made of there is nothing to compare; the daemon says so of its kit.
-        Err(_) => return Vec::new(),
+        // Without what a kit is made of there is nothing to compare.
+        Err(error) => {
+            let found = format!("cannot be looked for: {}", error.message);
+            return vec![Finding::new(Level::Warning, "secrets", found)];
+        }
     };
     let missing = kit::missing(setup, &content).into_iter().map(|note| {
         let found = format!("it is not on this machine ({})", note.used_at.join(", "));

@@ -116,9 +116,10 @@ pub(crate) fn findings(config: &Config, runbook: &Runbook) -> Vec<Finding> {
         findings.push(Finding {
             step: first.id.clone(),
             // One of a name of its own may be for the other workloads.
-            is_grave: asking.len() == config.workloads.len() || is_used_unasked(&runbook.name),
+            is_grave: !dr_runbook::check::may_ask_people(runbook)
+                && (asking.len() == config.workloads.len() || is_used_unasked(&runbook.name)),
             what: format!(
-                "nobody is asked before something is changed, and {} {} approvals: every plan of that is refused",
+                "nobody is asked before something is changed, and {} {} approvals: a plan in which that happens is refused",
                 asking.join(", "),
                 if asking.len() == 1 { "wants" } else { "want" },
             ),

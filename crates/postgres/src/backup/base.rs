@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use dr_coordination::register::EpochRecord;
 use dr_model::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
 use dr_provider::driver::{RecoveryPoint, Taken};
 use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result};
@@ -21,6 +23,9 @@ pub(super) const VERSION: u32 = 2;
 
 /// The first one. What came later has a meaning for it when it is absent.
 const OLDEST_VERSION: u32 = 1;
+
+/// How long ago a record may have been read to say which cluster a resource is: that never changes.
+const LATELY: Duration = Duration::from_secs(60);
 
 /// Where the contents of tablespaces stand in a data directory, and in a backup.
 pub(crate) const TABLESPACES: &str = "pg_tblspc";
@@ -277,12 +282,19 @@ impl PostgresDriver {
     /// Returns the cluster that any readable record of the register is about: its identity never changes, so that a
     /// copy will do.
     pub(crate) async fn known_cluster(&self) -> Option<SystemIdentifier> {
-        let views = self.parts().register.read_copies().await;
-        views.into_iter().find_map(|view| {
-            let record = view.newest.ok().flatten()?;
+        let register = &self.parts().register;
+        let of = |record: EpochRecord| {
             let claim = record.clusters.get(&self.resource().resource)?;
             Some(claim.system_identifier)
-        })
+        };
+        // A daemon reads it every second, and asks for this every minute and in every region.
+        if let Some(known) = register.read_lately(LATELY).and_then(of) {
+            return Some(known);
+        }
+        let views = register.read_copies().await;
+        views
+            .into_iter()
+            .find_map(|view| of(view.newest.ok().flatten()?))
     }
 
     /// Returns the cluster that is restored from a store: the register's, or the only one that the store knows.

@@ -13,10 +13,12 @@ use crate::report::{has_effects, report, stuck};
 impl Executor<'_> {
     /// Says what it comes to that every step is over.
     pub(super) fn completed(&self) -> Report {
-        match self.exceptions().into_iter().next() {
-            None => report(&self.history, State::Completed, None),
-            exception => report(&self.history, State::CompletedWithExceptions, exception),
+        let exceptions = self.exceptions();
+        if exceptions.is_empty() {
+            return report(&self.history, State::Completed, None);
         }
+        let reason = exceptions.join("; ");
+        report(&self.history, State::CompletedWithExceptions, Some(reason))
     }
 
     /// Says what is not as it should be although every step is over.

@@ -16,7 +16,7 @@ use crate::steps::{
 };
 
 /// The steps that leave a primary behind.
-const COMES_UP: [&str; 5] = [
+pub(crate) const COMES_UP: [&str; 5] = [
     promote_database::NAME,
     restore_database::NAME,
     replace_database::NAME,
@@ -185,13 +185,24 @@ pub(crate) fn asks_first(steps: impl IntoIterator<Item = (bool, bool)>) -> bool 
     decides.is_some_and(|(asks, _)| asks)
 }
 
-/// Tells the same of a runbook by itself: of a step that is not read-only it is taken that it changes something.
+/// Tells the same of a runbook by itself: of a step that is not read-only it is taken that it changes something, and of a condition
+/// that it holds for what changes something and not for who asks.
 pub(crate) fn asks_people(runbook: &Runbook) -> bool {
+    asks(runbook, false)
+}
+
+/// Tells it with every condition as is best for it: if even then nobody is asked, a condition is no way out.
+pub(crate) fn may_ask_people(runbook: &Runbook) -> bool {
+    asks(runbook, true)
+}
+
+fn asks(runbook: &Runbook, is_lenient: bool) -> bool {
     let of = |step: &Document| {
-        let asks = step.uses == await_approval::NAME && step.condition.is_none();
+        let is_certain = step.condition.is_none();
+        let asks = step.uses == await_approval::NAME && (is_certain || is_lenient);
         let kind = registry::find(&step.uses);
         let changes = kind.is_none_or(|kind| kind.idempotency() != Idempotency::ReadOnly);
-        (asks, changes)
+        (asks, changes && (is_certain || !is_lenient))
     };
     Mode::of(runbook) == Mode::Undo || asks_first(ordered(&runbook.steps).into_iter().map(of))
 }
@@ -270,7 +281,17 @@ pub(super) fn warnings(steps: &[PlannedStep], scene: &Scene<'_>) -> Vec<String> 
             scene.from
         ));
     }
+    let switches = steps
+        .iter()
+        .find(|step| step.uses == switch_traffic::NAME && !step.lanes.is_empty());
     for traffic in &world.traffic {
+        if let (Some(denied), Some(step)) = (&traffic.denied, switches) {
+            warnings.push(format!(
+                "the switch of `{}` would be refused: {}; unless that is put right by then, the execution stops at step `{}`, which \
+                 `dr execution resume` can leave out",
+                traffic.name, denied.why, step.id
+            ));
+        }
         match &traffic.state {
             Ok(state) if state.ttl_seconds > MAX_TTL_SECONDS => warnings.push(format!(
                 "`{}` may be cached for {} s; at most {MAX_TTL_SECONDS} s is advised",
@@ -281,17 +302,7 @@ pub(super) fn warnings(steps: &[PlannedStep], scene: &Scene<'_>) -> Vec<String> 
         }
     }
     if world.traffic.is_empty() && !in_place {
-    let switches = steps
-        .iter()
-        .find(|step| step.uses == switch_traffic::NAME && !step.lanes.is_empty());
         warnings.push("no traffic is configured: clients are led nowhere".to_owned());
-        if let (Some(denied), Some(step)) = (&traffic.denied, switches) {
-            warnings.push(format!(
-                "the switch of `{}` would be refused: {}; unless that is put right by then, the execution stops at step `{}`, which \
-                 `dr execution resume` can leave out",
-                traffic.name, denied.why, step.id
-            ));
-        }
     }
     if world.probes.is_empty() {
         warnings.push("no checks are configured: nothing will prove that it works".to_owned());

@@ -10,7 +10,7 @@ use dr_provider::{Error, ErrorKind, ObjectStore, decorate};
 use rstest::rstest;
 
 use super::world::{Everything, Fault, east, runbook, shipped, west};
-use crate::check::{Finding, asks_people, check};
+use crate::check::{Finding, asks_people, check, may_ask_people};
 use crate::plan::Class;
 use crate::request::{Request, Statement};
 use crate::step::Impossible;
@@ -252,6 +252,19 @@ async fn a_runbook_that_asks_nobody_is_not_for_a_workload_that_wants_it() {
             "{refusal}"
         );
         assert_eq!(refusal.class(), Class::Invalid);
+        assert!(!may_ask_people(&runbook));
+    }
+    // Where a condition decides, a plan of the one day is refused and of the other not.
+    let first = "  - { id: approve, uses: await-approval }\n";
+    let before = format!("  - {{ id: tell, uses: notify, if: primary-silent }}\n{first}");
+    let runbook = runbook(&text.replace(first, &before)).unwrap();
+    assert!(!asks_people(&runbook) && may_ask_people(&runbook));
+    for (runs, refused) in [(true, false), (false, true)] {
+        world.state().left_running = runs;
+        let seen = observe(&site, &west()).await;
+        let planned = plan(&runbook, &seen, &Request::new(west()));
+        let is_refused = matches!(planned, Err(Refusal::Approval { .. }));
+        assert_eq!(is_refused, refused, "{planned:?}");
     }
 }
 

@@ -225,12 +225,7 @@ async fn look_at(
     if !epochs.former.contains(region) {
         return Found::Unseen(why);
     }
-    let look = driver.observe(std::slice::from_ref(region));
-    let facts = tokio::time::timeout(LIMIT, look).await;
-    let instance = facts
-        .ok()
-        .and_then(|facts| Some(facts.regions.get(region)?.instance.clone()));
-    match instance {
+    match tokio::time::timeout(LIMIT, driver.look(region)).await.ok() {
         Some(Instance::Stopped | Instance::Absent | Instance::NotConfigured) => Found::DoesNot,
         _ => Found::Unseen(why),
     }

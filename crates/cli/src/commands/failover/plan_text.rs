@@ -113,24 +113,16 @@ pub(crate) fn render(plan: &Plan, style: Style) -> String {
 }
 
 fn loss(plan: &Plan, style: Style, lines: &mut Vec<String>) {
-    let (tone, verdict) = match plan.loss.verdict {
-        Verdict::Within => (Tone::Good, "within"),
-        Verdict::Exceeds => (Tone::Bad, "more than"),
-        Verdict::Unknown => (Tone::Bad, "unknown against"),
+    let estimate = match (&plan.loss.estimate, &plan.loss.bound) {
+        (Some(estimate), _) => estimated(estimate),
+        (None, Bound::Zero) => "nothing".to_owned(),
+        (None, _) => "unknown".to_owned(),
     };
-    let estimate = plan
-        .loss
-        .estimate
-        .as_ref()
-        .map_or_else(|| "unknown".to_owned(), estimated);
-    let verdict = style.paint(
-        tone,
-        &format!(
-            "{verdict} the budget of {}",
-            seconds(plan.loss.budget_seconds)
-        ),
-    );
-    lines.push(format!("  loss      estimate: {estimate}; {verdict}"));
+    let (tone, verdict) = judged(&plan.loss, plan.moment.is_some());
+    lines.push(format!(
+        "  loss      estimate: {estimate}; {}",
+        style.paint(tone, &verdict)
+    ));
     let rate = rate(&plan.loss);
     let bound = bounded(
         plan.mode,
@@ -143,6 +135,21 @@ fn loss(plan: &Plan, style: Style, lines: &mut Vec<String>) {
             lines.push(style.paint(Tone::Faint, &format!("            {resource}: {because}")));
         }
     }
+}
+
+/// Says how a loss compares with the budget. Whoever names a moment is asked for no budget, and told of none.
+fn judged(loss: &LossPlan, is_wanted: bool) -> (Tone, String) {
+    if is_wanted {
+        let text = "all that was written after the moment that was named";
+        return (Tone::Warning, text.to_owned());
+    }
+    let (tone, verdict) = match loss.verdict {
+        Verdict::Within => (Tone::Good, "within"),
+        Verdict::Exceeds => (Tone::Bad, "more than"),
+        Verdict::Unknown => (Tone::Bad, "unknown against"),
+    };
+    let budget = seconds(loss.budget_seconds);
+    (tone, format!("{verdict} the budget of {budget}"))
 }
 
 /// Says how many commits a bound is: nobody counted what was committed after the last contact.
@@ -291,5 +298,24 @@ fn actions(name: &str, actions: &[Action], indent: &str, style: Style, lines: &m
             action.summary,
             style.paint(Tone::Faint, &change)
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_loss_that_somebody_wants_is_within_no_budget() {
+        let loss = json!({
+            "estimate": null, "bound": { "kind": "growing", "since": null },
+            "budget_seconds": 60.0, "verdict": "within", "resources": {},
+        });
+        let loss: LossPlan = serde_json::from_value(loss).unwrap();
+        assert_eq!(judged(&loss, false).1, "within the budget of 60 s");
+        let (tone, text) = judged(&loss, true);
+        assert!(tone == Tone::Warning && !text.contains("budget"), "{text}");
     }
 }

@@ -234,7 +234,14 @@ fn show(setup: &Setup, listings: &[Listing], unseen: &[String], output: &Output)
         return output.json(&json!({ "recovery_points": points, "unseen": unseen }));
     }
     if rows.is_empty() {
-        output.say("There are no recovery points.");
+        // What lies in a store that cannot be read is not known.
+        match unseen.len() {
+            0 => output.say("There are no recovery points."),
+            silent if silent < listings.len() => {
+                output.say("There are no recovery points in the stores that can be read.");
+            }
+            _ => {}
+        }
         return Ok(());
     }
     let now = setup.clock.now();
