@@ -279,6 +279,37 @@ fn a_runbook_that_cannot_be_read_takes_no_other_with_it(#[case] text: &str, #[ca
     }
 }
 
+/// Nothing that is looked at is not the same as nothing that is missing.
+#[test]
+fn secrets_that_cannot_be_looked_for_are_said() {
+    let place = Place::new();
+    std::fs::write(place.path().join("runbooks/broken.yaml"), b"\xff\xfe").unwrap();
+    let checked = place.run(&["check"]);
+    assert_eq!(checked.code, 65, "{checked:?}");
+    for said in ["secrets: cannot be looked for", "runbooks/broken.yaml"] {
+        assert!(
+            checked.stdout.contains(said),
+            "{said} is missing: {checked:?}"
+        );
+    }
+}
+
+/// A reason is for whoever reads it later.
+#[rstest]
+#[case::hold(&["recovery-point", "hold", "orders/database", "some", "--reason", " "])]
+#[case::pause(&["execution", "pause", "20261121T093012Z-3f9a2c", "--reason", ""])]
+#[case::resume(&["execution", "resume", "20261121T093012Z-3f9a2c", "--reason", ""])]
+#[case::abort(&["execution", "abort", "20261121T093012Z-3f9a2c", "--override", ""])]
+#[case::by_hand(&["failback", "orders", "--clients-by-hand", ""])]
+#[case::two_reasons(&["execution", "abort", "20261121T093012Z-3f9a2c", "--override", "a", "--reason", "b"])]
+fn reasons_are_not_empty(#[case] words: &[&str]) {
+    let place = Place::new();
+    let ran = place.run(words);
+    assert_eq!(ran.code, 64, "{ran:?}");
+    let said = ["expected a reason", "cannot be used with"];
+    assert!(said.iter().any(|said| ran.stderr.contains(said)), "{ran:?}");
+}
+
 /// What a workload asks of its runbooks is seen without looking at a region.
 #[test]
 fn a_runbook_that_asks_nobody_is_found_where_approvals_are_wanted() {
