@@ -29,7 +29,7 @@ pub(crate) enum Exit {
     /// It was interrupted by a signal (128 + SIGINT).
     Interrupted = 130,
     /// `dr wal fetch` could not do its work, for whatever reason but a file that is proven not to
-    /// exist. A code above 125 makes PostgreSQL stop recovery instead of ending it early (PROTOCOL
+    /// exist, and not for a standby, which asks again (ADR 13). A code above 125 makes PostgreSQL stop recovery instead of ending it early (PROTOCOL
     /// 6, R26).
     FetchAborted = 255,
 }

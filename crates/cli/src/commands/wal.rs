@@ -19,6 +19,6 @@ pub(crate) enum Command {
 pub(crate) async fn run(command: &Command, config: &Path, output: &Output) -> Result<Exit> {
     match command {
         Command::Push(args) => push::run(args, config, output).await,
-        Command::Fetch(args) => fetch::run(args, config).await,
+        Command::Fetch(args) => fetch::run(args, config, output).await,
     }
 }

@@ -235,6 +235,12 @@ impl PostgresDriver {
         Ok(())
     }
 
+    /// Returns the command of a server that is kept as a standby in `region`: it asks again, so that nothing it cannot have now ends
+    /// it (ADR 13).
+    pub(crate) fn standby_restore_command(&self, region: &RegionName) -> Result<String> {
+        Ok(self.restore_command(region, None)? + " --standby")
+    }
+
     /// Returns the command by which a server of `region` fetches WAL, for PostgreSQL to hand to a shell.
     pub(crate) fn restore_command(
         &self,

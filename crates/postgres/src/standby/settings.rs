@@ -112,7 +112,7 @@ impl PostgresDriver {
         let mut all: Vec<(&str, String)> = vec![
             ("primary_conninfo", conninfo),
             ("primary_slot_name", Options::standby_name(region)),
-            ("restore_command", self.restore_command(region, None)?),
+            ("restore_command", self.standby_restore_command(region)?),
             ("recovery_target_timeline", "latest".to_owned()),
             ("recovery_min_apply_delay", "0".to_owned()),
             ("hot_standby", "on".to_owned()),

@@ -65,7 +65,7 @@ async fn serve() {
         panic!("not the arguments of `wal fetch`: {arguments}");
     };
     let through = match rest {
-        [] => None,
+        [] | ["--standby"] => None,
         ["--through", lsn] => Some(lsn.parse().unwrap()),
         _ => panic!("not the arguments of `wal fetch`: {arguments}"),
     };

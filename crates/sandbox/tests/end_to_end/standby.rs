@@ -185,6 +185,16 @@ async fn a_standby_is_built_from_the_store_or_from_the_primary() {
     assert_eq!(made["report"]["method"], "follow", "{made}");
     streams(&sandbox, RECOVERY).await;
 
+    // The store of its region is away when it starts: it streams from the primary all the same (ADR 13).
+    west.stop().await.unwrap();
+    let store = sandbox.region(RECOVERY).unwrap().place().store();
+    let aside = store.with_extension("aside");
+    std::fs::rename(&store, &aside).unwrap();
+    west.start().unwrap();
+    streams(&sandbox, RECOVERY).await;
+    acknowledge(&load, 20).await;
+    std::fs::rename(&aside, &store).unwrap();
+
     // And it can be moved to.
     let words = ["failover", "--planned", "--to", RECOVERY, "--yes"];
     let output = dr(&sandbox, &words).await;

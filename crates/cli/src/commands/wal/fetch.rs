@@ -6,13 +6,15 @@ use dr_model::{Lsn, RegionName, ResourceId};
 
 use crate::error::Result;
 use crate::exit::Exit;
+use crate::output::Output;
 use crate::wiring::Setup;
 
 /// Fetch a file of the log from the store
 ///
 /// For restore_command: `dr --config DIR wal fetch orders/database %f %p --in us-west-2`. Ends with
 /// 0 if the file is there, with 1 only if it is proven not to exist, and with 255 otherwise,
-/// whatever the reason: PostgreSQL would take any code up to 125 for the end of the log. The next few
+/// whatever the reason: PostgreSQL would take any code up to 125 for the end of the log. A server that
+/// is kept as a standby asks again and ends nothing: `--standby` is for its command. The next few
 /// segments are fetched with it, into the state directory of the region's daemon if that can be
 /// written.
 #[derive(Clone, Debug, clap::Args)]
@@ -30,9 +32,23 @@ pub(crate) struct Args {
     /// full
     #[arg(long, value_name = "LSN")]
     through: Option<Lsn>,
+    /// For a server that is kept as a standby: end with 1 for whatever cannot be served now, so that it
+    /// streams from its primary meanwhile, and asks again
+    #[arg(long, conflicts_with = "through")]
+    standby: bool,
 }
 
-pub(super) async fn run(args: &Args, config: &Path) -> Result<Exit> {
+pub(super) async fn run(args: &Args, config: &Path, output: &Output) -> Result<Exit> {
+    match fetch(args, config).await {
+        Err(error) if args.standby => {
+            output.error(&error, Exit::Failed);
+            Ok(Exit::Failed)
+        }
+        ended => ended,
+    }
+}
+
+async fn fetch(args: &Args, config: &Path) -> Result<Exit> {
     let setup = Setup::load(config)?;
     let driver = setup.postgres(&args.resource)?;
     setup.identified(&args.region).await?;
