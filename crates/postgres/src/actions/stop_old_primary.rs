@@ -6,10 +6,12 @@
 //! `standby.signal` is left in the data directory *before* anything is stopped, so that whatever starts the server again, an
 //! init system or a person, starts a standby. Then the postmaster is stopped if it runs, and every process that has the
 //! data directory as its working directory is looked for: a backend can outlive a killed postmaster for a moment and
-//! acknowledge one more commit. Only their absence is proof.
+//! acknowledge one more commit. What no shutdown ends, because it is frozen or waits for a dead disk, is killed. Only their
+//! absence is proof.
 //!
 //! Idempotent because each part looks first.
 
+use std::path::Path;
 use std::time::Duration;
 
 use dr_model::RegionName;
@@ -22,6 +24,7 @@ use super::processes;
 use crate::data_directory::{Claimed, DataDirectory, Postmaster, real_path};
 use crate::driver::PostgresDriver;
 use crate::options::InstanceOptions;
+use crate::wait::Deadline;
 
 const OPERATION: &str = "stop the old primary of";
 
@@ -30,6 +33,28 @@ const ANSWER_LIMIT: Duration = Duration::from_millis(200);
 
 /// How long one command on the old primary's host may take; the step as a whole is bounded by its runbook.
 const COMMAND_LIMIT: Duration = Duration::from_millis(1500);
+
+/// How long processes may take to be gone that were told to end at once.
+const GRACE: Duration = Duration::from_millis(300);
+
+/// Kills those of the processes that are PostgreSQL's. One that is frozen takes no other signal, and it is a crash that its log is
+/// made for.
+async fn kill(host: &dyn Host, ids: &[String]) -> Result<()> {
+    let mut words = "kill -KILL".to_owned();
+    for id in ids {
+        let file = Path::new("/proc").join(id).join("comm");
+        // It may have ended meanwhile.
+        let name = host.read(&file, 0, 64).await.unwrap_or_default();
+        // Somebody's shell stands in the directory as well.
+        if ["postgres", "postmaster"].contains(&String::from_utf8_lossy(&name).trim()) {
+            words.push(' ');
+            words.push_str(id);
+        }
+    }
+    host.run(&Command::new(["sh", "-c", &words]), COMMAND_LIMIT)
+        .await?;
+    Ok(())
+}
 
 impl PostgresDriver {
     pub(super) async fn stop_old_primary(
@@ -53,7 +78,12 @@ impl PostgresDriver {
             // What it says counts for nothing: only that nobody is left does.
             host.run(&command, COMMAND_LIMIT).await?;
         }
-        let left = processes(&**host, directory).await?;
+        let mut left = self.remaining(&**host, directory).await?;
+        // Whoever writes a command of their own has said how it is stopped.
+        if !left.is_empty() && instance.stop.is_none() {
+            kill(&**host, &left).await?;
+            left = self.remaining(&**host, directory).await?;
+        }
         if !left.is_empty() {
             return Err(self.alive(format!(
                 "processes {} still run in `{}` on {}",
@@ -130,6 +160,17 @@ impl PostgresDriver {
         Ok(found)
     }
 
+    /// Returns the processes that are still there a moment after they were told to end.
+    async fn remaining(&self, host: &dyn Host, directory: &Path) -> Result<Vec<String>> {
+        let deadline = Deadline::new(self.clock(), GRACE);
+        loop {
+            let left = processes(host, directory).await?;
+            if left.is_empty() || !deadline.pause().await {
+                return Ok(left);
+            }
+        }
+    }
+
     /// Returns the commands that stop the server, to be tried in turn while it runs.
     ///
     /// A fast shutdown ends all sessions at once and lets standbys and receivers have what was written; one of them that
@@ -138,17 +179,17 @@ impl PostgresDriver {
         if let Some(argv) = &instance.stop {
             return vec![Command::new(argv.iter().cloned())];
         }
-        let stop = |mode: &str| {
+        let stop = |mode: &str, wait: &str| {
             Command::new([
                 self.parts().binaries.join("pg_ctl").display().to_string(),
                 "stop".to_owned(),
                 "--pgdata".to_owned(),
                 instance.data_directory.display().to_string(),
                 format!("--mode={mode}"),
-                "--timeout=1".to_owned(),
+                wait.to_owned(),
             ])
         };
-        vec![stop("fast"), stop("immediate")]
+        vec![stop("fast", "--timeout=1"), stop("immediate", "--no-wait")]
     }
 
     /// Makes sure that no primary of the cluster answers at the instance's address: the directory could be a copy, with

@@ -1,6 +1,7 @@
 //! The fence `stopped` proves something about the old primary only: whatever else stands at its path is left alone, and
 //! no plan expects a proof from it.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -15,7 +16,7 @@ use dr_provider::driver::{
 use dr_provider::error::chain;
 
 use crate::server::{PATIENCE, Server, give_to_postgres, run};
-use crate::site::{EAST, Site, WEST, region};
+use crate::site::{EAST, Setup, Site, WEST, region};
 
 fn goal() -> Goal {
     Goal::Fence {
@@ -85,6 +86,47 @@ async fn the_old_primary_is_stopped_and_known_by_the_mark_of_the_fence() {
     site.primary = Server::start(&data, &["hot_standby=on"]).await;
     assert_eq!(site.primary.sql("select pg_is_in_recovery()").await, "t");
     site.driver.apply(&action, &fence()).await.unwrap();
+}
+
+/// Processes that are frozen, and thawed in the end if they are still there: nobody could stop them otherwise.
+struct Frozen(Vec<OsString>);
+
+impl Frozen {
+    fn new(processes: Vec<OsString>) -> Self {
+        run(Command::new("kill").arg("-STOP").args(&processes));
+        Self(processes)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _gone = Command::new("kill").arg("-CONT").args(&self.0).output();
+    }
+}
+
+/// A server that is frozen takes part in no shutdown; it could be thawed, and acknowledge what it was in the middle of.
+#[tokio::test]
+async fn a_frozen_primary_is_killed() {
+    let mut site = Site::start(1).await;
+    site.set_up(Setup {
+        says_how_to_stop: false,
+        ..Setup::default()
+    });
+    let action = planned(&site).await;
+    let data = fs::canonicalize(&site.primary.data).unwrap();
+    let of_it = |process: &fs::DirEntry| {
+        fs::read_link(process.path().join("cwd")).is_ok_and(|place| place == data)
+    };
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    let processes: Vec<_> = all.filter(of_it).map(|one| one.file_name()).collect();
+    assert!(processes.len() > 1, "{processes:?}");
+    let frozen = Frozen::new(processes);
+    let applied = site.driver.apply(&action, &fence()).await.unwrap();
+    let fenced = Fenced::from_evidence(&applied.evidence).unwrap();
+    assert_eq!(fenced.proof, Some(StopProof::Stopped));
+    let left = fs::read_dir("/proc").unwrap().flatten();
+    assert_eq!(left.filter(of_it).count(), 0);
+    drop(frozen);
 }
 
 #[tokio::test]

@@ -29,6 +29,8 @@ pub(crate) struct Setup {
     pub(crate) clock: Arc<dyn Clock>,
     /// The command that promotes the server in the east.
     pub(crate) promote: Option<Vec<String>>,
+    /// Whether the configuration says how servers are stopped.
+    pub(crate) says_how_to_stop: bool,
     /// The guard of both servers.
     pub(crate) guard: Option<GuardOptions>,
 }
@@ -42,6 +44,7 @@ impl Default for Setup {
             on_store_loss: StoreLoss::Block,
             clock: Arc::new(SystemClock::new()),
             promote: None,
+            says_how_to_stop: true,
             guard: None,
         }
     }
@@ -54,7 +57,7 @@ impl Setup {
         directory: &Path,
         stores: BTreeMap<RegionName, Arc<dyn ObjectStore>>,
     ) -> PostgresDriver {
-        let guard = self.guard;
+        let (guard, says_how_to_stop) = (self.guard, self.says_how_to_stop);
         let instance = |name: &str, data: PathBuf, promote| InstanceOptions {
             host: "local".to_owned(),
             address: directory.join(name).with_extension("socket").into(),
@@ -63,7 +66,7 @@ impl Setup {
             standby: StandbyPolicy::None,
             settings: BTreeMap::new(),
             start: None,
-            stop: Some(stop_command(&directory.join(name))),
+            stop: says_how_to_stop.then(|| stop_command(&directory.join(name))),
             promote,
             guard: guard.clone(),
         };
