@@ -162,8 +162,15 @@ pub struct Report {
     #[serde(default)]
     pub overhead_seconds: Option<f64>,
     /// From the newest heartbeat in the recovered copy to the disruption; the largest over the resources. `None` if it
-    /// could not be measured, which is never a pass.
+    /// could not be measured, which is never a pass: without a heartbeat, and where commits may be missing and nobody saw
+    /// when the disruption began.
     pub rpa_seconds: Option<f64>,
+    /// What it is at least, where the disruption was not seen: to the last contact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rpa_at_least_seconds: Option<f64>,
+    /// What it is at most, where the disruption was not seen: the bound of the loss. `None` if that is not known either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rpa_at_most_seconds: Option<f64>,
     /// The error of `rpa_seconds`: the interval between heartbeats.
     pub rpa_interval_seconds: Option<f64>,
     /// Since when the workload has no proven protection in another region; `None` once it was re-armed.
@@ -228,8 +235,11 @@ pub struct ResourceReport {
     pub timeline: Option<TimelineId>,
     /// The newest heartbeat of the old primary found in the recovered copy.
     pub heartbeat: Option<Timestamp>,
-    /// Its achieved recovery point.
+    /// Its achieved recovery point, in seconds; `None` if it could not be measured.
     pub rpa_seconds: Option<f64>,
+    /// What that is at least, where the disruption was not seen: to the last contact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rpa_at_least_seconds: Option<f64>,
 }
 
 /// What came of a step.

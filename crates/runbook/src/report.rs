@@ -74,6 +74,15 @@ pub(crate) fn report(history: &History, state: State, reason: Option<String>) ->
             bound: bounds.reduce(proof::worse).unwrap_or(Bound::Zero),
         },
         rpa_seconds: rpa(&resources),
+        rpa_at_least_seconds: resources
+            .values()
+            .filter_map(|r| r.rpa_at_least_seconds)
+            .reduce(f64::max),
+        rpa_at_most_seconds: resources
+            .values()
+            .any(|r| r.rpa_at_least_seconds.is_some())
+            .then(|| at_most(&resources))
+            .flatten(),
         approval: await_approval::report(history),
         resources,
         started_at: history.started_at,
@@ -141,6 +150,14 @@ fn resource(history: &History, name: &ResourceName) -> ResourceReport {
     let recovered = proof::recovered(history, name);
     let heartbeat = recovered.as_ref().and_then(|recovered| recovered.heartbeat);
     let planned = history.plan.loss.resources.get(name);
+    let bound = proof::bound(history, name);
+    let to_disruption = match (history.plan.disrupted_at, heartbeat) {
+        (Some(disrupted), Some(beat)) => {
+            Some(disrupted.duration_since(beat).as_secs_f64().max(0.0))
+        }
+        _ => None,
+    };
+    let measured = is_measurable(history, &bound);
     ResourceReport {
         rung: rung(history, name),
         proofs: proof::proofs(history, name),
@@ -152,17 +169,23 @@ fn resource(history: &History, name: &ResourceName) -> ResourceReport {
         }),
         loss: Loss {
             estimate: planned.and_then(|loss| loss.estimate.clone()),
-            bound: proof::bound(history, name),
+            bound,
         },
         timeline: recovered.map(|recovered| recovered.timeline),
         heartbeat,
-        rpa_seconds: match (history.plan.disrupted_at, heartbeat) {
-            (Some(disrupted), Some(beat)) => {
-                Some(disrupted.duration_since(beat).as_secs_f64().max(0.0))
-            }
-            _ => None,
-        },
+        rpa_seconds: to_disruption.filter(|_| measured),
+        // The newest commit that was recovered is up to one beat younger than the heartbeat.
+        rpa_at_least_seconds: to_disruption
+            .filter(|_| !measured)
+            .map(|seconds| (seconds - history.plan.heartbeat_seconds.unwrap_or(0.0)).max(0.0)),
     }
+}
+
+/// Tells whether a heartbeat measures what was lost: it was seen when the disruption began, or nothing can be missing. The last
+/// contact alone says nothing: the primary may have gone on for as long as the bound.
+fn is_measurable(history: &History, bound: &Bound) -> bool {
+    let plan = &history.plan;
+    plan.mode != Mode::Unplanned || plan.disruption.is_some() || *bound == Bound::Zero
 }
 
 fn rung(history: &History, name: &ResourceName) -> Rung {
@@ -180,6 +203,24 @@ fn rung(history: &History, name: &ResourceName) -> Rung {
 /// Returns the largest achieved recovery point; `None` if one was not measured, because then the largest is not known.
 fn rpa(resources: &BTreeMap<ResourceName, ResourceReport>) -> Option<f64> {
     let each: Option<Vec<f64>> = resources.values().map(|r| r.rpa_seconds).collect();
+    each?.into_iter().reduce(f64::max)
+}
+
+/// Returns what the achieved recovery point is at most over all resources: the measured ones, and the bounds of the others.
+fn at_most(resources: &BTreeMap<ResourceName, ResourceReport>) -> Option<f64> {
+    let each: Option<Vec<f64>> = resources
+        .values()
+        .map(
+            |resource| match (resource.rpa_seconds, &resource.loss.bound) {
+                (Some(measured), _) => Some(measured),
+                (None, Bound::Zero) => Some(0.0),
+                (None, Bound::Seconds { seconds, .. }) => {
+                    Some(seconds.max(resource.rpa_at_least_seconds.unwrap_or(0.0)))
+                }
+                (None, Bound::Growing { .. }) => None,
+            },
+        )
+        .collect();
     each?.into_iter().reduce(f64::max)
 }
 

@@ -88,7 +88,10 @@ async fn a_lost_region_is_left() {
         seconds: 1.4,
     };
     assert_eq!(report.loss.bound, bound);
-    assert_eq!(report.rpa_seconds, Some(0.25));
+    // Nobody saw when it began: the last contact is one beat behind the heartbeat, and the bound says how much more it may be.
+    assert_eq!(report.rpa_seconds, None);
+    assert_eq!(report.rpa_at_least_seconds, Some(0.0));
+    assert_eq!(report.rpa_at_most_seconds, Some(1.4));
     assert_eq!(report.rpa_interval_seconds, Some(0.25));
     assert!(report.rta_seconds.is_some_and(|rta| rta > 0.0 && rta < 5.0));
     assert_eq!(report.unprotected_since, None);
@@ -410,6 +413,7 @@ async fn the_disruption_can_be_named() {
     };
     let report = failover(&world, &request).await;
     assert_eq!(report.rpa_seconds, Some(1.25));
+    assert_eq!(report.rpa_at_least_seconds, None);
     assert_eq!(report.detection_seconds, None);
     assert_eq!(report.rta_excludes, "");
     counts_from_the_disruption(&report, 0.0);

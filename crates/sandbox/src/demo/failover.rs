@@ -1,5 +1,7 @@
 //! What `dr failover --json` says it did: the part of its contract that the demo reads.
 
+use std::collections::BTreeMap;
+
 use dr_model::loss::{Bound, Estimate};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -30,12 +32,32 @@ pub struct Failover {
     pub rta_seconds: Option<f64>,
     /// What the engine itself took of the execution's time; `None` if it was resumed.
     pub overhead_seconds: Option<f64>,
-    /// How much was lost by the heartbeat; `None` if that could not be read.
+    /// How much was lost by the heartbeat; `None` if that could not be read, or nobody saw when the disruption began.
     pub rpa_seconds: Option<f64>,
     /// How exactly the heartbeat measures.
     pub rpa_interval_seconds: Option<f64>,
+    /// By resource.
+    #[serde(default)]
+    pub resources: BTreeMap<String, Resource>,
     /// The steps, in the order in which they ran.
     pub steps: Vec<Step>,
+}
+
+/// What came of one database.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Resource {
+    /// The newest heartbeat of the old primary found in the recovered copy.
+    pub heartbeat: Option<Timestamp>,
+}
+
+impl Failover {
+    /// Returns how much was lost by the heartbeat if the primary was lost at `lost_at`, in seconds.
+    #[must_use]
+    pub fn rpa_since(&self, lost_at: Timestamp) -> Option<f64> {
+        let beats: Option<Vec<_>> = self.resources.values().map(|r| r.heartbeat).collect();
+        let oldest = beats?.into_iter().min()?;
+        Some(lost_at.duration_since(oldest).as_secs_f64().max(0.0))
+    }
 }
 
 /// The loss that a plan states, as two numbers.

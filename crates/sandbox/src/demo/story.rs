@@ -102,6 +102,11 @@ async fn tell(options: &Options, screen: Screen) -> Result<ExitCode> {
         );
         lose(&sandbox, options, screen).await?
     };
+    let clock = sandbox.clock();
+    let since = clock
+        .elapsed()
+        .saturating_sub(Duration::from_micros(lost_at_us));
+    let lost_at = clock.now() - jiff::SignedDuration::try_from(since).unwrap_or_default();
 
     screen.chapter("recover", &format!("the workload moves to {RECOVERY}"));
     let failover = recover(&sandbox, options.planned, screen).await?;
@@ -138,7 +143,7 @@ async fn tell(options: &Options, screen: Screen) -> Result<ExitCode> {
     let outage = outage(&record.commits, lost_at_us);
     let directory = &sandbox.layout().directory;
     let report = directory.join("report.html");
-    let summary = Summary::new(&verdict, outage, &failover, &report, directory);
+    let summary = Summary::new(&verdict, outage, &failover, lost_at, &report, directory);
     let faults = faults(&verdict, outage, &failover, &record, options.sync);
     let page = page::Page {
         summary: &summary,

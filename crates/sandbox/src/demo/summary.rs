@@ -1,5 +1,6 @@
 //! What the demo found, in numbers.
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::failover::Failover;
@@ -25,7 +26,8 @@ pub struct Summary {
     /// Time to recover, from the start of `dr failover`: detection and decision were not exercised. `null` if clients were
     /// not proven to be led to the new region.
     pub rta_seconds: Option<f64>,
-    /// Recovery point by the heartbeat; `null` if it could not be read.
+    /// From the newest heartbeat in the recovered database to the loss, which no daemon had the time to measure: the demo knows
+    /// it. `null` if the heartbeat could not be read.
     pub rpa_seconds: Option<f64>,
     /// What the engine itself took of the execution's time, beside what its steps did.
     pub overhead_seconds: Option<f64>,
@@ -46,6 +48,7 @@ impl Summary {
         verdict: &Verdict,
         outage: Option<Outage>,
         failover: &Failover,
+        lost_at: Timestamp,
         report: &std::path::Path,
         directory: &std::path::Path,
     ) -> Self {
@@ -57,7 +60,7 @@ impl Summary {
             holes: verdict.holes.len(),
             client_outage_seconds: outage.map(|outage| outage.duration().as_secs_f64()),
             rta_seconds: failover.rta_seconds,
-            rpa_seconds: failover.rpa_seconds,
+            rpa_seconds: failover.rpa_seconds.or_else(|| failover.rpa_since(lost_at)),
             overhead_seconds: failover.overhead_seconds,
             rung: failover.rung.clone(),
             fence: failover.fence.clone(),

@@ -23,8 +23,13 @@ pub(crate) fn exit(report: &Report, objectives: Objectives) -> Exit {
                 Some(value) if value > objective.as_secs_f64() => Exit::Breach,
                 Some(_) => Exit::Ok,
             };
-            judge(report.rta_seconds, objectives.rto)
-                .worse(judge(report.rpa_seconds, objectives.rpo))
+            let rpo = objectives.rpo;
+            let rpa = match (report.rpa_at_least_seconds, report.rpa_at_most_seconds) {
+                (Some(least), _) if least > rpo.as_secs_f64() => Exit::Breach,
+                (Some(_), Some(most)) if most <= rpo.as_secs_f64() => Exit::Ok,
+                _ => judge(report.rpa_seconds, rpo),
+            };
+            judge(report.rta_seconds, objectives.rto).worse(rpa)
         }
         State::CompletedWithExceptions => Exit::Breach,
         State::Stuck | State::Paused => Exit::Stuck,
@@ -137,12 +142,15 @@ pub(crate) fn render(report: &Report, objectives: Objectives, style: Style) -> S
         );
         line(
             "RPA",
-            measured(
-                report.rpa_seconds,
-                report.rpa_interval_seconds,
-                objectives.rpo.as_secs_f64(),
-                style,
-            ),
+            match report.rpa_at_least_seconds {
+                Some(least) => between(least, report, objectives.rpo.as_secs_f64(), style),
+                None => measured(
+                    report.rpa_seconds,
+                    report.rpa_interval_seconds,
+                    objectives.rpo.as_secs_f64(),
+                    style,
+                ),
+            },
         );
         if let Some(since) = report.unprotected_since {
             line(
@@ -249,6 +257,25 @@ fn measured(value: Option<f64>, error: Option<f64>, objective: f64, style: Style
         (Tone::Good, "within")
     };
     style.paint(tone, &precise) + &format!(" ({word} the objective of {})", seconds(objective))
+}
+
+/// Says between what the achieved recovery point is, of an execution whose disruption nobody saw begin.
+fn between(least: f64, report: &Report, objective: f64, style: Style) -> String {
+    let most = report.rpa_at_most_seconds;
+    let (tone, word) = match most {
+        _ if least > objective => (Tone::Bad, "beyond"),
+        Some(most) if most <= objective => (Tone::Good, "within"),
+        _ => (Tone::Warning, "not proven to be within"),
+    };
+    let range = match most {
+        Some(most) => format!("between {least:.2} s and {most:.2} s"),
+        None => format!("at least {least:.2} s"),
+    };
+    let objective = seconds(objective);
+    format!(
+        "{} ({word} the objective of {objective}): nobody saw when the disruption began",
+        style.paint(tone, &range)
+    )
 }
 
 #[cfg(test)]

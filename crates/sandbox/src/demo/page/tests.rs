@@ -49,7 +49,8 @@ fn failover() -> Failover {
             "bound": { "kind": "seconds", "since": "2026-11-21T09:30:09.8Z", "seconds": 1.5 }
         },
         "started_at": "2026-11-21T09:30:10.2Z", "finished_at": "2026-11-21T09:30:12.2Z",
-        "rta_seconds": 2.0, "rpa_seconds": 0.3, "rpa_interval_seconds": 0.25,
+        "rta_seconds": 2.0, "rpa_seconds": null, "rpa_interval_seconds": 0.25,
+        "resources": { "database": { "heartbeat": "2026-11-21T09:30:09.7Z" } },
         "steps": [
             { "id": "seal", "uses": "seal-wal", "state": "done", "started_at": "2026-11-21T09:30:10.4Z",
               "took_seconds": 0.2, "summary": "sealed at <0/4000148>" },
@@ -70,7 +71,10 @@ fn the_page_is_whole_and_needs_nothing_from_elsewhere() {
     let lost_at_us = 10_000_000;
     let outage = outage(&record.commits, lost_at_us);
     let here = std::path::Path::new("/s");
-    let summary = Summary::new(&verdict, outage, &failover, &here.join("report.html"), here);
+    let report = here.join("report.html");
+    let lost_at = "2026-11-21T09:30:10Z".parse().unwrap();
+    let summary = Summary::new(&verdict, outage, &failover, lost_at, &report, here);
+    assert_eq!(summary.rpa_seconds, Some(0.3));
     let faults = super::super::summary::faults(&verdict, outage, &failover, &record, false);
     assert_eq!(faults, Vec::<String>::new());
     let page = Page {
