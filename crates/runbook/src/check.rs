@@ -8,8 +8,8 @@ use dr_model::StepId;
 
 use crate::plan::{self, Mode, awaits_guards, ordered, wrong};
 use crate::steps::{
-    await_fence, check_data_loss, check_health, open_epoch, prepare_database, promote_database,
-    registry, replace_database, restore_database, switch_traffic,
+    await_fence, check_data_loss, check_health, fence_primary, open_epoch, prepare_database,
+    promote_database, registry, replace_database, restore_database, seal_wal, switch_traffic,
 };
 
 /// Something to put right.
@@ -54,6 +54,11 @@ pub fn check(runbook: &Runbook) -> Vec<Finding> {
         .steps
         .iter()
         .any(|step| step.uses == check_health::NAME);
+    let fences = runbook
+        .steps
+        .iter()
+        .any(|step| step.uses == fence_primary::NAME);
+    let mut is_fenced = false;
     let mut gated = false;
     let is_awaited = awaits_guards(runbook);
     for step in ordered(&runbook.steps) {
@@ -91,6 +96,17 @@ pub fn check(runbook: &Runbook) -> Vec<Finding> {
                 "put it before the promotion, without `if`, in a runbook for a region that is lost",
             );
         }
+        if name == seal_wal::NAME && !is_fenced && fences {
+            find(
+                false,
+                format!(
+                    "`{name}` ends the log before `{}` has stopped the old primary: what that acknowledges in between is lost",
+                    fence_primary::NAME
+                ),
+                "put it behind that step",
+            );
+        }
+        is_fenced |= name == fence_primary::NAME;
         is_healthy |= name == check_health::NAME;
         if name == switch_traffic::NAME && checks_health && !is_healthy {
             find(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dr_model::document::{Context, Node, Reader};
+use dr_model::document::{Context, FromNode, Node, Problem, Reader};
 use dr_model::{Epoch, RegionName};
 use dr_provider::driver::{Action, Applied, Dependency, Fence, Plane, Undo, Verified};
 use dr_provider::{Error, ErrorKind, ResourceDriver, Result};
@@ -320,6 +320,17 @@ pub(crate) fn look_again() -> Verified {
     Verified::NotDone {
         seen: "it only looks".to_owned(),
     }
+}
+
+/// Reads how long something may take, which zero is not.
+pub(crate) fn above_zero(node: &Node, context: &mut Context) -> Option<Duration> {
+    let read = Duration::from_node(node, context)?;
+    if read.is_zero() {
+        let problem = Problem::error(&node.span, "nothing can be done within no time");
+        context.report(problem.expected("a duration above zero"));
+        return None;
+    }
+    Some(read)
 }
 
 /// Writes durations as parameters.

@@ -49,6 +49,18 @@ pub fn words() -> BTreeSet<&'static str> {
     ALL.iter().map(|condition| condition.word).collect()
 }
 
+/// Words of which exactly one holds on any day.
+const OPPOSITES: [[&str; 2]; 2] = [
+    ["primary-answers", "primary-silent"],
+    ["standby-runs", "standby-missing"],
+];
+
+/// Tells whether one of these words holds on any day.
+pub(super) fn one_holds(words: &[&str]) -> bool {
+    let mut pairs = OPPOSITES.iter();
+    pairs.any(|pair| pair.iter().all(|word| words.contains(word)))
+}
+
 /// Tells whether there is such a word.
 pub(super) fn is_known(word: &str) -> bool {
     ALL.iter().any(|condition| condition.word == word)

@@ -10,7 +10,7 @@ use crate::old_primary::was_alive;
 use crate::plan::Idempotency;
 use crate::step::{Scene, Step};
 use crate::steps::{
-    await_approval, await_fence, check_data_loss, fence_primary, prepare_database,
+    await_approval, await_fence, check_data_loss, fence_primary, open_epoch, prepare_database,
     promote_database, registry, replace_database, restart_database, restore_database,
     resume_primary, start_service, stop_service, stop_writes, switch_traffic,
 };
@@ -106,6 +106,7 @@ pub(crate) fn wrong(runbook: &Runbook) -> Vec<Wrong> {
             "take one of the two away, or make it the `fallback` of the other",
         ));
     }
+    found.extend(left_down(runbook, &steps));
     let led = steps
         .iter()
         .position(|step| step.uses == switch_traffic::NAME);
@@ -123,6 +124,40 @@ pub(crate) fn wrong(runbook: &Runbook) -> Vec<Wrong> {
         ));
     }
     found
+}
+
+/// Finds a move that takes the workload from its primary and may bring up nothing in its place.
+fn left_down(runbook: &Runbook, steps: &[&Document]) -> Option<Wrong> {
+    if !matches!(Mode::of(runbook), Mode::Unplanned | Mode::Planned) {
+        return None;
+    }
+    let takes = |step: &&Document| step.uses == open_epoch::NAME;
+    let taken = steps.iter().position(takes)?;
+    let later = steps[taken..].iter();
+    let comes_up: Vec<_> = later.filter(|step| comes_up(&step.uses)).collect();
+    let conditions: Option<Vec<&str>> = comes_up
+        .iter()
+        .map(|step| step.condition.as_deref())
+        .collect();
+    // One without a condition is always taken.
+    if conditions.is_none_or(|words| condition::one_holds(&words)) {
+        return None;
+    }
+    let what = match comes_up.as_slice() {
+        [] => format!(
+            "`{}` takes the workload from its primary, and no step behind it brings it up again",
+            open_epoch::NAME
+        ),
+        _ => format!(
+            "`{}` takes the workload from its primary, and on some days no step behind it brings it up again",
+            open_epoch::NAME
+        ),
+    };
+    Some(at(
+        steps[taken],
+        what,
+        "put `promote-database` with `fallback: restore-database` behind it, without `if`",
+    ))
 }
 
 fn at(step: &Document, what: String, hint: &'static str) -> Wrong {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::plan::{Idempotency, Target};
 use crate::poll::{self, Look};
-use crate::step::{Impossible, Scene, Step, Work, durations, look, look_again};
+use crate::step::{Impossible, Scene, Step, Work, above_zero, durations, look, look_again};
 
 /// The step's name.
 pub const NAME: &str = "check-health";
@@ -49,7 +49,7 @@ impl Step for CheckHealth {
     fn parameters(&self, with: &Node, context: &mut Context) -> Value {
         let mut within = None;
         if let Some(mut reader) = Reader::open(with, context) {
-            within = reader.optional("within");
+            within = reader.optional_with("within", above_zero);
             reader.finish();
         }
         durations(&[("within", Some(within.unwrap_or(WITHIN)))])

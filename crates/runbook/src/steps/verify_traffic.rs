@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::switch_traffic::{self, find, is_ours};
 use crate::plan::{Idempotency, Plan, Target};
 use crate::poll::{self, Look};
-use crate::step::{Impossible, Scene, Step, Work, durations, look, look_again};
+use crate::step::{Impossible, Scene, Step, Work, above_zero, durations, look, look_again};
 
 /// The step's name.
 pub const NAME: &str = "verify-traffic";
@@ -51,7 +51,7 @@ impl Step for VerifyTraffic {
     fn parameters(&self, with: &Node, context: &mut Context) -> Value {
         let mut within = None;
         if let Some(mut reader) = Reader::open(with, context) {
-            within = reader.optional("within");
+            within = reader.optional_with("within", above_zero);
             reader.finish();
         }
         durations(&[("within", Some(within.unwrap_or(WITHIN)))])

@@ -117,6 +117,30 @@ fn what_others_rest_on_has_no_condition() {
     Some("approve"),
     Some(("promote", false, "creates the database on the day"))
 )]
+#[case::nothing_comes_up(
+    "  - { id: promote, uses: promote-database, fallback: restore-database }\n",
+    "",
+    Some("approve"),
+    Some(("epoch", true, "no step behind it brings it up again"))
+)]
+#[case::something_comes_up_on_some_days(
+    "promote-database, fallback: restore-database }",
+    "promote-database, if: standby-runs }",
+    Some("approve"),
+    Some(("epoch", true, "on some days no step behind it brings it up again"))
+)]
+#[case::one_of_two_comes_up(
+    "promote-database, fallback: restore-database }\n",
+    "promote-database, if: standby-runs }\n  - { id: rebuild, uses: restore-database, if: standby-missing }\n",
+    Some("approve"),
+    Some(("rebuild", false, "creates the database on the day"))
+)]
+#[case::sealed_too_early(
+    "{ id: fence, uses: fence-primary }",
+    "{ id: early, uses: seal-wal }\n  - { id: fence, uses: fence-primary }",
+    Some("approve"),
+    Some(("early", false, "what that acknowledges in between is lost"))
+)]
 fn what_should_not_be_so_is_found(
     #[case] from: &str,
     #[case] to: &str,
