@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dr_coordination::register::EpochRecord;
 use dr_model::{Epoch, RegionName, ResourceName};
+use dr_postgres::{Options, Slot};
 use dr_provider::driver::{Facts, Instance, LogFacts, RegionFacts, Role};
 use jiff::Timestamp;
 
@@ -198,6 +199,34 @@ fn instances(
             )),
         };
         all = both(all, found);
+    }
+    all
+}
+
+/// Returns those of the regions whose stores commits wait for that nobody receives for.
+pub(super) fn blocking<'a>(sync: &'a [RegionName], slots: &[Slot]) -> Vec<&'a RegionName> {
+    let streams = |region: &&RegionName| {
+        let name = Options::receiver_name(region);
+        let mut of_it = slots.iter().filter(|slot| slot.name == name);
+        of_it.any(|slot| slot.active)
+    };
+    sync.iter().filter(|region| !streams(region)).collect()
+}
+
+/// Judges whether commits go on: one that waits for a store hangs while nobody receives for it.
+pub(super) fn commits(
+    record: Option<&EpochRecord>,
+    slots: &BTreeMap<ResourceName, Vec<Slot>>,
+) -> Judgement {
+    let mut all = fine();
+    for (name, slots) in slots {
+        let sync = record.map_or(&[][..], |record| record.synchronous(name));
+        for region in blocking(sync, slots) {
+            let found = breach(format!(
+                "commits on {name} hang: they wait for the store of {region}, and nobody receives for it; start `dr daemon --region {region}`, or let them go on without it with `dr sync disable`"
+            ));
+            all = both(all, found);
+        }
     }
     all
 }

@@ -82,6 +82,7 @@ pub(super) async fn look(
     let exposure_seconds = judged.protection.exposure_seconds;
     let protected = judged.protection.verdict;
     let judgement = both(judged.protection, judged.rest);
+    let judgement = both(judgement, judge::commits(record.as_ref(), &slots));
     let judgement = both(judgement, judge::failovers(&failovers));
     let judgement = both(judgement, judge::outage(outage.as_ref()));
     let mut reasons = judgement.reasons;

@@ -4,6 +4,7 @@ use dr_postgres::Slot;
 use dr_provider::driver::{Instance, Role};
 use jiff::Timestamp;
 
+use super::judge::blocking;
 use super::view::{RegionView, ResourceView, StatusView, Verdict, WorkloadView};
 use crate::commands::execution::{needs_somebody, standing};
 use crate::output::{Style, Table, Tone, amount, seconds};
@@ -279,6 +280,16 @@ fn waits(view: &ResourceView, style: Style) -> Vec<String> {
     for region in &view.sync {
         let log = view.regions.iter().find(|seen| seen.region == *region);
         let log = log.and_then(|seen| seen.log.as_ref());
+        let hangs = view
+            .slots
+            .as_ref()
+            .is_some_and(|slots| blocking(std::slice::from_ref(region), slots).contains(&region));
+        if hangs {
+            let line =
+                format!("commits wait for the store of {region}, and hang: nobody receives for it");
+            lines.push(style.paint(Tone::Bad, &line));
+            continue;
+        }
         let (tone, found) = match log.map(|log| (log.promise_held, &log.promise_reasons)) {
             Some((Some(true), _)) => (Tone::Good, "its conditions hold".to_owned()),
             Some((Some(false), reasons)) => (

@@ -313,3 +313,40 @@ fn a_failed_recovery_point_is_a_breach_and_protects_only_beside_another() {
     let judgement = newest_points(&"database".parse().unwrap(), &facts);
     assert_eq!(judgement.verdict, Verdict::Breach);
 }
+
+/// While nobody receives for the store that they wait for, commits hang, whatever was true when that was last looked at.
+#[test]
+fn commits_that_hang_are_a_breach() {
+    let name: ResourceName = "database".parse().unwrap();
+    let waits = |regions: &[&str]| {
+        let regions = regions.iter().map(|region| region.parse().unwrap());
+        EpochRecord {
+            sync: BTreeMap::from([(name.clone(), regions.collect())]),
+            ..record()
+        }
+    };
+    let slots = |active| {
+        let slot = Slot {
+            name: "dr_west".to_owned(),
+            region: Some("west".parse().unwrap()),
+            active,
+            wal_status: None,
+            restart_lsn: None,
+            kept_bytes: None,
+            safe_bytes: None,
+            free_bytes: None,
+            disk_bytes: None,
+        };
+        BTreeMap::from([(name.clone(), vec![slot])])
+    };
+    let judged = |regions: &[&str], active| {
+        let record = waits(regions);
+        commits(Some(&record), &slots(active)).verdict
+    };
+    assert_eq!(judged(&[], false), Verdict::Ok);
+    assert_eq!(judged(&["west"], true), Verdict::Ok);
+    assert_eq!(judged(&["west"], false), Verdict::Breach);
+    assert_eq!(judged(&["west", "north"], true), Verdict::Breach);
+    // A primary that was not asked says nothing.
+    assert_eq!(commits(Some(&waits(&["west"])), &BTreeMap::new()), fine());
+}
