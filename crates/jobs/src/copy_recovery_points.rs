@@ -15,10 +15,15 @@ use crate::{Job, JobContext, Outcome};
 #[derive(Clone, Copy, Debug)]
 pub struct CopyRecoveryPoints;
 
+impl CopyRecoveryPoints {
+    /// Its name.
+    pub const NAME: &str = "copy-recovery-points";
+}
+
 #[async_trait]
 impl Job for CopyRecoveryPoints {
     fn name(&self) -> &'static str {
-        "copy-recovery-points"
+        Self::NAME
     }
 
     async fn last_success(&self, context: &JobContext) -> Result<Option<Timestamp>> {

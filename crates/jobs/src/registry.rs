@@ -25,10 +25,10 @@ pub fn job(name: &str) -> Option<Arc<dyn Job>> {
 pub const NAMES: [&str; 7] = [
     "boot-recovery-point",
     "compact-wal",
-    "copy-recovery-points",
+    CopyRecoveryPoints::NAME,
     ExpireRecoveryPoints::NAME,
     ShipWal::NAME,
-    "take-snapshot",
+    TakeSnapshot::NAME,
     "verify-recovery-point",
 ];
 

@@ -14,10 +14,15 @@ use crate::{Job, JobContext, Outcome};
 #[derive(Clone, Copy, Debug)]
 pub struct TakeSnapshot;
 
+impl TakeSnapshot {
+    /// Its name.
+    pub const NAME: &str = "take-snapshot";
+}
+
 #[async_trait]
 impl Job for TakeSnapshot {
     fn name(&self) -> &'static str {
-        "take-snapshot"
+        Self::NAME
     }
 
     async fn last_success(&self, context: &JobContext) -> Result<Option<Timestamp>> {

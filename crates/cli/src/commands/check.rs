@@ -3,6 +3,7 @@
 mod clusters;
 mod findings;
 mod places;
+mod schedules;
 mod stores;
 mod synchronous;
 
@@ -61,9 +62,36 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     } else {
         findings.extend(secrets(&setup));
     }
+    findings.extend(schedules::check(&setup.config));
     let (runbooks, unusable) = runbooks(&setup);
     findings.extend(runbooks);
-    report(&setup, args.online, unusable, &findings, output)
+    let inside = stores::inside_what_they_protect(&setup)?;
+    let wrong = Wrong {
+        runbooks: unusable,
+        stores: inside.len(),
+    };
+    findings.extend(inside);
+    report(&setup, args.online, &wrong, &findings, output)
+}
+
+/// How much the files say that should not be so.
+struct Wrong {
+    runbooks: usize,
+    stores: usize,
+}
+
+impl Wrong {
+    fn any(&self) -> bool {
+        self.runbooks + self.stores > 0
+    }
+
+    /// Says how much of what there is.
+    fn counted(&self) -> String {
+        let each = [(self.runbooks, "runbook"), (self.stores, "store")];
+        let there = each.iter().filter(|(count, _)| *count > 0);
+        let words: Vec<_> = there.map(|(count, what)| counted(*count, what)).collect();
+        words.join(" and ")
+    }
 }
 
 /// Says what is wrong with the runbooks, and how many should not be used as they are.
@@ -131,7 +159,7 @@ async fn online(setup: &Setup) -> Result<Vec<Finding>> {
 fn report(
     setup: &Setup,
     online: bool,
-    unusable: usize,
+    wrong: &Wrong,
     findings: &[Finding],
     output: &Output,
 ) -> Result<Exit> {
@@ -142,7 +170,7 @@ fn report(
         .unwrap_or(Level::Ok);
     let warnings: Vec<String> = setup.warnings.iter().map(ToString::to_string).collect();
     if output.json {
-        let valid = unusable == 0;
+        let valid = !wrong.any();
         output.json(&json!({ "valid": valid, "problems": warnings, "findings": findings }))?;
     } else {
         for warning in &warnings {
@@ -151,10 +179,10 @@ fn report(
         for finding in findings {
             output.data(&finding.render(output.stdout))?;
         }
-        summary(setup, online, unusable, findings, output)?;
+        summary(setup, online, wrong, findings, output)?;
     }
     // What a file says is put right in the file, whatever else is wrong.
-    if unusable > 0 {
+    if wrong.any() {
         return Ok(Exit::Configuration);
     }
     Ok(match worst {
@@ -167,17 +195,17 @@ fn report(
 fn summary(
     setup: &Setup,
     online: bool,
-    unusable: usize,
+    wrong: &Wrong,
     findings: &[Finding],
     output: &Output,
 ) -> Result<()> {
     let config = &setup.config;
     let style = output.stdout;
-    if !online && unusable > 0 {
+    if !online && wrong.any() {
         let text = format!(
             "The configuration in {} has {} that should not be used like this.",
             config.directory.display(),
-            counted(unusable, "runbook")
+            wrong.counted()
         );
         return output.data(&style.paint(Tone::Bad, &text));
     }

@@ -242,6 +242,51 @@ fn a_failover_without_a_file_uses_the_one_that_is_built_in() {
     assert!(!checked.stdout.contains("uses the one"), "{checked:?}");
 }
 
+/// A store is lost with the data directory that it lies in.
+#[test]
+fn a_store_in_the_data_directory_is_refused() {
+    let place = Place::new();
+    let root = place.root();
+    let inside = root.replace("store: stores/us-west-2", "store: data/us-east-1/store");
+    assert_ne!(inside, root);
+    place.write("dr.yaml", &inside);
+    let ran = place.run(&["check"]);
+    assert_eq!(ran.code, 65, "{ran:?}");
+    for said in [
+        "store of us-west-2: it lies in the data directory of",
+        "1 store that should not be used like this",
+    ] {
+        assert!(ran.stdout.contains(said), "{said} is missing: {ran:?}");
+    }
+}
+
+/// A configuration that is valid may protect nothing.
+#[rstest]
+#[case::log("wal:", &["nothing ships its log"])]
+#[case::copies("copy:", &["no recovery point reaches another region"])]
+#[case::snapshots("daily-snapshot", &["nothing takes recovery points"])]
+#[case::everything("{ job:", &["nothing ships its log", "nothing takes recovery points"])]
+fn what_no_schedule_does_is_said(#[case] without: &str, #[case] found: &[&str]) {
+    let place = Place::new();
+    let whole = place.run(&["check"]);
+    assert!(!whole.stdout.contains("schedules for"), "{whole:?}");
+    let schedules = include_str!("../../../../schedules/orders.yaml");
+    let left = schedules.lines().filter(|line| !line.contains(without));
+    let left: Vec<_> = left.collect();
+    let text = match without {
+        "{ job:" => "version: 1\ntimezone: UTC\njobs: {}\n".to_owned(),
+        _ => left.join("\n") + "\n",
+    };
+    place.write("schedules/orders.yaml", &text);
+    let ran = place.run(&["check"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let said = ran.stdout.matches("schedules for orders/database").count();
+    assert_eq!(said, found.len(), "{ran:?}");
+    for found in found {
+        assert!(ran.stdout.contains(found), "{ran:?}");
+    }
+}
+
 /// A slip in one file is found, and stands in the way of the runbook that it may hold and of no other.
 #[rstest]
 #[case::another("name: drill\nsteps: [{ id: a, uses: dance }]", true)]

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use dr_config::Workload;
+use dr_config::{StoreLocation, Workload};
 use dr_coordination::identity::read_identity;
 use dr_coordination::probe::{newest_probe, probe_store, probe_write, require_atomic_create};
-use dr_model::{RegionName, WorkloadName};
-use dr_provider::{ObjectStore, Result};
+use dr_model::{RegionName, ResourceId, WorkloadName};
+use dr_provider::{ErrorKind, ObjectStore, Result};
 use futures::future::join_all;
 use jiff::SignedDuration;
 
@@ -26,11 +26,11 @@ pub(super) async fn check(setup: &Setup) -> Vec<Finding> {
             Ok(found) => Finding::ok(subject, found),
             Err(error) => {
                 let finding = Finding::error(subject, &error);
-                match finding.remedy {
-                    Some(_) => finding,
-                    None => finding.remedy(format!(
+                match (&finding.remedy, error.kind()) {
+                    (None, ErrorKind::NotFound) => finding.remedy(format!(
                         "a new store is initialised by `dr daemon --region {region}`"
                     )),
+                    _ => finding,
                 }
             }
         }
@@ -79,4 +79,36 @@ pub(super) async fn register(
         Err(error) => Finding::error(subject, &error.into()),
     };
     vec![finding]
+}
+
+/// Names the stores that lie in a data directory on this machine: they are lost with what they are to bring back, and every backup
+/// would hold those before it.
+pub(super) fn inside_what_they_protect(setup: &Setup) -> crate::error::Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for (workload, contents) in &setup.config.workloads {
+        for resource in contents.resources.keys() {
+            let id = ResourceId {
+                workload: workload.clone(),
+                resource: resource.clone(),
+            };
+            let options = setup.postgres_options(&id)?;
+            let local = options.instances.iter();
+            for (place, instance) in local.filter(|(_, one)| one.host == "local") {
+                for (region, configured) in &setup.config.regions {
+                    let StoreLocation::Directory(store) = &configured.store else {
+                        continue;
+                    };
+                    if store.starts_with(&instance.data_directory) {
+                        let found = format!("it lies in the data directory of {id} in {place}");
+                        let subject = format!("store of {region}");
+                        findings.push(
+                            Finding::new(Level::Failed, subject, found)
+                                .remedy("put it where it is not lost with the database"),
+                        );
+                    }
+                }
+            }
+        }
+    }
+    Ok(findings)
 }
