@@ -7,8 +7,10 @@
 mod compact;
 mod fetch;
 mod file;
+mod follow;
 mod gap;
 mod held;
+mod hole;
 mod push;
 mod put;
 mod segment;

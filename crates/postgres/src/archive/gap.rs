@@ -1,8 +1,10 @@
 //! Recording that log is lost.
 
-use dr_coordination::chain::{ChainId, GapRecord, open_gaps, pass_over, record_gap};
+use std::sync::Arc;
+
+use dr_coordination::chain::{Available, ChainId, GapRecord, open_gaps, pass_over, record_gap};
 use dr_model::{Lsn, RegionName, SystemIdentifier, TimelineId};
-use dr_provider::Result;
+use dr_provider::{ObjectStore, Result};
 
 use crate::backup::Base;
 use crate::driver::PostgresDriver;
@@ -23,7 +25,7 @@ pub(crate) struct Lost {
     pub(crate) why: String,
 }
 
-/// Why log that was there is no log to recover with.
+/// Why log that was there is no log to recover with; stored, and known again by: `docs/formats/wal.md`.
 const MINIMAL: &str =
     "the server ran with `wal_level = minimal`, and nothing can be recovered past that";
 
@@ -66,6 +68,25 @@ impl PostgresDriver {
         let store = self.store(region)?;
         let written = (self.clock().now(), by.as_str());
         Ok(pass_over(&**store, chain, from, to, written, patience()).await?)
+    }
+
+    /// Returns what is recorded in a store as written at `wal_level = minimal` on a timeline, and has no bytes there.
+    pub(super) async fn lost_as_minimal(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        (cluster, timeline): (SystemIdentifier, TimelineId),
+    ) -> Result<Vec<Available>> {
+        let gaps = open_gaps(&**store, cluster, patience()).await?;
+        let gaps = gaps
+            .iter()
+            .filter(|gap| gap.timeline == timeline && gap.why == MINIMAL);
+        let parts = gaps.filter_map(|gap| {
+            Some(Available {
+                from: gap.from,
+                to: gap.to?,
+            })
+        });
+        Ok(parts.collect())
     }
 
     /// Says what is recorded as lost behind `since` in the store of `region` and has not arrived since, one line each.

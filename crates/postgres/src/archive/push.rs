@@ -8,23 +8,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use dr_coordination::chain::{
-    Available, ChainId, ChainReader, ChainWriter, Chunk, Facts, MAX_PIECE_BYTES, PieceFacts,
-    available, bounds, fill, write_history,
+    Available, ChainId, ChainReader, ChainWriter, Chunk, Facts, available, bounds, write_history,
 };
 use dr_model::{Lsn, RegionName, SegmentSize, TimelineId};
 use dr_provider::{Error, ErrorKind, ObjectStore, Result};
 use dr_repository::Keys;
-use jiff::Timestamp;
 
 use super::file::{Name, cluster_at, file_key, keep};
+use super::follow::{Counted, look_ahead};
 use super::segment::{Content, Segment};
 use crate::actions::Log;
 use crate::driver::PostgresDriver;
-use crate::receiver::FULL_BYTES;
 use crate::register::patience;
-use crate::wal::{Decoder, Expected, MinimalSearch, MinimalTime, TimelineHistory, check_segment};
+use crate::wal::{TimelineHistory, check_segment};
 
 pub(super) const OPERATION: &str = "archive";
 
@@ -219,62 +216,6 @@ impl PostgresDriver {
             .because("the receiver is writing this very segment"))
     }
 
-    /// Puts what is missing of a segment before `until` into the store as pieces. Log that lies behind must be there, or be of
-    /// another timeline: the end of the log belongs to a chain. A segment in which a time at `wal_level = minimal` begins is not put
-    /// there, and what is returned says so.
-    pub(super) async fn fill_hole(
-        &self,
-        store: &Arc<dyn ObjectStore>,
-        log: Log,
-        segment: &Segment,
-        (held, until): (&[Available], Lsn),
-    ) -> Result<Option<String>> {
-        let mut missing = missing(held, segment.start(), until);
-        let mut followed = Followed::new(log, segment);
-        for (from, to) in segment.parts(segment.start()) {
-            let commits;
-            let part = segment.slice(from, to).await?;
-            (followed, commits) = followed.feed(part, &segment.name).await?;
-            for (end, at) in commits {
-                let inside = |one: &&mut Missing| one.from < end && end <= one.to;
-                if let Some(one) = missing.iter_mut().find(inside) {
-                    one.commits += 1;
-                    one.last_commit_at = one.last_commit_at.max(Some(at));
-                }
-            }
-        }
-        if followed.minimal.found().is_some() {
-            return Ok(Some(left_out(store, segment)));
-        }
-        // Before anything is written: what is there decides whether this is the same log.
-        for part in held {
-            let part = (part.from.max(segment.start()), part.to.min(segment.end()));
-            compare((store, self.keys()), log, segment, part).await?;
-        }
-        let place = (log.system_identifier, log.timeline);
-        for one in missing {
-            let facts = PieceFacts {
-                epochs: vec![log.epoch],
-                commits: one.commits,
-                last_commit_at: one.last_commit_at,
-                received_at: self.clock().now(),
-            };
-            let bytes = segment.slice(one.from, one.to).await?;
-            let writer = ("archive_command", self.keys());
-            fill(
-                &**store,
-                place,
-                one.from,
-                &bytes,
-                &facts,
-                writer,
-                patience(),
-            )
-            .await?;
-        }
-        Ok(None)
-    }
-
     /// Appends the rest of a segment to a chain that ends at `at`, as far as nobody else has.
     async fn go_on_behind(
         &self,
@@ -305,13 +246,12 @@ impl PostgresDriver {
         let (chain, end) = (ChainId::from(log), segment.end());
         let mut is_left_out = false;
         loop {
-            let at = writer.end();
-            let Some(time) = minimal_time(log, segment, at).await? else {
-                self.append(&mut writer, log, segment, end).await?;
+            let ahead = look_ahead(log, segment, writer.end()).await?;
+            self.append(&mut writer, segment, &ahead.chunks).await?;
+            let Some(time) = ahead.minimal else {
                 return Ok(is_left_out);
             };
-            let (from, to) = (time.from.max(at), time.to.unwrap_or(end));
-            self.append(&mut writer, log, segment, from).await?;
+            let (from, to) = (writer.end(), time.to.unwrap_or(end));
             drop(writer);
             let by = (region, "archive_command".to_owned());
             self.leave_out_minimal(by, &chain, (from, to)).await?;
@@ -329,44 +269,25 @@ impl PostgresDriver {
         }
     }
 
-    /// Appends the part of a segment before `until` that the chain lacks.
-    ///
-    /// Each part is checked before it goes, while those before it are compressed and stored: records that are whole are what the
-    /// receiver would have stored as well.
+    /// Appends parts of a segment that the chain lacks: records that are whole are what the receiver would have stored as well.
     async fn append(
         &self,
         writer: &mut ChainWriter,
-        log: Log,
         segment: &Segment,
-        until: Lsn,
+        chunks: &[Counted],
     ) -> Result<()> {
-        let mut followed = Followed::new(log, segment);
-        if segment.start() < writer.end() {
-            for (from, to) in segment.parts(segment.start()) {
-                let to = to.min(writer.end());
-                if from < to {
-                    let known = segment.slice(from, to).await?;
-                    (followed, _) = followed.feed(known, &segment.name).await?;
-                }
-            }
-        }
-        while writer.end() < until {
-            let start = writer.end();
-            let end = start.advance(FULL_BYTES as u64).min(until);
-            let part = segment.slice(start, end).await?;
-            let commits;
-            (followed, commits) = followed.feed(part.clone(), &segment.name).await?;
+        for chunk in chunks {
             let facts = Facts {
-                commits: commits.len() as u64,
-                last_commit_at: commits.iter().map(|(_, at)| *at).max(),
+                commits: chunk.commits,
+                last_commit_at: chunk.last_commit_at,
                 received_at: self.clock().now(),
                 primary_end: segment.end(),
                 promise: None,
             };
             writer
                 .push(Chunk {
-                    start,
-                    log: part,
+                    start: chunk.from,
+                    log: segment.slice(chunk.from, chunk.to).await?,
                     facts,
                 })
                 .await?;
@@ -382,95 +303,7 @@ fn limit(size: SegmentSize) -> Duration {
     LIMIT * u32::try_from(usual).unwrap_or(u32::MAX)
 }
 
-/// Log that a store lacks, and what is known of it.
-#[derive(Debug, PartialEq, Eq)]
-struct Missing {
-    from: Lsn,
-    to: Lsn,
-    commits: u64,
-    last_commit_at: Option<Timestamp>,
-}
-
-/// Returns what is missing between two positions, cut where pieces are, so that each fits the memory.
-fn missing(held: &[Available], from: Lsn, until: Lsn) -> Vec<Missing> {
-    let mut found = Vec::new();
-    let mut at = from;
-    let end = Available {
-        from: until,
-        to: until,
-    };
-    for part in held.iter().chain([&end]) {
-        let to = part.from.min(until);
-        while at < to {
-            let slot = Lsn((at.0 / MAX_PIECE_BYTES + 1) * MAX_PIECE_BYTES).min(to);
-            found.push(Missing {
-                from: at,
-                to: slot,
-                commits: 0,
-                last_commit_at: None,
-            });
-            at = slot;
-        }
-        at = at.max(part.to);
-    }
-    found
-}
-
-/// Ends and times of commits.
-type Commits = Vec<(Lsn, Timestamp)>;
-
-/// A segment's records as far as they were followed.
-struct Followed {
-    decoder: Decoder,
-    minimal: MinimalSearch,
-}
-
-impl Followed {
-    fn new(log: Log, segment: &Segment) -> Self {
-        let expected = Expected {
-            system_identifier: log.system_identifier,
-            timeline: segment.info.timeline,
-        };
-        let (start, size) = (segment.start(), segment.info.size);
-        Self {
-            decoder: Decoder::new(start, size, Some(expected)),
-            minimal: MinimalSearch::new(start),
-        }
-    }
-
-    /// Follows the next bytes, off the threads that others wait for, and returns the commits that end in them.
-    ///
-    /// Refuses what is not WAL, as the receiver does: nothing behind it could be replayed.
-    async fn feed(mut self, bytes: Bytes, name: &str) -> Result<(Self, Commits)> {
-        let fed = tokio::task::spawn_blocking(move || {
-            let mut commits = Commits::new();
-            let minimal = &mut self.minimal;
-            let fed = self.decoder.feed(&bytes, |record| {
-                minimal.see(&record);
-                commits.extend(record.commit.map(|commit| (record.end, commit.at)));
-            });
-            fed.map(|()| (self, commits))
-        });
-        match fed.await {
-            Ok(Ok(fed)) => Ok(fed),
-            Ok(Err(stop)) => Err(Error::new(ErrorKind::Invalid, OPERATION, name).because(stop)),
-            Err(error) => Err(Error::new(ErrorKind::Failed, OPERATION, name).because(error)),
-        }
-    }
-}
-
-/// Returns the time at `wal_level = minimal` that begins in a segment, unless the store has that already, up to `known`.
-async fn minimal_time(log: Log, segment: &Segment, known: Lsn) -> Result<Option<MinimalTime>> {
-    let mut followed = Followed::new(log, segment);
-    followed.minimal = MinimalSearch::new(known);
-    for (from, to) in segment.parts(segment.start()) {
-        let part = segment.slice(from, to).await?;
-        (followed, _) = followed.feed(part, &segment.name).await?;
-    }
-    Ok(followed.minimal.found())
-}
-
-fn left_out(store: &Arc<dyn ObjectStore>, segment: &Segment) -> String {
+pub(super) fn left_out(store: &Arc<dyn ObjectStore>, segment: &Segment) -> String {
     format!(
         "{} is not in {} as a whole: the server ran with `wal_level = minimal`, and nothing can be recovered past that; take a snapshot",
         segment.name,
@@ -538,30 +371,4 @@ fn gap(store: &Arc<dyn ObjectStore>, segment: &Segment, end: Lsn) -> Error {
             segment.start()
         ))
         .with_hint("archive what is between first; the receiver of the region does that by itself")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_missing_is_cut_where_pieces_are() {
-        const PIECE: u64 = MAX_PIECE_BYTES;
-        let part = |from: u64, to: u64| Available {
-            from: Lsn(from),
-            to: Lsn(to),
-        };
-        let spans = |held: &[Available], from, until| -> Vec<(u64, u64)> {
-            let found = missing(held, Lsn(from), Lsn(until));
-            found.iter().map(|one| (one.from.0, one.to.0)).collect()
-        };
-        assert_eq!(spans(&[], 0, 100), [(0, 100)]);
-        assert_eq!(
-            spans(&[part(0, 10), part(PIECE + 20, PIECE + 30)], 0, PIECE + 40),
-            [(10, PIECE), (PIECE, PIECE + 20), (PIECE + 30, PIECE + 40)]
-        );
-        assert_eq!(spans(&[part(0, PIECE)], 0, PIECE), []);
-        // A part that begins behind what has to be there leaves all before it.
-        assert_eq!(spans(&[part(50, 60)], 0, 40), [(0, 40)]);
-    }
 }

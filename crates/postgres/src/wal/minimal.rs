@@ -17,11 +17,11 @@ pub struct MinimalTime {
     pub to: Option<Lsn>,
 }
 
-/// Looks among records for the first time at `wal_level = minimal`.
+/// Looks among records for times at `wal_level = minimal`.
 #[derive(Clone, Debug)]
 pub struct MinimalSearch {
     behind: Lsn,
-    found: Option<MinimalTime>,
+    times: Vec<MinimalTime>,
 }
 
 impl MinimalSearch {
@@ -30,7 +30,7 @@ impl MinimalSearch {
     pub fn new(behind: Lsn) -> Self {
         Self {
             behind,
-            found: None,
+            times: Vec::new(),
         }
     }
 
@@ -39,24 +39,29 @@ impl MinimalSearch {
         let Some(level) = record.wal_level else {
             return;
         };
-        match &mut self.found {
+        let open = self.times.last_mut().filter(|time| time.to.is_none());
+        match open {
+            Some(time) if level != WAL_LEVEL_MINIMAL => time.to = Some(record.start),
             None if level == WAL_LEVEL_MINIMAL && record.end > self.behind => {
-                self.found = Some(MinimalTime {
+                self.times.push(MinimalTime {
                     from: record.start,
                     to: None,
                 });
-            }
-            Some(found) if level != WAL_LEVEL_MINIMAL => {
-                found.to.get_or_insert(record.start);
             }
             _ => {}
         }
     }
 
-    /// Returns what was found so far.
+    /// Returns the first that was found so far.
     #[must_use]
     pub fn found(&self) -> Option<MinimalTime> {
-        self.found
+        self.times.first().copied()
+    }
+
+    /// Returns all that were found so far, in order.
+    #[must_use]
+    pub fn times(&self) -> &[MinimalTime] {
+        &self.times
     }
 }
 
@@ -69,16 +74,20 @@ mod tests {
     const REPLICA: u32 = 1;
 
     #[rstest]
-    #[case::none(0, &[(10, REPLICA), (20, REPLICA)], None)]
-    #[case::closed(0, &[(10, REPLICA), (20, WAL_LEVEL_MINIMAL), (30, WAL_LEVEL_MINIMAL), (40, REPLICA)], Some((20, Some(40))))]
-    #[case::open(0, &[(20, WAL_LEVEL_MINIMAL)], Some((20, None)))]
-    #[case::the_first_of_two(0, &[(20, WAL_LEVEL_MINIMAL), (40, REPLICA), (50, WAL_LEVEL_MINIMAL), (60, REPLICA)], Some((20, Some(40))))]
-    #[case::before(28, &[(20, WAL_LEVEL_MINIMAL), (40, REPLICA)], None)]
-    #[case::only_begun_before(24, &[(20, WAL_LEVEL_MINIMAL), (40, REPLICA)], Some((20, Some(40))))]
+    #[case::none(0, &[(10, REPLICA), (20, REPLICA)], &[])]
+    #[case::closed(0, &[(10, REPLICA), (20, WAL_LEVEL_MINIMAL), (30, WAL_LEVEL_MINIMAL), (40, REPLICA)], &[(20, Some(40))])]
+    #[case::open(0, &[(20, WAL_LEVEL_MINIMAL)], &[(20, None)])]
+    #[case::two(
+        0,
+        &[(20, WAL_LEVEL_MINIMAL), (40, REPLICA), (45, REPLICA), (50, WAL_LEVEL_MINIMAL), (60, REPLICA)],
+        &[(20, Some(40)), (50, Some(60))]
+    )]
+    #[case::before(28, &[(20, WAL_LEVEL_MINIMAL), (40, REPLICA)], &[])]
+    #[case::only_begun_before(24, &[(20, WAL_LEVEL_MINIMAL), (40, REPLICA)], &[(20, Some(40))])]
     fn a_time_lasts_from_the_record_that_begins_it_to_the_one_that_ends_it(
         #[case] behind: u64,
         #[case] levels: &[(u64, u32)],
-        #[case] expected: Option<(u64, Option<u64>)>,
+        #[case] expected: &[(u64, Option<u64>)],
     ) {
         let mut search = MinimalSearch::new(Lsn(behind));
         for (start, level) in levels {
@@ -94,9 +103,11 @@ mod tests {
                 relation: None,
             });
         }
-        let found = search
-            .found()
-            .map(|found| (found.from.0, found.to.map(|to| to.0)));
+        let times = search.times().iter();
+        let found: Vec<_> = times
+            .map(|time| (time.from.0, time.to.map(|to| to.0)))
+            .collect();
+        assert_eq!(search.found(), search.times().first().copied());
         assert_eq!(found, expected);
     }
 }
