@@ -73,6 +73,47 @@ struct Watcher {
     server: Option<Pid>,
 }
 
+impl Watcher {
+    /// Takes a line of the watcher; returns how the server ended if it says so.
+    fn heard(&mut self, line: &str) -> Option<WatchOutcome> {
+        if let Some(server) = line.strip_prefix("server ") {
+            self.server = server.parse().ok().and_then(Pid::from_raw);
+            return None;
+        }
+        if let Some(until) = line.strip_prefix("lease ") {
+            let until = until.parse().ok().map(Duration::from_nanos);
+            if self.unanswered.map(|(_, newest)| newest) == until {
+                self.unanswered = None;
+            }
+            return None;
+        }
+        let outcome = line.strip_prefix("ended ")?;
+        serde_json::from_str(outcome).ok()
+    }
+
+    /// Kills it, whatever it does, and returns what it had to say of the server's end: what was said counts, also if it was not read before
+    /// something else failed.
+    async fn kill(&mut self) -> Option<WatchOutcome> {
+        // One that has ended has no process any more.
+        if let Some(pid) = self
+            .child
+            .id()
+            .and_then(|id| Pid::from_raw(id.cast_signed()))
+        {
+            let _gone = kill_process(pid, Signal::KILL);
+        }
+        let _status = self.child.wait().await;
+        // What it wrote is there. Only somebody else who has the pipe keeps it from ending.
+        while let Ok(Ok(Some(line))) = tokio::time::timeout(INTERVAL, self.output.next_line()).await
+        {
+            if let Some(outcome) = self.heard(&line) {
+                return Some(outcome);
+            }
+        }
+        None
+    }
+}
+
 /// What is known of the server between two looks.
 #[derive(Default)]
 struct Knowledge {
@@ -87,7 +128,8 @@ impl PostgresDriver {
     ///
     /// # Errors
     ///
-    /// Only if it could not be started: no guard is configured, the host is another machine, a server runs there.
+    /// Only if it could not be started: no guard is configured, the host is another machine. That a server runs there already is
+    /// [`Guarded::Foreign`].
     pub async fn guard(
         &self,
         request: &GuardRequest,
@@ -270,7 +312,7 @@ impl Keeper<'_> {
             };
             match line {
                 Some(Ok(Some(line))) => {
-                    if let Some(outcome) = self.heard(&line) {
+                    if let Some(outcome) = self.watcher.heard(&line) {
                         return Ok(self.ended(outcome).await);
                     }
                     started.send_replace(true);
@@ -359,23 +401,6 @@ impl Keeper<'_> {
         }
     }
 
-    /// Takes a line of the watcher; returns how the server ended if it says so.
-    fn heard(&mut self, line: &str) -> Option<WatchOutcome> {
-        if let Some(server) = line.strip_prefix("server ") {
-            self.watcher.server = server.parse().ok().and_then(Pid::from_raw);
-            return None;
-        }
-        if let Some(until) = line.strip_prefix("lease ") {
-            let until = until.parse().ok().map(Duration::from_nanos);
-            if self.watcher.unanswered.map(|(_, newest)| newest) == until {
-                self.watcher.unanswered = None;
-            }
-            return None;
-        }
-        let outcome = line.strip_prefix("ended ")?;
-        serde_json::from_str(outcome).ok()
-    }
-
     async fn ended(&mut self, outcome: WatchOutcome) -> Guarded {
         let _status = self.watcher.child.wait().await;
         match (self.superseded.take(), outcome) {
@@ -394,18 +419,12 @@ impl Keeper<'_> {
         }
     }
 
-    /// Stops the server without the watcher, which is killed first: that alone makes the postmaster stop.
+    /// Stops the server without the watcher, which is killed first: that alone makes the postmaster stop. One that has said how the server
+    /// ended is taken at its word, and a server that is somebody else's is left alone.
     async fn end_without(&mut self, why: String) -> Guarded {
-        // One that has ended has no process any more.
-        if let Some(pid) = self
-            .watcher
-            .child
-            .id()
-            .and_then(|id| Pid::from_raw(id.cast_signed()))
-        {
-            let _gone = kill_process(pid, Signal::KILL);
+        if let Some(outcome) = self.watcher.kill().await {
+            return self.ended(outcome).await;
         }
-        let _status = self.watcher.child.wait().await;
         let now = boot_time();
         let mut stopping = Stopping::begin(now());
         while !stopping.go_on(&self.place, None, now()) {
@@ -423,5 +442,47 @@ fn tell(said: &Said, before: &mut Option<String>, why: String) {
     if before.as_ref() != Some(&why) {
         let _lost = said.try_send(why.clone());
         *before = Some(why);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Starts a watcher that says something, and waits until it has.
+    async fn ended_watcher(lines: &str) -> Watcher {
+        let mut child = Command::new("printf")
+            .arg(lines)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        child.wait().await.unwrap();
+        Watcher {
+            child,
+            input,
+            output: BufReader::new(output).lines(),
+            unanswered: None,
+            server: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_watcher_has_said_counts_after_its_end() {
+        let mut foreign = ended_watcher("ended \"foreign\"\n").await;
+        // Telling it anything fails now, which is no reason to end the server that it has seen.
+        foreign.input.write_all(b"lease 1\n").await.unwrap_err();
+        assert_eq!(foreign.kill().await, Some(WatchOutcome::Foreign));
+
+        let ended = ended_watcher("server 7\nlease 5\nended {\"ended\":{\"well\":true}}\n");
+        let mut ended = ended.await;
+        ended.unanswered = Some((Duration::ZERO, Duration::from_nanos(5)));
+        assert_eq!(ended.kill().await, Some(WatchOutcome::Ended { well: true }));
+        assert_eq!(ended.server, Pid::from_raw(7));
+        assert_eq!(ended.unanswered, None);
+
+        let mut silent = ended_watcher("server 7\n").await;
+        assert_eq!(silent.kill().await, None);
     }
 }
