@@ -33,6 +33,9 @@ const HEADERS: usize = 64;
 /// failover looks at both regions and waits for neither.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
+/// How long a server may take to answer before its host is asked too.
+const HEAD_START: Duration = Duration::from_millis(300);
+
 /// How long a store that is there may take to say what it holds.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
 
@@ -93,7 +96,9 @@ impl PostgresDriver {
     /// Returns the cluster that the workload's epochs are about, and what the newest says of it; copies of its records
     /// will do where the register does not answer, because a cluster's identity never changes, and a copy that is behind
     /// names a timeline on which nobody will be found. What copies cannot prove is marked.
-    async fn newest_claim(&self) -> Option<(Claimed, ClaimFacts)> {
+    ///
+    /// Copies are waited for as long as `limit` says, after the register.
+    async fn newest_claim(&self, limit: Duration) -> Option<(Claimed, ClaimFacts)> {
         let of = |record: EpochRecord, proven| {
             let resource = &self.resource().resource;
             let chain = record.chain(resource)?;
@@ -117,9 +122,7 @@ impl PostgresDriver {
         if let Ok(Ok(Some(record))) = timeout(SIGN_OF_LIFE, newest).await {
             return of(record, true);
         }
-        let views = timeout(LOOK_LIMIT, self.parts().register.read_copies())
-            .await
-            .ok()?;
+        let views = self.parts().register.read_copies_within(limit).await;
         let newest = views
             .into_iter()
             .filter_map(|view| view.newest.ok().flatten());
@@ -132,7 +135,7 @@ impl PostgresDriver {
         claimed: &OnceCell<Option<(Claimed, ClaimFacts)>>,
     ) -> (Option<SystemIdentifier>, RegionFacts) {
         let claimed_log = async {
-            let claim = claimed.get_or_init(|| self.newest_claim()).await;
+            let claim = claimed.get_or_init(|| self.newest_claim(LOOK_LIMIT)).await;
             let claimed = claim.as_ref()?.0;
             let log = self.observe_log(region, claimed.system_identifier).await;
             Some((claimed, log))
@@ -243,12 +246,13 @@ impl PostgresDriver {
     }
 
     /// Looks at the instance in a region alone: a store, a register or a host that does not answer hides no server that does.
+    ///
+    /// Takes no longer than twice [`SIGN_OF_LIFE`] for the register and its copies.
     pub(crate) async fn look_at_instance(&self, region: &RegionName) -> Instance {
-        let claim = timeout(SIGN_OF_LIFE, self.newest_claim());
+        let claim = self.newest_claim(SIGN_OF_LIFE);
         let (claim, (identifier, instance)) = tokio::join!(claim, self.observe_instance(region));
-        // Without the register nobody knows which cluster it should be: what answers there counts.
-        let Ok(Some((claimed, _))) = claim else {
-            return instance;
+        let Some((claimed, _)) = claim else {
+            return of_nobody_knows_whom(instance);
         };
         let directory = match &instance {
             Instance::Stopped => self.observe_directory(region).await,
@@ -265,11 +269,18 @@ impl PostgresDriver {
             let mut connection = self.connect(region).await?;
             connection.position().await
         };
-        // At once: a server that hangs takes all the time that there is, and its host knows better. One that answers needs no host.
-        let (looked, by_host) = match select(pin!(looked), pin!(self.state_by_host(region))).await {
-            Either::Left((Ok(position), _)) => (Ok(position), Ok(ByHost::Runs)),
-            Either::Left((looked, by_host)) => (looked, by_host.await),
-            Either::Right((by_host, looked)) => (looked.await, by_host),
+        let mut looked = pin!(looked);
+        let by_host = self.state_by_host(region);
+        // A server that hangs takes all the time that there is, and its host knows better. One that answers needs no host, and a look at that
+        // which is called off costs the connection that was kept to it.
+        let (looked, by_host) = match timeout(HEAD_START, &mut looked).await {
+            Ok(Ok(position)) => (Ok(position), Ok(ByHost::Runs)),
+            Ok(Err(error)) => (Err(error), by_host.await),
+            Err(_) => match select(looked, pin!(by_host)).await {
+                Either::Left((Ok(position), _)) => (Ok(position), Ok(ByHost::Runs)),
+                Either::Left((looked, by_host)) => (looked, by_host.await),
+                Either::Right((by_host, looked)) => (looked.await, by_host),
+            },
         };
         match looked {
             Ok(position) => {
@@ -426,6 +437,20 @@ fn own(
         }
         (Instance::Stopped, _, Err(why)) => stranger(why.clone()),
         _ => (identifier, instance),
+    }
+}
+
+/// Takes what stands in the place of the resource's instance for what it is while nobody knows of which cluster that should be: what answers
+/// counts, and that something has stopped says nothing of the instance.
+fn of_nobody_knows_whom(instance: Instance) -> Instance {
+    match instance {
+        Instance::Stopped => Instance::Unreachable {
+            why: "nothing runs there, and neither the register nor a copy of it says whose data directory that should be"
+                .to_owned(),
+            runs: false,
+            hint: None,
+        },
+        instance => instance,
     }
 }
 

@@ -260,10 +260,17 @@ impl Register {
 
     /// Returns what each store's copies say. Unproven: a newer record may exist in the register. For display.
     pub async fn read_copies(&self) -> Vec<CopyView> {
+        self.read_copies_within(Duration::MAX).await
+    }
+
+    /// As [`Register::read_copies`], but waits for each store so long at most: one that hangs keeps nobody from hearing what the others say.
+    pub async fn read_copies_within(&self, limit: Duration) -> Vec<CopyView> {
         let views = self.stores.iter().map(|(region, store)| async move {
+            let subject = || store.location().to_owned();
+            let trace = self.newest_trace(&**store);
             CopyView {
                 region: region.clone(),
-                newest: self.newest_trace(&**store).await,
+                newest: limited(limit, "read epoch record", subject, trace).await,
             }
         });
         futures::future::join_all(views).await

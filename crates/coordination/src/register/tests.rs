@@ -402,6 +402,21 @@ async fn a_store_that_hangs_is_waited_for_once(#[values(false, true)] was_there:
     assert_eq!(reads, 5);
 }
 
+/// What hangs with the register says nothing in time, and its copy elsewhere does.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_hides_no_copy() {
+    let w = filled(1).await;
+    w.register.copy_to(&region("west")).await.unwrap();
+    w.east.set_hanging(true);
+    let limit = std::time::Duration::from_secs(1);
+    let views = w.register.read_copies_within(limit);
+    let views = tokio::time::timeout(limit * 2, views).await.unwrap();
+    let seen = |name: &str| views.iter().find(|v| v.region.as_str() == name).unwrap();
+    assert!(seen("east").newest.is_err());
+    let copy = seen("west").newest.as_ref().unwrap().as_ref().unwrap();
+    assert_eq!(copy.epoch, Epoch(1));
+}
+
 /// A region that is left is asked for nothing, unless nobody else can say.
 #[rstest]
 #[tokio::test]

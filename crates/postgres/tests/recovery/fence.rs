@@ -66,6 +66,24 @@ fn copy(from: &Path, to: &Path) {
     run(Command::new("cp").arg("-a").arg(from).arg(to));
 }
 
+/// A cluster that stands still proves nothing of the old primary while neither the register nor a copy of it says which that is.
+#[tokio::test]
+async fn what_has_stopped_counts_only_as_long_as_somebody_knows_whose_it_is() {
+    let mut site = Site::start(1).await;
+    site.primary.stop();
+    let seen = site.driver.look(&region(EAST)).await;
+    assert_eq!(seen, Instance::Stopped);
+    for name in [EAST, WEST] {
+        let away = site.place(&format!("{name}-away"));
+        fs::rename(site.place(name), away).unwrap();
+    }
+    let seen = site.driver.look(&region(EAST)).await;
+    let Instance::Unreachable { why, runs, .. } = seen else {
+        panic!("{seen:?}");
+    };
+    assert!(!runs && why.contains("whose data directory"), "{why}");
+}
+
 #[tokio::test]
 async fn the_old_primary_is_stopped_and_known_by_the_mark_of_the_fence() {
     let mut site = Site::start(1).await;
