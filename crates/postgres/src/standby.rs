@@ -25,7 +25,7 @@ use dr_provider::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
 pub use divergence::{Divergence, Found, Kept};
-pub(crate) use keep::kept_prefix;
+pub(crate) use keep::{NOTE as KEPT_NOTE, kept_prefix};
 pub use make::StandbyReport;
 pub(crate) use remains::{Control, Remains, drained};
 

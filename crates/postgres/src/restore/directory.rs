@@ -19,16 +19,18 @@ use super::delta::Mark;
 use super::{OPERATION, configuration};
 use crate::actions::PREPARED_NOTE;
 use crate::backup::TABLESPACES;
+use crate::standby::KEPT_NOTE;
 
 pub(super) const CONTROL_FILE: &str = "global/pg_control";
 const UNFINISHED_CONTROL_FILE: &str = "global/pg_control.dr-unfinished";
 
 /// Files of the server that was backed up which say something about it and not about its data.
-const LEFT_OUT: [&str; 6] = [
+const LEFT_OUT: [&str; 7] = [
     "standby.signal",
     "recovery.signal",
     "dr-restored.json",
     PREPARED_NOTE,
+    KEPT_NOTE,
     "dr-start.log",
     "postmaster.pid",
 ];
@@ -231,5 +233,26 @@ pub(super) fn failed(directory: &Path) -> impl Fn(std::io::Error) -> Error + Cop
             "" => error,
             hint => error.with_hint(hint),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("base/5/16384", Some("base/5/16384"))]
+    #[case(CONTROL_FILE, Some(UNFINISHED_CONTROL_FILE))]
+    #[case("standby.signal", None)]
+    #[case("dr-prepared.json", None)]
+    #[case("dr-kept.json", None)]
+    #[case("base/dr-kept.json", Some("base/dr-kept.json"))]
+    fn what_is_said_of_the_old_server_is_not_said_of_the_new(
+        #[case] path: &str,
+        #[case] expected: Option<&str>,
+    ) {
+        assert_eq!(place(path).as_deref(), expected);
     }
 }

@@ -10,16 +10,13 @@ use dr_provider::{ErrorKind, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::keep::{NOTE, kept_prefix};
+use super::keep::{NOTE, NOTE_BYTES, kept_prefix};
 use super::remains::{Beyond, Remains};
 use crate::actions::{Log, processes};
 use crate::driver::PostgresDriver;
 use crate::wal::Relation;
 
 const OPERATION: &str = "measure the divergence of";
-
-/// Bytes of a note that are read.
-const NOTE_BYTES: u64 = 1 << 20;
 
 /// What an old primary has that the present history has not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use dr_model::{Epoch, RegionName};
 use dr_provider::host::{Command, PathKind};
-use dr_provider::{Host, Result};
+use dr_provider::{ErrorKind, Host, Result};
 
 use super::divergence::{Divergence, Kept};
 use super::settings;
@@ -16,7 +16,10 @@ use crate::driver::PostgresDriver;
 use crate::restore::{TARGETS, substitute};
 
 /// The note in a kept directory.
-pub(super) const NOTE: &str = "dr-kept.json";
+pub(crate) const NOTE: &str = "dr-kept.json";
+
+/// Bytes of a note that are read.
+pub(super) const NOTE_BYTES: u64 = 1 << 20;
 
 /// Where a kept server listens.
 const SIDE_PORT: u16 = 54321;
@@ -110,10 +113,18 @@ impl PostgresDriver {
         Ok(kept)
     }
 
-    /// Tells whether the directory at `place` is kept as it should be: moved there, isolated, and with its note.
+    /// Tells whether the directory at `place` is kept as it should be: moved there, isolated, and with its note, which says so. One about
+    /// another place was in the directory before: somebody has put back what was kept, or restored it with an older `dr`.
     pub(crate) async fn is_kept(&self, region: &RegionName, place: &Path) -> Result<bool> {
-        let note = self.host(region)?.kind(&place.join(NOTE)).await?;
-        Ok(note == PathKind::File)
+        let host = self.host(region)?;
+        match host.read(&place.join(NOTE), 0, NOTE_BYTES).await {
+            Ok(note) => {
+                let note = serde_json::from_slice::<Kept>(&note);
+                Ok(note.is_ok_and(|note| note.directory == place))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes what stands in a directory a standby of nobody, and leaves the note.

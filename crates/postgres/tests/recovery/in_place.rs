@@ -32,8 +32,8 @@ fn fence() -> Fence {
     }
 }
 
-/// Cut off between taking the data directory away and isolating it, the next try isolates it: nothing ever starts there beside the
-/// primary, and it is found by who looks for what was kept.
+/// Cut off between taking the data directory away and isolating it, the next try isolates it, whatever note of an earlier time is in it: nothing
+/// ever starts there beside the primary, and it is found by who looks for what was kept.
 #[tokio::test]
 async fn what_was_taken_away_is_isolated_by_the_next_try() {
     let mut site = Site::start(1).await;
@@ -48,6 +48,13 @@ async fn what_was_taken_away_is_isolated_by_the_next_try() {
     fs::write(restored.join("dr-prepared.json"), note).unwrap();
     let kept = site.place("primary.kept-test");
     fs::rename(&data, &kept).unwrap();
+    // It was kept elsewhere once, and put back since.
+    let before = json!({
+        "version": 1, "resource": "orders/database", "region": EAST, "epoch": 1,
+        "kept_at": "2026-11-01T00:00:00Z", "directory": "/var/lib/postgresql/data.kept-before",
+        "start": ["pg_ctl"], "port": 54321, "divergence": null,
+    });
+    fs::write(kept.join("dr-kept.json"), before.to_string()).unwrap();
 
     let action = action("install-restored");
     let before = site.driver.verify(&action, &fence()).await.unwrap();
