@@ -42,7 +42,9 @@ impl Backup for PostgresDriver {
         };
         let mut points = RecoveryPoints::default();
         for cluster in clusters {
-            let Bases { usable, unusable } = self.bases(store, cluster).await?;
+            let Bases {
+                usable, unusable, ..
+            } = self.bases(store, cluster).await?;
             points
                 .complete
                 .extend(usable.iter().map(Base::recovery_point));

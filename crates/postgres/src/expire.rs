@@ -14,12 +14,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use dr_model::SystemIdentifier;
 use dr_provider::driver::{
-    Expire, ExpireRequest, ExpiryPlan, ExpiryReport, HoldNote, Judged, Proofs, Swept, Verify as _,
+    Expire, ExpireRequest, ExpiryPlan, ExpiryReport, HoldNote, Judged, Swept,
 };
 use dr_provider::{Error, ErrorKind, ObjectStore, Result};
 use dr_repository::{Hold, Label, PruneFacts, PruneOptions, PrunePlan, Repository};
 
-use crate::backup::Base;
+use crate::backup::{Base, Bases};
 use crate::driver::PostgresDriver;
 
 use judge::judge;
@@ -130,9 +130,8 @@ impl PostgresDriver {
         let facts = repository.prune_facts().await?;
         let bases = self.bases(store, cluster).await?;
         let held = repository.holds().await?;
-        let proofs = self.proofs(store).await?;
         let now = self.clock().now();
-        let judged = judge(&bases, &held, &proofs, &request.retention, &explicit, now);
+        let judged = judge(&bases, &held, &request.retention, &explicit, now);
         let mut plan = ExpiryPlan {
             blocked: judged.blocked,
             kept: judged.kept,
@@ -188,7 +187,7 @@ impl PostgresDriver {
         let log = if plan.blocked.is_empty() {
             let since = request.retention.log_since(now);
             let standing = self
-                .standing(cluster, &repository, &bases.usable, &proofs, &facts, &prune)
+                .standing(cluster, &repository, &bases, &facts, &prune)
                 .await?;
             self.plan_log(store, cluster, &standing, since, &mut plan)
                 .await?
@@ -209,16 +208,15 @@ impl PostgresDriver {
         &self,
         cluster: SystemIdentifier,
         repository: &Repository,
-        usable: &[Base],
-        proofs: &BTreeMap<String, Proofs>,
+        bases: &Bases,
         facts: &PruneFacts,
         prune: &PrunePlan,
     ) -> Result<Vec<log::Standing>> {
         let swept: BTreeSet<&Label> = prune.sweep.iter().map(|sweep| &sweep.label).collect();
         let read = facts.leased(self.clock().now());
         let mut standing = Vec::new();
-        for base in usable {
-            let known = proofs.get(base.label.as_str());
+        for base in &bases.usable {
+            let known = bases.proofs.get(base.label.as_str());
             standing.push(log::Standing {
                 base: base.clone(),
                 listed: !prune.mark.contains(&base.label),

@@ -29,7 +29,10 @@ use jiff::{SignedDuration, Timestamp};
 use crate::backup::Base;
 use crate::driver::PostgresDriver;
 
-pub(crate) use findings::{failed, failures};
+pub(crate) use findings::failures;
+pub(crate) use record::marks;
+
+use findings::Pack;
 
 const OPERATION: &str = "verify";
 
@@ -83,21 +86,28 @@ impl Verify for PostgresDriver {
                     .because(why),
             );
         };
-        self.look_at(store, cluster, base, request).await
+        let known = match request.how {
+            VerifyHow::Hash { again: false } => {
+                findings::known(store, cluster, &bases.proofs, self.read_since()).await?
+            }
+            _ => BTreeSet::new(),
+        };
+        self.look_at(store, cluster, base, request, known).await
     }
 
     async fn verify_due(&self, region: &dr_model::RegionName) -> Result<Vec<VerifyRecord>> {
         let store = self.store(region)?;
         let cluster = self.cluster_in(store, OPERATION).await?;
-        let marks = record::marks(store, cluster).await?;
         let since = self.read_since();
+        let bases = self.bases(store, cluster).await?;
+        let mut known = findings::known(store, cluster, &bases.proofs, since).await?;
         let mut records = Vec::new();
-        for base in self.bases(store, cluster).await?.usable {
-            let known = marks.get(base.label.as_str());
-            let last = known.and_then(|known| known.last(VerifyMeans::Hash));
-            let lately = last.is_some_and(|mark| mark.passed && mark.at >= since);
-            // A pack that it refers to may have been found damaged by a look at another.
-            if lately && base.failure.is_none() {
+        for base in bases.usable {
+            let read = bases.proofs.get(base.label.as_str());
+            let read = read.and_then(Proofs::read_at);
+            // A pack that it refers to may have been found damaged by a look at another. That a server did not come up from it while its
+            // bytes are what they were is not found by reading them again.
+            if read.is_some_and(|read| read >= since) && !base.failure_may_be_cleared {
                 continue;
             }
             let request = VerifyRequest {
@@ -105,8 +115,12 @@ impl Verify for PostgresDriver {
                 recovery_point: Some(base.label.to_string()),
                 how: VerifyHow::Hash { again: false },
             };
-            match self.look_at(store, cluster, &base, &request).await {
-                Ok(record) => records.push(record),
+            let look = self.look_at(store, cluster, &base, &request, known.clone());
+            match look.await {
+                Ok(record) => {
+                    findings::learn(&mut known, &record);
+                    records.push(record);
+                }
                 // Deleted meanwhile, as retention does.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -154,6 +168,7 @@ impl PostgresDriver {
         cluster: SystemIdentifier,
         base: &Base,
         request: &VerifyRequest,
+        known: BTreeSet<Pack>,
     ) -> Result<VerifyRecord> {
         let look = Look {
             store,
@@ -163,7 +178,7 @@ impl PostgresDriver {
             begun: self.clock().elapsed(),
         };
         let (means, seen) = match &request.how {
-            VerifyHow::Hash { again } => (VerifyMeans::Hash, self.hash(&look, *again, None).await),
+            VerifyHow::Hash { .. } => (VerifyMeans::Hash, self.hash(&look, known, None).await),
             VerifyHow::Sample { share } => {
                 let sample = Sample {
                     share: *share,
@@ -171,7 +186,7 @@ impl PostgresDriver {
                 };
                 (
                     VerifyMeans::Sample,
-                    self.hash(&look, true, Some(sample)).await,
+                    self.hash(&look, known, Some(sample)).await,
                 )
             }
             VerifyHow::Boot { scratch } => {
@@ -219,32 +234,44 @@ impl PostgresDriver {
         Ok(record)
     }
 
-    /// Reads packs back: all that were not read lately, or a sample of all.
-    async fn hash(&self, look: &Look<'_>, again: bool, sample: Option<Sample>) -> Result<Seen> {
+    /// Reads packs back: all that are not known to be good, or a sample of them.
+    async fn hash(
+        &self,
+        look: &Look<'_>,
+        known: BTreeSet<Pack>,
+        sample: Option<Sample>,
+    ) -> Result<Seen> {
         let repository = self.repository(look.store, look.cluster)?;
         let reader = repository.open(&look.base.label).await?;
-        let known = if again {
-            BTreeSet::new()
-        } else {
-            findings::known(look.store, look.cluster, self.read_since()).await?
-        };
         let options = dr_repository::VerifyOptions { known, sample };
+        let chosen = options.choose(reader.packs());
+        let chosen = reader.packs().iter().zip(chosen);
+        let chosen = chosen.filter_map(|(pack, is_chosen)| is_chosen.then_some(pack));
         let stats = match reader.verify(&options).await {
             Err(dr_repository::Error::DamagedPacks { packs, first }) => {
                 let damaged = runs::of(packs.iter().map(|(label, number)| (label, *number)));
+                // The others were read and are good, and need not be read by the next look.
+                let bad: BTreeSet<(&Label, u32)> = packs
+                    .iter()
+                    .map(|(label, number)| (label, *number))
+                    .collect();
+                let good: Vec<_> = chosen
+                    .filter(|pack| !bad.contains(&(&pack.label, pack.number)))
+                    .collect();
+                let read_bytes = good.iter().map(|pack| pack.info.bytes).sum();
+                let read = runs::of(good.iter().map(|pack| (&pack.label, pack.number)));
                 let error = dr_repository::Error::DamagedPacks { packs, first };
                 return Ok(Seen {
                     failure: Some(chain(&Error::from(error))),
+                    read_bytes,
+                    read,
                     damaged,
                     ..Seen::default()
                 });
             }
             stats => stats?,
         };
-        let chosen = options.choose(reader.packs());
-        let packs = reader.packs().iter().zip(chosen);
-        let read = packs.filter(|(_, chosen)| *chosen);
-        let read = runs::of(read.map(|(pack, _)| (&pack.label, pack.number)));
+        let read = runs::of(chosen.map(|pack| (&pack.label, pack.number)));
         let mut checks = vec![format!(
             "{} packs and {} frames carry their hashes",
             stats.packs, stats.frames

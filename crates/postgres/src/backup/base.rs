@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use dr_coordination::register::EpochRecord;
 use dr_model::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
-use dr_provider::driver::{RecoveryPoint, Taken};
+use dr_provider::driver::{Proofs, RecoveryPoint, Taken};
 use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result};
 use dr_repository::{Header, Label, Repository, Stats};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::driver::PostgresDriver;
-use crate::verify::failures;
+use crate::verify::{failures, marks};
 
 /// The version of [`Source`] that this code writes.
 pub(super) const VERSION: u32 = 2;
@@ -139,8 +139,12 @@ impl fmt::Display for DamagedPage {
 pub(crate) struct Base {
     pub(crate) label: Label,
     pub(crate) source: Source,
+    /// The older ones in whose packs some of its content lies.
+    pub(crate) references: Vec<Label>,
     /// What the proofs in its store say is wrong with it, or with a pack that it refers to.
     pub(crate) failure: Option<String>,
+    /// Whether reading it back may clear that.
+    pub(crate) failure_may_be_cleared: bool,
     stats: Stats,
 }
 
@@ -151,6 +155,8 @@ pub(crate) struct Bases {
     pub(crate) usable: Vec<Base>,
     /// Those whose manifest is damaged or of an unknown version.
     pub(crate) unusable: Vec<(Label, Error)>,
+    /// What looks at recovery points came to, by label, those that are gone among them.
+    pub(crate) proofs: BTreeMap<String, Proofs>,
 }
 
 impl Base {
@@ -185,7 +191,9 @@ impl Base {
         Ok(Self {
             label: header.label,
             source,
+            references: header.references,
             failure: None,
+            failure_may_be_cleared: false,
             stats: header.stats,
         })
     }
@@ -268,10 +276,14 @@ impl PostgresDriver {
                 Err(error) => bases.unusable.push((label, error)),
             }
         }
-        let labels: Vec<Label> = bases.usable.iter().map(|base| base.label.clone()).collect();
-        let mut failures = failures(store, &repository, cluster, &labels).await?;
+        bases.proofs = marks(store, cluster).await?;
+        let mut failures =
+            failures(store, &repository, cluster, &bases.proofs, &bases.usable).await?;
         for base in &mut bases.usable {
-            base.failure = failures.remove(&base.label);
+            if let Some(failure) = failures.remove(&base.label) {
+                base.failure = Some(failure.why);
+                base.failure_may_be_cleared = failure.may_be_cleared;
+            }
         }
         bases
             .usable

@@ -28,6 +28,7 @@ impl PostgresDriver {
         let Bases {
             usable: ours,
             unusable: damaged,
+            ..
         } = self.bases(target, cluster).await?;
         let (source, repository) = (
             self.repository(source, cluster)?,

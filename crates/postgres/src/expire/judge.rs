@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dr_model::Retention;
-use dr_provider::driver::{Judged, Proof, Proofs};
+use dr_provider::driver::{Judged, Proof};
 use dr_provider::error::chain;
 use dr_repository::{Hold, Label};
 use jiff::{SignedDuration, Timestamp};
@@ -27,7 +27,6 @@ pub(super) struct Verdict {
 pub(super) fn judge(
     bases: &Bases,
     held: &BTreeMap<Label, Hold>,
-    proofs: &BTreeMap<String, Proofs>,
     retention: &Retention,
     explicit: &BTreeSet<Label>,
     now: Timestamp,
@@ -56,7 +55,7 @@ pub(super) fn judge(
         .map(|base| base.source.started_at)
         .collect();
     let by_rule = retention.decide(&times, now);
-    let known = |base: &Base| proofs.get(base.label.as_str());
+    let known = |base: &Base| bases.proofs.get(base.label.as_str());
     let undamaged = |base: &Base| base.source.damaged_pages.is_empty() && base.failure.is_none();
     let proven = |base: &Base| {
         let known = known(base).is_some_and(|known| known.proof() > Proof::Committed);
@@ -101,7 +100,7 @@ pub(super) fn judge(
 #[cfg(test)]
 mod tests {
     use dr_model::{Lsn, TimelineId};
-    use dr_provider::driver::{VerifyMark, VerifyMeans};
+    use dr_provider::driver::{Proofs, VerifyMark, VerifyMeans};
     use dr_provider::{Error, ErrorKind};
 
     use super::*;
@@ -122,7 +121,7 @@ mod tests {
         hours.sort_unstable_by_key(|hour| std::cmp::Reverse(*hour));
         Bases {
             usable: hours.into_iter().map(base).collect(),
-            unusable: Vec::new(),
+            ..Bases::default()
         }
     }
 
@@ -138,7 +137,6 @@ mod tests {
     struct Case {
         bases: Bases,
         held: BTreeMap<Label, Hold>,
-        proofs: BTreeMap<String, Proofs>,
         explicit: BTreeSet<Label>,
     }
 
@@ -146,7 +144,6 @@ mod tests {
         Case {
             bases: bases(hours),
             held: BTreeMap::new(),
-            proofs: BTreeMap::new(),
             explicit: BTreeSet::new(),
         }
     }
@@ -158,14 +155,7 @@ mod tests {
                 ..Retention::NOTHING
             };
             let now = at(NOW);
-            judge(
-                &self.bases,
-                &self.held,
-                &self.proofs,
-                &retention,
-                &self.explicit,
-                now,
-            )
+            judge(&self.bases, &self.held, &retention, &self.explicit, now)
         }
 
         /// Returns the hours of what expires.
@@ -198,9 +188,9 @@ mod tests {
         for base in &mut case.bases.usable[..2] {
             base.failure = Some("it refers to a damaged pack".to_owned());
         }
-        case.proofs = [passed(3), passed(1)].into();
+        case.bases.proofs = [passed(3), passed(1)].into();
         assert_eq!(case.expired(), Vec::<i64>::new());
-        case.proofs = [passed(3), passed(2)].into();
+        case.bases.proofs = [passed(3), passed(2)].into();
         assert_eq!(case.expired(), [1]);
         // Not even by name.
         case.explicit = [base(2).label, base(4).label, base(3).label].into();

@@ -72,7 +72,7 @@ pub(super) async fn write(
 }
 
 /// Returns what the names of a cluster's records say, by recovery point.
-pub(super) async fn marks(
+pub(crate) async fn marks(
     store: &Arc<dyn ObjectStore>,
     cluster: SystemIdentifier,
 ) -> Result<BTreeMap<String, Proofs>> {

@@ -102,6 +102,16 @@ async fn a_recovery_point_is_booted_and_leaves_nothing_but_the_proof() {
         "{failure}"
     );
     assert!(proofs(&site, &point.label).await.failed());
+    // Once its bytes were found right since, reading them again would show nothing.
+    let due = async || {
+        let west = region(WEST);
+        let records = Verify::verify_due(&site.driver, &west).await.unwrap();
+        let read = records.iter().map(|record| record.failure.is_none());
+        read.collect::<Vec<bool>>()
+    };
+    assert_eq!(due().await, [true]);
+    assert_eq!(due().await, Vec::<bool>::new());
+    assert!(proofs(&site, &point.label).await.failed());
 }
 
 #[tokio::test]
@@ -331,9 +341,25 @@ async fn nothing_is_built_on_damage_and_nothing_else_is_restored_from_it() {
     assert_eq!(plan.passed_over.len(), 2, "{plan:?}");
     assert!(plan.passed_over[0].starts_with(&fourth.label), "{plan:?}");
     // What is due is what failed: a new daemon knows it from the store.
-    let due = Verify::verify_due(&site.driver, &region(EAST))
-        .await
-        .unwrap();
-    let due: Vec<&str> = due.iter().map(|record| record.label.as_str()).collect();
-    assert_eq!(due, [&fourth.label, &third.label]);
+    let due = async || {
+        let east = region(EAST);
+        Verify::verify_due(&site.driver, &east).await.unwrap()
+    };
+    let labels = [&fourth.label, &third.label];
+    let found = due().await;
+    assert_eq!(
+        found.iter().map(|one| &one.label).collect::<Vec<_>>(),
+        labels
+    );
+    // What was read of one that failed and is right is not read again.
+    assert!(found[0].read.contains_key(&fourth.label), "{:?}", found[0]);
+    assert!(found[0].read_bytes > 0);
+    let again = due().await;
+    assert_eq!(
+        again.iter().map(|one| &one.label).collect::<Vec<_>>(),
+        labels
+    );
+    for one in &again {
+        assert!(one.failure.is_some() && one.read.is_empty(), "{one:?}");
+    }
 }

@@ -144,14 +144,27 @@ impl Proofs {
         !self.failures().is_empty()
     }
 
-    /// Returns the looks that found something wrong and that no later one of their kind speaks against, oldest first.
+    /// Returns the looks that found something wrong and that no later one of their kind speaks against, oldest first. A sample has read
+    /// nothing that a later look at all of it has not.
     #[must_use]
     pub fn failures(&self) -> Vec<&VerifyMark> {
         let all = [VerifyMeans::Sample, VerifyMeans::Hash, VerifyMeans::Boot];
         let last = all.into_iter().filter_map(|means| self.last(means));
-        let mut failed: Vec<&VerifyMark> = last.filter(|mark| !mark.passed).collect();
+        let read = self.read_at();
+        let is_cleared =
+            |mark: &VerifyMark| mark.means == VerifyMeans::Sample && read > Some(mark.at);
+        let mut failed: Vec<&VerifyMark> = last
+            .filter(|mark| !mark.passed && !is_cleared(mark))
+            .collect();
         failed.sort_unstable_by_key(|mark| mark.at);
         failed
+    }
+
+    /// Returns when all of it was read back, if the last look that did found it good.
+    #[must_use]
+    pub fn read_at(&self) -> Option<Timestamp> {
+        let last = self.last(VerifyMeans::Hash).filter(|mark| mark.passed);
+        last.map(|mark| mark.at)
     }
 
     /// Returns the last look of a kind.
@@ -204,6 +217,10 @@ mod tests {
             (&[][..], Proof::Committed, false),
             (&[(Sample, true)], Proof::Committed, false),
             (&[(Hash, true), (Sample, false)], Proof::Hashed, true),
+            (&[(Sample, false), (Hash, true)], Proof::Hashed, false),
+            (&[(Sample, false), (Hash, false)], Proof::Committed, true),
+            (&[(Sample, false), (Boot, true)], Proof::Booted, true),
+            (&[(Boot, false), (Hash, true)], Proof::Hashed, true),
             (&[(Boot, true), (Hash, true)], Proof::Booted, false),
             (&[(Hash, true), (Boot, false)], Proof::Hashed, true),
             (&[(Hash, false), (Hash, true)], Proof::Hashed, false),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dr_model::{Lsn, RegionName, TimelineId};
 use dr_provider::Result;
+use dr_provider::driver::Proofs;
 use dr_provider::error::chain;
 use dr_repository::BackupReader;
 
@@ -15,7 +16,6 @@ use crate::backup::base::{Base, FoundBy, Incremental};
 use crate::backup::server::Server;
 use crate::backup::summary::{self, Changes, Short};
 use crate::driver::PostgresDriver;
-use crate::verify::failed;
 
 /// How long the server may take to summarise its log up to the checkpoint that began the backup.
 const SUMMARY_LIMIT: Duration = Duration::from_secs(60);
@@ -87,9 +87,9 @@ pub(super) async fn choose(
         }
     };
     // Its own packs were asked about above. That one of those that it shares lies beside a damaged one is reason enough.
-    let failed = failed(store, server.system_identifier).await?;
+    let failed = |label: &str| bases.proofs.get(label).is_some_and(Proofs::failed);
     let shared = reader.packs().iter().map(|pack| pack.label.as_str());
-    if let Some(label) = { shared }.find(|label| failed.contains(*label)) {
+    if let Some(label) = { shared }.find(|label| failed(label)) {
         let remark = format!(
             "everything was read although {} is recent: it refers to packs of {label}, and the last look at that failed",
             base.label
