@@ -2,8 +2,8 @@
 //!
 //! Observe, plan, execute. A backup to be deleted is *marked* by a tombstone: it is not listed any more, nothing new may
 //! refer to it, and for a grace time nothing else happens. Then its manifest goes, then its tree and those of its packs that
-//! no manifest names, then its tombstone. Each of these may be interrupted and repeated. Only this module deletes, so that
-//! only its caller needs the right to.
+//! no manifest names, then its tombstone. Each of these may be interrupted and repeated. Only the caller of this needs the right to
+//! delete: a backup that fails removes what it has written if it may, and what it may not is found here.
 
 mod facts;
 mod mark;
@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use crate::{Repository, Result, store};
 
 /// Objects deleted at a time.
-const DELETES_IN_FLIGHT: usize = 8;
+pub(crate) const DELETES_IN_FLIGHT: usize = 8;
 
 /// When what is pruned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ impl Repository {
         Ok(stats)
     }
 
-    async fn remove(&self, key: &Key) -> Result<()> {
+    pub(crate) async fn remove(&self, key: &Key) -> Result<()> {
         let deleted = self.store().delete(key).await;
         deleted.map_err(store::failed(format!("delete `{key}`")))
     }
