@@ -53,10 +53,11 @@ const OPERATION: &str = "restore";
 #[async_trait]
 impl Restore for PostgresDriver {
     async fn plan(&self, request: &RestoreRequest) -> Result<RestorePlan> {
-        let (decided, reader) = self.decide(request).await?;
+        let (mut decided, reader) = self.decide(request).await?;
         if request.is_named {
             check_target(request, &decided, &reader).await?;
         }
+        self.verify_log(request, &mut decided).await?;
         Ok(decided.plan)
     }
 
@@ -64,9 +65,10 @@ impl Restore for PostgresDriver {
         if request.existing == Existing::Nothing {
             directory::check(&request.directory)?;
         }
-        let (decided, reader) = self.decide(request).await?;
+        let (mut decided, reader) = self.decide(request).await?;
         let delta = request.existing != Existing::Nothing;
         check_target(request, &decided, &reader).await?;
+        self.verify_log(request, &mut decided).await?;
         let purpose = Purpose::Copy {
             port: request.port,
             instance: self.options().instances.get(&request.region),
@@ -75,7 +77,7 @@ impl Restore for PostgresDriver {
         self.write(
             &request.region,
             &request.directory,
-            decided,
+            (decided, &reader),
             purpose,
             Ways { delta, progress },
         )
@@ -163,16 +165,6 @@ impl PostgresDriver {
                     places.map_err(|(why, hint)| self.invalid(OPERATION, why).with_hint(hint))?;
             }
         }
-        if request.verify_log {
-            let log = log::Log {
-                store: Arc::clone(store),
-                keys: self.keys().clone(),
-                cluster,
-                size: decided.base.source.segment_bytes,
-            };
-            log.verify(&decided.plan.log).await?;
-            decided.plan.log_verified = true;
-        }
         let reader = self
             .repository(store, cluster)?
             .open(&decided.base.label)
@@ -189,6 +181,23 @@ impl PostgresDriver {
         Ok((decided, reader))
     }
 
+    /// Reads the log up to the target, if that is asked for: after everything else that may refuse the restore, because it takes longest.
+    async fn verify_log(&self, request: &RestoreRequest, decided: &mut Decided) -> Result<()> {
+        if !request.verify_log {
+            return Ok(());
+        }
+        let source = &decided.base.source;
+        let log = log::Log {
+            store: Arc::clone(self.store(&request.region)?),
+            keys: self.keys().clone(),
+            cluster: source.system_identifier,
+            size: source.segment_bytes,
+        };
+        log.verify(&decided.plan.log).await?;
+        decided.plan.log_verified = true;
+        Ok(())
+    }
+
     /// Restores what a person asks for as the region's next primary: with the settings and the port of its own server. Fails before
     /// it writes if less than `spare` bytes would be left of `free`.
     pub(crate) async fn restore_next(
@@ -198,14 +207,15 @@ impl PostgresDriver {
         spare: u64,
     ) -> Result<RestoreReport> {
         directory::check(&request.directory)?;
-        let (decided, _) = self.decide(request).await?;
+        let (mut decided, reader) = self.decide(request).await?;
         let needed = decided.plan.recovery_point.database_bytes + spare;
         check_room(OPERATION, &request.directory, free, needed)?;
+        self.verify_log(request, &mut decided).await?;
         let purpose = Purpose::Failover(self.instance_options(&request.region)?);
         self.write(
             &request.region,
             &request.directory,
-            decided,
+            (decided, &reader),
             purpose,
             Ways::default(),
         )
@@ -278,8 +288,14 @@ impl PostgresDriver {
         check_presence(&reader).await?;
         check_places(&reader, directory, &decided.plan.tablespaces, false).await?;
         let purpose = Purpose::Failover(self.instance_options(region)?);
-        self.write(region, directory, decided, purpose, Ways::default())
-            .await
+        self.write(
+            region,
+            directory,
+            (decided, &reader),
+            purpose,
+            Ways::default(),
+        )
+        .await
     }
 
     /// Chooses the newest recovery point in the store of `region` from which `log`, which goes on, can be followed without a
@@ -377,7 +393,7 @@ impl PostgresDriver {
         &self,
         region: &RegionName,
         directory: &Path,
-        decided: Decided,
+        (decided, reader): (Decided, &BackupReader),
         purpose: Purpose<'_>,
         ways: Ways,
     ) -> Result<RestoreReport> {
@@ -397,11 +413,10 @@ impl PostgresDriver {
         let store = self.store(region)?;
         let repository = self.repository(store, base.source.system_identifier)?;
         let work = async {
-            let reader = repository.open(&base.label).await?;
             let beside = Beside {
                 signal: recovery.ending.signal(),
                 settings: settings::settings(&recovery, &purpose),
-                missing: configuration::missing(&reader).await?,
+                missing: configuration::missing(reader).await?,
                 tablespaces: plan.tablespaces.clone(),
                 progress: ways.progress,
                 mark: Mark {
@@ -409,7 +424,7 @@ impl PostgresDriver {
                 },
                 delta: ways.delta,
             };
-            directory::write(&reader, directory, beside).await
+            directory::write(reader, directory, beside).await
         };
         let stats = leased(&repository, &base.label, self.clock(), work).await?;
         Ok(RestoreReport {

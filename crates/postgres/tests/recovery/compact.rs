@@ -159,6 +159,12 @@ async fn what_is_merged_under_a_receiver_restores_to_the_ledger_and_a_lost_piece
         assert!(chain(&error).contains(key.as_str()), "{}", chain(&error));
     }
     assert!(!site.place("read").exists());
+    // What takes long comes after what refuses at once.
+    fs::create_dir(site.place("read")).unwrap();
+    fs::write(site.place("read").join("mine"), "").unwrap();
+    let error = Restore::plan(&site.driver, &request).await.unwrap_err();
+    assert!(chain(&error).contains("is not empty"), "{}", chain(&error));
+    fs::remove_dir_all(site.place("read")).unwrap();
 
     // What arrives after all counts.
     fs::write(&path, &body).unwrap();
