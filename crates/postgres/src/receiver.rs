@@ -41,15 +41,38 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// may wait for as long as this one then pauses.
 const SLOT_PAUSE: Duration = Duration::from_millis(400);
 
-/// Returns how long to wait after a session has ended with `error`, given how long it was the last time.
-fn pause_after(error: &Error, streamed: bool, last: Option<Duration>) -> Duration {
-    let longest = match error.kind() {
-        ErrorKind::Conflict => SLOT_PAUSE,
-        _ => LONGEST_PAUSE,
-    };
-    match last {
-        Some(last) if !streamed => (last * 2).min(longest),
-        _ => FIRST_PAUSE,
+/// How long the receiver before this one may take to be gone. Whoever has the slot then has it for longer, and is not asked for it all the
+/// time.
+const SLOT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is waited between sessions.
+#[derive(Debug, Default)]
+struct Pauses {
+    last: Option<Duration>,
+    /// What was waited for the slot alone.
+    taken: Duration,
+}
+
+impl Pauses {
+    /// Returns how long to wait after a session has ended with `error`.
+    fn next(&mut self, error: &Error, streamed: bool) -> Duration {
+        let is_taken = error.kind() == ErrorKind::Conflict;
+        if streamed || !is_taken {
+            self.taken = Duration::ZERO;
+        }
+        let longest = match is_taken && self.taken < SLOT_PATIENCE {
+            true => SLOT_PAUSE,
+            false => LONGEST_PAUSE,
+        };
+        let pause = match self.last {
+            Some(last) if !streamed => (last * 2).min(longest),
+            _ => FIRST_PAUSE,
+        };
+        if is_taken {
+            self.taken += pause;
+        }
+        self.last = Some(pause);
+        pause
     }
 }
 
@@ -114,7 +137,7 @@ impl PostgresDriver {
         stop: &mut watch::Receiver<bool>,
         part: &Part,
     ) -> Result<()> {
-        let mut pause = None;
+        let mut pauses = Pauses::default();
         while !*stop.borrow() {
             let error = match self.receive(region, frontier, stop, part).await {
                 Ok(Ended::Stopped) => return Ok(()),
@@ -129,8 +152,7 @@ impl PostgresDriver {
                 Err(error) => error,
             };
             let streamed = frontier.borrow().state == "streaming";
-            let wait = pause_after(&error, streamed, pause);
-            pause = Some(wait);
+            let wait = pauses.next(&error, streamed);
             frontier.send_modify(|frontier| {
                 "connecting".clone_into(&mut frontier.state);
                 frontier.problem = Some(chain(&error));
@@ -152,18 +174,26 @@ mod tests {
     fn pauses_grow_less_while_the_slot_is_still_taken() {
         let error = |kind| Error::new(kind, "stream the log of", "it");
         let pauses = |kind, streamed| {
-            let mut last = None;
-            let mut next = || {
-                let pause = pause_after(&error(kind), streamed, last);
-                last = Some(pause);
-                pause.as_millis()
-            };
-            [(); 8].map(|()| next())
+            let mut pauses = Pauses::default();
+            [(); 8].map(|()| pauses.next(&error(kind), streamed).as_millis())
         };
         let growing = [100, 200, 400, 800, 1600, 3200, 5000, 5000];
         assert_eq!(pauses(ErrorKind::Unavailable, false), growing);
         assert_eq!(pauses(ErrorKind::Unavailable, true), [100; 8]);
         let taken = [100, 200, 400, 400, 400, 400, 400, 400];
         assert_eq!(pauses(ErrorKind::Conflict, false), taken);
+        // Not for ever: then it is somebody else who streams.
+        let mut pauses = Pauses::default();
+        let mut next = |kind| pauses.next(&error(kind), false);
+        let waited: Vec<Duration> = (0..90).map(|_| next(ErrorKind::Conflict)).collect();
+        let short = waited.iter().take_while(|pause| **pause <= SLOT_PAUSE);
+        let short: Duration = short.sum();
+        assert!(
+            short >= SLOT_PATIENCE && short < SLOT_PATIENCE + SLOT_PAUSE,
+            "{short:?}"
+        );
+        assert_eq!(waited.last(), Some(&LONGEST_PAUSE));
+        next(ErrorKind::Unavailable);
+        assert_eq!(next(ErrorKind::Conflict), SLOT_PAUSE);
     }
 }
