@@ -127,7 +127,13 @@ async fn is_kept(
     unreadable: &impl Fn(std::io::Error) -> Error,
 ) -> Result<bool> {
     let Some(mut there) = Kept::find(store, key.clone()).await? else {
-        return Ok(false);
+        // It was there a moment ago. The server offers the file again.
+        return Err(
+            Error::new(ErrorKind::Unavailable, "keep", key.to_string()).because(format!(
+                "{} held it already, and does not hold it any more",
+                store.location()
+            )),
+        );
     };
     if there.bytes() != content.len() {
         return Ok(false);
@@ -147,6 +153,8 @@ async fn is_kept(
 pub(super) struct Kept {
     store: Arc<dyn ObjectStore>,
     key: Key,
+    /// What was read in order to find it: all of most.
+    first: Bytes,
     bytes: u64,
     at: u64,
 }
@@ -154,16 +162,24 @@ pub(super) struct Kept {
 impl Kept {
     /// Looks for a file; `None` if it is proven not to be there.
     pub(super) async fn find(store: &Arc<dyn ObjectStore>, key: Key) -> Result<Option<Self>> {
-        match limited(store.head(&key), &key, 0).await {
-            Ok(info) => Ok(Some(Self {
-                store: Arc::clone(store),
-                key,
-                bytes: info.size_bytes,
-                at: 0,
-            })),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        // One byte more, so that a segment of the usual size is seen to end.
+        let most = PART_BYTES + 1;
+        let first = match limited(store.get_range(&key, 0, most), &key, most).await {
+            Ok(first) => first,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let bytes = match first.len() as u64 {
+            bytes if bytes < most => bytes,
+            _ => limited(store.head(&key), &key, 0).await?.size_bytes,
+        };
+        Ok(Some(Self {
+            store: Arc::clone(store),
+            key,
+            first,
+            bytes,
+            at: 0,
+        }))
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -187,8 +203,11 @@ impl Kept {
     }
 
     async fn read(&self, offset: u64, length: u64) -> Result<Bytes> {
-        if length == 0 {
-            return Ok(Bytes::new());
+        let place = usize::try_from(offset)
+            .ok()
+            .zip(usize::try_from(offset + length).ok());
+        if let Some((from, to)) = place.filter(|(_, to)| *to <= self.first.len()) {
+            return Ok(self.first.slice(from..to));
         }
         let call = self.store.get_range(&self.key, offset, length);
         let part = limited(call, &self.key, length).await?;
