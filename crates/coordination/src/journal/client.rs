@@ -322,9 +322,13 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         let before = self.entries.last().map(|before| before.version);
         let follows = match before {
             None => entry.previous.is_none(),
-            // Nobody who knows version 2 goes on in version 1.
             Some(1) if entry.version == 1 => entry.previous.is_none(),
-            Some(_) => entry.previous.is_some() && entry.previous == self.newest_digest,
+            // Nobody who knows a version goes on in an earlier one.
+            Some(before) => {
+                entry.version >= before
+                    && entry.previous.is_some()
+                    && entry.previous == self.newest_digest
+            }
         };
         if !follows {
             let why = "it was not written after the entry before it as that is now: one of the two was changed or exchanged";

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use dr_model::ExecutionId;
 use dr_provider::Key;
+use dr_provider::store::record;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -10,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::Actor;
 use crate::operation::key;
 
-/// The version of the entry's format that this code writes. It reads version 1 too, whose entries do not name the one
-/// before them.
-pub const FORMAT_VERSION: u32 = 2;
+/// The version of the entry's format that this code writes: a record with its hash. It reads version 2 too, which has none, and version
+/// 1, whose entries do not name the one before them either.
+pub const FORMAT_VERSION: u32 = 3;
 
 /// What an entry says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,18 +65,22 @@ impl<T> Entry<T> {
 impl<T: Serialize> Entry<T> {
     /// Returns the bytes that are stored; the error says why the body has no JSON form.
     pub(crate) fn to_bytes(&self) -> Result<Bytes, serde_json::Error> {
-        let mut text = serde_json::to_vec_pretty(self)?;
-        text.push(b'\n');
-        Ok(text.into())
+        // A value whose map keys are no text is the caller's mistake, and told before anything is written.
+        serde_json::to_value(self)?;
+        Ok(record::encode(self))
     }
 }
 
 impl<T: DeserializeOwned> Entry<T> {
     /// Reads a stored entry and checks its number; the error says what is wrong.
     pub(crate) fn from_bytes(bytes: &[u8], sequence: u64) -> Result<Self, String> {
-        let entry: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let text = record::verified(bytes)?;
+        let entry: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
         if !(1..=FORMAT_VERSION).contains(&entry.version) {
             return Err(format!("format version {} is not known", entry.version));
+        }
+        if entry.version > 2 && text.len() == bytes.len() {
+            return Err("its hash is gone".to_owned());
         }
         if entry.sequence != sequence {
             return Err(format!("it is entry {}, not {sequence}", entry.sequence));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dr_model::ManualClock;
+use dr_provider::store::record;
 use dr_provider::{ErrorKind, ObjectStore as _};
 use rstest::rstest;
 
@@ -125,6 +126,28 @@ async fn replace(store: &Scripted, sequence: u64, change: impl FnOnce(String) ->
     }
 }
 
+/// Changes an entry, and gives it the hash of what it is then.
+fn forged(text: &str, change: impl FnOnce(&str) -> String) -> String {
+    let json = record::verified(text.as_bytes()).unwrap();
+    let json = change(std::str::from_utf8(json).unwrap());
+    let bytes = record::with_hash(json.into_bytes(), "blake3 ");
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// The newest has no next one, and says itself that it is not what was written.
+#[rstest]
+#[case::changed(|text: String| text.replace("three", "four"), "its hash does not match")]
+#[case::without_its_hash(|text: String| text.split("blake3 ").next().unwrap().to_owned(), "its hash is gone")]
+#[tokio::test]
+async fn the_newest_entry_has_a_hash_of_its_own(
+    #[case] change: fn(String) -> String,
+    #[case] said: &str,
+) {
+    let store = of_three().await;
+    replace(&store, 3, |text| Some(change(text))).await;
+    assert_eq!(damage(&store).await, (3, said.to_owned()));
+}
+
 async fn of_three() -> Arc<Scripted> {
     let store = Scripted::new("west");
     let mut journal = begun(&store).await;
@@ -158,9 +181,12 @@ async fn an_entry_that_was_changed_is_found_out_by_the_next(#[case] sequence: u6
     .await;
     let (found, why) = damage(&store).await;
     assert!((sequence..=sequence + 1).contains(&found), "{found}: {why}");
-    // Even if nothing but white space is another.
+    // Even if nothing but white space is another, and the hash that of what is there.
     let store = of_three().await;
-    replace(&store, sequence, |text| Some(format!("{text}\n"))).await;
+    replace(&store, sequence, |text| {
+        Some(forged(&text, |json| format!("{json}\n")))
+    })
+    .await;
     let (found, why) = damage(&store).await;
     assert_eq!(found, sequence + 1);
     assert!(why.contains("changed or exchanged"), "{why}");
@@ -195,10 +221,19 @@ async fn what_lies_beside_a_journal_is_no_entry() {
 async fn nobody_goes_back_to_the_version_that_names_nothing() {
     let store = of_three().await;
     let old = |text: String| {
-        let mut entry: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let json = text.split("blake3 ").next().unwrap();
+        let mut entry: serde_json::Value = serde_json::from_str(json).unwrap();
         entry["version"] = 1.into();
         entry.as_object_mut().unwrap().remove("previous").unwrap();
         Some(entry.to_string())
+    };
+    replace(&store, 3, old).await;
+    assert_eq!(damage(&store).await.0, 3);
+    // Nor to the one whose entries have no hash.
+    let store = of_three().await;
+    let old = |text: String| {
+        let json = text.split("blake3 ").next().unwrap();
+        Some(json.replace("\"version\": 3", "\"version\": 2"))
     };
     replace(&store, 3, old).await;
     assert_eq!(damage(&store).await.0, 3);

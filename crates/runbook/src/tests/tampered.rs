@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use dr_model::{Clock, ExecutionId};
 use dr_provider::Key;
+use dr_provider::store::record;
 
 use super::crash::{die, die_in};
 use super::runs::planned_by;
@@ -42,6 +43,14 @@ async fn replace(
     }
 }
 
+/// Changes an entry, and gives it the hash of what it is then, as whoever may write to the store can.
+fn forged(text: &str, change: impl FnOnce(&str) -> String) -> String {
+    let json = record::verified(text.as_bytes()).unwrap();
+    let json = change(std::str::from_utf8(json).unwrap());
+    let bytes = record::with_hash(json.into_bytes(), "blake3 ");
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
 /// Resuming is refused, and neither changes anything nor writes.
 async fn is_refused(world: &Everything, execution: &ExecutionId, why: &str) {
     let before = (world.journals().await, world.state().effects.clone());
@@ -68,14 +77,19 @@ async fn is_refused(world: &Everything, execution: &ExecutionId, why: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_entry_but_the_newest_is_what_it_was() {
+async fn every_entry_is_what_it_was() {
     for last in 2..8 {
-        for changed in 1..last {
-            let (world, id) = left_behind(last).await;
+        for changed in 1..=last {
             // Somebody else is said to have written it.
-            let other = |text: String| Some(text.replacen("\"laptop\"", "\"elsewhere\"", 1));
-            replace(&world, &id, changed, other).await;
-            is_refused(&world, &id, "changed or exchanged").await;
+            let other = |text: &str| text.replacen("\"laptop\"", "\"elsewhere\"", 1);
+            let (world, id) = left_behind(last).await;
+            replace(&world, &id, changed, |text| Some(other(&text))).await;
+            is_refused(&world, &id, "its hash does not match").await;
+            if changed < last {
+                let (world, id) = left_behind(last).await;
+                replace(&world, &id, changed, |text| Some(forged(&text, other))).await;
+                is_refused(&world, &id, "changed or exchanged").await;
+            }
         }
     }
 }
@@ -95,7 +109,9 @@ async fn two_entries_are_not_exchanged() {
     let store = &world.stores[&west()];
     let third = store.get(&key(&id, 3)).await.unwrap();
     let third = String::from_utf8(third.to_vec()).unwrap();
-    let as_second = third.replacen("\"sequence\": 3", "\"sequence\": 2", 1);
+    let as_second = forged(&third, |json| {
+        json.replacen("\"sequence\": 3", "\"sequence\": 2", 1)
+    });
     replace(&world, &id, 2, |_| Some(as_second)).await;
     is_refused(&world, &id, "changed or exchanged").await;
 }
@@ -113,14 +129,14 @@ async fn what_is_no_entry_is_not_passed_over() {
 #[tokio::test(start_paused = true)]
 async fn the_plan_is_the_one_that_was_shown() {
     let (world, id) = left_behind(1).await;
-    let other = |text: String| {
+    let other = |text: &str| {
         assert!(text.contains("promote-standby in us-west-2"));
-        Some(text.replace(
+        text.replace(
             "promote-standby in us-west-2",
             "promote another in us-west-2",
-        ))
+        )
     };
-    replace(&world, &id, 1, other).await;
+    replace(&world, &id, 1, |text| Some(forged(&text, other))).await;
     is_refused(&world, &id, "not the one that its hash is of").await;
 }
 
