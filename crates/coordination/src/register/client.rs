@@ -393,12 +393,15 @@ impl Register {
         let regions = self.stores.keys().cloned().collect();
         let walk = Walk::new(self.workload.clone(), self.initial.clone(), regions);
         let mut walk = walk.behind(known).without(spared);
-        let mut last_error = None;
+        // The end is about one region's store, and others were asked as well.
+        let mut errors = BTreeMap::new();
+        let mut asked = None;
         loop {
             let end = match walk.next() {
                 Ok(ask) => {
                     let (answer, error) = self.ask(&ask).await;
-                    last_error = error.or(last_error);
+                    errors.extend(error.map(|error| (ask.region.clone(), error)));
+                    asked = Some(ask.key.clone());
                     walk.feed(&ask, answer)
                 }
                 Err(end) => Some(end),
@@ -408,16 +411,42 @@ impl Register {
                 Some(WalkEnd::Complete) => return Ok(walk),
                 Some(WalkEnd::Unreachable { region, epoch }) => {
                     return Err(Error::Unreachable {
+                        source: errors.remove(&region).map(Box::new),
                         workload: self.workload.clone(),
                         region,
                         epoch,
-                        source: last_error.map(Box::new),
                     });
                 }
                 Some(WalkEnd::Damaged { region, epoch, why }) => {
-                    return Err(self.damaged(&region, epoch, &why));
+                    return Err(self.unlike_itself(&region, epoch, asked.as_ref(), &why));
                 }
             }
+        }
+    }
+
+    /// Says of a record that is not what was written what to do: the other stores hold copies.
+    fn unlike_itself(
+        &self,
+        region: &RegionName,
+        epoch: Epoch,
+        place: Option<&Key>,
+        why: &str,
+    ) -> Error {
+        let record = EpochRecord::key(&self.workload, epoch);
+        let place = place.unwrap_or(&record);
+        let copy = EpochRecord::copy_key(&self.workload, epoch);
+        let others = self.stores.keys().filter(|other| *other != region);
+        let others: Vec<_> = others.map(|other| format!("`{other}`")).collect();
+        Error::Damaged {
+            workload: self.workload.clone(),
+            region: region.clone(),
+            epoch,
+            why: why.to_owned(),
+            hint: Some(format!(
+                "put the record back as it was: copy the object `{copy}` of the store of {} to `{place}` in the store of `{region}`, once it \
+                 says what the servers and the execution that it names do",
+                others.join(" or ")
+            )),
         }
     }
 

@@ -233,7 +233,11 @@ async fn a_damaged_record_is_named() {
         .await
         .unwrap();
     match w.register.read().await {
-        Err(Error::Damaged { epoch, .. }) => assert_eq!(epoch, Epoch(1)),
+        Err(Error::Damaged { epoch, hint, .. }) => {
+            assert_eq!(epoch, Epoch(1));
+            let copy = EpochRecord::copy_key(&workload(), Epoch(1));
+            assert!(hint.unwrap().contains(copy.as_str()));
+        }
         other => panic!("{other:?}"),
     }
 }
