@@ -177,6 +177,7 @@ impl From<dr_runbook::Error> for CommandError {
             Error::NotFound { .. } | Error::OtherWorkload { .. } => Exit::Usage,
             Error::NotRunning { .. } | Error::Skip { .. } => Exit::Refused,
             Error::NotSeen { .. } => Exit::Unavailable,
+            Error::TakenOver { .. } => Exit::Busy,
             Error::Over { .. } | Error::HasEffects { .. } | Error::NotTakenBack { .. } => {
                 Exit::Refused
             }

@@ -1,6 +1,6 @@
 //! What a failover would lose, as two numbers (PROTOCOL section 8).
 //!
-//! The *estimate* is the shipping delay at last contact. The *bound* is what cannot be exceeded; without proof that the
+//! The *estimate* is the shipping delay at last contact, and for how long the primary is known to have lived after that. The *bound* is what cannot be exceeded; without proof that the
 //! old primary has stopped there is none, and it is said so.
 
 use std::fmt;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// What was being lost when the recovery region last heard from the primary.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
-    /// Time between the newest commit that is safe and the newest the primary had reported.
+    /// Time between the newest commit that is safe and the newest the primary had reported, and [`Self::lived_on_seconds`].
     pub delay_seconds: f64,
     /// Bytes of WAL that the primary had reported and the recovery region does not hold.
     pub missing_bytes: u64,
@@ -20,6 +20,35 @@ pub struct Estimate {
     pub commits: Option<u64>,
     /// When the recovery region last heard from the primary.
     pub last_contact: Timestamp,
+    /// For how long after that the primary is known to have lived, whoever saw it: nothing of that time has reached the region.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lived_on_seconds: f64,
+}
+
+fn is_zero(seconds: &f64) -> bool {
+    *seconds == 0.0
+}
+
+impl Estimate {
+    /// Adds for how long the primary lived after the last contact, if somebody saw it at `life`. How much it committed by then is
+    /// known only by the `rate` before, in commits a second.
+    #[must_use]
+    pub fn lived_until(mut self, life: Option<Timestamp>, rate: Option<f64>) -> Self {
+        let on = life.map_or(0.0, |life| {
+            life.duration_since(self.last_contact).as_secs_f64()
+        });
+        let more = on - self.lived_on_seconds;
+        if more <= 0.0 {
+            return self;
+        }
+        self.lived_on_seconds = on;
+        self.delay_seconds += more;
+        self.commits = self.commits.zip(rate).map(|(commits, rate)| {
+            let rounded_up = (rate * more).ceil().clamp(0.0, 1e15) as u64;
+            commits.saturating_add(rounded_up)
+        });
+        self
+    }
 }
 
 /// How much can be lost at most.
@@ -87,6 +116,8 @@ pub enum Verdict {
     Exceeds,
     /// There is no estimate, which is never within any budget (principle 6).
     Unknown,
+    /// Whoever named the moment that is gone back to has chosen what is lost: no budget judges it.
+    Chosen,
 }
 
 /// Compares an estimate with the largest loss that is accepted.
@@ -133,6 +164,28 @@ mod tests {
             Bound::new(false, None, Some(at(10))),
             Bound::Growing { since: None }
         );
+    }
+
+    #[test]
+    fn what_lived_on_is_lost() {
+        let estimate = Estimate {
+            delay_seconds: 0.5,
+            missing_bytes: 0,
+            commits: Some(5),
+            last_contact: at(100),
+            lived_on_seconds: 0.0,
+        };
+        let same = |life| estimate.clone().lived_until(life, Some(10.0)) == estimate;
+        assert!(same(None) && same(Some(at(100))) && same(Some(at(90))));
+        let lived = estimate.clone().lived_until(Some(at(180)), Some(10.0));
+        assert_eq!((lived.delay_seconds, lived.commits), (80.5, Some(805)));
+        assert_eq!(
+            judge(Some(&lived), Duration::from_secs(15)),
+            Verdict::Exceeds
+        );
+        // Seen by two is not lost twice; without a rate nobody knows how many.
+        let again = lived.lived_until(Some(at(181)), None);
+        assert_eq!((again.delay_seconds, again.commits), (81.5, None));
     }
 
     #[test]

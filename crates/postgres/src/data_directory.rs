@@ -36,6 +36,9 @@ pub(crate) struct DataDirectory {
     pub(crate) state: String,
     /// The timeline on whose primary an earlier fence left its mark here.
     pub(crate) fenced: Option<TimelineId>,
+    /// Whether there is a `standby.signal`, so that a server started here would be a standby. `None` if nobody looked.
+    #[serde(default)]
+    pub(crate) signal: Option<bool>,
     /// Whether Patroni has started its server.
     #[serde(default)]
     pub(crate) managed: bool,
@@ -73,8 +76,14 @@ impl DataDirectory {
             .ok_or_else(|| failed("pg_controldata says nothing of the cluster".to_owned()))?;
         found.path = PathBuf::from(link.map_err(failed)?);
         found.fenced = match host.read(&directory.join("standby.signal"), 0, SMALL).await {
-            Ok(content) => fenced(&String::from_utf8_lossy(&content), found.system_identifier),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Ok(content) => {
+                found.signal = Some(true);
+                fenced(&String::from_utf8_lossy(&content), found.system_identifier)
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                found.signal = Some(false);
+                None
+            }
             Err(error) => return Err(error),
         };
         found.managed = is_managed(host, directory).await?;
@@ -230,6 +239,7 @@ fn parse(text: &str) -> Option<DataDirectory> {
         timeline,
         state: value("Database cluster state")?.to_owned(),
         fenced: None,
+        signal: None,
         managed: false,
     })
 }

@@ -168,6 +168,10 @@ impl ResourceDriver for PostgresDriver {
         self.plan_goal(goal, facts)
     }
 
+    fn still_holds(&self, actions: &[Action], facts: &Facts) -> Result<()> {
+        self.is_still_possible(actions, facts)
+    }
+
     async fn apply(&self, action: &Action, fence: &Fence) -> Result<Applied> {
         self.apply_action(action, fence).await
     }

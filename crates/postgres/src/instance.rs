@@ -5,6 +5,7 @@ use std::time::Duration;
 use dr_model::{Lsn, RegionName, SystemIdentifier, TimelineId};
 use dr_pgwire::{Config, Connection, Rows, sql_state};
 use dr_provider::{Error, ErrorKind, Result};
+use jiff::Timestamp;
 
 use crate::driver::PostgresDriver;
 
@@ -34,6 +35,8 @@ pub(crate) struct Position {
     pub(crate) position: Lsn,
     /// Replayed, on a standby.
     pub(crate) replayed: Option<Lsn>,
+    /// When the newest commit was made that a standby has replayed, by the clock of its primary.
+    pub(crate) replayed_at: Option<Timestamp>,
     /// Whether a walreceiver runs, on a standby.
     pub(crate) receiving: bool,
 }
@@ -168,6 +171,9 @@ impl Instance {
                 timeline: row.get("timeline")?,
                 position: row.get::<Option<Lsn>>("position")?.unwrap_or(Lsn::INVALID),
                 replayed: row.get("replayed")?,
+                replayed_at: row
+                    .get::<Option<i64>>("replayed_at")?
+                    .and_then(|micros| Timestamp::from_microsecond(micros).ok()),
                 receiving: row.get("receiving")?,
             })
         };
@@ -179,7 +185,7 @@ impl Instance {
 /// checkpoint after a promotion.
 const PRIMARY_POSITION: &str = "select s.system_identifier, \
     ('x' || substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8))::bit(32)::int as timeline, \
-    pg_current_wal_flush_lsn() as position, null::pg_lsn as replayed, false as receiving \
+    pg_current_wal_flush_lsn() as position, null::pg_lsn as replayed, null::bigint as replayed_at, false as receiving \
     from pg_control_system() s";
 
 /// A standby that has only ever read an archive has received nothing: what it has replayed is what it has.
@@ -189,7 +195,8 @@ const PRIMARY_POSITION: &str = "select s.system_identifier, \
 /// `pg_walfile_name` may not be asked during recovery, so it is put together here.
 const STANDBY_POSITION: &str = "select s.system_identifier, \
     greatest(r.received_tli, c.timeline_id, f.timeline) as timeline, \
-    p.position, pg_last_wal_replay_lsn() as replayed, r.pid is not null as receiving \
+    p.position, pg_last_wal_replay_lsn() as replayed, \
+    (extract(epoch from pg_last_xact_replay_timestamp()) * 1000000)::bigint as replayed_at, r.pid is not null as receiving \
     from pg_control_system() s cross join pg_control_checkpoint() c \
     cross join (select greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) as position) p \
     cross join lateral (select greatest((p.position - '0/0'::pg_lsn)::bigint - 1, 0) as byte, \

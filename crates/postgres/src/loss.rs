@@ -5,6 +5,7 @@ use dr_model::loss::{Bound, Estimate};
 use dr_provider::driver::{Facts, Instance, LogFacts, LossFacts, Role};
 use jiff::SignedDuration;
 
+use crate::observe::Detail;
 use crate::options::Options;
 
 /// How long before the seal the promise conditions must have held at the latest (PROTOCOL 5).
@@ -29,7 +30,7 @@ pub(crate) fn loss(options: &Options, target: &RegionName, facts: &Facts) -> Los
 
     // The standby usually is ahead of the store; whichever is further is what will be served (PROTOCOL 6).
     let standby = facts.regions.get(target).map(|region| &region.instance);
-    let mut safe = log.end;
+    let (mut safe, mut received_at) = (log.end, log.received_at);
     if let Some(Instance::Running {
         role: Role::Standby,
         timeline,
@@ -40,19 +41,22 @@ pub(crate) fn loss(options: &Options, target: &RegionName, facts: &Facts) -> Los
         because.push(format!(
             "the standby in {target} has received {position} on timeline {timeline}"
         ));
-        if *timeline == log.timeline {
-            safe = safe.max(*position);
+        if *timeline == log.timeline && *position >= log.end {
+            safe = *position;
+            // A standby that streams on while nobody ships is in contact.
+            let detail = facts.regions.get(target).and_then(Detail::of);
+            received_at = received_at.max(detail.and_then(|detail| detail.replayed_at));
         }
     }
 
     let missing_bytes = log.primary_end.bytes_since(safe);
     // What covers all that the primary had said at last contact covers that moment.
     let covered = if missing_bytes == 0 {
-        log.received_at
+        received_at
     } else {
         log.covered_at
     };
-    let estimate = covered.zip(log.received_at).map(|(covered, last_contact)| {
+    let estimate = covered.zip(received_at).map(|(covered, last_contact)| {
         let delay_seconds = last_contact.duration_since(covered).as_secs_f64().max(0.0);
         let commits = match (missing_bytes, log.commits_per_second) {
             (0, _) => Some(0),
@@ -64,6 +68,7 @@ pub(crate) fn loss(options: &Options, target: &RegionName, facts: &Facts) -> Los
             missing_bytes,
             commits,
             last_contact,
+            lived_on_seconds: 0.0,
         }
     });
     if estimate.is_none() {

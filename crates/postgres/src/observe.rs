@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use dr_coordination::chain::{self, bounds, newest_chain, prove, summarise};
 use dr_coordination::register::EpochRecord;
-use dr_model::{Lsn, RegionName, SystemIdentifier};
+use dr_model::{Lsn, RegionName, SystemIdentifier, TimelineId};
 use dr_provider::driver::{ClaimFacts, Facts, Instance, LogFacts, PromiseFacts, RegionFacts, Role};
 use dr_provider::error::chain as explain;
 use dr_provider::host::PathKind;
 use dr_provider::store::IDENTITY_KEY;
 use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result};
 use futures::future::{Either, join_all, select};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
@@ -56,6 +57,9 @@ pub(crate) struct Detail {
     pub(crate) directory: std::result::Result<DataDirectory, String>,
     /// What the primary of the newest epoch writes; `None` if no record of an epoch could be read.
     pub(crate) claimed: Option<Claimed>,
+    /// When the newest commit was made that a standby has replayed, by the clock of its primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) replayed_at: Option<Timestamp>,
 }
 
 impl Detail {
@@ -145,7 +149,7 @@ impl PostgresDriver {
             self.observe_directory(region),
             claimed_log
         );
-        let (identifier, instance) = seen;
+        let (identifier, instance, replayed_at) = seen;
         let (claimed, log) = log.unzip();
         let log = match (log, identifier) {
             (Some(log), _) => log,
@@ -170,6 +174,7 @@ impl PostgresDriver {
             data_directory: options.data_directory.clone(),
             directory,
             claimed,
+            replayed_at,
         });
         (
             identifier,
@@ -250,7 +255,7 @@ impl PostgresDriver {
     /// Takes no longer than twice [`SIGN_OF_LIFE`] for the register and its copies.
     pub(crate) async fn look_at_instance(&self, region: &RegionName) -> Instance {
         let claim = self.newest_claim(SIGN_OF_LIFE);
-        let (claim, (identifier, instance)) = tokio::join!(claim, self.observe_instance(region));
+        let (claim, (identifier, instance, _)) = tokio::join!(claim, self.observe_instance(region));
         let Some((claimed, _)) = claim else {
             return of_nobody_knows_whom(instance);
         };
@@ -261,9 +266,12 @@ impl PostgresDriver {
         own(claimed, identifier, instance, directory.as_ref()).1
     }
 
-    async fn observe_instance(&self, region: &RegionName) -> (Option<SystemIdentifier>, Instance) {
+    async fn observe_instance(
+        &self,
+        region: &RegionName,
+    ) -> (Option<SystemIdentifier>, Instance, Option<Timestamp>) {
         if self.instance_options(region).is_err() {
-            return (None, Instance::NotConfigured);
+            return (None, Instance::NotConfigured, None);
         }
         let looked = async {
             let mut connection = self.connect(region).await?;
@@ -294,7 +302,11 @@ impl PostgresDriver {
                     position: position.position,
                     replayed: position.replayed,
                 };
-                (Some(position.system_identifier), instance)
+                (
+                    Some(position.system_identifier),
+                    instance,
+                    position.replayed_at,
+                )
             }
             Err(error) => {
                 let turned_away = error.kind() == ErrorKind::Denied;
@@ -317,7 +329,7 @@ impl PostgresDriver {
                         hint,
                     },
                 };
-                (None, instance)
+                (None, instance, None)
             }
         }
     }
@@ -394,6 +406,15 @@ impl PostgresDriver {
         };
         Ok(Some((facts, base)))
     }
+}
+
+/// Returns the timeline that a stopped server's data directory is on, if the server would accept writes once somebody starts it: it has no
+/// `standby.signal`, as an old primary has that nobody has fenced. `None` also if that could not be seen.
+#[must_use]
+pub fn would_accept_writes(seen: &RegionFacts) -> Option<TimelineId> {
+    let directory = Detail::of(seen)?.directory.ok()?;
+    let writable = seen.instance == Instance::Stopped && directory.signal == Some(false);
+    writable.then_some(directory.timeline)
 }
 
 /// What a host says of a server.

@@ -149,6 +149,17 @@ pub struct InstanceOptions {
     pub guard: Option<GuardOptions>,
 }
 
+impl InstanceOptions {
+    /// Returns where the server listens, as PostgreSQL's own tools take it behind `--host`.
+    #[must_use]
+    pub fn reached_at(&self) -> String {
+        match &self.address {
+            Address::Tcp(name) => name.clone(),
+            Address::Unix(directory) => directory.display().to_string(),
+        }
+    }
+}
+
 /// How a guard keeps the server that it starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuardOptions {

@@ -252,18 +252,28 @@ impl PostgresDriver {
         }
         let running = processes(&**host, directory).await?;
         if !running.is_empty() {
-            if !request.reseed && self.streams(region, log).await {
+            let streams = self.streams(region, log).await;
+            if !request.reseed && streams {
                 return Ok(There::Standby);
             }
+            let stop = self.pg_ctl(directory, &["stop", "--mode=fast"]);
+            let stop = stop.argv.join(" ");
+            let (what, hint) = match streams {
+                true => (
+                    "is a standby that streams from the primary: it need not be made anew",
+                    format!("to make it anew all the same, stop it first: `{stop}`"),
+                ),
+                false => (
+                    "is not a standby that streams from the primary",
+                    format!("stop it: `{stop}`; nothing of it is lost"),
+                ),
+            };
+            let running = running.join(", ");
             return Err(self
                 .conflict(format!(
-                    "a server runs in `{place}` (processes {}), and is not a standby that streams from the primary",
-                    running.join(", ")
+                    "a server runs in `{place}` (processes {running}), and {what}"
                 ))
-                .with_hint(format!(
-                    "stop it: `{}`; nothing of it is lost",
-                    self.pg_ctl(directory, &["stop", "--mode=fast"]).argv.join(" ")
-                )));
+                .with_hint(hint));
         }
         if let Some(unfinished) = Unfinished::read(&**host, directory).await? {
             return Ok(There::Unfinished(unfinished));

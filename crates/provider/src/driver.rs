@@ -126,6 +126,8 @@ pub enum Goal {
         region: RegionName,
         /// The region that was being moved to.
         standby: RegionName,
+        /// Whether the journal of the move says that no promotion was begun there: then the standby need not be seen.
+        unpromoted: bool,
     },
 }
 
@@ -155,6 +157,12 @@ pub trait ResourceDriver: Send + Sync + std::fmt::Debug {
     /// Fails with `Unsupported` or `Failed` if the goal cannot be reached from these facts, saying what is missing; a
     /// runbook's fallback may then be taken.
     fn plan(&self, goal: &Goal, facts: &Facts) -> Result<Vec<Action>>;
+
+    /// Looks whether actions that were decided from earlier facts, and have not been begun, can still bring an instance up from these.
+    /// MUST be pure. The error says what has become of it; `Unavailable` if that cannot be seen.
+    fn still_holds(&self, _actions: &[Action], _facts: &Facts) -> Result<()> {
+        Ok(())
+    }
 
     /// Does one action. MUST be idempotent: doing it twice leaves the same state as once.
     ///

@@ -7,21 +7,21 @@
 
 use std::time::Duration;
 
-use dr_provider::ErrorKind;
 use dr_provider::driver::{Applied, Evidence, Recovered};
 use dr_provider::error::chain;
+use dr_provider::{Error, ErrorKind, Result};
 
 use crate::plan::{Mode, Target};
 use crate::proof;
 use crate::request::override_reason;
 use crate::step::{Unmet, Work};
-use crate::steps::{assess_region, seal_wal};
+use crate::steps::{assess_region, promote_database, restore_database, seal_wal};
 
 /// How long reading the heartbeat back may take.
 const HEARTBEAT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Holds back a resource that is not proven to have stopped elsewhere, or whose log is not sealed.
-pub(crate) fn check(work: &Work, target: &Target) -> Result<(), Unmet> {
+pub(crate) fn check(work: &Work, target: &Target) -> std::result::Result<(), Unmet> {
     let Target::Resource(name) = target else {
         return Ok(());
     };
@@ -84,7 +84,7 @@ pub(crate) fn check(work: &Work, target: &Target) -> Result<(), Unmet> {
 
 /// Holds back what was the primary once its epoch has been ended by another, or while nobody can tell: an executor that slept, or that
 /// goes on while the register is silent, would make it a second one.
-pub(crate) async fn is_not_superseded(work: &Work) -> Result<(), Unmet> {
+pub(crate) async fn is_not_superseded(work: &Work) -> std::result::Result<(), Unmet> {
     match assess_region::register(work).await {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::Superseded => {
@@ -97,6 +97,55 @@ pub(crate) async fn is_not_superseded(work: &Work) -> Result<(), Unmet> {
             ),
             remedy: "resume once the register can be read".to_owned(),
         }),
+    }
+}
+
+/// Looks once more, right before the epoch is opened or writes are stopped, whether what was planned to bring the resources up can
+/// still be done. People take days to approve a plan, and a standby that has gone meanwhile would leave a healthy primary stopped for
+/// nothing.
+pub(crate) async fn is_still_possible(work: &Work) -> Result<()> {
+    let plan = work.plan();
+    let brings = [promote_database::NAME, restore_database::NAME];
+    let lanes = plan.steps.iter().flat_map(|step| &step.lanes);
+    let looks = lanes
+        .filter(|lane| brings.contains(&lane.uses.as_str()))
+        .map(|lane| async move {
+            let driver = work.driver(&lane.target)?;
+            let facts = driver.observe(std::slice::from_ref(&plan.to)).await;
+            let Err(error) = driver.still_holds(&lane.actions, &facts) else {
+                return Ok(());
+            };
+            let other = lane.fallback.as_ref();
+            match other.and_then(|branch| branch.actions.as_ref().ok()) {
+                Some(actions) if driver.still_holds(actions, &facts).is_ok() => Ok(()),
+                _ => Err(gone(work, &lane.target, &error)),
+            }
+        });
+    let Err(gone) = futures::future::try_join_all(looks).await else {
+        return Ok(());
+    };
+    // Whoever has promoted it meanwhile has opened an epoch first, and is worth more to be told of.
+    match assess_region::register(work).await {
+        Err(error) if error.kind() == ErrorKind::Superseded => Err(error),
+        _ => Err(gone),
+    }
+}
+
+/// Says what has become of what was to be brought up.
+fn gone(work: &Work, target: &Target, error: &Error) -> Error {
+    let kind = match error.kind() {
+        ErrorKind::Unavailable => ErrorKind::Unavailable,
+        _ => ErrorKind::Failed,
+    };
+    let to = &work.plan().to;
+    let told = Error::new(kind, "bring up", format!("{target} in {to}"));
+    let told = told.because(format!(
+        "it is not as it was when the plan was made: {}",
+        chain(error)
+    ));
+    match error.hint() {
+        Some(hint) => told.with_hint(hint),
+        None => told,
     }
 }
 

@@ -49,6 +49,9 @@ pub struct Summary {
     pub epoch: Epoch,
     /// Its state.
     pub state: State,
+    /// Whether it can still be ended, and what it did be undone, as far as its journal tells.
+    #[serde(default)]
+    pub may_be_aborted: bool,
     /// When it began.
     pub started_at: Timestamp,
     /// Who runs it, or ran it last.
@@ -68,6 +71,20 @@ impl Summary {
         let waits = head.epoch < self.epoch;
         let holds = head.epoch == self.epoch && head.execution.as_ref() == Some(&self.execution);
         !self.state.is_final() && (waits || holds)
+    }
+}
+
+impl Summary {
+    /// Says how somebody goes on with it, or ends it where that is still possible.
+    #[must_use]
+    pub fn ways_on(&self) -> String {
+        let id = &self.execution;
+        match self.may_be_aborted {
+            true => format!(
+                "go on with it: `dr execution resume {id}`; or end it: `dr execution abort {id}`"
+            ),
+            false => format!("go on with it: `dr execution resume {id}`"),
+        }
     }
 }
 
@@ -274,6 +291,7 @@ impl Found {
             to: plan.to.clone(),
             epoch: plan.opens,
             state: self.history.state(),
+            may_be_aborted: self.history.may_be_aborted(),
             started_at: self.history.started_at,
             holder: holder.unwrap_or_else(|| Actor::new("unknown", "unknown", 0)),
             last_entry_at: last.map_or(self.history.started_at, |entry| entry.at),

@@ -27,6 +27,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
+pub(crate) use hash::of as hash_of;
+#[cfg(test)]
 pub(crate) use lint::dependencies as depends_on_region_left;
 pub(crate) use lint::{
     COMES_UP, asks_people, awaits_guards, comes_up, may_ask_people, ordered, wrong,
@@ -37,8 +39,8 @@ pub use refusal::{Class, Refusal};
 
 use crate::request::{Disruption, Rung, Statement};
 
-/// The version of the plan's form in the journal.
-pub const VERSION: u32 = 1;
+/// The version of the plan's form in the journal. What changed with 2 is what the hash is of.
+pub const VERSION: u32 = 2;
 
 /// What will be done, step by step, and what it is expected to cost.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -93,7 +95,7 @@ pub struct Plan {
     pub predicted_seconds: Option<f64>,
     /// When the facts were seen.
     pub observed_at: Timestamp,
-    /// BLAKE3 of the plan's canonical JSON without what changes by the second: times, loss and this field.
+    /// BLAKE3 of the plan's canonical JSON without what changes by the second: times, positions, loss and this field.
     pub hash: String,
 }
 
@@ -147,6 +149,14 @@ pub struct LossPlan {
     pub verdict: Verdict,
     /// By resource.
     pub resources: BTreeMap<ResourceName, LossFacts>,
+}
+
+impl LossPlan {
+    /// Tells whether the bound is known and larger than what is accepted.
+    #[must_use]
+    pub fn bound_exceeds(&self) -> bool {
+        matches!(self.bound, Bound::Seconds { seconds, .. } if seconds > self.budget_seconds)
+    }
 }
 
 /// What is expected to prove that the old primary accepts no more writes (PROTOCOL 7), strongest first.
@@ -299,6 +309,20 @@ impl Plan {
     #[must_use]
     pub fn has_its_hash(&self) -> bool {
         hash::of(self) == self.hash
+    }
+
+    /// Tells whether somebody who said yes to `shown` has said yes to this: the same things are done, and no more is lost than was
+    /// shown or is accepted anyway.
+    #[must_use]
+    pub fn is_as_shown(&self, shown: &Self) -> bool {
+        let accepted = match (&shown.loss.estimate, &self.loss.estimate) {
+            (Some(shown), Some(now)) => {
+                now.delay_seconds <= shown.delay_seconds.max(self.loss.budget_seconds)
+            }
+            (Some(_), None) => false,
+            (None, _) => true,
+        };
+        self.hash == shown.hash && accepted
     }
 
     /// Returns the step with this id.

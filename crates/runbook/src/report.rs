@@ -298,16 +298,22 @@ pub(crate) fn stuck(history: &History, place: &dr_model::StepId, why: &str, reme
     }
 }
 
-/// Returns whether a point of no return was passed, or may have been.
+/// Returns what passed a point of no return; the error is what may have.
 #[must_use]
-pub(crate) fn is_beyond_return(history: &History) -> bool {
+pub(crate) fn passed_return(history: &History) -> Option<Result<String, String>> {
     let beyond = |(place, progress): (&Place, &Progress)| {
-        let irreversible = history
-            .action(place)
-            .is_some_and(|a| matches!(a.undo, Undo::Irreversible(_)));
-        irreversible && !matches!(progress, Progress::Concluded(Outcome::NotDone { .. }))
+        let action = history.action(place)?;
+        match progress {
+            _ if !matches!(action.undo, Undo::Irreversible(_)) => None,
+            Progress::Concluded(Outcome::NotDone { .. }) => None,
+            Progress::Concluded(Outcome::Done { applied, .. }) => Some(Ok(applied.summary.clone())),
+            Progress::Intended | Progress::Concluded(Outcome::Unknown { .. }) => {
+                Some(Err(action.summary.clone()))
+            }
+        }
     };
-    history.actions().any(beyond)
+    let mut actions = history.actions();
+    actions.find_map(beyond)
 }
 
 /// Returns whether anything was changed, or may have been.

@@ -73,6 +73,12 @@ pub struct Disruption {
 }
 
 impl Disruption {
+    /// Returns when a daemon last saw the primary alive, if one did.
+    #[must_use]
+    pub fn last_life(&self) -> Option<Timestamp> {
+        self.seen_from.as_ref().map(|_| self.not_before)
+    }
+
     /// Takes a person's word for when it began.
     #[must_use]
     pub fn stated(at: Timestamp) -> Self {
@@ -103,6 +109,8 @@ pub struct Request {
     pub requester: Option<ApproverName>,
     /// The execution that is undone, if this undoes one.
     pub undoes: Option<ExecutionId>,
+    /// Whether the journal of what is undone says that no promotion was begun.
+    pub unpromoted: bool,
     /// The resource or the service that is recovered, if it is not all of them.
     pub component: Option<String>,
     /// The moment that databases are put back to, where that is wanted.
@@ -121,6 +129,7 @@ impl Request {
             disruption: None,
             requester: None,
             undoes: None,
+            unpromoted: false,
             component: None,
             target: None,
         }

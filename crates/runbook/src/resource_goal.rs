@@ -12,7 +12,7 @@ use dr_provider::{Error, ErrorKind, Result};
 use serde_json::Value;
 
 use crate::come_up;
-use crate::plan::{Idempotency, Target};
+use crate::plan::{Class, Idempotency, Target};
 use crate::step::{Impossible, Scene, Step, Unmet, Work};
 
 /// How long a driver may take to look at what it did.
@@ -155,7 +155,7 @@ pub(crate) fn plan(
         return Err(Impossible {
             why,
             hint: None,
-            is_forbidden: false,
+            class: Class::Invalid,
         });
     };
     Ok(resource.driver.plan(goal, &resource.facts)?)

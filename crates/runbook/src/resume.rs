@@ -17,7 +17,7 @@ use crate::outcome::{Report, State};
 use crate::plan::{Lane, Mode, Target, comes_up, plan};
 use crate::record::{Outcome, Record};
 use crate::redact::Redactor;
-use crate::report::{has_effects, is_beyond_return};
+use crate::report::{has_effects, passed_return};
 use crate::request::{Request, Statement};
 use crate::site::Site;
 use crate::step::Step;
@@ -168,6 +168,8 @@ pub async fn abort(
     } else if has_effects(executor.history()) {
         let request = Request {
             undoes: Some(execution.clone()),
+            // Looked at above, and nobody adds to the journal any more.
+            unpromoted: true,
             ..Request::new(executor.history().plan.from.clone())
         };
         let world = world::observe(&site, &request.to).await;
@@ -212,7 +214,8 @@ fn refuse_what_stays(history: &History) -> Result<(), Error> {
             false => Ok(()),
         };
     }
-    if is_beyond_return(history) || (history.plan.mode == Mode::Undo && has_effects(history)) {
+    if passed_return(history).is_some() || (history.plan.mode == Mode::Undo && has_effects(history))
+    {
         return Err(has_changed(history));
     }
     Ok(())
@@ -287,9 +290,27 @@ fn is_half_way(history: &History) -> bool {
     opened && plan.loss.resources.keys().any(is_down)
 }
 
+impl History {
+    /// Tells whether `dr execution abort` can end it, as far as the journal tells.
+    #[must_use]
+    pub fn may_be_aborted(&self) -> bool {
+        !self.state().is_final() && refuse_what_stays(self).is_ok()
+    }
+}
+
 fn has_changed(history: &History) -> Error {
+    let why = match (history.plan.mode, passed_return(history)) {
+        (Mode::InPlace, _) => "a database is down because of it".to_owned(),
+        (_, Some(Ok(done))) => format!("a point of no return was passed: {done}"),
+        (_, Some(Err(begun))) => {
+            format!("a point of no return was passed, or nobody knows whether it was: {begun}")
+        }
+        (Mode::Undo, None) => "it takes back a move itself".to_owned(),
+        (_, None) => "the newest epoch is not the one that it has opened".to_owned(),
+    };
     Error::HasEffects {
         execution: history.execution.clone(),
+        why,
         residue: history.residue(),
     }
 }

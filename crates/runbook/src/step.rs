@@ -12,7 +12,9 @@ use dr_provider::{Error, ErrorKind, ResourceDriver, Result};
 use serde_json::{Value, json};
 
 use crate::history::History;
-use crate::plan::{Idempotency, LossPlan, Mode, Plan, PlannedStep, RegisterPlan, Target, in_place};
+use crate::plan::{
+    Class, Idempotency, LossPlan, Mode, Plan, PlannedStep, RegisterPlan, Target, in_place,
+};
 use crate::request::Request;
 use crate::site::Site;
 use crate::world::World;
@@ -127,17 +129,26 @@ pub struct Impossible {
     pub why: String,
     /// What to do about it.
     pub hint: Option<String>,
-    /// Whether it is a rule that stands in the way: what is there must not be touched.
-    pub is_forbidden: bool,
+    /// What stands in the way: what there is now, a rule by which what is there must not be touched, or what was written or asked for,
+    /// which no other day changes.
+    pub class: Class,
 }
 
 impl Impossible {
-    /// Says why, and what to do about it.
+    /// Says why what was written or asked for can never be done, and what to do about it.
     pub fn new(why: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             why: why.into(),
             hint: Some(hint.into()),
-            is_forbidden: false,
+            class: Class::Invalid,
+        }
+    }
+
+    /// Says why it cannot be done as things are now, and what to do about it.
+    pub fn now(why: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            class: Class::Unavailable,
+            ..Self::new(why, hint)
         }
     }
 }
@@ -147,8 +158,12 @@ impl From<Error> for Impossible {
         Self {
             why: dr_provider::error::chain(&error),
             hint: error.hint().map(str::to_owned),
-            // What is there already is not overwritten; what is only not configured is no rule.
-            is_forbidden: error.kind() == ErrorKind::AlreadyExists,
+            class: match error.kind() {
+                // What is there already is not overwritten.
+                ErrorKind::AlreadyExists => Class::Safety,
+                ErrorKind::Invalid => Class::Invalid,
+                _ => Class::Unavailable,
+            },
         }
     }
 }

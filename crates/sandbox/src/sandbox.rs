@@ -281,6 +281,24 @@ impl Sandbox {
         self.dr_by(&self.launcher, arguments)
     }
 
+    /// Prepares a `dr` command at a terminal of its own, made by `script`: what is written to its input is typed there.
+    #[must_use]
+    pub fn dr_at_terminal(&self, arguments: &[&str]) -> std::process::Command {
+        let config = self.layout.directory.display().to_string();
+        let dr = self.layout.dr.display().to_string();
+        let words = [dr.as_str(), "--config", &config].into_iter();
+        let words = words.chain(arguments.iter().copied());
+        let line: Vec<_> = words
+            .map(|word| format!("'{}'", word.replace('\'', r"'\''")))
+            .collect();
+        let script = std::path::Path::new("script");
+        let mut command = self.launcher.command(script, &self.layout.directory);
+        command
+            .args(["-qec", &line.join(" "), "/dev/null"])
+            .stdin(std::process::Stdio::piped());
+        command
+    }
+
     /// Prepares a `dr` command on the machine of a region.
     pub fn dr_command_in<S: AsRef<std::ffi::OsStr>>(
         &self,

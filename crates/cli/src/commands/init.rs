@@ -187,7 +187,10 @@ fn next_steps(args: &Args, directory: &Path) -> Result<Vec<String>> {
         "Next:".to_owned(),
         format!("  1. Look through {}/dr.yaml: stores belong on another disk than the database.", directory.display()),
         "  2. Create the role, as a superuser of the primary:".to_owned(),
-        "       dr init --sql | psql -d postgres".to_owned(),
+        format!(
+            "       {dr} init --sql | psql --host {} --port {} --dbname postgres",
+            args.home_address, args.home_port
+        ),
         "  3. Check everything:".to_owned(),
         format!("       {dr} check --online"),
         "  4. Start the daemon of each region, there:".to_owned(),

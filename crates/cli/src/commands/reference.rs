@@ -67,7 +67,11 @@ fn usage(command: &Command, name: &str) -> String {
     let usage = command.clone().render_usage().to_string();
     let usage = usage.trim_start_matches("Usage: ").trim();
     // Rendered for the command alone, it may lack the commands above it.
-    let (_, after) = usage.split_once(command.get_name()).unwrap_or_default();
+    let after = usage.strip_prefix(name).or_else(|| {
+        let (_, after) = usage.split_once(command.get_name())?;
+        Some(after)
+    });
+    let after = after.unwrap_or_default();
     format!("{name}{after}")
 }
 

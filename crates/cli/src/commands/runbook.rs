@@ -6,9 +6,9 @@ use std::path::Path;
 
 use dr_config::{Config, Runbook, Step, is_used_unasked};
 use dr_model::RunbookName;
-use dr_model::document::Problem;
+use dr_model::document::{Context, Problem};
 use dr_runbook::check::Finding;
-use dr_runbook::steps::registry;
+use dr_runbook::steps::{registry, run_command};
 use serde_json::{Value, json};
 
 use crate::error::Result;
@@ -126,7 +126,35 @@ pub(crate) fn findings(config: &Config, runbook: &Runbook) -> Vec<Finding> {
             hint: "put `await-approval` before the first step that changes something, without `if`",
         });
     }
+    findings.extend(nowhere(config, runbook));
     findings
+}
+
+/// Finds the commands that no workload has a machine for.
+fn nowhere(config: &Config, runbook: &Runbook) -> Vec<Finding> {
+    let commands = runbook
+        .steps
+        .iter()
+        .filter(|step| step.uses == run_command::NAME);
+    let nowhere = commands.filter_map(|step| {
+        let mut context = Context::without_references("");
+        let parameters = registry::find(run_command::NAME)?.parameters(&step.with, &mut context);
+        let on = parameters.get("on")?.as_str()?;
+        let mut services = config
+            .workloads
+            .values()
+            .flat_map(|known| known.services.keys());
+        (!services.any(|name| name.as_str() == on)).then(|| Finding {
+            step: step.id.clone(),
+            is_grave: true,
+            what: format!(
+                "no workload has a service `{on}`, on whose machine `{}` would run it",
+                run_command::NAME
+            ),
+            hint: "name one of a workload's services",
+        })
+    });
+    nowhere.collect()
 }
 
 fn check(setup: &Setup, output: &Output) -> Result<Exit> {

@@ -154,7 +154,7 @@ pub(crate) async fn run(command: &Command, config: &Path, output: &Output) -> Re
         let say = |what: &str| output.say(&format!("  - {what}"));
         let made = driver.make_standby(&plan, common.discard, &say).await;
         let report = made.map_err(refused)?;
-        output.say(&text::report(&plan, &report, output.stderr));
+        output.say(&text::report(&plan, &report, &setup, output.stderr));
         shown.push(answer(&plan, &report));
     }
     if output.json {

@@ -81,6 +81,7 @@ fn the_further_of_store_and_standby_counts(
         missing_bytes,
         commits: Some(commits),
         last_contact: at(100),
+        lived_on_seconds: 0.0,
     };
     assert_eq!(found.estimate, Some(expected));
     assert_eq!(
@@ -89,6 +90,29 @@ fn the_further_of_store_and_standby_counts(
             since: Some(at(since))
         }
     );
+}
+
+/// Nobody ships any more, and the standby streams on.
+#[test]
+fn a_standby_that_streams_is_in_contact() {
+    let mut facts = facts(standby(5000), Ok(Some(log(1200))));
+    let seen = facts.regions.get_mut(&region("us-west-2")).unwrap();
+    seen.detail = serde_json::json!({
+        "host": "west",
+        "data_directory": "/db",
+        "directory": { "Err": "not looked at" },
+        "claimed": null,
+        "replayed_at": at(104),
+    });
+    let found = loss_of(&facts).estimate.unwrap();
+    assert_eq!((found.delay_seconds, found.last_contact), (0.0, at(104)));
+    // What has replayed no more than is shipped says nothing more.
+    facts
+        .regions
+        .get_mut(&region("us-west-2"))
+        .unwrap()
+        .instance = standby(900);
+    assert_eq!(loss_of(&facts).estimate.unwrap().last_contact, at(100));
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //! its place.
 
 use dr_model::{Epoch, RegionName};
-use dr_provider::driver::{Action, Facts, Instance, RestoreTarget, Role, Undo};
-use dr_provider::{Error, Result};
+use dr_provider::driver::{Action, Facts, Instance, LogFacts, RestoreTarget, Role, Undo};
+use dr_provider::{Error, ErrorKind, Result};
 
 use super::{Shown, describe};
 use crate::actions::Work;
@@ -98,7 +98,7 @@ impl PostgresDriver {
             ));
         }
         match &seen.log {
-            Ok(Some(_)) => {}
+            Ok(Some(held)) => self.refuse_out_of_reach(operation, target, held, facts)?,
             Ok(None) => {
                 return Err(self.failed(operation, format!("the store of {region} holds no log")));
             }
@@ -123,6 +123,40 @@ impl PostgresDriver {
                 undo: Undo::Reversible("remove the directory".to_owned()),
             },
         )])
+    }
+
+    /// Refuses a moment that lies before all that can be restored, or that has not been yet.
+    pub(super) fn refuse_out_of_reach(
+        &self,
+        operation: &str,
+        target: &RestoreTarget,
+        held: &LogFacts,
+        facts: &Facts,
+    ) -> Result<()> {
+        let RestoreTarget::Time(at) = target else {
+            return Ok(());
+        };
+        let refuse = |why: String| {
+            Error::new(ErrorKind::Invalid, operation, self.resource().to_string()).because(why)
+        };
+        if *at > facts.observed_at {
+            let why = format!("{at} is in the future: it is {:.0} now", facts.observed_at);
+            return Err(refuse(why).with_hint("name a moment before the damage"));
+        }
+        let points = held.recovery_points.iter();
+        let Some(earliest) = points.map(|point| point.stopped_at).min() else {
+            let why = "its store holds no recovery point of it".to_owned();
+            return Err(self
+                .failed(operation, why)
+                .with_hint("take one: `dr job run`"));
+        };
+        if *at < earliest {
+            let why = format!("{at} is before the first recovery point was complete");
+            return Err(refuse(why).with_hint(format!(
+                "the earliest moment that can be restored is {earliest}"
+            )));
+        }
+        Ok(())
     }
 
     pub(super) fn plan_replace(

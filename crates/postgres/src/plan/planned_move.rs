@@ -91,6 +91,7 @@ impl PostgresDriver {
         &self,
         region: &RegionName,
         standby: &RegionName,
+        unpromoted: bool,
         facts: &Facts,
     ) -> Result<Vec<Action>> {
         let operation = "plan to resume the primary of";
@@ -110,26 +111,39 @@ impl PostgresDriver {
             return Err(self.failed(operation, why));
         }
         let other = self.seen(standby, facts, operation)?;
-        match &other.instance {
+        let follows = matches!(
+            &other.instance,
+            Instance::Running { role: Role::Standby, timeline, .. } if *timeline == claimed.timeline
+        );
+        let promoted = matches!(
+            other.instance,
             Instance::Running {
-                role: Role::Standby,
-                timeline,
+                role: Role::Primary,
                 ..
-            } if *timeline == claimed.timeline => {}
-            instance => {
-                return Err(self
-                    .failed(
-                        operation,
-                        format!(
-                            "the server in {standby} is not seen to be a standby on timeline {}: {}",
-                            claimed.timeline,
-                            describe(instance)
-                        ),
-                    )
-                    .with_hint("once it is promoted there is no way back but another move"));
             }
+        );
+        // Whoever would promote it reads the register first, under a newer epoch than its own from here on. So what was not begun
+        // is not done any more, and whether the server is there does not matter.
+        if promoted || !(follows || unpromoted) {
+            return Err(self
+                .failed(
+                    operation,
+                    format!(
+                        "the server in {standby} is not seen to be a standby on timeline {}: {}",
+                        claimed.timeline,
+                        describe(&other.instance)
+                    ),
+                )
+                .with_hint("once it is promoted there is no way back but another move"));
         }
-        Ok(vec![
+        let left_alone = match follows {
+            true => String::new(),
+            false => format!(
+                "; the one in {standby}, which was not promoted, is left as it is: {}",
+                describe(&other.instance)
+            ),
+        };
+        let attach = follows.then(|| {
             self.action(
                 Work::AttachStandby {
                     region: standby.clone(),
@@ -143,22 +157,23 @@ impl PostgresDriver {
                     intended: Some(format!("primary_conninfo leads to {region}")),
                     undo: Undo::Reversible("set primary_conninfo again".to_owned()),
                 },
-            ),
-            self.action(
-                Work::ResumePrimary {
-                    region: region.clone(),
-                    claimed,
-                },
-                region,
-                Shown {
-                    summary: format!(
-                        "remove standby.signal in {region}, start the server as the primary that it was"
-                    ),
-                    current: Some(describe(&seen.instance)),
-                    intended: Some(format!("a primary on timeline {}", claimed.timeline)),
-                    undo: Undo::Compensable("another move".to_owned()),
-                },
-            ),
-        ])
+            )
+        });
+        let resume = self.action(
+            Work::ResumePrimary {
+                region: region.clone(),
+                claimed,
+            },
+            region,
+            Shown {
+                summary: format!(
+                    "remove standby.signal in {region}, start the server as the primary that it was{left_alone}"
+                ),
+                current: Some(describe(&seen.instance)),
+                intended: Some(format!("a primary on timeline {}", claimed.timeline)),
+                undo: Undo::Compensable("another move".to_owned()),
+            },
+        );
+        Ok(attach.into_iter().chain([resume]).collect())
     }
 }

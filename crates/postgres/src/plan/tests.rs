@@ -4,6 +4,7 @@ use std::sync::Arc;
 use dr_coordination::Actor;
 use dr_coordination::register::Register;
 use dr_model::{Lsn, ManualClock, SystemIdentifier, TimelineId};
+use dr_provider::driver::RestoreTarget;
 use dr_provider::store::MemoryStore;
 use dr_provider::{ObjectStore, Secret, SecretSource};
 use dr_repository::Keys;
@@ -350,4 +351,117 @@ fn a_restore_without_log_of_the_epoch_takes_the_chain_that_is_there() {
         seal.summary,
         "seal timeline 1 of epoch 1 in the store of us-west-2"
     );
+}
+
+/// Looked at again right before anything is changed: what would be promoted, or restored, may have gone meanwhile.
+#[test]
+fn what_has_gone_since_does_not_hold() {
+    let driver = driver();
+    let (region, ended) = (west(), Epoch(1));
+    let promote = driver.plan_goal(&Goal::Promote { region, ended }, &facts(standby(1), vec![]));
+    let promote = promote.unwrap();
+    let points = vec![point("good", 500, 600, 1)];
+    let there = facts(Instance::Absent, points);
+    let (region, ended) = (west(), Epoch(1));
+    let restore = driver.plan_goal(&Goal::Restore { region, ended }, &there);
+    let restore = restore.unwrap();
+    let unseen = || Instance::Unreachable {
+        why: "no route to host".to_owned(),
+        runs: false,
+        hint: None,
+    };
+    let holds = |actions: &[Action], facts: Facts| {
+        let held = driver.is_still_possible(actions, &facts);
+        held.map_err(|error| error.kind())
+    };
+    assert_eq!(holds(&promote, facts(standby(1), vec![])), Ok(()));
+    for gone in [standby(2), Instance::Stopped, Instance::Absent] {
+        let held = holds(&promote, facts(gone, vec![]));
+        assert_eq!(held, Err(ErrorKind::Failed));
+    }
+    let held = holds(&promote, facts(unseen(), vec![]));
+    assert_eq!(held, Err(ErrorKind::Unavailable));
+    assert_eq!(holds(&restore, there), Ok(()));
+    // Another one would do, and is not what people have approved.
+    let other = facts(Instance::Absent, vec![point("newer", 700, 800, 1)]);
+    assert_eq!(holds(&restore, other), Err(ErrorKind::Failed));
+    let started = facts(Instance::Stopped, vec![point("good", 500, 600, 1)]);
+    assert_eq!(holds(&restore, started), Err(ErrorKind::AlreadyExists));
+}
+
+/// Started by hand, one would be a second primary, and the other only has to be started.
+#[rstest]
+#[case::old_primary(false, "do not start it")]
+#[case::standby(true, "without promoting it")]
+fn a_stopped_server_is_told_apart_by_its_signal(#[case] signal: bool, #[case] hint: &str) {
+    let mut facts = facts(Instance::Stopped, Vec::new());
+    let seen = facts.regions.get_mut(&west()).unwrap();
+    seen.detail = serde_json::json!({
+        "host": "west",
+        "data_directory": "/db",
+        "directory": { "Ok": {
+            "path": "/db",
+            "system_identifier": SystemIdentifier(7),
+            "timeline": 3,
+            "state": "shut down",
+            "fenced": null,
+            "signal": signal,
+        } },
+        "claimed": null,
+    });
+    let timeline = crate::would_accept_writes(seen);
+    assert_eq!(timeline, (!signal).then_some(TimelineId(3)));
+    let (region, ended) = (west(), Epoch(1));
+    let promote = Goal::Promote { region, ended };
+    let (region, ended) = (west(), Epoch(1));
+    for goal in [promote, Goal::Restore { region, ended }] {
+        let refused = driver().plan_goal(&goal, &facts).unwrap_err();
+        assert!(refused.hint().unwrap().contains(hint), "{refused:?}");
+    }
+}
+
+/// The journal of the move says whether a promotion was begun; where it does not tell, the standby has to be seen.
+#[test]
+fn the_old_primary_is_resumed_without_a_standby_only_if_none_was_promoted() {
+    let mut facts = left(Instance::Stopped, 7, 1, "shut down");
+    let mut plan = |instance: Instance, unpromoted| {
+        facts.regions.get_mut(&west()).unwrap().instance = instance;
+        let goal = Goal::ResumePrimary {
+            region: region("us-east-1"),
+            standby: west(),
+            unpromoted,
+        };
+        let actions = driver().plan_goal(&goal, &facts);
+        actions.map(|actions| names(&actions).join(" "))
+    };
+    for unpromoted in [true, false] {
+        let both = plan(standby(1), unpromoted).unwrap();
+        assert_eq!(both, "attach-standby resume-primary");
+        let promoted = Instance::Running {
+            role: Role::Primary,
+            timeline: TimelineId(2),
+            position: Lsn(900),
+            replayed: None,
+        };
+        plan(promoted, unpromoted).unwrap_err();
+    }
+    for gone in [Instance::Stopped, Instance::Absent] {
+        assert_eq!(plan(gone.clone(), true).unwrap(), "resume-primary");
+        plan(gone, false).unwrap_err();
+    }
+}
+
+/// What cannot be restored is refused by the plan, not after people have said yes to it.
+#[rstest]
+#[case::before_all(-1, "the earliest moment that can be restored is")]
+#[case::in_the_future(1, "name a moment before the damage")]
+fn a_moment_out_of_reach_is_refused(#[case] second: i64, #[case] hint: &str) {
+    let facts = facts(standby(1), vec![point("good", 500, 600, 1)]);
+    let log = facts.regions[&west()].log.clone().unwrap().unwrap();
+    let at = |second| RestoreTarget::Time(Timestamp::from_second(second).unwrap());
+    let check = |second| driver().refuse_out_of_reach("plan", &at(second), &log, &facts);
+    let refused = check(second).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    assert!(refused.hint().unwrap().contains(hint), "{refused:?}");
+    check(0).unwrap();
 }

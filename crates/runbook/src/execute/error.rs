@@ -1,8 +1,9 @@
 //! Why an execution could not be carried out at all.
 
-use dr_coordination::journal;
+use dr_coordination::{Actor, journal};
 use dr_model::{ExecutionId, RegionName, StepId, WorkloadName};
 use dr_provider::ErrorKind;
+use jiff::Timestamp;
 
 use crate::outcome::State;
 use crate::plan::Refusal;
@@ -38,6 +39,16 @@ pub enum Error {
         /// Why not.
         #[source]
         source: Box<journal::Error>,
+    },
+    /// Somebody else has taken it over.
+    #[error("execution {execution} is {by}'s since {at:.0}")]
+    TakenOver {
+        /// The execution.
+        execution: ExecutionId,
+        /// Who runs it.
+        by: Box<Actor>,
+        /// Since when, by that actor's clock.
+        at: Timestamp,
     },
     /// There is no such execution.
     #[error("there is no execution {execution} in any store")]
@@ -105,10 +116,12 @@ pub enum Error {
         why: String,
     },
     /// It has changed something and cannot be ended by saying so.
-    #[error("execution {execution} has changed something already: {}", residue.join("; "))]
+    #[error("execution {execution} cannot be ended: {why}; it has changed: {}", residue.join("; "))]
     HasEffects {
         /// The execution.
         execution: ExecutionId,
+        /// What stands in the way.
+        why: String,
         /// What it changed.
         residue: Vec<String>,
     },
@@ -116,9 +129,16 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn journal(execution: &ExecutionId, source: journal::Error) -> Self {
-        Self::Journal {
-            execution: execution.clone(),
-            source: Box::new(source),
+        match source {
+            journal::Error::TakenOver { by, at, .. } => Self::TakenOver {
+                execution: execution.clone(),
+                by,
+                at,
+            },
+            source => Self::Journal {
+                execution: execution.clone(),
+                source: Box::new(source),
+            },
         }
     }
 
@@ -145,6 +165,9 @@ impl Error {
                 format!(
                     "what was done stands: `dr status` shows who is primary. Once the store answers and takes entries: `dr execution resume {execution}`"
                 )
+            }
+            Self::TakenOver { execution, .. } => {
+                format!("see how far it comes: `dr execution show {execution} --follow`")
             }
             Self::NotFound { .. } => "`dr execution list` prints them".to_owned(),
             Self::NotSeen { .. } => "see why these stores cannot be read".to_owned(),

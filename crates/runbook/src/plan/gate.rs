@@ -6,19 +6,33 @@ use std::collections::BTreeMap;
 use dr_config::Runbook;
 use dr_model::loss::{Bound, Estimate, Verdict, judge};
 use dr_model::{RegionName, ResourceName, RunbookName};
-use dr_provider::driver::{Goal, Instance, LossFacts, Undo};
+use dr_provider::driver::{Goal, Instance, LossFacts, RegionFacts, Role, Undo};
+use jiff::Timestamp;
 
 use super::{ExpectedProof, LossPlan, Mode, PlannedStep, Refusal, lint};
 use crate::old_primary::was_alive;
 use crate::proof;
-use crate::request::{Request, override_reason, witness};
+use crate::request::{Disruption, Request, override_reason, witness};
 use crate::steps::await_approval;
 use crate::world::{ResourceFacts, World};
 
 /// Adds up what the move loses; refuses if that is more than is accepted, or unknown and nobody overrode that.
-pub(super) fn loss(world: &World, request: &Request) -> Result<LossPlan, Refusal> {
+///
+/// A move that leaves a region without its help (`left`) also loses what the primary did for as long as it is known to have lived
+/// after the region moved to heard from it last.
+pub(super) fn loss(
+    world: &World,
+    request: &Request,
+    left: Option<&RegionName>,
+) -> Result<LossPlan, Refusal> {
     let of = |(name, resource): (&ResourceName, &ResourceFacts)| {
-        let loss = resource.driver.loss(&request.to, &resource.facts);
+        let mut loss = resource.driver.loss(&request.to, &resource.facts);
+        // Where commits wait for the other region's store, nothing was acknowledged without it.
+        if let Some(left) = left.filter(|_| !loss.sealing_proves_zero) {
+            let life = last_life(resource, left, request);
+            let rate = loss.commits_per_second;
+            loss.estimate = loss.estimate.map(|known| known.lived_until(life, rate));
+        }
         (name.clone(), loss)
     };
     let resources: BTreeMap<ResourceName, LossFacts> = world.resources.iter().map(of).collect();
@@ -56,6 +70,48 @@ pub(super) fn loss(world: &World, request: &Request) -> Result<LossPlan, Refusal
         verdict,
         resources,
     })
+}
+
+/// Returns when the primary is last known to have lived: now, if it answers; when another region's store last heard from it; or when the
+/// daemon that saw the outage last had an answer.
+fn last_life(resource: &ResourceFacts, left: &RegionName, request: &Request) -> Option<Timestamp> {
+    let facts = &resource.facts;
+    let of = |region| facts.regions.get(region).map(|seen| &seen.instance);
+    let answers = match (of(left), of(&request.to)) {
+        // It has all that the primary has written by now, however long ago that was.
+        (
+            Some(Instance::Running {
+                role: Role::Primary,
+                timeline,
+                position,
+                ..
+            }),
+            Some(Instance::Running {
+                role: Role::Standby,
+                timeline: same,
+                position: received,
+                ..
+            }),
+        ) if timeline == same && received >= position => None,
+        (
+            Some(Instance::Running {
+                role: Role::Primary,
+                ..
+            }),
+            _,
+        ) => Some(facts.observed_at),
+        _ => None,
+    };
+    let log = |seen: &RegionFacts| seen.log.as_ref().ok().cloned().flatten();
+    let own = facts.regions.get(&request.to).and_then(log);
+    let heard = facts.regions.values().filter_map(log).filter_map(|log| {
+        let same = own
+            .as_ref()
+            .is_some_and(|own| (own.epoch, own.timeline) == (log.epoch, log.timeline));
+        log.received_at.filter(|_| same)
+    });
+    let watched = request.disruption.as_ref().and_then(Disruption::last_life);
+    heard.chain(answers).chain(watched).max()
 }
 
 /// Refuses a plan that changes something before the people are asked whom the workload wants to be asked.

@@ -93,7 +93,7 @@ pub(super) fn loss(world: &World, request: &Request) -> Result<LossPlan, Refusal
         .partition(|name| goes_on(world, request, name));
     let mut part = world.clone();
     part.resources.retain(|name, _| rebuilt.contains(&name));
-    let mut loss = gate::loss(&part, request)?;
+    let mut loss = gate::loss(&part, request, None)?;
     for name in on {
         let nothing = LossFacts {
             estimate: None,
@@ -121,6 +121,7 @@ fn put_back(world: &World, request: &Request, target: &RestoreTarget) -> LossPla
         missing_bytes: 0,
         commits: None,
         last_contact: world.observed_at,
+        lived_on_seconds: 0.0,
     });
     let bound = match world.resources.is_empty() {
         true => Bound::Zero,
@@ -141,8 +142,7 @@ fn put_back(world: &World, request: &Request, target: &RestoreTarget) -> LossPla
         estimate,
         bound,
         budget_seconds: request.max_loss.unwrap_or(world.rpo).as_secs_f64(),
-        // Whoever names a moment has said what is to be lost.
-        verdict: Verdict::Within,
+        verdict: Verdict::Chosen,
     }
 }
 

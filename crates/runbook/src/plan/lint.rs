@@ -319,6 +319,12 @@ pub(super) fn warnings(steps: &[PlannedStep], scene: &Scene<'_>) -> Vec<String> 
     let switches = steps
         .iter()
         .find(|step| step.uses == switch_traffic::NAME && !step.lanes.is_empty());
+    if scene.mode == Mode::Unplanned && scene.loss.bound_exceeds() {
+        warnings.push(
+            "the bound is beyond the budget: so much may be lost, whatever the estimate says"
+                .to_owned(),
+        );
+    }
     for traffic in &world.traffic {
         if let (Some(denied), Some(step)) = (&traffic.denied, switches) {
             warnings.push(format!(

@@ -10,8 +10,8 @@ use dr_model::{RegionName, ResourceName, TimelineId};
 use dr_provider::driver::{Action, Instance};
 
 use super::{
-    Branch, Claim, Lane, Mode, Plan, PlannedStep, Refusal, RegisterPlan, Replaced, Target, VERSION,
-    behind, condition, gate, gravity, hash, in_place, lint,
+    Branch, Claim, Class, Lane, Mode, Plan, PlannedStep, Refusal, RegisterPlan, Replaced, Target,
+    VERSION, behind, condition, gate, gravity, hash, in_place, lint,
 };
 use crate::executions::Unfinished;
 use crate::past::Predictions;
@@ -72,7 +72,7 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
             (loss, proofs)
         }
         Mode::Unplanned | Mode::Planned => {
-            let mut loss = gate::loss(world, request)?;
+            let mut loss = gate::loss(world, request, (mode == Mode::Unplanned).then_some(from))?;
             let proofs = gate::proofs(world, from, &loss, request, gate::Left::of(runbook))?;
             loss.bound = match mode {
                 // Nothing is promoted before that is proven.
@@ -326,6 +326,10 @@ fn steps(runbook: &Runbook, scene: &Scene<'_>) -> Result<Vec<PlannedStep>, Refus
     for wrong in lint::wrong(runbook) {
         context.report(Problem::error(&wrong.span, wrong.what).hint(wrong.hint));
     }
+    // What no day changes is said before what this one does not allow.
+    if context.errors() > 0 {
+        return Err(unusable(runbook, context));
+    }
     let mut planned = Vec::new();
     let predictions = Predictions::of(&scene.world.past, &runbook.name, scene.to());
     for step in lint::ordered(&runbook.steps) {
@@ -368,15 +372,17 @@ fn steps(runbook: &Runbook, scene: &Scene<'_>) -> Result<Vec<PlannedStep>, Refus
             lanes,
         });
     }
-    let refused = context.errors() > 0;
-    let problems = context.into_problems();
-    if refused {
-        return Err(Refusal::Runbook {
-            runbook: runbook.name.to_string(),
-            problems,
-        });
+    match context.errors() {
+        0 => Ok(planned),
+        _ => Err(unusable(runbook, context)),
     }
-    Ok(planned)
+}
+
+fn unusable(runbook: &Runbook, context: Context) -> Refusal {
+    Refusal::Runbook {
+        runbook: runbook.name.to_string(),
+        problems: context.into_problems(),
+    }
 }
 
 fn lane(
@@ -389,12 +395,12 @@ fn lane(
 ) -> Result<Lane, Refusal> {
     let nothing = serde_json::Value::Null;
     let alternative = other.map(|other| (other, other.plan(scene, &target, &nothing)));
-    let refuse = |why: String, hint: Option<String>, is_forbidden| Refusal::Impossible {
+    let refuse = |why: String, hint: Option<String>, class| Refusal::Impossible {
         step: step.id.clone(),
         target: target.clone(),
         why,
         hint,
-        is_forbidden,
+        class,
     };
     match (kind.plan(scene, &target, parameters), alternative) {
         (Ok(actions), alternative) => Ok(Lane {
@@ -418,10 +424,20 @@ fn lane(
             let (one, two) = (kind.name(), other.name());
             let why = format!("{one}: {}; {two}: {}", main.why, also.why);
             // Who asks for a restore where a server is asks for what a restore never does.
-            let is_forbidden = also.is_forbidden && scene.request.rung.is_some();
-            Err(refuse(why, also.hint.or(main.hint), is_forbidden))
+            let class = match (main.class, also.class) {
+                (_, Class::Safety) if scene.request.rung.is_some() => Class::Safety,
+                (Class::Invalid, Class::Invalid) => Class::Invalid,
+                _ => Class::Unavailable,
+            };
+            Err(refuse(why, also.hint.or(main.hint), class))
         }
-        (Err(main), None) => Err(refuse(main.why, main.hint, false)),
+        (Err(main), None) => {
+            let class = match main.class {
+                Class::Invalid => Class::Invalid,
+                _ => Class::Unavailable,
+            };
+            Err(refuse(main.why, main.hint, class))
+        }
     }
 }
 

@@ -170,8 +170,8 @@ pub enum Refusal {
         why: String,
         /// What to do.
         hint: Option<String>,
-        /// Whether it is what was asked for that is forbidden, where another way may be open.
-        is_forbidden: bool,
+        /// What stands in the way. A rule does only where what was asked for is forbidden, and another way may be open.
+        class: Class,
     },
     /// An action needs the region being left (L1).
     #[error("step `{step}` needs {what} in {region}, the region being left")]
@@ -253,14 +253,10 @@ impl Refusal {
             | Self::NoProof { .. }
             | Self::Alive { .. }
             | Self::RegisterDamaged { .. }
-            | Self::Impossible {
-                is_forbidden: true, ..
-            }
             | Self::DependsOnRegionLeft { .. } => Class::Safety,
             Self::Unfinished(_) => Class::Busy,
-            Self::RegisterUnreachable { .. }
-            | Self::Unwritable { .. }
-            | Self::Impossible { .. } => Class::Unavailable,
+            Self::Impossible { class, .. } => *class,
+            Self::RegisterUnreachable { .. } | Self::Unwritable { .. } => Class::Unavailable,
             Self::NotPrimary { .. }
             | Self::NoComponent { .. }
             | Self::NotARegion { .. }
@@ -303,12 +299,11 @@ impl Refusal {
                 format!("{first}; or lead the clients yourself, and say how with `--clients-by-hand \"reason\"`")
             }
             Self::Unfinished(other) => {
-                let id = &other.execution;
                 let aside = match other.from == other.to {
                     true => "; a failover out of its region goes past it with `--override \"reason\"`, and without once it is stuck or paused",
                     false => "",
                 };
-                format!("go on with it: `dr execution resume {id}`; or end it: `dr execution abort {id}`{aside}")
+                format!("{}{aside}", other.ways_on())
             }
             Self::Behind { to, .. } => format!(
                 "let the daemon of {to} run, and make its standby anew with `dr standby create`; only if the primary is lost for good, go \

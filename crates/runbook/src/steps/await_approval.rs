@@ -221,7 +221,8 @@ async fn still_holds(work: &Work) -> Result<()> {
     for name in work.plan().loss.resources.keys() {
         let target = Target::Resource(name.clone());
         let (_, loss) = assess_region::resource(work, &target).await?;
-        check_data_loss::judged(work, &target, loss.estimate.as_ref())?;
+        let estimate = check_data_loss::as_known(work, loss);
+        check_data_loss::judged(work, &target, estimate.as_ref())?;
     }
     Ok(())
 }

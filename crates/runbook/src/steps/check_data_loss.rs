@@ -13,8 +13,8 @@ use dr_provider::driver::{Action, Applied, LossFacts, Verified};
 use serde_json::{Value, json};
 
 use super::assess_region;
-use crate::plan::{Idempotency, Target};
-use crate::request::override_reason;
+use crate::plan::{Idempotency, Mode, Target};
+use crate::request::{Disruption, override_reason};
 use crate::resource_goal::failed;
 use crate::step::{Impossible, Scene, Step, Work, look, look_again};
 
@@ -76,7 +76,10 @@ impl Step for CheckDataLoss {
             Target::Resource(name) => plan.loss.resources.get(name).cloned(),
             _ => None,
         };
-        let estimate = seen.or(planned).and_then(|loss| loss.estimate);
+        let estimate = match seen {
+            Some(seen) => as_known(work, seen),
+            None => planned.and_then(|loss| loss.estimate),
+        };
         let summary = judged(work, target, estimate.as_ref())?;
         let evidence = json!({ "estimate": estimate, "budget_seconds": plan.loss.budget_seconds });
         Ok(work.applied(summary, evidence))
@@ -87,13 +90,26 @@ impl Step for CheckDataLoss {
     }
 }
 
+/// Returns what was estimated by a look at the region moved to alone, with what else is known of the primary's end.
+pub(crate) fn as_known(work: &Work, loss: LossFacts) -> Option<Estimate> {
+    let plan = work.plan();
+    let life = match plan.mode {
+        Mode::Unplanned if !loss.sealing_proves_zero => {
+            plan.disruption.as_ref().and_then(Disruption::last_life)
+        }
+        _ => None,
+    };
+    let rate = loss.commits_per_second;
+    Some(loss.estimate?.lived_until(life, rate))
+}
+
 /// Compares an estimate with the budget of the plan; says what that came to.
 pub(crate) fn judged(work: &Work, target: &Target, estimate: Option<&Estimate>) -> Result<String> {
     let plan = work.plan();
     let budget = Duration::try_from_secs_f64(plan.loss.budget_seconds).unwrap_or_default();
     let text = shown(estimate);
     match judge(estimate, budget) {
-        Verdict::Within => Ok(format!("`{target}`: {text}, within {budget:?}")),
+        Verdict::Within | Verdict::Chosen => Ok(format!("`{target}`: {text}, within {budget:?}")),
         Verdict::Unknown if override_reason(&work.history.statements).is_some() => {
             Ok(format!("`{target}`: {text}; going on by override"))
         }
@@ -122,7 +138,12 @@ pub(crate) fn shown(estimate: Option<&Estimate>) -> String {
                 None => String::new(),
             };
             let seconds = estimate.delay_seconds;
-            format!("{seconds:.1} s{commits} at last contact")
+            match estimate.lived_on_seconds {
+                0.0 => format!("{seconds:.1} s{commits} at last contact"),
+                on => format!(
+                    "{seconds:.1} s{commits}, of which the primary lived {on:.1} s after the last contact"
+                ),
+            }
         }
     }
 }

@@ -4,6 +4,9 @@
 //! other is told who, when, where to and why, and ends without having changed anything. It also claims a timeline for
 //! each cluster. Idempotent because meeting our own record is success.
 //!
+//! Before that write it is looked once more whether what was planned to bring the resources up is still there: people take their time
+//! to approve, and from here on a planned move stops a primary that is well.
+//!
 //! If the register cannot be read and somebody overrides that by name, the record is put among the copies in the store
 //! moved to, where readers find it as long as the register stays silent. Such an epoch is unproven for ever.
 
@@ -16,6 +19,7 @@ use dr_provider::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
 use super::assess_region::{describe, superseded};
+use crate::come_up;
 use crate::plan::{Idempotency, Mode, Target};
 use crate::request::override_reason;
 use crate::step::{Impossible, Scene, Step, Work};
@@ -80,6 +84,7 @@ impl Step for OpenEpoch {
     }
 
     async fn apply(&self, work: &Work, _: &Target, _: &Action) -> Result<Applied> {
+        come_up::is_still_possible(work).await?;
         let record = record(work).await?;
         let plan = work.plan();
         if plan.register.unproven.is_some() {

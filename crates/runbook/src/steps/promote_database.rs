@@ -10,7 +10,7 @@ use dr_provider::driver::Goal;
 
 use super::{fence_primary, open_epoch, restore_database, seal_wal};
 use crate::come_up;
-use crate::plan::Target;
+use crate::plan::{Class, Target};
 use crate::request::Rung;
 use crate::resource_goal::GoalStep;
 use crate::step::{Impossible, Scene, Unmet, Work};
@@ -53,7 +53,7 @@ impl GoalStep for PromoteDatabase {
             return Err(Impossible {
                 why: "`--rung restore` was asked for".to_owned(),
                 hint: None,
-                is_forbidden: false,
+                class: Class::Unavailable,
             });
         }
         Ok(Some(Goal::Promote {

@@ -47,7 +47,7 @@ impl GoalStep for RestoreDatabase {
     fn goal(&self, scene: &Scene<'_>, target: &Target) -> Result<Option<Goal>, Impossible> {
         scene.refuse_moment(NAME)?;
         if scene.goes_on(target) {
-            return Err(Impossible::new(
+            return Err(Impossible::now(
                 "the log of what is started again goes on, and a rebuild would end it",
                 "if it does not start: move its data directory away, and run it again",
             ));

@@ -1,6 +1,7 @@
 //! `resume-primary`: starts the old primary again, after a move that came to no promotion (PROTOCOL 3).
 //!
-//! Only in the epoch that takes the say back, and only while the server that was to be promoted is seen to be a standby.
+//! Only in the epoch that takes the say back, and only if the server that was to be promoted is not: the journal says that no promotion
+//! was begun, or it is seen to be a standby.
 //! Idempotent because a primary that runs is left as it is.
 
 use std::time::Duration;
@@ -44,6 +45,7 @@ impl GoalStep for ResumePrimary {
         Ok(Some(Goal::ResumePrimary {
             region: scene.to().clone(),
             standby: scene.from.clone(),
+            unpromoted: scene.request.unpromoted,
         }))
     }
 }

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dr_provider::Result;
-use dr_provider::driver::{Action, Applied, Goal, Instance, Verified};
+use dr_provider::driver::{Action, Applied, Goal, Instance, Undo, Verified};
 use serde_json::Value;
 
 use super::{fence_primary, open_epoch};
+use crate::come_up;
 use crate::plan::{Idempotency, Target};
 use crate::resource_goal;
 use crate::step::{Impossible, Scene, Step, Work};
@@ -68,7 +69,7 @@ impl Step for StopWrites {
     ) -> std::result::Result<Vec<Action>, Impossible> {
         if let Some(behind) = behind(scene, target).filter(|bytes| *bytes > MAX_BEHIND_BYTES) {
             let mebibytes = behind >> 20;
-            return Err(Impossible::new(
+            return Err(Impossible::now(
                 format!(
                     "the standby in {} is {mebibytes} MiB behind the primary",
                     scene.to()
@@ -83,6 +84,10 @@ impl Step for StopWrites {
     }
 
     async fn apply(&self, work: &Work, target: &Target, action: &Action) -> Result<Applied> {
+        // Long after the epoch was opened, if the execution was resumed.
+        if !matches!(action.undo, Undo::ReadOnly) {
+            come_up::is_still_possible(work).await?;
+        }
         resource_goal::apply(work, target, action).await
     }
 

@@ -97,7 +97,7 @@ async fn a_region_that_may_be_gone_is_not_waited_for() {
     let seen = observe(&world.site("laptop"), &west()).await;
     let refusal = plan(&runbook, &seen, &Request::new(west())).unwrap_err();
     assert!(refusal.to_string().contains("may be gone"), "{refusal}");
-    assert_eq!(refusal.class(), Class::Unavailable);
+    assert_eq!(refusal.class(), Class::Invalid);
 }
 
 #[tokio::test(start_paused = true)]

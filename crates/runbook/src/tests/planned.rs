@@ -232,6 +232,59 @@ async fn taking_a_move_back_survives_every_crash() {
     }
 }
 
+/// People take their time to say yes: what goes meanwhile is seen before anything is changed.
+#[rstest]
+#[case(shipped_planned())]
+#[case(shipped_failback())]
+#[case(shipped())]
+#[tokio::test(start_paused = true)]
+async fn a_standby_that_has_gone_since_stops_nothing(#[case] runbook: Runbook) {
+    let world = well().await;
+    world.state().recovery_point = false;
+    let plan = planned_by(&world, &runbook, &Request::new(west())).await;
+    world.state().standby = false;
+    let site = Arc::new(world.site("laptop"));
+    let report = execute(site, plan, &Silent).await.unwrap();
+    assert_eq!(report.state, State::Failed, "{report:#?}");
+    assert_eq!(state_of(&report, "epoch"), StepState::Failed);
+    let reason = report.reason.unwrap();
+    assert!(
+        reason.contains("not as it was when the plan was made"),
+        "{reason}"
+    );
+    assert!(reason.contains("there is no standby"), "{reason}");
+    assert_eq!(effects(&world), [""; 0]);
+    assert_eq!(world.register().read_all().await.unwrap().len(), 1);
+    assert!(world.state().left_running);
+}
+
+/// The same for whoever goes on long after the epoch was opened; and what was shut down is started again although there is no standby
+/// to be seen.
+#[tokio::test(start_paused = true)]
+async fn without_its_standby_a_move_goes_no_further_and_is_taken_back() {
+    let world = well().await;
+    world.script("shut-down", [Fault::Definite]);
+    let report = switch_over(&world).await;
+    assert_eq!(state_of(&report, "stop"), StepState::Failed);
+    world.state().standby = false;
+    let site = Arc::new(world.site("desk"));
+    let again = resume(site, &report.execution, "go on", vec![], &Silent).await;
+    let again = again.unwrap();
+    assert_eq!(state_of(&again, "stop"), StepState::Failed);
+    let why = again.stuck.unwrap().why;
+    assert!(why.contains("there is no standby"), "{why}");
+    assert!(world.state().left_running);
+    // It came back for a moment.
+    world.state().standby = true;
+    world.script("seal-chain", [Fault::Definite]);
+    let site = Arc::new(world.site("desk"));
+    let again = resume(site, &report.execution, "go on", vec![], &Silent).await;
+    assert_eq!(state_of(&again.unwrap(), "seal"), StepState::Failed);
+    assert!(!world.state().left_running);
+    world.state().standby = false;
+    is_taken_back(&world, &report.execution).await;
+}
+
 /// An executor that slept over the undoing of its move finds a newer epoch on its host, and has no effect.
 #[tokio::test(start_paused = true)]
 async fn who_slept_over_it_promotes_nothing() {

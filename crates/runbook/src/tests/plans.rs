@@ -106,9 +106,54 @@ async fn the_hash_is_that_of_what_will_be_done() {
     let later = planned(&world, &Request::new(west())).await;
     assert_ne!(one.observed_at, later.observed_at);
     assert_eq!(one.hash, later.hash);
+    assert!(later.is_as_shown(&one));
+    let mut worse = later.clone();
+    worse.loss.estimate.as_mut().unwrap().delay_seconds = 61.0;
+    assert!(!worse.is_as_shown(&one) && one.is_as_shown(&worse));
+    let mut unknown = later.clone();
+    unknown.loss.estimate = None;
+    assert!(!unknown.is_as_shown(&one));
     world.state().standby = false;
     let other = planned(&world, &Request::new(west())).await;
     assert_ne!(one.hash, other.hash);
+    assert!(!other.is_as_shown(&one));
+}
+
+/// A living primary writes on while somebody reads the plan.
+#[tokio::test(start_paused = true)]
+async fn the_hash_is_not_of_the_positions_that_were_seen() {
+    let world = Everything::new().await;
+    let mut plan = planned(&world, &Request::new(west())).await;
+    let rehashed = |plan: &Plan| Plan {
+        hash: crate::plan::hash_of(plan),
+        ..plan.clone()
+    };
+    let lane = &mut plan.steps[6].lanes[0];
+    lane.actions[0].current = Some("open, ends at 0/5000".to_owned());
+    lane.actions[0].parameters = serde_json::json!({ "promised": "0/5000" });
+    plan.warnings
+        .push("a primary on timeline 1 at 0/5000".to_owned());
+    let one = rehashed(&plan);
+    plan.steps[6].lanes[0].actions[0].current = Some("open, ends at 0/5100".to_owned());
+    plan.warnings.pop();
+    plan.warnings
+        .push("a primary on timeline 1 at 0/5100".to_owned());
+    let later = rehashed(&plan);
+    assert_eq!(one.hash, later.hash);
+    assert!(later.has_its_hash());
+    plan.steps[6].lanes[0].actions[0].parameters = serde_json::json!({ "promised": "0/5100" });
+    assert_ne!(one.hash, rehashed(&plan).hash);
+    // What was written by an earlier version is what it was.
+    let old = rehashed(&Plan {
+        version: 1,
+        ..one.clone()
+    });
+    let mut other = old.clone();
+    other.warnings.pop();
+    other
+        .warnings
+        .push("a primary on timeline 1 at 0/5100".to_owned());
+    assert!(old.has_its_hash() && !other.has_its_hash());
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,10 +9,10 @@ use dr_provider::store::MemoryStore;
 use dr_provider::{Error, ErrorKind, ObjectStore, decorate};
 use rstest::rstest;
 
-use super::world::{Everything, Fault, east, runbook, shipped, west};
+use super::world::{Everything, Fault, east, noon, runbook, shipped, west};
 use crate::check::{Finding, asks_people, check, may_ask_people};
 use crate::plan::Class;
-use crate::request::{Request, Statement};
+use crate::request::{Disruption, Request, Statement};
 use crate::step::Impossible;
 use crate::{Plan, Refusal, Silent, execute, observe, observe_to_execute, plan};
 
@@ -209,12 +209,35 @@ async fn a_witness_does_not_outweigh_a_primary_that_answers() {
     accepted(&world, said(witness())).await;
 }
 
-/// What is there already is not overwritten, whoever asks; what is only not configured is no rule.
+/// What is there already is not overwritten, whoever asks; what is wrong with the configuration is no rule, and waiting changes nothing.
 #[test]
 fn only_what_is_there_is_forbidden() {
-    let of = |kind| Impossible::from(Error::new(kind, "plan", "database")).is_forbidden;
-    assert!(of(ErrorKind::AlreadyExists));
-    assert!(!of(ErrorKind::Invalid) && !of(ErrorKind::Failed));
+    let of = |kind| Impossible::from(Error::new(kind, "plan", "database")).class;
+    assert_eq!(of(ErrorKind::AlreadyExists), Class::Safety);
+    assert_eq!(of(ErrorKind::Invalid), Class::Invalid);
+    assert_eq!(of(ErrorKind::Failed), Class::Unavailable);
+}
+
+/// Nobody has to try again what can never be done.
+#[rstest]
+#[case::no_such_service(
+    "  - { id: more, uses: run-command, with: { on: nowhere, run: [\"true\"] } }",
+    "there is no service `nowhere`"
+)]
+#[case::twice("  - { id: more, uses: restore-database }", "would bring up what step")]
+#[tokio::test(start_paused = true)]
+async fn what_no_day_changes_is_the_runbooks_fault(#[case] step: &str, #[case] said: &str) {
+    let text = format!(
+        "{}\n{step}\n",
+        include_str!("../../../../runbooks/failover-region.yaml").trim_end()
+    );
+    let text = text.replace("name: failover-region", "name: own");
+    let world = Everything::new().await;
+    let seen = observe(&world.site("laptop"), &west()).await;
+    let runbook = runbook(&text).unwrap();
+    let refusal = plan(&runbook, &seen, &Request::new(west())).unwrap_err();
+    assert!(refusal.to_string().contains(said), "{refusal}");
+    assert_eq!(refusal.class(), Class::Invalid);
 }
 
 #[tokio::test(start_paused = true)]
@@ -386,4 +409,51 @@ async fn a_name_server_that_is_silent_now_is_no_reason_to_refuse() {
     let report = super::runs::failover(&world, &Request::new(west())).await;
     assert_eq!(report.state, crate::State::Stuck);
     assert!(report.stuck.unwrap().remedy[1].contains("dr execution resume"));
+}
+
+/// Nothing of what the primary did after the last contact has reached the other region.
+#[tokio::test(start_paused = true)]
+async fn what_is_known_to_have_lived_on_is_lost() {
+    let world = Everything::new().await;
+    let until = noon() + jiff::SignedDuration::from_secs(80);
+    let asked = |seen_from| {
+        let disruption = Disruption {
+            seen_from,
+            ..Disruption::stated(until)
+        };
+        Request {
+            disruption: Some(disruption),
+            ..Request::new(west())
+        }
+    };
+    let (class, text, hint) = refused(&world, asked(Some(west()))).await;
+    assert_eq!(class, Class::Safety);
+    assert!(text.contains("would lose 81.4 s"), "{text}");
+    assert!(
+        text.contains("lived 81.0 s after the last contact"),
+        "{text}"
+    );
+    assert!(hint.contains("--max-loss 82s"), "{hint}");
+    // A person says when it was disrupted, not that it was seen to live until then.
+    let plan = accepted(&world, asked(None)).await;
+    assert_eq!(plan.loss.estimate.unwrap().delay_seconds, 0.4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bound_beyond_the_budget_is_said() {
+    let world = Everything::new().await;
+    for (seconds, said) in [(1, true), (2, false)] {
+        let request = Request {
+            max_loss: Some(Duration::from_secs(seconds)),
+            ..Request::new(west())
+        };
+        let plan = accepted(&world, request).await;
+        let beyond = |warning: &String| warning.contains("bound is beyond the budget");
+        assert_eq!(
+            plan.warnings.iter().any(beyond),
+            said,
+            "{:?}",
+            plan.warnings
+        );
+    }
 }

@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::executions::{Running, executions};
 use crate::second_loss::register_in;
 use crate::support::{
-    acknowledge, acknowledge_after, ask, backup, dr, end, is_primary, judged, now_us, says, start,
-    until,
+    acknowledge, acknowledge_after, ask, at_terminal, backup, dr, end, is_primary, judged, now_us,
+    says, start, until,
 };
 
 /// Runs a planned move, which has to come to its end, and returns its report.
@@ -55,7 +55,13 @@ async fn there_and_back_without_losing_a_commit() {
 
     // The register is beside the new primary until the daemon there has moved it.
     register_in(&sandbox, HOME).await;
-    move_by_plan(&sandbox, &["failback", "ledger"]).await;
+    // Somebody reads the plan and types the name, while the primary writes on.
+    let (code, read) = at_terminal(&sandbox, &["failback", "ledger"], "ledger").await;
+    assert_eq!(code, Some(0), "{read}");
+    assert!(
+        read.contains("Type ") && read.contains("completed"),
+        "{read}"
+    );
     let home = now_us(&sandbox);
     assert!(is_primary(&sandbox, HOME).await);
     streams(&sandbox, RECOVERY).await;
@@ -96,7 +102,7 @@ async fn a_move_that_is_called_off_gives_the_old_primary_back() {
     let output = dr(&sandbox, &["execution", "abort", &ids[0]]).await;
     if output.status.code() == Some(12) {
         // The signal came too late, the promotion had begun: there is only the way forward.
-        says(&output, 12, &["has changed something already"]);
+        says(&output, 12, &["a point of no return was passed"]);
         let output = dr(&sandbox, &["execution", "resume", &ids[0]]).await;
         assert_eq!(output.status.code(), Some(0), "{}", output.stderr);
         assert!(is_primary(&sandbox, RECOVERY).await);

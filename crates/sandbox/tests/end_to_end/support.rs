@@ -134,6 +134,29 @@ pub(crate) async fn dr(sandbox: &Sandbox, words: &[&str]) -> Output {
     sandbox.dr(words).await.unwrap()
 }
 
+/// Runs a `dr` command at a terminal where `typed` is typed; returns its exit status and all that was to be read there.
+pub(crate) async fn at_terminal(
+    sandbox: &Sandbox,
+    words: &[&str],
+    typed: &str,
+) -> (Option<i32>, String) {
+    let mut command = sandbox.dr_at_terminal(words);
+    command.stdout(std::process::Stdio::piped());
+    let typed = format!("{typed}\n");
+    let run = tokio::task::spawn_blocking(move || {
+        use std::io::Write;
+        let mut child = command.spawn().unwrap();
+        let mut keys = child.stdin.take().unwrap();
+        keys.write_all(typed.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        drop(keys);
+        output
+    });
+    let output = run.await.unwrap();
+    let read = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output.status.code(), read)
+}
+
 /// Runs a `dr` command that prints JSON, whatever its status.
 pub(crate) async fn dr_json(sandbox: &Sandbox, words: &[&str]) -> Value {
     let output = dr(sandbox, words).await;

@@ -54,7 +54,7 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
                 (None, _) | (_, None) => None,
                 (Some(false), Some(false)) => Some(false),
             };
-            lines.extend(text(&id, &plan.from, one));
+            lines.extend(text(&id, &plan.from, one, setup));
         }
         shown.push(json!({ "resource": id, "region": plan.from, "found": found }));
     }
@@ -82,7 +82,7 @@ fn nothing(id: &ResourceId, region: &RegionName) -> String {
     format!("{id} in {region}: nothing beyond the present history")
 }
 
-fn text(id: &ResourceId, region: &RegionName, found: &Found) -> Vec<String> {
+fn text(id: &ResourceId, region: &RegionName, found: &Found, setup: &Setup) -> Vec<String> {
     let (place, divergence) = match found {
         Found::Unclear(why) => return vec![format!("{id} in {region}: {why}")],
         Found::Here(directory, divergence) => (directory.display(), divergence.as_ref()),
@@ -98,7 +98,7 @@ fn text(id: &ResourceId, region: &RegionName, found: &Found) -> Vec<String> {
         None => lines.push("  it was not measured what it has".to_owned()),
     }
     if let Found::Kept(note) = found {
-        lines.push(kept(note));
+        lines.push(kept(note, setup));
     }
     lines
 }

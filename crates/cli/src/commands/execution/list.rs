@@ -11,6 +11,8 @@ use crate::output::{Output, Table, Tone};
 use crate::wiring::Setup;
 
 /// List executions, oldest first
+///
+/// Ends with 20 if a store could not be seen, also one that a damaged journal hides.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only those of this workload
@@ -39,13 +41,21 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
         return Err(CommandError::new(Exit::Unavailable, "no store can be read")
             .hint("see why with `dr check --online`"));
     }
+    // Executions that could not be seen are not none.
+    let exit = match unseen.is_empty() {
+        true => Exit::Ok,
+        false => Exit::Unavailable,
+    };
     if output.json {
         output.json(&json!({ "executions": found, "unseen": unseen }))?;
-        return Ok(Exit::Ok);
+        return Ok(exit);
     }
     if found.is_empty() {
-        output.say("There are no executions.");
-        return Ok(Exit::Ok);
+        output.say(match unseen.is_empty() {
+            true => "There are no executions.",
+            false => "There are no executions in the stores that could be seen.",
+        });
+        return Ok(exit);
     }
     let mut table = Table::new(&[
         "EXECUTION",
@@ -77,5 +87,5 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
         ]);
     }
     output.data(&table.render(output.stdout))?;
-    Ok(Exit::Ok)
+    Ok(exit)
 }

@@ -1,14 +1,18 @@
 //! `dr execution show`.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use dr_model::ExecutionId;
+use dr_model::{ExecutionId, StepId};
 use dr_runbook::executions::Found;
-use dr_runbook::outcome::{StepReport, StepState};
-use dr_runbook::{Report, State};
+use dr_runbook::history::Progress as ActionProgress;
+use dr_runbook::outcome::StepState;
+use dr_runbook::record::Place;
+use dr_runbook::{Event, History, Monitor, Report, State};
 
 use super::approve;
-use crate::commands::failover::report_text;
+use crate::commands::failover::{Progress, report_text};
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::output::{Output, Table, Tone, seconds};
@@ -22,23 +26,23 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct Args {
     /// Its id, as `dr execution list` prints it
     execution: ExecutionId,
-    /// Go on until it is over or stuck
+    /// Go on until it is over, also while it is paused or stuck
     #[arg(long, short)]
     follow: bool,
 }
 
 pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<Exit> {
     let mut found = super::find(setup, &args.execution).await?;
-    let mut told: Vec<StepReport> = Vec::new();
-    while args.follow
-        && matches!(
-            found.history.state(),
-            State::Running | State::AwaitingApproval
-        )
-    {
-        tell_news(&found.history.report(), &mut told, output);
-        tokio::time::sleep(INTERVAL).await;
-        found = super::find(setup, &args.execution).await?;
+    if args.follow {
+        let mut told = Told::new(setup, output);
+        loop {
+            told.tell(&found.history);
+            if found.history.state().is_final() {
+                break;
+            }
+            tokio::time::sleep(INTERVAL).await;
+            found = super::find(setup, &args.execution).await?;
+        }
     }
     let report = found.history.report();
     if output.json {
@@ -51,20 +55,104 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
     Ok(Exit::Ok)
 }
 
-/// Says which steps have changed since the last look.
-fn tell_news(report: &Report, told: &mut Vec<StepReport>, output: &Output) {
-    for step in &report.steps {
-        let known = told.iter().find(|known| known.id == step.id);
-        if known.is_none_or(|known| known.state != step.state) && step.state != StepState::Pending {
-            let summary = step.summary.as_deref().unwrap_or_default();
-            output.say(&format!(
-                "{:<9} {} {summary}",
-                step.id.to_string(),
-                word(step.state)
-            ));
+/// Tells what happens as its executor does, by what is new in the journal.
+struct Told {
+    progress: Progress,
+    state: Option<State>,
+    steps: BTreeMap<StepId, StepState>,
+    actions: BTreeMap<Place, ActionProgress>,
+}
+
+impl Told {
+    fn new(setup: &Setup, output: &Output) -> Self {
+        Self {
+            progress: Progress::new(output, Arc::clone(&setup.clock)),
+            state: None,
+            steps: BTreeMap::new(),
+            actions: BTreeMap::new(),
         }
     }
-    told.clone_from(&report.steps);
+
+    fn tell(&mut self, history: &History) {
+        let plan = &history.plan;
+        if self.state.is_none() {
+            self.progress.event(&Event::Started {
+                execution: &history.execution,
+                plan,
+                resumed: false,
+            });
+        }
+        for (index, step) in plan.steps.iter().enumerate() {
+            let Some(known) = history.step(&step.id) else {
+                continue;
+            };
+            if !self.steps.contains_key(&step.id) {
+                self.progress.event(&Event::StepBegan {
+                    step,
+                    number: index + 1,
+                    of: plan.steps.len(),
+                });
+            }
+            self.tell_actions(history, &step.id);
+            let before = self.steps.insert(step.id.clone(), known.state);
+            if known.state != StepState::Running && before != Some(known.state) {
+                let took = known.finished_at.unwrap_or(known.began_at);
+                let took = took.duration_since(known.began_at);
+                self.progress.event(&Event::StepEnded {
+                    step,
+                    state: known.state,
+                    summary: known.summary.as_deref().unwrap_or_default(),
+                    took: took.try_into().unwrap_or_default(),
+                });
+            }
+        }
+        let state = history.state();
+        if self.state.replace(state) == Some(state) {
+            return;
+        }
+        let id = &history.execution;
+        let note = match state {
+            State::Stuck => {
+                let why = history.stuck.as_ref().map_or("", |stuck| &stuck.why);
+                format!("stuck: {why}; once that is put right: `dr execution resume {id}`")
+            }
+            State::Paused => {
+                let why = history.paused.as_deref().unwrap_or_default();
+                format!("{why}; go on with it: `dr execution resume {id}`")
+            }
+            _ => return,
+        };
+        self.progress.event(&Event::Note(&note));
+    }
+
+    fn tell_actions(&mut self, history: &History, step: &StepId) {
+        for (place, known) in history.actions().filter(|(place, _)| place.step == *step) {
+            let before = self.actions.insert(place.clone(), known.clone());
+            if before.as_ref() == Some(known) {
+                continue;
+            }
+            let lane = history.plan.step(&place.step);
+            let lane = lane.and_then(|step| step.lanes.get(place.lane));
+            let Some((lane, action)) = lane.zip(history.action(place)) else {
+                continue;
+            };
+            if before.is_none() {
+                self.progress.event(&Event::ActionBegan {
+                    target: &lane.target,
+                    action,
+                    attempt: 1,
+                });
+            }
+            if let ActionProgress::Concluded(outcome) = known {
+                self.progress.event(&Event::ActionEnded {
+                    target: &lane.target,
+                    action,
+                    outcome,
+                    took: Duration::ZERO,
+                });
+            }
+        }
+    }
 }
 
 fn text(found: &Found, report: &Report, setup: &Setup, output: &Output) -> Result<String> {

@@ -45,7 +45,7 @@ pub(crate) async fn carry_out(
     if let Some(what) = what {
         ask(&prepared.name, what, output)?;
         let now = again(&prepared).await?;
-        if now.hash != prepared.plan.hash {
+        if !now.is_as_shown(&prepared.plan) {
             output.say(&plan_text::render(&now, output.stderr));
             return Err(CommandError::new(
                 Exit::Refused,

@@ -114,21 +114,29 @@ pub(crate) fn render(plan: &Plan, style: Style) -> String {
 
 fn loss(plan: &Plan, style: Style, lines: &mut Vec<String>) {
     let estimate = match (&plan.loss.estimate, &plan.loss.bound) {
+        (Some(estimate), _) if plan.loss.verdict == Verdict::Chosen => {
+            seconds(estimate.delay_seconds)
+        }
         (Some(estimate), _) => estimated(estimate),
         (None, Bound::Zero) => "nothing".to_owned(),
         (None, _) => "unknown".to_owned(),
     };
+    let budget = seconds(plan.loss.budget_seconds);
     let (tone, verdict) = judged(&plan.loss, plan.moment.is_some());
     lines.push(format!(
         "  loss      estimate: {estimate}; {}",
         style.paint(tone, &verdict)
     ));
     let rate = rate(&plan.loss);
-    let bound = bounded(
+    let mut bound = bounded(
         plan.mode,
         &plan.loss.bound,
         "nothing is promoted before everything is proven to be there",
     );
+    if plan.mode == Mode::Unplanned && plan.loss.bound_exceeds() {
+        let beyond = format!("beyond the budget of {budget}");
+        bound = format!("{bound}, {}", style.paint(Tone::Bad, &beyond));
+    }
     lines.push(format!("            bound:    {bound}{rate}"));
     for (resource, facts) in &plan.loss.resources {
         for because in &facts.because {
@@ -139,7 +147,7 @@ fn loss(plan: &Plan, style: Style, lines: &mut Vec<String>) {
 
 /// Says how a loss compares with the budget. Whoever names a moment is asked for no budget, and told of none.
 fn judged(loss: &LossPlan, is_wanted: bool) -> (Tone, String) {
-    if is_wanted {
+    if is_wanted || loss.verdict == Verdict::Chosen {
         let text = "all that was written after the moment that was named";
         return (Tone::Warning, text.to_owned());
     }
@@ -147,9 +155,13 @@ fn judged(loss: &LossPlan, is_wanted: bool) -> (Tone, String) {
         Verdict::Within => (Tone::Good, "within"),
         Verdict::Exceeds => (Tone::Bad, "more than"),
         Verdict::Unknown => (Tone::Bad, "unknown against"),
+        Verdict::Chosen => (Tone::Warning, "no matter of"),
     };
     let budget = seconds(loss.budget_seconds);
-    (tone, format!("{verdict} the budget of {budget}"))
+    (
+        tone,
+        format!("the estimate is {verdict} the budget of {budget}"),
+    )
 }
 
 /// Says how many commits a bound is: nobody counted what was committed after the last contact.
@@ -168,7 +180,7 @@ fn rate(loss: &LossPlan) -> String {
         Bound::Seconds { seconds, .. } if rate > 0.0 => {
             let at_most = (seconds * rate).ceil();
             let plural = if at_most > 1.0 { "s" } else { "" };
-            format!(", about {at_most:.0} commit{plural} at the rate before it")
+            format!(", about {at_most:.0} commit{plural} if they went on as before it")
         }
         Bound::Growing { since: Some(_) } if rate > 0.0 => match rate {
             10.0.. => format!(", by about {rate:.0} commits a second as before it"),
@@ -200,7 +212,14 @@ pub(super) fn estimated(estimate: &Estimate) -> String {
     if estimate.missing_bytes > 0 {
         text.push_str(&format!(", {} of log", amount(estimate.missing_bytes)));
     }
-    text.push_str(&format!(" at last contact, {:.3}", estimate.last_contact));
+    let contact = estimate.last_contact;
+    text.push_str(&match estimate.lived_on_seconds {
+        0.0 => format!(" at last contact, {contact:.3}"),
+        on => format!(
+            ", of which the primary lived {} after the last contact, {contact:.3}",
+            seconds(on)
+        ),
+    });
     text
 }
 
@@ -314,7 +333,10 @@ mod tests {
             "budget_seconds": 60.0, "verdict": "within", "resources": {},
         });
         let loss: LossPlan = serde_json::from_value(loss).unwrap();
-        assert_eq!(judged(&loss, false).1, "within the budget of 60 s");
+        assert_eq!(
+            judged(&loss, false).1,
+            "the estimate is within the budget of 60 s"
+        );
         let (tone, text) = judged(&loss, true);
         assert!(tone == Tone::Warning && !text.contains("budget"), "{text}");
     }

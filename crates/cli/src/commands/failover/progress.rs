@@ -60,11 +60,13 @@ impl Progress {
         self.output.stderr.paint(tone, text)
     }
 
-    /// Lets whoever waits know that the execution stands between two actions.
-    fn may_stop(&self) {
-        if self.stop.load(Ordering::Relaxed) {
+    /// Tells whether the execution stops here, between two actions, and lets whoever waits know: what would be next is not begun.
+    fn stops(&self) -> bool {
+        let stops = self.stop.load(Ordering::Relaxed);
+        if stops {
             self.halted.notify_one();
         }
+        stops
     }
 }
 
@@ -90,8 +92,8 @@ impl Monitor for Progress {
                     plan.opens
                 ));
             }
+            Event::StepBegan { .. } | Event::ActionBegan { .. } if self.stops() => {}
             Event::StepBegan { step, number, of } => {
-                self.may_stop();
                 let id = self.paint(Tone::Strong, &step.id.to_string());
                 let takes = step.predicted_seconds.map(|seconds| {
                     let time = took(Duration::from_secs_f64(seconds.max(0.0)));
@@ -109,7 +111,6 @@ impl Monitor for Progress {
             Event::ActionBegan {
                 action, attempt, ..
             } => {
-                self.may_stop();
                 let again = if *attempt > 1 {
                     format!(" (attempt {attempt})")
                 } else {

@@ -3,6 +3,7 @@
 use dr_postgres::{Divergence, Kept, Method, StandbyPlan, StandbyReport};
 
 use crate::output::{Style, Tone};
+use crate::wiring::Setup;
 
 /// Writes what will be done.
 pub(super) fn plan(plan: &StandbyPlan, style: Style) -> String {
@@ -44,7 +45,12 @@ pub(super) fn plan(plan: &StandbyPlan, style: Style) -> String {
 }
 
 /// Writes what came of it.
-pub(super) fn report(plan: &StandbyPlan, report: &StandbyReport, style: Style) -> String {
+pub(super) fn report(
+    plan: &StandbyPlan,
+    report: &StandbyReport,
+    setup: &Setup,
+    style: Style,
+) -> String {
     let mut lines = Vec::new();
     let said = match report.method {
         None => format!(
@@ -61,18 +67,23 @@ pub(super) fn report(plan: &StandbyPlan, report: &StandbyReport, style: Style) -
         ),
     };
     lines.push(style.paint(Tone::Good, &said));
-    lines.extend(report.kept.iter().map(kept));
+    lines.extend(report.kept.iter().map(|note| kept(note, setup)));
     lines.extend(report.notes.iter().map(|note| format!("  note: {note}")));
     lines.join("\n")
 }
 
 /// Says where a directory is kept, and how to look into it.
-pub(crate) fn kept(kept: &Kept) -> String {
+pub(crate) fn kept(kept: &Kept, setup: &Setup) -> String {
+    let options = setup.postgres_options(&kept.resource).ok();
+    let instance = options
+        .as_ref()
+        .and_then(|known| known.instances.get(&kept.region));
+    let address = instance.map_or_else(|| "ADDRESS".to_owned(), |known| known.reached_at());
     format!(
-        "  kept: {}, to be read on port {}: `{}`",
+        "  kept: {}: start it there with `{}`, and read it with `psql --host {address} --port {} --dbname postgres`",
         kept.directory.display(),
+        kept.start.join(" "),
         kept.port,
-        kept.start.join(" ")
     )
 }
 

@@ -174,6 +174,14 @@ fn instances(
                 unknown(format!("the primary of {name} in {region} cannot be seen"))
             }
             (_, true) => breach(format!("{name} in {region} is not running as the primary")),
+            (Instance::Stopped, false)
+                if let Some(timeline) = dr_postgres::would_accept_writes(seen) =>
+            {
+                breach(format!(
+                    "{name} in {region} is stopped and not fenced, an old primary on timeline {timeline}: do not start it, it would accept writes beside {}; `dr standby create` makes a standby of it and keeps what only it has",
+                    record.primary
+                ))
+            }
             (_, false) if !warm.contains(region) => continue,
             (
                 Instance::Running {

@@ -59,9 +59,7 @@ fn workload(view: &WorkloadView, now: Timestamp, style: Style) -> String {
             execution.holder
         ));
         if needs_somebody(execution) {
-            lines.push(format!(
-                "            go on with it: `dr execution resume {id}`; or end it: `dr execution abort {id}`"
-            ));
+            lines.push(format!("            {}", execution.ways_on()));
         }
     }
     lines.extend(

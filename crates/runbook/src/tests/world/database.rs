@@ -364,21 +364,39 @@ impl ResourceDriver for Seen {
             Goal::Follow { region, .. } => {
                 action("follow", region, Undo::Reversible("stop it".to_owned()))
             }
-            Goal::ResumePrimary { region, standby } => {
-                match seen(standby).map(|seen| &seen.instance) {
-                    Some(Instance::Running {
-                        role: Role::Standby,
-                        ..
-                    }) => action("resume", region, Undo::Compensable("move again".to_owned())),
-                    _ => return Err(refuse("there is no standby any more")),
+            Goal::ResumePrimary {
+                region,
+                standby,
+                unpromoted,
+            } => match seen(standby).map(|seen| &seen.instance) {
+                Some(Instance::NotConfigured) if *unpromoted => {
+                    action("resume", region, Undo::Compensable("move again".to_owned()))
                 }
-            }
+                Some(Instance::Running {
+                    role: Role::Standby,
+                    ..
+                }) => action("resume", region, Undo::Compensable("move again".to_owned())),
+                _ => return Err(refuse("there is no standby any more")),
+            },
             Goal::Rearm { region } => action(
                 "keep-slots",
                 region,
                 Undo::Reversible("drop them".to_owned()),
             ),
         }])
+    }
+
+    fn still_holds(&self, actions: &[Action], facts: &Facts) -> Result<()> {
+        for action in actions {
+            let (region, ended) = (facts.regions.keys().next().unwrap().clone(), Epoch(1));
+            let goal = match action.name.as_str() {
+                "promote-standby" => Goal::Promote { region, ended },
+                "restore-instance" => Goal::Restore { region, ended },
+                _ => continue,
+            };
+            self.plan(&goal, facts)?;
+        }
+        Ok(())
     }
 
     async fn apply(&self, action: &Action, fence: &Fence) -> Result<Applied> {
@@ -468,6 +486,7 @@ impl ResourceDriver for Seen {
             missing_bytes: 0x100,
             commits: Some(40),
             last_contact: before_noon(1000),
+            lived_on_seconds: 0.0,
         });
         LossFacts {
             estimate,

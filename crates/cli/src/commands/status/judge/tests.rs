@@ -165,6 +165,52 @@ fn two_primaries_are_a_breach() {
     assert_eq!(judged(running(Role::Primary)), (Verdict::Breach, true));
 }
 
+/// Both are stopped; started, one follows the primary, and the other accepts writes beside it.
+#[test]
+fn an_old_primary_that_nobody_fenced_is_no_stopped_standby() {
+    let judged = |signal: Option<bool>, warm: &[&str]| {
+        let west = RegionFacts {
+            instance: Instance::Stopped,
+            log: Ok(None),
+            detail: serde_json::json!({
+                "host": "west",
+                "data_directory": "/db",
+                "directory": { "Ok": {
+                    "path": "/db",
+                    "system_identifier": SystemIdentifier(7),
+                    "timeline": 1,
+                    "state": "in production",
+                    "fenced": null,
+                    "signal": signal,
+                } },
+                "claimed": null,
+            }),
+        };
+        let facts = Facts {
+            observed_at: at(0),
+            system_identifier: None,
+            claim: None,
+            regions: BTreeMap::from([("west".parse().unwrap(), west)]),
+        };
+        let warm = warm.iter().map(|region| region.parse().unwrap()).collect();
+        let name = "database".parse().unwrap();
+        instances(&name, &record(), &facts, &warm)
+            .reasons
+            .join("; ")
+    };
+    for warm in [&["west"][..], &[]] {
+        let said = judged(Some(false), warm);
+        assert!(
+            said.contains("not fenced") && said.contains("do not start it"),
+            "{said}"
+        );
+    }
+    for signal in [Some(true), None] {
+        let said = judged(signal, &["west"]);
+        assert!(said.contains("; start it, or build it anew"), "{said}");
+    }
+}
+
 #[test]
 fn a_standby_that_is_configured_has_to_be_usable() {
     let standby = |timeline| Instance::Running {
