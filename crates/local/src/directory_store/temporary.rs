@@ -6,7 +6,7 @@ use std::io::Write;
 use rustix::fs::{AtFlags, Dir, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::tree::{DIRECTORY_MODE, FILE_MODE, TEMPORARY, Tree};
+use super::tree::{FILE_MODE, TEMPORARY, Tree};
 
 /// Age in seconds after which a temporary file is taken for abandoned. No write takes that long:
 /// callers set limits.
@@ -30,6 +30,7 @@ impl<'a> Temporary<'a> {
             path,
             stat: rustix::fs::fstat(&file)?,
         };
+        tree.give(&file)?;
         let mut file = File::from(file);
         file.write_all(content)
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
@@ -63,10 +64,8 @@ impl Drop for Temporary<'_> {
 /// Makes the directory for temporary files, which marks an initialised store: nothing can be
 /// created without it.
 pub(super) fn make_directory(tree: &Tree) -> Result<(), Errno> {
-    match rustix::fs::mkdirat(&tree.directory, TEMPORARY, DIRECTORY_MODE) {
-        Ok(()) | Err(Errno::EXIST) => rustix::fs::fsync(&tree.directory),
-        Err(errno) => Err(errno),
-    }
+    tree.make_directory(TEMPORARY)?;
+    rustix::fs::fsync(&tree.directory)
 }
 
 /// Removes files that nobody is writing any more.

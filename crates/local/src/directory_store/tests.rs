@@ -85,6 +85,26 @@ async fn a_store_is_initialised_once_and_only_in_a_directory_of_its_own() {
     assert_eq!(kind(above.await), ErrorKind::Invalid);
 }
 
+/// What is done once as root must not keep the daemon, which is somebody else, from its store.
+#[tokio::test]
+async fn what_root_creates_is_the_owners() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+
+    // Nobody else can give anything away.
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let (directory, _store) = store().await;
+    let path = directory.path().join("deep/store");
+    chown(&path, Some(4321), Some(8765)).unwrap();
+    let store = DirectoryStore::open(&path).unwrap();
+    store.create(&key("a/b/c"), Bytes::new()).await.unwrap();
+    for name in ["a", "a/b", "a/b/c"] {
+        let metadata = std::fs::metadata(path.join(name)).unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), (4321, 8765), "{name}");
+    }
+}
+
 #[tokio::test]
 async fn a_renamed_store_is_away_until_it_is_back() {
     let (directory, store) = store().await;

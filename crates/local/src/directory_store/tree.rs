@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::remembered::Remembered;
@@ -26,6 +26,9 @@ const OPEN_DIRECTORY: OFlags = OFlags::RDONLY
 #[derive(Debug)]
 pub(super) struct Tree {
     pub(super) directory: OwnedFd,
+    /// To whom what is created is given: to the owner of the store's directory, where that is not up to the system. What somebody
+    /// did once as root must not keep the daemon from its own store.
+    owner: Option<(Uid, Gid)>,
     /// Directories whose names are known to be durable, so that only what stands in them needs
     /// synchronising.
     durable: Mutex<HashSet<String>>,
@@ -35,8 +38,17 @@ pub(super) struct Tree {
 
 impl Tree {
     pub(super) fn open(path: &Path) -> Result<Self, Errno> {
+        let directory = rustix::fs::open(path, OPEN_DIRECTORY, Mode::empty())?;
+        let owner = match rustix::process::geteuid().is_root() {
+            true => {
+                let stat = rustix::fs::fstat(&directory)?;
+                Some((Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid)))
+            }
+            false => None,
+        };
         Ok(Self {
-            directory: rustix::fs::open(path, OPEN_DIRECTORY, Mode::empty())?,
+            directory,
+            owner,
             durable: Mutex::default(),
             swept: AtomicBool::new(false),
             remembered: Remembered::default(),
@@ -45,6 +57,27 @@ impl Tree {
 
     pub(super) fn open_at(&self, path: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
         rustix::fs::openat(&self.directory, path, flags | OFlags::CLOEXEC, mode)
+    }
+
+    /// Gives what was just created to the owner of the store.
+    pub(super) fn give(&self, created: &OwnedFd) -> Result<(), Errno> {
+        match self.owner {
+            Some((user, group)) => rustix::fs::fchown(created, Some(user), Some(group)),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes a directory of the tree, if it is not there.
+    pub(super) fn make_directory(&self, path: &str) -> Result<OwnedFd, Errno> {
+        match rustix::fs::mkdirat(&self.directory, path, DIRECTORY_MODE) {
+            Ok(()) => {
+                let made = self.open_directory(path)?;
+                self.give(&made)?;
+                Ok(made)
+            }
+            Err(Errno::EXIST) => self.open_directory(path),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// Opens a directory of the tree; the empty path is the tree's own.
@@ -69,12 +102,7 @@ impl Tree {
         for (end, _) in path.match_indices('/').chain([(path.len(), "")]) {
             let here = &path[..end];
             let directory = match self.open_directory(here) {
-                Err(Errno::NOENT) => {
-                    match rustix::fs::mkdirat(&self.directory, here, DIRECTORY_MODE) {
-                        Ok(()) | Err(Errno::EXIST) => self.open_directory(here)?,
-                        Err(errno) => return Err(errno),
-                    }
-                }
+                Err(Errno::NOENT) => self.make_directory(here)?,
                 opened => opened?,
             };
             rustix::fs::fsync(&above)?;
