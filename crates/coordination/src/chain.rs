@@ -46,7 +46,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use available::{Available, available, bounds, prove};
+pub use available::{Available, available, available_by_headers, bounds, prove};
 pub use catalogue::{chains, newest_chain, timelines};
 pub use chunk::{Chunk, ChunkHeader, Encoding, Facts, MAX_LOG_BYTES, Promise};
 pub use compact::{CompactOptions, Compacted, Compactor, KEPT_LINKS};

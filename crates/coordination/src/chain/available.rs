@@ -4,7 +4,7 @@ use dr_model::{Lsn, SystemIdentifier, TimelineId};
 use dr_provider::ObjectStore;
 
 use super::catalogue::chains_of_timeline;
-use super::coverage::coverage;
+use super::coverage::{Look, coverage};
 use super::piece::{Span, pieces};
 use super::{Error, find_tail};
 use crate::operation::Patience;
@@ -30,7 +30,23 @@ pub async fn available(
     to: Lsn,
     patience: Patience,
 ) -> Result<Vec<Available>, Error> {
-    let covered = coverage(store, system_identifier, timeline, from, to, patience).await?;
+    let look = Look::Names(&[]);
+    let covered = coverage(store, system_identifier, timeline, from, to, patience, look).await?;
+    Ok(covered.joined())
+}
+
+/// As [`available`], and what pieces hold is not taken from their names but from their headers, compared with the lengths of
+/// their objects: costs a read of each header, many at once.
+pub async fn available_by_headers(
+    store: &dyn ObjectStore,
+    system_identifier: SystemIdentifier,
+    timeline: TimelineId,
+    from: Lsn,
+    to: Lsn,
+    patience: Patience,
+) -> Result<Vec<Available>, Error> {
+    let look = Look::Headers;
+    let covered = coverage(store, system_identifier, timeline, from, to, patience, look).await?;
     Ok(covered.joined())
 }
 
@@ -80,11 +96,13 @@ pub async fn bounds(
     Ok(outer)
 }
 
-/// Proves that a store holds all of a timeline's log from `from` to `to`.
+/// Proves that a store holds all of a timeline's log from `from` to `to`, by the headers of chunks and pieces and the lengths of
+/// their objects.
 ///
 /// # Errors
 ///
-/// [`Error::Hole`] with the first part that is missing; [`Error::Corrupt`] if what stands there is not readable.
+/// [`Error::Hole`] with the first part that is missing; [`Error::Corrupt`] and [`Error::CorruptPiece`] if what stands there is not
+/// readable, or cut off.
 pub async fn prove(
     store: &dyn ObjectStore,
     system_identifier: SystemIdentifier,
@@ -93,6 +111,7 @@ pub async fn prove(
     to: Lsn,
     patience: Patience,
 ) -> Result<(), Error> {
-    let covered = coverage(store, system_identifier, timeline, from, to, patience).await?;
+    let look = Look::Headers;
+    let covered = coverage(store, system_identifier, timeline, from, to, patience, look).await?;
     covered.check(from, to)
 }

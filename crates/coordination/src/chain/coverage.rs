@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 
 use dr_model::{Lsn, SystemIdentifier, TimelineId};
 use dr_provider::ObjectStore;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::available::Available;
 use super::catalogue::chains_of_timeline;
 use super::floor::floor;
 use super::follow::{Stretch, follow};
-use super::piece::{Span, pieces};
+use super::piece::{Span, glance, list};
 use super::tail::read_origin;
 use super::{ChainId, Error};
 use crate::operation::Patience;
@@ -84,9 +85,24 @@ pub(crate) struct Coverage {
     /// Parts of chains where there are no pieces, in order of where they begin, which may overlap.
     stretches: Vec<Stretch>,
     damage: Vec<(ChainId, Lsn, String)>,
+    /// Pieces that are there and cannot be used, each with its key and what is wrong.
+    bad: Vec<(Span, String, String)>,
 }
 
-/// Looks at what a store holds of a timeline's log from `from` to `to`.
+/// How closely pieces are looked at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Look<'a> {
+    /// By their names, but for those that were read and found to be damaged, each with what is wrong.
+    Names(&'a [(Span, String)]),
+    /// By their headers and lengths, as chunks are. What is in them is verified when it is read.
+    Headers,
+}
+
+/// How many headers of pieces are read at once.
+const AT_ONCE: usize = 64;
+
+/// Looks at what a store holds of a timeline's log from `from` to `to`. A piece that cannot be used counts as one that is not
+/// there, so that the chunks that it was made of take its place while they are there.
 pub(crate) async fn coverage(
     store: &dyn ObjectStore,
     system_identifier: SystemIdentifier,
@@ -94,6 +110,7 @@ pub(crate) async fn coverage(
     from: Lsn,
     to: Lsn,
     patience: Patience,
+    look: Look<'_>,
 ) -> Result<Coverage, Error> {
     let mut covered = Coverage {
         subject: format!("cluster {system_identifier}, timeline {timeline}"),
@@ -101,9 +118,40 @@ pub(crate) async fn coverage(
         pieces: Vec::new(),
         stretches: Vec::new(),
         damage: Vec::new(),
+        bad: Vec::new(),
     };
-    let listed = pieces(store, system_identifier, timeline, from, to, patience).await;
-    covered.pieces = listed.map_err(|error| Error::store(&covered.subject, error))?;
+    let whose = (system_identifier, timeline);
+    let listed = list(store, system_identifier, timeline, from, to, patience).await;
+    let listed = listed.map_err(|error| Error::store(&covered.subject, error))?;
+    let looked_at: Vec<_> = match look {
+        Look::Names(avoided) => {
+            let known = |span: &Span| {
+                let found = avoided.iter().find(|(avoided, _)| avoided == span);
+                Some(found.map_or(Ok(()), |(_, why)| Err(why.clone())))
+            };
+            let looks = listed.iter().map(|(span, _)| (*span, known(span)));
+            looks.collect()
+        }
+        Look::Headers => stream::iter(listed)
+            .map(|one| async move {
+                let seen = glance(store, whose, one, patience).await?;
+                Ok::<_, dr_provider::Error>((one.0, seen))
+            })
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await
+            .map_err(|error| Error::store(&covered.subject, error))?,
+    };
+    for (span, seen) in looked_at {
+        match seen {
+            None => {}
+            Some(Ok(())) => covered.pieces.push(span),
+            Some(Err(why)) => {
+                let key = span.key(system_identifier, timeline).to_string();
+                covered.bad.push((span, key, why));
+            }
+        }
+    }
     let gaps = gaps(&covered.pieces, from, to);
     if gaps.is_empty() {
         return Ok(covered);
@@ -241,6 +289,14 @@ impl Coverage {
             return Error::Corrupt {
                 chain: *chain,
                 at: *at,
+                location: self.location.clone(),
+                why: why.clone(),
+            };
+        }
+        let is_here = |(span, ..): &&(Span, String, String)| span.from <= from && from < span.to;
+        if let Some((_, key, why)) = self.bad.iter().find(is_here) {
+            return Error::CorruptPiece {
+                key: key.clone(),
                 location: self.location.clone(),
                 why: why.clone(),
             };

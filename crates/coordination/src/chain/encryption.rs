@@ -9,6 +9,14 @@ use dr_encryption::{Key, KeyId, Keys, ObjectCipher, SALT_BYTES, Salt, fresh_salt
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// What is said first of an object whose key is not at hand.
+const LOCKED: &str = "it is encrypted with key ";
+
+/// Tells whether what keeps an object from being read is that its key is not at hand, so that nothing is wrong with it.
+pub(super) fn is_locked(why: &str) -> bool {
+    why.starts_with(LOCKED)
+}
+
 /// What a header says of the encryption behind it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,7 +32,7 @@ impl Encryption {
     pub(super) fn open(&self, keys: &Keys, name: &str) -> Result<ObjectCipher, String> {
         let key = keys.get(&KeyId::named(&self.key)).ok_or_else(|| {
             format!(
-                "it is encrypted with key {}, which is not among those that are configured",
+                "{LOCKED}{}, which is not among those that are configured",
                 self.key
             )
         })?;

@@ -22,7 +22,7 @@ use super::{
 pub(crate) const MAGIC: &[u8; 8] = b"DRCHUNK\n";
 
 const LENGTH_BYTES: usize = 4;
-const HASH_BYTES: usize = 32;
+pub(super) const HASH_BYTES: usize = 32;
 const MAX_HEADER_BYTES: usize = 64 << 10;
 const ZSTD_LEVEL: i32 = 1;
 

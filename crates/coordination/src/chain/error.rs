@@ -41,6 +41,16 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// An object is encrypted with a key that is not at hand. Nothing is known to be wrong with it.
+    #[error("{key} in {location} cannot be read: {why}")]
+    Locked {
+        /// Its key.
+        key: String,
+        /// The store.
+        location: String,
+        /// Which key is missing.
+        why: String,
+    },
     /// Log that was asked for is not there.
     #[error("the log of {subject} has a hole from {from} to {to} in {location}")]
     Hole {
@@ -110,6 +120,7 @@ impl Error {
             Self::Corrupt { .. } | Self::CorruptPiece { .. } | Self::HistoryDiffers { .. } => {
                 ErrorKind::Corrupt
             }
+            Self::Locked { .. } => ErrorKind::Denied,
             Self::Hole { .. } => ErrorKind::NotFound,
             Self::Away { .. } => ErrorKind::Unavailable,
             Self::Misplaced { .. } => ErrorKind::Invalid,
@@ -132,13 +143,16 @@ impl From<Error> for dr_provider::Error {
             | Error::Corrupt { chain, .. }
             | Error::Away { chain }
             | Error::Misplaced { chain, .. } => chain.to_string(),
-            Error::CorruptPiece { key, .. } => key.clone(),
+            Error::CorruptPiece { key, .. } | Error::Locked { key, .. } => key.clone(),
             Error::Hole { subject, .. }
             | Error::HistoryDiffers { subject, .. }
             | Error::Store { subject, .. } => subject.clone(),
         };
         let hint = match &error {
             Error::Store { source, .. } => source.hint().map(str::to_owned),
+            Error::Locked { .. } => {
+                Some("name the file of that key under `encryption` in `dr.yaml`".to_owned())
+            }
             _ => None,
         };
         let made = Self::new(error.kind(), "use the log of", subject).because(error);

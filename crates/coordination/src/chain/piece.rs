@@ -7,13 +7,15 @@
 use bytes::Bytes;
 use dr_encryption::Keys;
 use dr_model::{Epoch, Lsn, SystemIdentifier, TimelineId};
-use dr_provider::{Key, ObjectStore};
+use dr_provider::{ErrorKind, Key, ObjectStore};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::envelope::{Payload, Sealing, Stated, hash, longest, open_payload, unwrap, wrap};
+use super::envelope::{
+    HASH_BYTES, Payload, Sealing, Stated, hash, longest, open_payload, unwrap, wrap,
+};
 use super::{ChainId, Cipher, Encoding, Encryption, FORMAT_VERSION};
-use crate::operation::{Patience, key, limited};
+use crate::operation::{Patience, back_off, key, limited};
 
 /// The first bytes of every piece.
 const MAGIC: &[u8; 8] = b"DRPIECE\n";
@@ -186,6 +188,52 @@ pub fn decode_piece(
     let Some((header, offset)) = unwrap::<PieceHeader>(MAGIC, bytes, "a piece of log")? else {
         return Err(format!("it is cut off after {} bytes", bytes.len()));
     };
+    check_stated(&header, (system_identifier, timeline), span)?;
+    let stated = Stated {
+        encoding: header.encoding,
+        stored_bytes: header.stored_bytes,
+        stored_blake3: &header.stored_blake3,
+        log_bytes: span.log_bytes(),
+        log_blake3: &header.log_blake3,
+    };
+    let key = span.key(system_identifier, timeline);
+    let sealing = Sealing::stated_by(header.encryption.as_ref(), keys, &key)?;
+    let log = open_payload(bytes, offset, &stated, &sealing)?;
+    Ok((header, log))
+}
+
+/// Checks the header of a piece in the first bytes of an object of `size_bytes`: that it is this piece, and that what it says is
+/// behind it is there. `None` if more bytes are needed; the error says what is wrong.
+fn check_header(
+    head: &[u8],
+    size_bytes: u64,
+    (system_identifier, timeline): (SystemIdentifier, TimelineId),
+    span: Span,
+) -> Result<Option<()>, String> {
+    let cut = || format!("it is cut off after {size_bytes} bytes");
+    let Some((header, offset)) = unwrap::<PieceHeader>(MAGIC, head, "a piece of log")? else {
+        return match head.len() as u64 >= size_bytes {
+            true => Err(cut()),
+            false => Ok(None),
+        };
+    };
+    check_stated(&header, (system_identifier, timeline), span)?;
+    let code = header.encryption.as_ref().map_or(0, |_| HASH_BYTES);
+    match (offset + code) as u64 + header.stored_bytes {
+        whole if whole == size_bytes => Ok(Some(())),
+        whole if whole > size_bytes => Err(format!("{}, of {whole}", cut())),
+        whole => Err(format!(
+            "it has {size_bytes} bytes, of which {whole} were written"
+        )),
+    }
+}
+
+/// Checks that a header is that of the piece under whose key it stands; the error says what is wrong.
+fn check_stated(
+    header: &PieceHeader,
+    (system_identifier, timeline): (SystemIdentifier, TimelineId),
+    span: Span,
+) -> Result<(), String> {
     if header.version != FORMAT_VERSION {
         return Err(format!("format version {} is not known", header.version));
     }
@@ -204,17 +252,48 @@ pub fn decode_piece(
             header.start, header.end, header.stored_bytes, span.from, span.to
         ));
     }
-    let stated = Stated {
-        encoding: header.encoding,
-        stored_bytes: header.stored_bytes,
-        stored_blake3: &header.stored_blake3,
-        log_bytes: span.log_bytes(),
-        log_blake3: &header.log_blake3,
-    };
-    let key = span.key(system_identifier, timeline);
-    let sealing = Sealing::stated_by(header.encryption.as_ref(), keys, &key)?;
-    let log = open_payload(bytes, offset, &stated, &sealing)?;
-    Ok((header, log))
+    Ok(())
+}
+
+/// Reads the header of a piece whose object has `size_bytes`, and compares the two. The inner error says what is wrong with it;
+/// `None` if it has gone since it was listed.
+pub(crate) async fn glance(
+    store: &dyn ObjectStore,
+    whose: (SystemIdentifier, TimelineId),
+    (span, size_bytes): (Span, u64),
+    patience: Patience,
+) -> dr_provider::Result<Option<Result<(), String>>> {
+    /// Bytes that hold the header of any piece that this code writes.
+    const GLANCE_BYTES: u64 = 4096;
+    let key = span.key(whose.0, whose.1);
+    let mut wanted = GLANCE_BYTES;
+    let mut attempt = 0;
+    loop {
+        back_off(attempt).await;
+        let subject = || format!("{}/{key}", store.location());
+        let read = store.get_range(&key, 0, wanted.min(size_bytes));
+        let read = match size_bytes {
+            // Of nothing there is no range.
+            0 => Ok(Bytes::new()),
+            _ => limited(patience.timeout, "read object", subject, read).await,
+        };
+        match read {
+            Ok(head) => match check_header(&head, size_bytes, whose, span) {
+                Ok(Some(())) => return Ok(Some(Ok(()))),
+                Ok(None) if wanted < size_bytes => wanted = size_bytes,
+                Ok(None) => return Ok(Some(Err("it is cut off".to_owned()))),
+                Err(why) => return Ok(Some(Err(why))),
+            },
+            // Part of a longer one by now, and removed.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                attempt += 1;
+                if error.is_permanent() || attempt >= patience.attempts {
+                    return Err(error);
+                }
+            }
+        }
+    }
 }
 
 /// Lists the pieces of a timeline that hold anything between two positions, in order of where they begin.
@@ -228,6 +307,19 @@ pub async fn pieces(
     to: Lsn,
     patience: Patience,
 ) -> dr_provider::Result<Vec<Span>> {
+    let listed = list(store, system_identifier, timeline, from, to, patience).await?;
+    Ok(listed.into_iter().map(|(span, _)| span).collect())
+}
+
+/// As [`pieces`], each with the bytes of its object.
+pub(crate) async fn list(
+    store: &dyn ObjectStore,
+    system_identifier: SystemIdentifier,
+    timeline: TimelineId,
+    from: Lsn,
+    to: Lsn,
+    patience: Patience,
+) -> dr_provider::Result<Vec<(Span, u64)>> {
     let prefix = prefix(system_identifier, timeline);
     // No piece that begins before this reaches `from`.
     let first = Lsn(from.0.saturating_sub(MAX_PIECE_BYTES));
@@ -245,15 +337,15 @@ pub async fn pieces(
             return Ok(found);
         };
         after = last.key.clone();
-        let spans = listed
-            .iter()
-            .filter_map(|info| Span::from_file_name(info.key.file_name()));
-        for span in spans {
+        let spans = listed.iter().filter_map(|info| {
+            Some((Span::from_file_name(info.key.file_name())?, info.size_bytes))
+        });
+        for (span, size_bytes) in spans {
             if span.from >= to {
                 return Ok(found);
             }
             if span.to > from {
-                found.push(span);
+                found.push((span, size_bytes));
             }
         }
         if listed.len() < PAGE {

@@ -11,7 +11,8 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 
-use super::coverage::{Object, Place, Source, coverage};
+use super::coverage::{Look, Object, Place, Source, coverage};
+use super::encryption::is_locked;
 use super::link::{Link, link_with_log};
 use super::piece::{PieceFacts, PieceHeader, Span, decode_piece};
 use super::tail::corrupt;
@@ -56,6 +57,8 @@ pub struct ChainReader {
     fetching: FuturesOrdered<BoxFuture<'static, Fetched>>,
     /// Where something had gone between looking and reading, the last time.
     missed_at: Option<Lsn>,
+    /// Pieces that were read and are damaged, each with what is wrong: the chunks that they were made of may still be there.
+    damaged: Vec<(Span, String)>,
 }
 
 impl std::fmt::Debug for ChainReader {
@@ -93,6 +96,7 @@ impl ChainReader {
             asked: VecDeque::new(),
             fetching: FuturesOrdered::new(),
             missed_at: None,
+            damaged: Vec::new(),
         };
         reader.look().await?;
         Ok(reader)
@@ -136,7 +140,10 @@ impl ChainReader {
                 Some(Ok(Some(part))) => part,
                 Some(Err(error)) => {
                     self.forget();
-                    return Err(error);
+                    if !self.is_replaced(object.place, &error).await {
+                        return Err(error);
+                    }
+                    continue;
                 }
                 Some(Ok(None)) | None => {
                     // Somebody merges chunks and removes them: then the log is elsewhere by now.
@@ -180,9 +187,26 @@ impl ChainReader {
             self.position,
             self.to,
             self.patience,
+            Look::Names(&self.damaged),
         );
         self.sources = covered.await?.sources(self.position, self.to)?;
         Ok(())
+    }
+
+    /// Looks for what holds the log of a piece that is damaged; tells whether there is anything.
+    async fn is_replaced(&mut self, place: Place, error: &Error) -> bool {
+        let (Place::Piece(span), Error::CorruptPiece { why, .. }) = (place, error) else {
+            return false;
+        };
+        if self.damaged.iter().any(|(known, _)| *known == span) {
+            return false;
+        }
+        self.damaged.push((span, why.clone()));
+        let is_replaced = self.look().await.is_ok();
+        if is_replaced {
+            tracing::warn!("{error}; the chunks that it was made of take its place");
+        }
+        is_replaced
     }
 
     fn forget(&mut self) {
@@ -257,7 +281,14 @@ impl Fetch {
         let Some(bytes) = found.map_err(|error| Error::store(chain, error))? else {
             return Ok(None);
         };
-        let bad = |why: String| corrupt(&*self.store, &chain, from, why);
+        let bad = |why: String| match is_locked(&why) {
+            true => Error::Locked {
+                key: chain.link_key(from).to_string(),
+                location: self.store.location().to_owned(),
+                why,
+            },
+            false => corrupt(&*self.store, &chain, from, why),
+        };
         match link_with_log(&bytes, &chain, from, &self.keys).map_err(&bad)? {
             Link::Chunk((header, log)) if header.end >= to => Ok(Some(Part {
                 start: from,
@@ -307,9 +338,11 @@ pub(crate) async fn read_piece(
         decode_piece(&bytes, system_identifier, timeline, span, &keys)
     });
     let opened = opened.await.unwrap_or_else(|error| Err(error.to_string()));
-    opened.map(Some).map_err(|why| Error::CorruptPiece {
-        key: key.to_string(),
-        location: store.location().to_owned(),
-        why,
+    opened.map(Some).map_err(|why| {
+        let (key, location) = (key.to_string(), store.location().to_owned());
+        match is_locked(&why) {
+            true => Error::Locked { key, location, why },
+            false => Error::CorruptPiece { key, location, why },
+        }
     })
 }

@@ -1,5 +1,7 @@
 //! What the headers of a chain say about loss (PROTOCOL 8).
 
+use std::collections::BTreeMap;
+
 use dr_model::Lsn;
 use dr_provider::ObjectStore;
 use futures::stream::{self, StreamExt};
@@ -33,6 +35,10 @@ pub struct ChainSummary {
     pub covered_at: Option<Timestamp>,
     /// The promise conditions as of the newest chunk that records them.
     pub promise: Option<Promise>,
+    /// By who wrote them, as they name themselves: when the newest chunk of each among the headers looked at was received.
+    pub written_at: BTreeMap<String, Timestamp>,
+    /// The name of the key that the newest chunk is encrypted with; `None` if it is not.
+    pub key: Option<String>,
     /// Number of headers looked at.
     pub headers: usize,
 }
@@ -100,9 +106,22 @@ pub async fn summarise(
             .iter()
             .rev()
             .find_map(|header| header.promise.clone()),
+        written_at: written_at(recent.iter().chain(newest)),
+        key: newest.and_then(|header| Some(header.encryption.as_ref()?.key.clone())),
         headers: recent.len(),
         seal: tail.seal,
     }))
+}
+
+fn written_at<'a>(headers: impl Iterator<Item = &'a ChunkHeader>) -> BTreeMap<String, Timestamp> {
+    let mut written: BTreeMap<String, Timestamp> = BTreeMap::new();
+    for header in headers {
+        let at = written
+            .entry(header.writer.clone())
+            .or_insert(header.received_at);
+        *at = header.received_at.max(*at);
+    }
+    written
 }
 
 /// Commits a second: those after the first chunk, over the time since it was received.

@@ -3,12 +3,15 @@
 use bytes::Bytes;
 use dr_encryption::{Key, Keys};
 use dr_model::Lsn;
+use dr_provider::store::MemoryStore;
 use dr_provider::{ErrorKind, ObjectStore};
 use rstest::rstest;
 
-use super::{CLUSTER, ORIGIN, chain, chunk, write, writer};
+use super::compacting::{Bench, CHUNK, SEGMENT_BYTES, TIMELINE, span};
+use super::{CLUSTER, ORIGIN, chain, chunk, log, write, writer};
 use crate::chain::{
-    ChainReader, Chunk, Cipher, Encoding, decode, decode_header, encode, find_tail,
+    ChainReader, Chunk, Cipher, Encoding, available_by_headers, decode, decode_header, encode,
+    find_tail, prove,
 };
 use crate::testing::{IMPATIENT, Scripted};
 
@@ -159,4 +162,83 @@ fn a_header_that_was_changed_by_a_stranger_is_noticed() {
     assert!(decode_header(&changed, &chain(1), ORIGIN).is_ok());
     let why = decode(&changed, &chain(1), ORIGIN, &keys).unwrap_err();
     assert!(why.contains("authentication code"), "{why}");
+}
+
+/// The name of a piece says what was in it, not what is left. Its chunks take its place for as long as they are there.
+#[rstest]
+#[case::empty(0)]
+#[case::within_the_header(200)]
+#[case::behind_the_header(1000)]
+#[tokio::test]
+async fn a_piece_that_was_cut_is_not_taken_for_there(#[case] left: usize) {
+    let mut bench = Bench::new(MemoryStore::new("west"));
+    let end = bench.write(&[CHUNK; 600]).await;
+    bench.compact().await.unwrap();
+    let key = span(0, SEGMENT_BYTES).key(CLUSTER, TIMELINE);
+    let body = bench.store.get(&key).await.unwrap();
+    bench.store.delete(&key).await.unwrap();
+    let cut = body.slice(..left);
+    bench.store.create(&key, cut.clone()).await.unwrap();
+    let whole = || async {
+        let store = &*bench.store;
+        prove(store, CLUSTER, TIMELINE, ORIGIN, end, IMPATIENT).await
+    };
+    whole().await.unwrap();
+    assert_eq!(
+        bench.read(ORIGIN, end).await.unwrap(),
+        log(ORIGIN, end.bytes_since(ORIGIN))
+    );
+
+    // Now they go, which they do not while the piece is as it is.
+    bench.store.delete(&key).await.unwrap();
+    bench.store.create(&key, body).await.unwrap();
+    bench.settle().await;
+    bench.store.delete(&key).await.unwrap();
+    bench.store.create(&key, cut).await.unwrap();
+    let store = &*bench.store;
+    let proven = prove(store, CLUSTER, TIMELINE, ORIGIN, end, IMPATIENT).await;
+    let error = proven.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains(key.as_str()), "{error}");
+    let held = available_by_headers(store, CLUSTER, TIMELINE, ORIGIN, end, IMPATIENT).await;
+    let begin = held.unwrap()[0].from;
+    assert_eq!(begin, ORIGIN.advance(SEGMENT_BYTES));
+    bench.read(ORIGIN, end).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_piece_with_a_flipped_byte_is_replaced_by_its_chunks() {
+    let mut bench = Bench::new(MemoryStore::new("west"));
+    let end = bench.write(&[CHUNK; 600]).await;
+    bench.compact().await.unwrap();
+    let key = span(SEGMENT_BYTES, 2 * SEGMENT_BYTES).key(CLUSTER, TIMELINE);
+    let mut body = bench.store.get(&key).await.unwrap().to_vec();
+    *body.last_mut().unwrap() ^= 1;
+    bench.store.delete(&key).await.unwrap();
+    bench.store.create(&key, body.into()).await.unwrap();
+    assert_eq!(
+        bench.read(ORIGIN, end).await.unwrap(),
+        log(ORIGIN, end.bytes_since(ORIGIN))
+    );
+}
+
+/// With another key nothing is known to be wrong.
+#[tokio::test]
+async fn what_another_key_opens_is_not_called_damaged() {
+    let store = Scripted::new("west");
+    writer(&store).await;
+    let keys = Keys::new(vec![key('1')]);
+    let cipher = Cipher::draw(&keys).unwrap();
+    let one = encode(&chain(1), &compressible(), ORIGIN, "west", cipher.as_ref());
+    let place = chain(1).link_key(ORIGIN);
+    store.create(&place, one).await.unwrap();
+    let end = compressible().end();
+    for (digit, expected) in [('1', None), ('2', Some(ErrorKind::Denied))] {
+        let open = ChainReader::open(store.clone(), CLUSTER, TIMELINE, ORIGIN, end, IMPATIENT);
+        let mut reader = open.await.unwrap().with_keys(&Keys::new(vec![key(digit)]));
+        let error = reader.read_to_end().await.err();
+        assert_eq!(error.as_ref().map(|error| error.kind()), expected);
+        let said = error.map_or_else(String::new, |error| error.to_string());
+        assert!(!said.contains("damaged"), "{said}");
+    }
 }
