@@ -258,16 +258,19 @@ fn recovery_points(world: &World, to: &RegionName) -> Vec<Precheck> {
             .as_ref()
             .ok()?
             .as_ref()?;
-        let newest = log.recovery_points.first()?;
-        let (found, detail) = match &newest.failure {
-            None => (
-                Found::Passed,
-                format!("nothing speaks against {}", newest.label),
-            ),
-            Some(why) => (
-                Found::Failed,
-                format!("{} cannot be relied on: {why}", newest.label),
-            ),
+        let (found, detail) = match (log.newest_unusable(), log.recovery_points.first()) {
+            (Some(why), _) => (Found::Failed, format!("it cannot be restored: {why}")),
+            (None, None) => return None,
+            (None, Some(newest)) => match &newest.failure {
+                None => (
+                    Found::Passed,
+                    format!("nothing speaks against {}", newest.label),
+                ),
+                Some(why) => (
+                    Found::Failed,
+                    format!("{} cannot be relied on: {why}", newest.label),
+                ),
+            },
         };
         Some(Precheck::new(
             format!("recovery point of {name}"),

@@ -25,7 +25,8 @@ pub struct Retention {
     pub monthly: u32,
     /// The newest of each of so many years.
     pub yearly: u32,
-    /// How far back any moment can be restored: the log before it goes, but for what makes recovery points consistent.
+    /// How far back any moment can be restored: the log before it goes, but for what makes recovery points consistent. The
+    /// recovery point that this takes is kept too, whatever [`decide`](Self::decide) says of it.
     /// `None` keeps all the log since the oldest recovery point.
     pub log: Option<Duration>,
 }

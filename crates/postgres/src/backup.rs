@@ -43,8 +43,20 @@ impl Backup for PostgresDriver {
         let mut points = RecoveryPoints::default();
         for cluster in clusters {
             let Bases {
-                usable, unusable, ..
+                usable,
+                unusable,
+                given_up,
+                ..
             } = self.bases(store, cluster).await?;
+            let repository = self.repository(store, cluster)?;
+            for label in given_up {
+                // One that cannot be read is going to be deleted all the same.
+                if let Ok(header) = repository.header(&label).await
+                    && let Ok(base) = Base::of(header, cluster)
+                {
+                    points.given_up.push(base.recovery_point());
+                }
+            }
             points
                 .complete
                 .extend(usable.iter().map(Base::recovery_point));

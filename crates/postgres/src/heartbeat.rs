@@ -1,6 +1,7 @@
 //! The heartbeat: a row that says when the primary last wrote, read back from what was recovered (PROTOCOL 10).
 //!
-//! Each epoch has a row of its own, so that the last beat of the old primary stays readable after the new one beats.
+//! Each epoch has a row of its own, so that the last beat of the old primary stays readable after the new one beats. Nothing is
+//! written into another cluster: whoever connects to beat asks first, in the same session, whose server it is.
 
 use dr_model::{Epoch, RegionName};
 use dr_pgwire::quote_literal;
@@ -25,7 +26,7 @@ impl PostgresDriver {
         let mut kept = self.beats().0.lock().await;
         let mut instance = match kept.take() {
             Some((connected, instance)) if connected == *region => instance,
-            _ => self.connect(region).await?,
+            _ => self.connect_to_own(region).await?,
         };
         let at = self.write_beat(&mut instance, region, epoch).await?;
         *kept = Some((region.clone(), instance));

@@ -76,6 +76,23 @@ impl PostgresDriver {
         self.open(region, config).await
     }
 
+    /// Connects to the instance in `region`, and refuses one of another cluster than the epochs are about.
+    pub(crate) async fn connect_to_own(&self, region: &RegionName) -> Result<Instance> {
+        let mut instance = self.connect(region).await?;
+        match self.claimed_cluster().await {
+            Some(cluster) => instance.require_cluster(cluster).await?,
+            None => {
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "find out the cluster of",
+                    self.resource().to_string(),
+                )
+                .because("no record of an epoch could be read".to_owned()));
+            }
+        }
+        Ok(instance)
+    }
+
     async fn open(&self, region: &RegionName, config: Config) -> Result<Instance> {
         let subject = format!("{} in {region} ({})", self.resource(), config.target());
         let connection = Connection::connect(&config)
@@ -127,6 +144,23 @@ impl Instance {
         let rows = self.query(operation, sql).await?;
         let value = rows.only().and_then(|row| row.get(0));
         value.map_err(|error| translate(operation, &self.subject, error))
+    }
+
+    /// Fails with `Invalid` if the server is of another cluster: nothing may be written there.
+    pub(crate) async fn require_cluster(&mut self, expected: SystemIdentifier) -> Result<()> {
+        let operation = "find out the cluster of";
+        let sql = "select system_identifier from pg_control_system()";
+        let found: SystemIdentifier = self.scalar(operation, sql).await?;
+        if found == expected {
+            return Ok(());
+        }
+        let why = format!(
+            "another cluster answers there: its system identifier is {found}, not {expected}"
+        );
+        let error = Error::new(ErrorKind::Invalid, operation, &self.subject).because(why);
+        Err(error.with_hint(
+            "correct the address and port of the resource, or start the right server there",
+        ))
     }
 
     /// Returns the server's major version.

@@ -1,13 +1,15 @@
 //! Looking at the cluster in its regions: instances through SQL, or through their host when no server answers, and the
 //! log through the stores. What cannot be seen is a fact of its own.
 
+mod restorable;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dr_coordination::chain::{self, bounds, newest_chain, prove, summarise};
+use dr_coordination::chain::{bounds, newest_chain, summarise};
 use dr_coordination::register::EpochRecord;
 use dr_model::{Lsn, RegionName, SystemIdentifier, TimelineId};
 use dr_provider::driver::{ClaimFacts, Facts, Instance, LogFacts, PromiseFacts, RegionFacts, Role};
@@ -27,6 +29,9 @@ use crate::data_directory::{Claimed, DataDirectory};
 use crate::driver::PostgresDriver;
 use crate::register::patience;
 
+/// What a receiver calls itself in the chunks that it writes, before the name of its region.
+pub(crate) const RECEIVER: &str = "receiver ";
+
 /// Chunk headers looked at for the rate of commits: at most a minute of them at full speed.
 const HEADERS: usize = 64;
 
@@ -40,11 +45,14 @@ const HEAD_START: Duration = Duration::from_millis(300);
 /// How long a store that is there may take to say what it holds.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long proving that the log is whole may take: hundreds of thousands of chunks that nobody has merged take longer.
-const PROOF_LIMIT: Duration = Duration::from_secs(10);
-
-/// What a store holds, and which cluster's log from where on the newest usable recovery point needs.
-type Held = (LogFacts, Option<(SystemIdentifier, Lsn)>);
+/// What a store holds.
+struct Held {
+    facts: LogFacts,
+    /// The recovery points from which the end of the log can be reached, in the order in which they are to be taken.
+    candidates: Vec<Base>,
+    /// The name of the key that the newest log is encrypted with.
+    key: Option<String>,
+}
 
 /// What stands in [`RegionFacts::detail`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -133,6 +141,11 @@ impl PostgresDriver {
         of(newest.max_by_key(|record| record.epoch)?, false)
     }
 
+    /// Returns the cluster that the newest epoch that can be read is about.
+    pub(crate) async fn claimed_cluster(&self) -> Option<SystemIdentifier> {
+        Some(self.newest_claim(LOOK_LIMIT).await?.0.system_identifier)
+    }
+
     async fn observe_region(
         &self,
         region: &RegionName,
@@ -164,10 +177,10 @@ impl PostgresDriver {
         };
         let log = match log {
             // Only a restore needs more than the tail, and a failover that promotes does not wait for more.
-            Ok(Some((facts, base))) if instance == Instance::Absent => {
-                self.prove_log(region, facts, base).await.map(Some)
+            Ok(Some(held)) if instance == Instance::Absent => {
+                self.prove_restorable(region, held).await.map(Some)
             }
-            log => log.map(|held| held.map(|(facts, _)| facts)),
+            log => log.map(|held| held.map(|held| held.facts)),
         };
         let detail = self.instance_options(region).ok().map(|options| Detail {
             host: options.host.clone(),
@@ -185,38 +198,6 @@ impl PostgresDriver {
                     .expect("names, paths and numbers always have a JSON form"),
             },
         )
-    }
-
-    /// Proves that the log from the newest usable recovery point to the tail is all there: older ones need more of it.
-    async fn prove_log(
-        &self,
-        region: &RegionName,
-        mut facts: LogFacts,
-        base: Option<(SystemIdentifier, Lsn)>,
-    ) -> Result<LogFacts> {
-        let Some((cluster, from)) = base.filter(|(_, from)| *from < facts.end) else {
-            return Ok(facts);
-        };
-        let (store, timeline, end) = (self.store(region)?, facts.timeline, facts.end);
-        match timeout(
-            PROOF_LIMIT,
-            prove(&**store, cluster, timeline, from, end, patience()),
-        )
-        .await
-        {
-            Ok(Ok(())) => facts.start = from,
-            Ok(Err(hole @ chain::Error::Hole { to, .. })) => {
-                facts.start = to;
-                facts.missing.push(hole.to_string());
-            }
-            Ok(Err(error)) => return Err(error.into()),
-            // The restore proves it again before it writes anything.
-            Err(_) => tracing::warn!(
-                %region, %from, %end,
-                "not proven within {} s that the log is whole", PROOF_LIMIT.as_secs()
-            ),
-        }
-        Ok(facts)
     }
 
     async fn observe_directory(
@@ -370,12 +351,13 @@ impl PostgresDriver {
         for (label, error) in &bases.unusable {
             tracing::warn!(%label, "recovery point passed over: {}", explain(error));
         }
-        let mut usable = bases.usable.iter().filter(|base| {
+        let is_candidate = |base: &&Base| {
             base.source.timeline == newest.timeline && base.source.stop <= summary.end
-        });
-        let first = usable.clone().next();
-        let usable = usable.find(|base| base.failure.is_none()).or(first);
-        let base = usable.map(|base| (cluster, base.log_start()));
+        };
+        let mut candidates: Vec<Base> = bases.usable.iter().filter(is_candidate).cloned().collect();
+        // What the proofs speak against is taken only if nothing else will do.
+        candidates.sort_by_key(|base| base.failure.is_some());
+        let since = candidates.first().map_or(Lsn::INVALID, Base::log_start);
         let facts = LogFacts {
             epoch: newest.epoch,
             timeline: newest.timeline,
@@ -384,6 +366,12 @@ impl PostgresDriver {
             sealed: summary.seal.is_some(),
             primary_end: summary.primary_end.unwrap_or(summary.end),
             received_at: summary.received_at,
+            shipped_at: summary
+                .written_at
+                .iter()
+                .filter(|(writer, _)| writer.starts_with(RECEIVER))
+                .map(|(_, at)| *at)
+                .max(),
             last_commit_at: summary.last_commit_at,
             commits_per_second: summary.commits_per_second,
             covered_at: summary.covered_at,
@@ -395,16 +383,19 @@ impl PostgresDriver {
                 from: promise.from,
             }),
             // What is older than the newest usable recovery point is not needed to get to the present.
-            missing: self
-                .describe_lost(
-                    region,
-                    cluster,
-                    base.map_or(Lsn::INVALID, |(_, since)| since),
-                )
-                .await?,
+            missing: self.describe_lost(region, cluster, since).await?,
             recovery_points: bases.usable.iter().map(Base::recovery_point).collect(),
+            unusable: bases
+                .unusable
+                .iter()
+                .map(|(label, error)| format!("{label}: {}", explain(error)))
+                .collect(),
         };
-        Ok(Some((facts, base)))
+        Ok(Some(Held {
+            facts,
+            candidates,
+            key: summary.key,
+        }))
     }
 }
 

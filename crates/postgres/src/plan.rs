@@ -275,12 +275,25 @@ impl PostgresDriver {
                     held.missing.join("; ")
                 );
             }
+            if !held.unusable.is_empty() {
+                why = format!("{why}; {}", named(&held.unusable));
+            }
             self.failed(operation, why)
                 .with_hint("`dr recovery-point list` shows what each store holds")
         })?;
         let mut summary = format!("rebuild {directory} from recovery point {}", point.label);
         write!(summary, " ({} MiB)", point.database_bytes >> 20)
             .expect("writing to a string cannot fail");
+        let newer: Vec<String> = held
+            .unusable
+            .iter()
+            .filter(|one| one.as_str() > point.label.as_str())
+            .cloned()
+            .collect();
+        if !newer.is_empty() {
+            write!(summary, ", passing over {}", named(&newer))
+                .expect("writing to a string cannot fail");
+        }
         Ok(vec![
             self.action(
                 Work::RestoreBase {
@@ -621,6 +634,16 @@ fn usable(held: &LogFacts) -> Option<&RecoveryPoint> {
     });
     let newest = usable.clone().next();
     usable.find(|point| point.failure.is_none()).or(newest)
+}
+
+/// Names the first few of what cannot be restored, each of which says why.
+fn named(unusable: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let shown: Vec<&str> = unusable.iter().take(SHOWN).map(String::as_str).collect();
+    match unusable.len().saturating_sub(SHOWN) {
+        0 => shown.join("; "),
+        more => format!("{}; and {more} more", shown.join("; ")),
+    }
 }
 
 fn describe(instance: &Instance) -> String {

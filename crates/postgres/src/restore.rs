@@ -9,6 +9,7 @@ mod configuration;
 mod delta;
 mod directory;
 mod end;
+mod in_use;
 mod lease;
 mod log;
 mod outside;
@@ -21,9 +22,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use dr_coordination::chain;
 use dr_model::{Lsn, RegionName, TimelineId};
 use dr_provider::driver::{
-    Existing, LogStretch, OutsidePlaces, Proof, RecoveryPoint, Restore, RestorePlan,
+    Existing, LogReach, LogStretch, OutsidePlaces, Proof, RecoveryPoint, Restore, RestorePlan,
     RestoreProgress, RestoreReport, RestoreRequest,
 };
 use dr_provider::{Error, ErrorKind, Result};
@@ -34,6 +36,7 @@ use crate::actions::Log;
 use crate::archive::Held;
 use crate::backup::Base;
 use crate::driver::PostgresDriver;
+use crate::register::patience;
 use crate::wal::TimelineHistory;
 
 pub(crate) use configuration::substitute;
@@ -50,12 +53,42 @@ use settings::{Ending, Purpose, Recovery};
 
 const OPERATION: &str = "restore";
 
+/// How often a way around damaged log is looked for.
+const MOST_LOOKS: usize = 16;
+
 #[async_trait]
 impl Restore for PostgresDriver {
+    async fn reaches(&self, region: &RegionName) -> Result<BTreeMap<String, LogReach>> {
+        let store = self.store(region)?;
+        let cluster = self.cluster_in(store, OPERATION).await?;
+        let bases = self.bases(store, cluster).await?.usable;
+        let since = bases.iter().map(Base::log_start).min();
+        let held = Held::read(store, cluster, since.unwrap_or(Lsn::INVALID)).await?;
+        let Some(newest) = held.newest_timeline() else {
+            return Ok(BTreeMap::new());
+        };
+        let reach = |base: Base| {
+            let (label, own) = (base.label.to_string(), base.source.timeline);
+            // One that is no part of the newest history goes on along its own.
+            let found = choose::prove(base.clone(), &held, newest)
+                .or_else(|_| choose::prove(base, &held, own));
+            let (_, reach) = found.ok()?;
+            let hole = reach.hole.map(|hole| hole.to_string());
+            Some((
+                label,
+                LogReach {
+                    end: reach.end,
+                    hole,
+                },
+            ))
+        };
+        Ok(bases.into_iter().filter_map(reach).collect())
+    }
+
     async fn plan(&self, request: &RestoreRequest) -> Result<RestorePlan> {
         let (mut decided, reader) = self.decide(request).await?;
         if request.is_named {
-            check_target(request, &decided, &reader).await?;
+            self.check_target(request, &decided, &reader).await?;
         }
         self.verify_log(request, &mut decided).await?;
         Ok(decided.plan)
@@ -67,7 +100,7 @@ impl Restore for PostgresDriver {
         }
         let (mut decided, reader) = self.decide(request).await?;
         let delta = request.existing != Existing::Nothing;
-        check_target(request, &decided, &reader).await?;
+        self.check_target(request, &decided, &reader).await?;
         self.verify_log(request, &mut decided).await?;
         let purpose = Purpose::Copy {
             port: request.port,
@@ -83,35 +116,6 @@ impl Restore for PostgresDriver {
         )
         .await
     }
-}
-
-/// Looks at the directories that are to be written, before anything is.
-async fn check_target(
-    request: &RestoreRequest,
-    decided: &Decided,
-    reader: &BackupReader,
-) -> Result<()> {
-    let directory = &request.directory;
-    let cluster = decided.base.source.system_identifier;
-    let tablespaces = &decided.plan.tablespaces;
-    let delta = request.existing != Existing::Nothing;
-    match request.existing {
-        Existing::Nothing => directory::check(directory)?,
-        Existing::SameCluster => delta::check(directory, cluster, false)?,
-        Existing::AnyCluster => delta::check(directory, cluster, true)?,
-    }
-    check_places(reader, directory, tablespaces, delta).await
-}
-
-/// Looks at where tablespaces go, and whether there is room for everything.
-async fn check_places(
-    reader: &BackupReader,
-    directory: &Path,
-    tablespaces: &BTreeMap<u32, PathBuf>,
-    delta: bool,
-) -> Result<()> {
-    outside::check(directory, tablespaces, delta)?;
-    room::check(reader, directory, tablespaces, delta).await
 }
 
 /// Refuses a recovery point of which a pack is missing or too short, by one listing of each backup that it refers to.
@@ -141,6 +145,41 @@ struct Decided {
 }
 
 impl PostgresDriver {
+    /// Looks at the directories that are to be written, before anything is.
+    async fn check_target(
+        &self,
+        request: &RestoreRequest,
+        decided: &Decided,
+        reader: &BackupReader,
+    ) -> Result<()> {
+        let directory = &request.directory;
+        let cluster = decided.base.source.system_identifier;
+        let tablespaces = &decided.plan.tablespaces;
+        let delta = request.existing != Existing::Nothing;
+        match request.existing {
+            Existing::Nothing => directory::check(directory)?,
+            Existing::SameCluster => delta::check(directory, cluster, false)?,
+            Existing::AnyCluster => delta::check(directory, cluster, true)?,
+        }
+        self.check_places(reader, directory, tablespaces, delta)
+            .await
+    }
+
+    /// Looks at where tablespaces go, and whether there is room for everything.
+    async fn check_places(
+        &self,
+        reader: &BackupReader,
+        directory: &Path,
+        tablespaces: &BTreeMap<u32, PathBuf>,
+        delta: bool,
+    ) -> Result<()> {
+        if !tablespaces.is_empty() {
+            in_use::check(directory, tablespaces, &self.owners())?;
+        }
+        outside::check(directory, tablespaces, delta)?;
+        room::check(reader, directory, tablespaces, delta).await
+    }
+
     /// Decides everything about a restore that a person asks for.
     async fn decide(&self, request: &RestoreRequest) -> Result<(Decided, BackupReader)> {
         let store = self.store(&request.region)?;
@@ -148,10 +187,26 @@ impl PostgresDriver {
         let bases = self.bases(store, cluster).await?;
         // What a recovery point needs begins where its log does.
         let since = bases.usable.iter().map(Base::log_start).min();
-        let held = Held::read(store, cluster, since.unwrap_or(Lsn::INVALID)).await?;
-        let (chosen, end) = self.choose(store, bases, &held, request).await?;
-        let history = held.history(chosen.reach.timeline)?;
-        let mut decided = decided(chosen, end, history);
+        let mut held = Held::read(store, cluster, since.unwrap_or(Lsn::INVALID)).await?;
+        let mut looks = 0;
+        let mut decided = loop {
+            let (chosen, end) = self.choose(store, &bases, &held, request).await?;
+            let history = held.history(chosen.reach.timeline)?;
+            let decided = decided(chosen, end, history);
+            // By the headers, which are many: only of the log that is going to be replayed.
+            if held.prove(store, cluster, &decided.plan.log).await? {
+                break decided;
+            }
+            looks += 1;
+            if looks == MOST_LOOKS {
+                let why = format!(
+                    "the log is damaged in {looks} places: {}",
+                    held.damage().join("; ")
+                );
+                return Err(self.failed(OPERATION, why));
+            }
+        };
+        decided.plan.notes.extend(held.damage().iter().cloned());
         let source = &decided.base.source;
         match outside::untold(source, &request.outside) {
             // Where nothing is going to be written yet, it is enough to know what will have to be said.
@@ -193,7 +248,13 @@ impl PostgresDriver {
             cluster: source.system_identifier,
             size: source.segment_bytes,
         };
-        log.verify(&decided.plan.log).await?;
+        log.verify(&decided.plan.log).await.map_err(|error| {
+            let hint = "restore to a moment before it (`--at`), or from the store of another region (`--in`)";
+            match error.kind() {
+                ErrorKind::Corrupt | ErrorKind::NotFound => error.with_hint(hint),
+                _ => error,
+            }
+        })?;
         decided.plan.log_verified = true;
         Ok(())
     }
@@ -276,17 +337,17 @@ impl PostgresDriver {
             notes: Vec::new(),
         };
         let mut decided = decided(chosen, end, held.history(log.timeline)?);
-        // A failover has nobody to ask: they go where the instance that is lost had them.
-        let places = OutsidePlaces {
-            same_place: true,
-            ..OutsidePlaces::default()
-        };
-        decided.plan.tablespaces = outside::places(&decided.base.source, &places, Some(directory))
-            .map_err(|(why, hint)| self.failed(OPERATION, why).with_hint(hint))?;
+        for stretch in &decided.plan.log {
+            let (store, cluster) = (&**store, log.system_identifier);
+            let LogStretch { timeline, from, to } = *stretch;
+            chain::prove(store, cluster, timeline, from, to, patience()).await?;
+        }
+        decided.plan.tablespaces = self.same_places(&decided.base, directory)?;
         let repository = self.repository(store, log.system_identifier)?;
         let reader = repository.open(&decided.base.label).await?;
         check_presence(&reader).await?;
-        check_places(&reader, directory, &decided.plan.tablespaces, false).await?;
+        self.check_places(&reader, directory, &decided.plan.tablespaces, false)
+            .await?;
         let purpose = Purpose::Failover(self.instance_options(region)?);
         self.write(
             region,
@@ -296,6 +357,34 @@ impl PostgresDriver {
             Ways::default(),
         )
         .await
+    }
+
+    /// Proves what a plan of a restore proves of a recovery point, for one that a failover would restore in the place of the
+    /// instance in `region`: its manifest, its key, its packs and, on this machine, the places of its tablespaces and the room.
+    /// Reads none of its content.
+    pub(crate) async fn check_restorable(&self, region: &RegionName, base: &Base) -> Result<()> {
+        let store = self.store(region)?;
+        let repository = self.repository(store, base.source.system_identifier)?;
+        let reader = repository.open(&base.label).await?;
+        reader.check_key()?;
+        check_presence(&reader).await?;
+        if !self.host(region)?.is_local() {
+            return Ok(());
+        }
+        let directory = &self.instance_options(region)?.data_directory;
+        let tablespaces = self.same_places(base, directory)?;
+        self.check_places(&reader, directory, &tablespaces, false)
+            .await
+    }
+
+    /// Returns where the tablespaces of a recovery point were: a failover has nobody to ask, and they go there.
+    fn same_places(&self, base: &Base, directory: &Path) -> Result<BTreeMap<u32, PathBuf>> {
+        let places = OutsidePlaces {
+            same_place: true,
+            ..OutsidePlaces::default()
+        };
+        outside::places(&base.source, &places, Some(directory))
+            .map_err(|(why, hint)| self.failed(OPERATION, why).with_hint(hint))
     }
 
     /// Chooses the newest recovery point in the store of `region` from which `log`, which goes on, can be followed without a
@@ -321,16 +410,12 @@ impl PostgresDriver {
     ) -> Result<u64> {
         directory::check(directory)?;
         let (store, chosen) = self.choose_to_follow(region, log, Some(label)).await?;
-        let places = OutsidePlaces {
-            same_place: true,
-            ..OutsidePlaces::default()
-        };
-        let tablespaces = outside::places(&chosen.base.source, &places, Some(directory))
-            .map_err(|(why, hint)| self.failed(OPERATION, why).with_hint(hint))?;
+        let tablespaces = self.same_places(&chosen.base, directory)?;
         let repository = self.repository(&store, log.system_identifier)?;
         let reader = repository.open(&chosen.base.label).await?;
         check_presence(&reader).await?;
-        check_places(&reader, directory, &tablespaces, false).await?;
+        self.check_places(&reader, directory, &tablespaces, false)
+            .await?;
         let beside = Beside {
             signal: Ending::Standby { through: None }.signal(),
             settings,

@@ -86,6 +86,7 @@ impl PostgresDriver {
             return Err(self.ended(&record));
         }
         let log = self.log_of(&record, OPERATION)?;
+        instance.require_cluster(log.system_identifier).await?;
         let position = instance.position().await?;
         if position.in_recovery || position.timeline != log.timeline {
             return Err(self.failed(

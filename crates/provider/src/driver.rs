@@ -22,10 +22,10 @@ pub use facts::{
     ClaimFacts, Facts, Instance, LogFacts, LossFacts, PromiseFacts, RegionFacts, Role,
 };
 pub use roles::{
-    Backup, BackupReport, CompactReport, CopyReport, Existing, Frontier, KeptLog, LogStream,
-    LogStretch, OutsidePlaces, Query, RecoveryPoint, RecoveryPoints, Restore, RestorePlan,
-    RestoreProgress, RestoreReport, RestoreRequest, RestoreTarget, SelfFence, Taken, TargetAction,
-    TargetTimeline,
+    Backup, BackupReport, CompactReport, CopyReport, Existing, Frontier, KeptLog, LogReach,
+    LogStream, LogStretch, OutsidePlaces, Query, RecoveryPoint, RecoveryPoints, Restore,
+    RestorePlan, RestoreProgress, RestoreReport, RestoreRequest, RestoreTarget, SelfFence, Taken,
+    TargetAction, TargetTimeline,
 };
 pub use verify::{
     Proof, Proofs, Verify, VerifyHow, VerifyMark, VerifyMeans, VerifyRecord, VerifyRequest,

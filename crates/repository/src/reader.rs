@@ -103,6 +103,13 @@ impl BackupReader {
         &self.opened.header
     }
 
+    /// Fails with [`Error::Locked`] if it is encrypted and its key is not at hand.
+    pub fn check_key(&self) -> Result<()> {
+        let manifest = self.repository.manifest_key(self.label());
+        let object = store::name(&**self.repository.store(), &manifest);
+        self.repository.unlock(&object, self.header()).map(drop)
+    }
+
     /// Returns the packs that hold its content, those of older backups among them.
     #[must_use]
     pub fn packs(&self) -> &[Pack] {

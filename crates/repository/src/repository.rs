@@ -170,6 +170,15 @@ impl Repository {
         Ok(listing)
     }
 
+    /// Says which key a backup is encrypted with if it is not at hand.
+    #[must_use]
+    pub fn missing_key(&self, header: &Header) -> Option<String> {
+        let object = store::name(&*self.store, &self.manifest_key(&header.label));
+        self.unlock(&object, header)
+            .err()
+            .map(|error| error.to_string())
+    }
+
     /// Opens a backup, reading and checking its manifest. Fails with [`Error::Missing`] if it has none.
     pub async fn open(&self, label: &Label) -> Result<BackupReader> {
         BackupReader::open(self.clone(), label).await
@@ -202,8 +211,8 @@ impl Repository {
         }
     }
 
-    /// Reads a manifest's header.
-    async fn header(&self, label: &Label) -> Result<Header> {
+    /// Reads no more of a backup than its manifest's header.
+    pub async fn header(&self, label: &Label) -> Result<Header> {
         let key = self.manifest_key(label);
         let object = store::name(&*self.store, &key);
         let read = async |length| {

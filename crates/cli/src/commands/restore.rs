@@ -100,6 +100,11 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         let error = Error::new(ErrorKind::Unsupported, "restore", args.resource.to_string());
         CommandError::from(error.because(format!("kind `{}` cannot be restored", driver.kind())))
     })?;
+    if args.exclusive && matches!(args.at, RestoreTarget::Latest | RestoreTarget::Immediate) {
+        let what = "`--exclusive` leaves out what `--at` names, and that is the end of the log";
+        return Err(CommandError::new(Exit::Usage, what)
+            .hint("name a time, a position, a transaction or a restore point with `--at`"));
+    }
     let directory = std::path::absolute(args.into.as_deref().unwrap_or(Path::new(".")))?;
     let outside = outside(args)?;
     let written = outside.places.values().chain(&outside.root);

@@ -106,7 +106,7 @@ impl ScheduledJob {
     /// # Errors
     ///
     /// `Unavailable` if the register cannot be read, `Invalid` if the job's place is in another region, and what the job
-    /// itself says.
+    /// itself says, which is neither `Invalid` nor `NotFound`.
     pub async fn run_now(&self) -> Result<Outcome> {
         let view = self.views.borrow().clone();
         let Some(record) = view.current().cloned() else {
@@ -119,6 +119,19 @@ impl ScheduledJob {
         if !context.is_at(self.schedule.place) {
             return Err(context.elsewhere(self.schedule.name.as_str(), self.schedule.place));
         }
-        self.run(&context).await
+        self.run(&context)
+            .await
+            .map_err(|error| match error.kind() {
+                // Those say to whoever asked that there is no such job here; what the job itself came upon is something else.
+                ErrorKind::Invalid | ErrorKind::NotFound => {
+                    let hint = error.hint().map(str::to_owned);
+                    let made = Error::new(ErrorKind::Failed, "run", self.task()).because(error);
+                    match hint {
+                        Some(hint) => made.with_hint(hint),
+                        None => made,
+                    }
+                }
+                _ => error,
+            })
     }
 }

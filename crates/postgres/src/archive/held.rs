@@ -8,9 +8,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use dr_coordination::chain::{
-    Available, ChainId, available, bounds, chains, read_history, timelines,
+    self, Available, ChainId, available, available_by_headers, bounds, chains, prove, read_history,
+    timelines,
 };
 use dr_model::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
+use dr_provider::driver::LogStretch;
 use dr_provider::{Error, ErrorKind, ObjectStore, Result};
 
 use crate::register::patience;
@@ -29,6 +31,8 @@ pub(crate) struct Held {
     histories: BTreeMap<TimelineId, TimelineHistory>,
     /// The timelines of all chains, newest epoch first.
     newest: Vec<TimelineId>,
+    /// Log that was found not to be there although its name is, one line each.
+    damage: Vec<String>,
 }
 
 /// How far the log of a history hangs together.
@@ -66,8 +70,8 @@ impl fmt::Display for Hole {
 }
 
 impl Held {
-    /// Looks at what the store holds of the cluster's log from `since` on, and proves it: every position by the object that
-    /// holds it.
+    /// Looks at what the store holds of the cluster's log from `since` on: every position by the object that holds it. What a
+    /// piece holds is taken from its name; [`prove`](Self::prove) looks closer.
     pub(crate) async fn read(
         store: &Arc<dyn ObjectStore>,
         cluster: SystemIdentifier,
@@ -81,6 +85,7 @@ impl Held {
             ends: BTreeMap::new(),
             histories: BTreeMap::new(),
             newest: Vec::new(),
+            damage: Vec::new(),
         };
         for ChainId { timeline, .. } in found {
             if !held.newest.contains(&timeline) {
@@ -110,6 +115,38 @@ impl Held {
             held.histories.insert(timeline, history);
         }
         Ok(held)
+    }
+
+    /// Looks closer at some of it: at the header of each object, and whether all that it speaks of is there. Tells whether it is;
+    /// what is not is left out from then on.
+    pub(crate) async fn prove(
+        &mut self,
+        store: &Arc<dyn ObjectStore>,
+        cluster: SystemIdentifier,
+        log: &[LogStretch],
+    ) -> Result<bool> {
+        let mut is_whole = true;
+        for LogStretch { timeline, from, to } in log.iter().copied() {
+            let proven = prove(&**store, cluster, timeline, from, to, patience()).await;
+            let error = match proven {
+                Ok(()) => continue,
+                Err(error @ (chain::Error::Store { .. } | chain::Error::Away { .. })) => {
+                    return Err(error.into());
+                }
+                Err(error) => error,
+            };
+            is_whole = false;
+            self.damage.push(error.to_string());
+            let there = available_by_headers(&**store, cluster, timeline, from, to, patience());
+            let known = self.pieces.entry(timeline).or_default();
+            *known = replaced(known, Available { from, to }, there.await?);
+        }
+        Ok(is_whole)
+    }
+
+    /// Returns what was found not to be there although its name is.
+    pub(crate) fn damage(&self) -> &[String] {
+        &self.damage
     }
 
     /// Returns the timeline of the newest epoch that has written anything of its own.
@@ -227,10 +264,56 @@ impl Held {
     }
 }
 
+/// Puts what is there of a part in the place of what was thought to be.
+fn replaced(known: &[Available], part: Available, there: Vec<Available>) -> Vec<Available> {
+    let around = known.iter().flat_map(|one| {
+        let before = Available {
+            to: one.to.min(part.from),
+            ..*one
+        };
+        let behind = Available {
+            from: one.from.max(part.to),
+            ..*one
+        };
+        [before, behind]
+    });
+    let within = there.into_iter().map(|one| Available {
+        from: one.from.max(part.from),
+        to: one.to.min(part.to),
+    });
+    let mut all: Vec<Available> = around
+        .chain(within)
+        .filter(|one| one.from < one.to)
+        .collect();
+    all.sort_unstable_by_key(|one| one.from);
+    let mut joined: Vec<Available> = Vec::new();
+    for one in all {
+        match joined.last_mut() {
+            Some(last) if one.from <= last.to => last.to = last.to.max(one.to),
+            _ => joined.push(one),
+        }
+    }
+    joined
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use rstest::rstest;
+
+    #[test]
+    fn what_was_found_missing_is_left_out() {
+        let one = |from, to| Available {
+            from: Lsn(from),
+            to: Lsn(to),
+        };
+        let known = [one(0, 100), one(200, 300)];
+        let found = replaced(&known, one(20, 80), vec![one(10, 40), one(60, 90)]);
+        assert_eq!(found, [one(0, 40), one(60, 100), one(200, 300)]);
+        let found = replaced(&known, one(20, 80), vec![one(0, 100)]);
+        assert_eq!(found, known);
+        assert_eq!(replaced(&known, one(0, 300), Vec::new()), []);
+    }
 
     const SIZE: SegmentSize = SegmentSize::DEFAULT;
 
@@ -257,6 +340,7 @@ mod tests {
             ends: BTreeMap::from([(first, end(one)), (second, end(two))]),
             histories: BTreeMap::from([(first, root), (second, child)]),
             newest: vec![second, first],
+            damage: Vec::new(),
         }
     }
 

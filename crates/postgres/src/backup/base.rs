@@ -145,6 +145,8 @@ pub(crate) struct Base {
     pub(crate) failure: Option<String>,
     /// Whether reading it back may clear that.
     pub(crate) failure_may_be_cleared: bool,
+    /// Why it cannot be read here: its key is not at hand.
+    pub(crate) locked: Option<String>,
     stats: Stats,
 }
 
@@ -157,6 +159,8 @@ pub(crate) struct Bases {
     pub(crate) unusable: Vec<(Label, Error)>,
     /// What looks at recovery points came to, by label, those that are gone among them.
     pub(crate) proofs: BTreeMap<String, Proofs>,
+    /// Those that are going to be deleted.
+    pub(crate) given_up: Vec<Label>,
 }
 
 impl Base {
@@ -194,6 +198,7 @@ impl Base {
             references: header.references,
             failure: None,
             failure_may_be_cleared: false,
+            locked: None,
             stats: header.stats,
         })
     }
@@ -211,7 +216,7 @@ impl Base {
             database_bytes: self.stats.file_bytes,
             stored_bytes: self.stats.stored_bytes,
             taken: self.source.taken(),
-            failure: self.failure.clone(),
+            failure: self.locked.clone().or_else(|| self.failure.clone()),
         }
     }
 
@@ -265,14 +270,18 @@ impl PostgresDriver {
     ) -> Result<Bases> {
         let repository = self.repository(store, cluster)?;
         let listing = repository.list().await?;
-        let mut bases = Bases::default();
+        let mut bases = Bases {
+            given_up: listing.given_up,
+            ..Bases::default()
+        };
         for (label, error) in listing.unusable {
             bases.unusable.push((label, error.into()));
         }
         for header in listing.backups {
             let label = header.label.clone();
+            let locked = repository.missing_key(&header);
             match Base::of(header, cluster) {
-                Ok(base) => bases.usable.push(base),
+                Ok(base) => bases.usable.push(Base { locked, ..base }),
                 Err(error) => bases.unusable.push((label, error)),
             }
         }

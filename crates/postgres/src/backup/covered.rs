@@ -29,7 +29,7 @@ impl PostgresDriver {
         let from = source.segment_bytes.start_of(source.start);
         match prove(&**store, cluster, timeline, from, source.stop, patience()).await {
             Ok(()) => {}
-            Err(hole @ chain::Error::Hole { .. }) => {
+            Err(hole @ (chain::Error::Hole { .. } | chain::Error::CorruptPiece { .. })) => {
                 let hole = match bounds(&**store, cluster, timeline, patience()).await? {
                     Some(_) => hole.to_string(),
                     None => format!("{} has none of it", store.location()),

@@ -70,6 +70,7 @@ pub(super) fn judge(
         (newest_that(&undamaged), "the newest without damage"),
         (newest_that(&proven), "the newest that was proven"),
     ];
+    let begin = log_begin(bases, retention, now);
     for (base, by_rule) in bases.usable.iter().zip(by_rule) {
         let label = &base.label;
         let mut why = Vec::new();
@@ -80,6 +81,9 @@ pub(super) fn judge(
         why.extend(always.map(|(_, why)| (*why).to_owned()));
         if !explicit.contains(label) {
             why.extend(by_rule.iter().map(ToString::to_string));
+            if begin == Some(label) {
+                why.push("the log is kept from it on".to_owned());
+            }
         }
         if why.is_empty() {
             verdict.expired.insert(label.clone());
@@ -95,6 +99,17 @@ pub(super) fn judge(
     let named = unusable.filter(|label| explicit.contains(label) && !held.contains_key(label));
     verdict.expired.extend(named.cloned());
     verdict
+}
+
+/// Returns the recovery point with which any moment of the time that the log is kept for can be restored: the newest that was
+/// complete before it and, as long as none is that old, the oldest of all. So the earliest moment never comes nearer than that.
+fn log_begin<'a>(bases: &'a Bases, retention: &Retention, now: Timestamp) -> Option<&'a Label> {
+    let since = retention.log_since(now)?;
+    let sound = |base: &&Base| base.failure.is_none() && base.locked.is_none();
+    let mut sound = bases.usable.iter().filter(sound);
+    let before = sound.clone().find(|base| base.source.stopped_at <= since);
+    let begin = before.or_else(|| sound.next_back());
+    begin.map(|base| &base.label)
 }
 
 #[cfg(test)]
@@ -179,6 +194,29 @@ mod tests {
         assert_eq!(case.expired(), [2]);
         let kept = case.judge().kept;
         assert_eq!(kept.last().unwrap().why, ["held by ann@host: audit"]);
+    }
+
+    /// What says that any moment of some days can be restored keeps what that takes, whatever else is kept.
+    #[test]
+    fn the_earliest_moment_comes_no_nearer_than_the_log_is_kept() {
+        let kept = |hours: &[i64], log: i64| {
+            let retention = Retention {
+                last: 1,
+                log: Some(std::time::Duration::from_secs(log.unsigned_abs() * 3600)),
+                ..Retention::NOTHING
+            };
+            let case = case(hours);
+            let (held, explicit) = (&case.held, &case.explicit);
+            let verdict = judge(&case.bases, held, &retention, explicit, at(NOW));
+            let label = |one: Judged| one.label.parse::<Label>().unwrap();
+            let hour = |one| label(one).begun_at().unwrap().as_second() / 3600;
+            verdict.kept.into_iter().map(hour).collect::<Vec<i64>>()
+        };
+        // The first day: all that there is of it.
+        assert_eq!(kept(&[996, 997, 998, 999], 24), [999, 996]);
+        // Later the newest before the window, and nothing older.
+        assert_eq!(kept(&[900, 950, 970, 980, 999], 24), [999, 970]);
+        assert_eq!(kept(&[900, 999], 1), [999]);
     }
 
     #[test]

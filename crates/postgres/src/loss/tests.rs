@@ -23,11 +23,13 @@ fn log(primary_end: u64) -> LogFacts {
         sealed: false,
         primary_end: Lsn(primary_end),
         received_at: Some(at(100)),
+        shipped_at: Some(at(100)),
         last_commit_at: Some(at(99)),
         commits_per_second: Some(50.0),
         covered_at: Some(at(98)),
         promise: None,
         recovery_points: Vec::new(),
+        unusable: Vec::new(),
     }
 }
 

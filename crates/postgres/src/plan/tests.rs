@@ -70,11 +70,13 @@ fn facts(instance: Instance, points: Vec<RecoveryPoint>) -> Facts {
         sealed: false,
         primary_end: Lsn(1000),
         received_at: None,
+        shipped_at: None,
         last_commit_at: None,
         commits_per_second: None,
         covered_at: None,
         promise: None,
         recovery_points: points,
+        unusable: Vec::new(),
     };
     let seen = RegionFacts {
         instance,
@@ -270,6 +272,31 @@ fn a_restore_takes_the_newest_point_that_the_log_completes() {
         actions[0].summary
     );
     assert!(matches!(actions[3].undo, Undo::Irreversible(_)));
+}
+
+/// What was found not to be restorable is named, whether or not something else is.
+#[test]
+fn what_is_passed_over_is_named() {
+    let plan = |points: Vec<RecoveryPoint>| {
+        let mut facts = facts(Instance::Absent, points);
+        let seen = facts.regions.get_mut(&west()).unwrap();
+        let Ok(Some(held)) = &mut seen.log else {
+            panic!("there is a log");
+        };
+        held.unusable = vec!["newer: its body does not match its hash".to_owned()];
+        let (region, ended) = (west(), Epoch(1));
+        driver().plan_goal(&Goal::Restore { region, ended }, &facts)
+    };
+    let actions = plan(vec![point("good", 500, 600, 1)]).unwrap();
+    let summary = &actions[0].summary;
+    assert!(summary.contains("recovery point good"), "{summary}");
+    assert!(
+        summary.contains("passing over newer: its body"),
+        "{summary}"
+    );
+    let error = plan(Vec::new()).unwrap_err();
+    let said = dr_provider::error::chain(&error);
+    assert!(said.contains("newer: its body does not match"), "{said}");
 }
 
 #[rstest]

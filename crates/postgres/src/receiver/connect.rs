@@ -13,6 +13,7 @@ use super::slot::Way;
 use crate::actions::Log;
 use crate::driver::PostgresDriver;
 use crate::instance::translate;
+use crate::observe::RECEIVER;
 use crate::options::Options;
 use crate::wal::TimelineHistory;
 
@@ -71,7 +72,7 @@ impl PostgresDriver {
 
         let store = Arc::clone(self.store(region)?);
         let chain = ChainId::from(log);
-        let options = self.chain_options(format!("receiver {region}"));
+        let options = self.chain_options(format!("{RECEIVER}{region}"));
         let mut tail = WritableTail::find(&*store, &chain, &options).await?;
         reserved.report(&name, tail.is_some());
         if let Some(found) = &tail

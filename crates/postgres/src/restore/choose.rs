@@ -48,7 +48,7 @@ impl PostgresDriver {
     pub(super) async fn choose(
         &self,
         store: &Arc<dyn ObjectStore>,
-        bases: Bases,
+        bases: &Bases,
         held: &Held,
         request: &RestoreRequest,
     ) -> Result<(Chosen, End)> {
@@ -61,17 +61,11 @@ impl PostgresDriver {
         if let TargetTimeline::Number(timeline) = request.timeline {
             held.history(timeline)?;
         }
-        let bases = self.only_asked_for(store, bases, request)?;
-        let mut reasons: Vec<Reason> = Vec::new();
-        for (label, error) in bases.unusable {
-            let why = chain(&error);
-            reasons.push(Reason { label, why });
-        }
+        let (mut usable, mut reasons) = self.only_asked_for(store, bases, request)?;
         let mut too_late = Vec::new();
         let mut possible = Possible::default();
         let mut ends = Ends::new(request);
         // Those after the ones that can be relied on, each group in the order of time.
-        let mut usable = bases.usable;
         usable.sort_by_key(|base| base.failure.is_some());
         let doubtful: Vec<Reason> = usable
             .iter()
@@ -118,6 +112,11 @@ impl PostgresDriver {
             );
             match ends.find(&log, &whole, &base, &reach).await? {
                 Ok(end) => {
+                    if let Some(why) = &base.failure
+                        && request.recovery_point.is_none()
+                    {
+                        return Err(self.doubtful(&label, why));
+                    }
                     if base.failure.is_none() {
                         reasons.extend(doubtful);
                         reasons.sort_by(|a, b| b.label.cmp(&a.label));
@@ -147,22 +146,36 @@ impl PostgresDriver {
         }
         // What kept a newer one from being used says more than that an older one would be too late.
         reasons.append(&mut too_late);
-        Err(self.nothing_will_do(store, request, &reasons, &possible))
+        Err(self.nothing_will_do(store, request, &reasons, &possible, &bases.given_up))
     }
 
-    /// Leaves the recovery point that was asked for, if one was.
+    /// Returns the recovery points that may be taken, only the one that was asked for if one was, and why others may not.
     fn only_asked_for(
         &self,
         store: &Arc<dyn ObjectStore>,
-        mut bases: Bases,
+        bases: &Bases,
         request: &RestoreRequest,
-    ) -> Result<Bases> {
-        let Some(wanted) = &request.recovery_point else {
-            return Ok(bases);
-        };
-        bases.usable.retain(|base| base.label.as_str() == wanted);
-        bases.unusable.retain(|(label, _)| label.as_str() == wanted);
-        if bases.usable.is_empty() && bases.unusable.is_empty() {
+    ) -> Result<(Vec<Base>, Vec<Reason>)> {
+        let asked = request.recovery_point.as_deref();
+        let is_asked_for = |label: &Label| asked.is_none_or(|asked| label.as_str() == asked);
+        let usable = bases.usable.iter().filter(|base| is_asked_for(&base.label));
+        let (usable, locked): (Vec<Base>, Vec<Base>) =
+            usable.cloned().partition(|base| base.locked.is_none());
+        let locked = locked.into_iter().filter_map(|base| {
+            let why = base.locked?;
+            let label = base.label;
+            Some(Reason { label, why })
+        });
+        let unusable = bases
+            .unusable
+            .iter()
+            .filter(|(label, _)| is_asked_for(label));
+        let unusable = unusable.map(|(label, error)| Reason {
+            label: label.clone(),
+            why: chain(error),
+        });
+        let reasons: Vec<Reason> = unusable.chain(locked).collect();
+        if let Some(wanted) = asked.filter(|_| usable.is_empty() && reasons.is_empty()) {
             return Err(
                 Error::new(ErrorKind::NotFound, OPERATION, self.resource().to_string())
                     .because(format!(
@@ -175,7 +188,17 @@ impl PostgresDriver {
                     )),
             );
         }
-        Ok(bases)
+        Ok((usable, reasons))
+    }
+
+    /// Refuses the only recovery point that will do, because it may not be whole: what is restored of it may end in the middle.
+    fn doubtful(&self, label: &Label, why: &str) -> Error {
+        let resource = self.resource().to_string();
+        Error::new(ErrorKind::Corrupt, OPERATION, resource)
+            .because(format!("the only recovery point that will do is {label}: {why}"))
+            .with_hint(format!(
+                "restore from the store of another region (`--in`); `--recovery-point {label}` tries it all the same"
+            ))
     }
 
     fn nothing_will_do(
@@ -184,6 +207,7 @@ impl PostgresDriver {
         request: &RestoreRequest,
         reasons: &[Reason],
         possible: &Possible,
+        given_up: &[Label],
     ) -> Error {
         let shown: Vec<String> = reasons
             .iter()
@@ -202,9 +226,24 @@ impl PostgresDriver {
             RestoreTarget::Lsn(_) => format!("the earliest position that can be restored is {lsn}"),
             _ => format!("the earliest moment that can be restored is {at}"),
         });
+        let taken_back = match request.target {
+            RestoreTarget::Time(at) if request.recovery_point.is_none() => given_up
+                .iter()
+                .filter(|label| label.begun_at().is_some_and(|begun| begun <= at))
+                .max()
+                .map(|label| {
+                    let resource = self.resource();
+                    format!(
+                        "{label} was given up and is not deleted yet: `dr recovery-point hold {resource} {label} --reason WHY` keeps \
+                         it, and the next run of `expire-recovery-points` takes it back"
+                    )
+                }),
+            _ => None,
+        };
         let hints: Vec<String> = earliest
             .into_iter()
             .chain(possible.newest.clone())
+            .chain(taken_back)
             .collect();
         if hints.is_empty() {
             return error;

@@ -97,7 +97,7 @@ impl PostgresDriver {
             mebibytes(slot.free_bytes),
             mebibytes(slot.disk_bytes),
         );
-        let since = self.drop_by_force(&record.primary, &name).await?;
+        let since = self.drop_by_force(record, &name).await?;
         tracing::error!(slot = name, "{why}");
         relief.dropped.insert(name, why);
         relief.awaits = Some(since);
@@ -116,8 +116,10 @@ impl PostgresDriver {
     }
 
     /// Drops a slot whoever streams from it; returns where the primary's log ended before.
-    async fn drop_by_force(&self, primary: &RegionName, name: &str) -> Result<Lsn> {
-        let mut instance = self.connect(primary).await?;
+    async fn drop_by_force(&self, record: &EpochRecord, name: &str) -> Result<Lsn> {
+        let cluster = self.log_of(record, OPERATION)?.system_identifier;
+        let mut instance = self.connect(&record.primary).await?;
+        instance.require_cluster(cluster).await?;
         let end_of_log = "select pg_current_wal_insert_lsn()";
         let since = instance.scalar(OPERATION, end_of_log).await?;
         let end = format!(

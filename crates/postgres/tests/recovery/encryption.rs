@@ -103,7 +103,7 @@ async fn what_was_written_before_and_with_two_keys_restores_to_the_ledger() {
         .fetch_wal(&region(WEST), &name, &place, None)
         .await;
     let error = error.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert_eq!(error.kind(), ErrorKind::Denied);
     assert!(
         chain(&error).contains("encrypted with key"),
         "{}",

@@ -20,6 +20,7 @@ mod lost_slot;
 mod minimal;
 mod promote;
 mod promoted_unseen;
+mod restorable;
 mod restore;
 mod scenarios;
 mod server;

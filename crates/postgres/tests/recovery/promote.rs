@@ -6,7 +6,7 @@ use dr_provider::driver::{Action, Fence, Undo};
 use serde_json::json;
 
 use crate::server::{Server, Version};
-use crate::site::{EAST, Setup, Site};
+use crate::site::{EAST, Setup, Site, region};
 
 #[tokio::test]
 async fn timelines_that_were_claimed_and_never_written_are_passed_over() {
@@ -38,14 +38,41 @@ async fn timelines_that_were_claimed_and_never_written_are_passed_over() {
     assert_eq!(timeline(&site.primary).await, "00000004");
 }
 
+/// What stands on the primary's port may be anybody's.
+#[tokio::test]
+async fn a_heartbeat_is_not_written_into_another_cluster() {
+    let mut site = site().await;
+    let east = region(EAST);
+    let stream = site.driver.log_stream().unwrap();
+    stream.beat(&east, Epoch(1)).await.unwrap();
+    let own = site.primary.system_identifier().await;
+    site.replace_primary().await;
+    prepare(&site.primary).await;
+    // The kept connection is gone; then there is a new one to the stranger.
+    let stream = site.driver.log_stream().unwrap();
+    stream.beat(&east, Epoch(1)).await.unwrap_err();
+    let error = stream.beat(&east, Epoch(1)).await.unwrap_err();
+    let said = dr_provider::error::chain(&error);
+    let stranger = site.primary.system_identifier().await;
+    for wanted in [own.to_string(), stranger.to_string()] {
+        assert!(said.contains(&wanted), "{said}");
+    }
+    let beats = site.primary.sql("select count(*) from dr.heartbeat").await;
+    assert_eq!(beats, "0");
+}
+
 /// A primary that has what a heartbeat is written to.
 async fn site() -> Site {
     let site = Site::start(1).await;
-    site.primary.sql("create schema dr").await;
+    prepare(&site.primary).await;
+    site
+}
+
+async fn prepare(primary: &Server) {
+    primary.sql("create schema dr").await;
     let table = "create table dr.heartbeat (id int primary key, at timestamptz not null, \
                  sequence bigint not null, epoch bigint not null, writer text not null)";
-    site.primary.sql(table).await;
-    site
+    primary.sql(table).await;
 }
 
 async fn promotion(site: &Site) -> Action {

@@ -287,7 +287,15 @@ async fn nothing_is_built_on_damage_and_nothing_else_is_restored_from_it() {
     );
 
     let request = RestoreRequest::new(region(EAST), RestoreTarget::Latest, site.place("none"));
-    let plan = Restore::plan(&site.driver, &request).await.unwrap();
+    // Nothing is written of what is known not to be whole, unless somebody names it.
+    let error = Restore::plan(&site.driver, &request).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.hint().unwrap().contains(&second.label), "{error:?}");
+    let named = RestoreRequest {
+        recovery_point: Some(second.label.clone()),
+        ..request.clone()
+    };
+    let plan = Restore::plan(&site.driver, &named).await.unwrap();
     assert_eq!(plan.recovery_point.label, second.label);
     assert!(
         plan.notes

@@ -109,6 +109,9 @@ pub struct LogFacts {
     pub primary_end: Lsn,
     /// When the primary last reported its WAL end with a chunk; `None` if the chain is empty.
     pub received_at: Option<Timestamp>,
+    /// When a daemon last wrote a chunk, rather than a command that the primary runs; `None` if it wrote none of the recent part.
+    #[serde(default)]
+    pub shipped_at: Option<Timestamp>,
     /// Time of the newest commit in the chain; `None` if the recent part holds none.
     pub last_commit_at: Option<Timestamp>,
     /// Commits a second over the recent part; `None` if unknown.
@@ -119,6 +122,27 @@ pub struct LogFacts {
     pub promise: Option<PromiseFacts>,
     /// Recovery points in this store, newest first.
     pub recovery_points: Vec<super::RecoveryPoint>,
+    /// Recovery points that cannot be restored, newest first, each with the reason. Where the region has no instance, so that a
+    /// restore would be what it takes, they were looked at as a restore looks at them before it writes, and are not among
+    /// `recovery_points`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unusable: Vec<String>,
+}
+
+impl LogFacts {
+    /// Returns the newest recovery point that cannot be restored, with the reason, if none that can be is newer.
+    #[must_use]
+    pub fn newest_unusable(&self) -> Option<&str> {
+        let newest = self
+            .recovery_points
+            .iter()
+            .map(|point| point.label.as_str())
+            .max();
+        let unusable = self.unusable.iter().map(String::as_str).max()?;
+        newest
+            .is_none_or(|newest| newest < unusable)
+            .then_some(unusable)
+    }
 }
 
 /// Everything seen of a resource in one region.

@@ -76,6 +76,8 @@ pub struct RecoveryPoints {
     pub complete: Vec<RecoveryPoint>,
     /// Those that were committed and cannot be read any more: label, and what is wrong.
     pub damaged: Vec<String>,
+    /// Those that were given up and are going to be deleted: nothing begins with them unless they are taken back.
+    pub given_up: Vec<RecoveryPoint>,
 }
 
 /// What taking a backup cost.
@@ -452,9 +454,22 @@ pub struct RestoreReport {
     pub took: Duration,
 }
 
+/// How far the log of a recovery point goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogReach {
+    /// Everything up to here can be replayed.
+    pub end: Lsn,
+    /// What ends it before the newest log of the store; `None` if nothing.
+    pub hole: Option<String>,
+}
+
 /// Restores into a directory.
 #[async_trait]
 pub trait Restore: Send + Sync {
+    /// Says how far the log in the store of `region` goes without a hole from each recovery point there, by its label, as a plan
+    /// to its latest state would; one that cannot be made consistent there is left out.
+    async fn reaches(&self, region: &RegionName) -> Result<BTreeMap<String, LogReach>>;
+
     /// Proves that everything needed is in the store and that the directory may be written, and says what would be done; writes
     /// nothing.
     ///

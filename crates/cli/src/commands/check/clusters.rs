@@ -6,12 +6,13 @@ use dr_config::{Workload, sql};
 use dr_coordination::register::EpochRecord;
 use dr_model::{RegionName, ResourceId, ResourceName, WorkloadName};
 use dr_postgres::{Options, StandbyPolicy};
-use dr_provider::driver::{Goal, Query};
+use dr_provider::driver::{Facts, Goal, LogFacts, Query};
 use dr_provider::{Error, ErrorKind, ResourceDriver, Result};
 use futures::future::join_all;
 
 use super::findings::{Finding, Level};
 use super::synchronous;
+use crate::output::counted;
 use crate::wiring::Setup;
 
 /// How long one query may take.
@@ -42,28 +43,60 @@ pub(super) async fn check(
             .keys()
             .map(|region| instance(&id, region, &options, newest, query));
         findings.extend(join_all(looks).await.into_iter().flatten());
+        let regions: Vec<RegionName> = options.instances.keys().cloned().collect();
+        // All of them: whose directory it is depends on the others too.
+        let facts = driver.observe(&regions).await;
         if let Ok(Some(record)) = newest {
-            findings.push(fence(&id, &record.primary, &options, &*driver).await);
+            findings.push(fence(&id, &record.primary, &*driver, &facts));
         }
+        findings.extend(facts.regions.iter().filter_map(|(region, seen)| {
+            let held = seen.log.as_ref().ok()?.as_ref()?;
+            recovery_points(&id, region, held)
+        }));
     }
     Ok(findings)
 }
 
+/// Whether what a store holds could be restored with what is at hand here: the keys, first of all.
+fn recovery_points(id: &ResourceId, region: &RegionName, held: &LogFacts) -> Option<Finding> {
+    let subject = format!("recovery points of {id} in {region}");
+    let points = &held.recovery_points;
+    let failed = points
+        .iter()
+        .filter_map(|point| Some(format!("{}: {}", point.label, point.failure.as_ref()?)));
+    let wrong: Vec<String> = held.unusable.iter().cloned().chain(failed).collect();
+    Some(match wrong.as_slice() {
+        // That there is none yet is a matter of `dr status`.
+        [] if points.is_empty() => return None,
+        [] => {
+            let count = counted(points.len(), "recovery point");
+            Finding::ok(subject, format!("nothing speaks against {count}"))
+        }
+        [first, rest @ ..] => {
+            let more = match rest.len() {
+                0 => String::new(),
+                more => format!("; and {more} more"),
+            };
+            let found = format!("they cannot be relied on: {first}{more}");
+            Finding::new(Level::Failed, subject, found).remedy(format!(
+                "see `dr recovery-point list {id} --region {region}`"
+            ))
+        }
+    })
+}
+
 /// Whether a failover that begins now could stop the primary and prove it.
-async fn fence(
+fn fence(
     id: &ResourceId,
     region: &RegionName,
-    options: &Options,
     driver: &dyn ResourceDriver,
+    facts: &Facts,
 ) -> Finding {
-    let regions: Vec<RegionName> = options.instances.keys().cloned().collect();
     let subject = format!("{id} in {region}");
-    // All of them: whose directory it is depends on the others too.
-    let facts = driver.observe(&regions).await;
     let goal = Goal::Fence {
         region: region.clone(),
     };
-    match driver.plan(&goal, &facts) {
+    match driver.plan(&goal, facts) {
         Ok(_) => Finding::ok(subject, "a failover can stop it and prove that"),
         Err(error) => Finding::new(
             Level::Failed,
@@ -126,6 +159,12 @@ async fn instance(
         Err(error) => return vec![Finding::error(server.subject, &error)],
     };
     let role = if is_standby { "standby" } else { "primary" };
+    // Nothing else that it says is about the resource then.
+    match server.whose().await {
+        Ok(None) => {}
+        Ok(Some(stranger)) => return vec![stranger],
+        Err(error) => return vec![Finding::error(server.subject, &error)],
+    }
     let mut findings = vec![Finding::ok(
         server.subject.clone(),
         format!("a {role} answers as `{}`", options.user),
@@ -149,6 +188,27 @@ impl Server<'_> {
             Error::new(ErrorKind::Failed, "ask", self.subject.clone())
                 .because(format!("`{query}` returned nothing"))
         })
+    }
+
+    /// Says so if it is of another cluster than the newest epoch is about.
+    async fn whose(&self) -> Result<Option<Finding>> {
+        let Ok(Some(record)) = self.newest else {
+            return Ok(None);
+        };
+        let Some(expected) = record.clusters.get(self.resource) else {
+            return Ok(None);
+        };
+        let expected = expected.system_identifier;
+        let (found, _) = self.query.role(self.region).await?;
+        Ok((found != expected).then(|| {
+            let why = format!(
+                "another cluster answers there: its system identifier is {found}, that of epoch {} is {expected}",
+                record.epoch
+            );
+            Finding::new(Level::Failed, self.subject.clone(), why).remedy(
+                "correct `host`, `address` and `port` of the resource, or start the right server there",
+            )
+        }))
     }
 
     async fn number(&self, setting: &str) -> Result<i64> {

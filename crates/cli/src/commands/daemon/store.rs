@@ -32,9 +32,10 @@ pub(super) async fn prepare(
     let store = setup.store(region)?;
     let memory = state.join(REMEMBERED);
     let remembered = remembered(&memory)?;
-    if remembered.is_none() {
-        initialise(setup, region, output).await?;
-    }
+    let made = match remembered {
+        Some(_) => None,
+        None => initialise(setup, region).await?,
+    };
     let is_directory = matches!(setup.region(region)?.store, StoreLocation::Directory(_));
     let identity = setup
         .identity(region)
@@ -69,24 +70,28 @@ pub(super) async fn prepare(
         None => probe_store(&store, setup.clock.now(), rand::random()).await?,
     };
     require_atomic_create(&*store, &report)?;
+    // Only now is it known to be of any use.
+    if let Some(made) = made {
+        output.say(&made);
+    }
     Ok(())
 }
 
-async fn initialise(setup: &Setup, region: &RegionName, output: &Output) -> Result<()> {
+/// Makes a store of it, if it is none; returns what to say of that.
+async fn initialise(setup: &Setup, region: &RegionName) -> Result<Option<String>> {
     let identity = Identity::new(region.clone(), rand::random(), setup.clock.now());
     let made = setup.initialise_store(region, identity.to_bytes()).await?;
     match made {
-        Ok(()) => output.say(&format!(
+        Ok(()) => Ok(Some(format!(
             "Initialised the store of {region} in {}.",
             match &setup.region(region)?.store {
                 StoreLocation::Directory(path) => path.display().to_string(),
                 StoreLocation::Other { .. } => setup.store(region)?.location().to_owned(),
             }
-        )),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(error.into()),
+        ))),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(None),
+        Err(error) => Err(error.into()),
     }
-    Ok(())
 }
 
 fn remembered(path: &Path) -> Result<Option<Identity>> {

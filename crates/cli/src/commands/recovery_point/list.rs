@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use dr_model::{RegionName, ResourceId};
-use dr_provider::driver::{LogFacts, Proofs, RecoveryPoint, RecoveryPoints};
+use dr_model::{Lsn, RegionName, ResourceId};
+use dr_provider::driver::{LogReach, Proofs, RecoveryPoint, RecoveryPoints};
 use dr_provider::error::chain;
 use futures::future::join_all;
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::word;
@@ -37,17 +38,31 @@ struct Listing {
     points: std::result::Result<Vec<RecoveryPoint>, String>,
     /// Those that cannot be read any more.
     damaged: Vec<String>,
-    /// What the store holds of the log behind them, if that could be seen.
-    log: Option<LogFacts>,
+    /// Those that are going to be deleted.
+    given_up: Vec<RecoveryPoint>,
+    /// How far the log behind each goes, by label, if that could be seen.
+    reaches: BTreeMap<String, LogReach>,
+    /// Where the newest log of the store ends, and when it was received.
+    newest: Option<(Lsn, Option<Timestamp>)>,
+    /// Why the store is not read: another region's is in its place.
+    foreign: Option<CommandError>,
 }
 
 impl Listing {
-    /// Returns the log that a restore from this point can replay: there is none behind a point of another timeline, or one
-    /// that does not join it.
-    fn window(&self, point: &RecoveryPoint) -> Option<&LogFacts> {
-        self.log.as_ref().filter(|log| {
-            point.timeline == log.timeline && log.start <= point.start && point.stop <= log.end
-        })
+    /// Returns how far the log of a point goes without a hole, and when the last of it was received, if that is known.
+    fn window(&self, point: &RecoveryPoint) -> Option<(Lsn, Option<Timestamp>)> {
+        let end = self.reaches.get(&point.label)?.end;
+        let newest = self.newest.filter(|(newest, _)| *newest == end);
+        Some((end, newest.and_then(|(_, at)| at)))
+    }
+
+    /// Returns all that it shows, those that are going to be deleted too.
+    fn all(&self) -> impl Iterator<Item = &RecoveryPoint> {
+        self.points.iter().flatten().chain(&self.given_up)
+    }
+
+    fn is_given_up(&self, point: &RecoveryPoint) -> bool {
+        self.given_up.iter().any(|other| other.label == point.label)
     }
 }
 
@@ -55,6 +70,7 @@ impl Listing {
     /// Returns the word for what is known of a recovery point.
     fn proof(&self, point: &RecoveryPoint) -> &'static str {
         match &self.proofs {
+            _ if self.is_given_up(point) => "given up",
             _ if point.failure.is_some() => "FAILED",
             Ok(proofs) => word(proofs.get(&point.label)),
             Err(_) => "unknown",
@@ -72,16 +88,38 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         for (region, store) in &setup.stores {
             if args.region.as_ref().is_none_or(|wanted| wanted == region) {
                 let (id, driver) = (id.clone(), setup.driver(&id)?);
+                let setup = &setup;
                 looks.push(async move {
+                    // What lies there says nothing of this region, whatever it is.
+                    if let Err(error) = setup.identity(region).await
+                        && error.exit == Exit::Refused
+                    {
+                        return Listing {
+                            proofs: Ok(BTreeMap::new()),
+                            resource: id,
+                            region: region.clone(),
+                            points: Err(error.message.clone()),
+                            damaged: Vec::new(),
+                            given_up: Vec::new(),
+                            reaches: BTreeMap::new(),
+                            newest: None,
+                            foreign: Some(error),
+                        };
+                    }
                     let points = match driver.backup() {
                         Some(backup) => backup.list(store).await.map_err(|error| chain(&error)),
                         None => Ok(RecoveryPoints::default()),
                     };
                     let facts = driver.observe(std::slice::from_ref(region)).await;
                     let seen = facts.regions.get(region).map(|seen| seen.log.clone());
-                    let (points, damaged) = match points {
-                        Ok(points) => (Ok(points.complete), points.damaged),
-                        Err(why) => (Err(why), Vec::new()),
+                    let log = seen.and_then(|log| log.ok().flatten());
+                    let (points, damaged, given_up) = match points {
+                        Ok(points) => (Ok(points.complete), points.damaged, points.given_up),
+                        Err(why) => (Err(why), Vec::new(), Vec::new()),
+                    };
+                    let reaches = match driver.restore() {
+                        Some(restore) => restore.reaches(region).await.unwrap_or_default(),
+                        None => BTreeMap::new(),
                     };
                     let proofs = match driver.verify_role() {
                         Some(verify) => verify.proofs(store).await.map_err(|error| chain(&error)),
@@ -93,7 +131,10 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
                         region: region.clone(),
                         points,
                         damaged,
-                        log: seen.and_then(|log| log.ok().flatten()),
+                        given_up,
+                        reaches,
+                        newest: log.map(|log| (log.end, log.received_at)),
+                        foreign: None,
                     }
                 });
             }
@@ -112,6 +153,13 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         })
         .collect();
     show(&setup, &listings, &unseen, output)?;
+    let mut listings = listings;
+    if let Some(error) = listings
+        .iter_mut()
+        .find_map(|listing| listing.foreign.take())
+    {
+        return Err(error);
+    }
     if unseen.len() == listings.len() && !listings.is_empty() {
         return Err(CommandError::new(Exit::Unavailable, "no store can be read")
             .hint("see why with `dr check --online`"));
@@ -209,13 +257,7 @@ fn show(setup: &Setup, listings: &[Listing], unseen: &[String], output: &Output)
     }
     let mut rows: Vec<(&Listing, &RecoveryPoint)> = Vec::new();
     for listing in listings {
-        rows.extend(
-            listing
-                .points
-                .iter()
-                .flatten()
-                .map(|point| (listing, point)),
-        );
+        rows.extend(listing.all().map(|point| (listing, point)));
     }
     rows.sort_by(|a, b| b.1.label.cmp(&a.1.label));
     if output.json {
@@ -227,7 +269,9 @@ fn show(setup: &Setup, listings: &[Listing], unseen: &[String], output: &Output)
                 "resource": resource,
                 "region": region,
                 "recovery_point": point,
-                "window_end": window.map(|log| json!({ "lsn": log.end, "at": log.received_at })),
+                "window_end": window.map(|(lsn, at)| json!({ "lsn": lsn, "at": at })),
+                "hole": listing.reaches.get(&point.label).and_then(|reach| reach.hole.as_ref()),
+                "given_up": listing.is_given_up(point),
                 "proof": listing.proof(point),
             }));
         }
@@ -271,9 +315,9 @@ fn show(setup: &Setup, listings: &[Listing], unseen: &[String], output: &Output)
             point.start.to_string(),
             kind(point),
             changed(point),
-            window.map_or_else(|| "unknown".to_owned(), |log| log.end.to_string()),
+            window.map_or_else(|| "unknown".to_owned(), |(end, _)| end.to_string()),
             window
-                .and_then(|log| log.received_at)
+                .and_then(|(_, at)| at)
                 .map_or_else(|| "unknown".to_owned(), |at| format!("{at:.0}")),
             amount(point.database_bytes),
             amount(point.stored_bytes),

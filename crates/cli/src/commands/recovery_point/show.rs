@@ -37,11 +37,10 @@ pub(super) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         return Err(missing(ErrorKind::Unsupported, why));
     };
     let points = backup.list(&store).await?;
-    let Some(point) = points
-        .complete
-        .into_iter()
-        .find(|point| point.label == args.label)
-    else {
+    let is_it = |point: &RecoveryPoint| point.label == args.label;
+    let is_given_up = points.given_up.iter().any(is_it);
+    let mut all = points.complete.into_iter().chain(points.given_up);
+    let Some(point) = all.find(is_it) else {
         let mut damaged = points.damaged.into_iter();
         let damaged = damaged.find(|what| what.starts_with(&args.label));
         let nothing = format!("{} holds no recovery point of this name", store.location());
@@ -54,10 +53,18 @@ pub(super) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         .proof_records(&store, &args.label)
         .await?;
     if output.json {
-        output.json(&json!({ "recovery_point": point, "proofs": records }))?;
+        let shown = json!({ "recovery_point": point, "given_up": is_given_up, "proofs": records });
+        output.json(&shown)?;
         return Ok(Exit::Ok);
     }
     output.data(&describe(&point).join("\n"))?;
+    if is_given_up {
+        let how = format!(
+            "given up    it is going to be deleted; `dr recovery-point hold {} {}` keeps it",
+            args.resource, args.label
+        );
+        output.data(&how)?;
+    }
     if records.is_empty() {
         output.data("proven      nothing yet: see `dr recovery-point verify`")?;
     }

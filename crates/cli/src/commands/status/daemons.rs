@@ -2,7 +2,7 @@
 //!
 //! They listen on loopback unless told otherwise, so that of another machine usually cannot be
 //! asked from here; another region's may answer on the same address. What an answer is worth, its
-//! region tells. One that cannot be asked is known by the log that its store takes, and is unknown if it takes none.
+//! region tells. One that cannot be asked is known by the log that it writes into its store, and is unknown if it writes none.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use dr_model::RegionName;
 use dr_provider::ResourceDriver;
+use dr_provider::driver::LogFacts;
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -44,19 +45,27 @@ pub(crate) async fn log_received_at(
     region: &RegionName,
     limit: Duration,
 ) -> Option<Timestamp> {
-    let look = driver.observe(std::slice::from_ref(region));
-    let facts = tokio::time::timeout(limit, look).await.ok()?;
-    let log = facts.regions.get(region)?.log.as_ref().ok()?.as_ref();
-    log?.received_at
+    log_of(driver, region, limit).await?.received_at
 }
 
-/// Returns when the store of a region last took log of any workload.
+async fn log_of(
+    driver: &dyn ResourceDriver,
+    region: &RegionName,
+    limit: Duration,
+) -> Option<LogFacts> {
+    let look = driver.observe(std::slice::from_ref(region));
+    let facts = tokio::time::timeout(limit, look).await.ok()?;
+    facts.regions.get(region)?.log.clone().ok()?
+}
+
+/// Returns when the daemon of a region was last seen to write log of any workload into its store. What the primary's
+/// `archive_command` puts there says nothing of it.
 pub(crate) async fn took_log_at(setup: &Setup, region: &RegionName) -> Option<Timestamp> {
     let workloads = setup.config.workloads.iter();
     let drivers = workloads.filter_map(|(name, workload)| setup.drivers(name, workload).ok());
     let looks = drivers
         .flat_map(BTreeMap::into_values)
-        .map(|driver| async move { log_received_at(driver.as_ref(), region, LIMIT).await });
+        .map(|driver| async move { log_of(driver.as_ref(), region, LIMIT).await?.shipped_at });
     join_all(looks).await.into_iter().flatten().max()
 }
 

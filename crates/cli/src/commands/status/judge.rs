@@ -132,6 +132,11 @@ fn in_region(
 fn newest_points(name: &ResourceName, facts: &Facts) -> Judgement {
     let failed = facts.regions.iter().filter_map(|(region, seen)| {
         let log = seen.log.as_ref().ok()?.as_ref()?;
+        if let Some(why) = log.newest_unusable() {
+            return Some(breach(format!(
+                "{name} in {region}: the newest recovery point cannot be restored: {why}"
+            )));
+        }
         let newest = log.recovery_points.first()?;
         let why = newest.failure.as_ref()?;
         Some(breach(format!(

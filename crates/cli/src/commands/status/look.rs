@@ -369,12 +369,12 @@ impl WorkloadView {
     }
 }
 
-/// Returns when each region's store last took log of any of these workloads.
+/// Returns when the daemon of each region was last seen to write log of any of these workloads into its store.
 pub(super) fn took_log_at(workloads: &[WorkloadView]) -> BTreeMap<RegionName, Timestamp> {
     let mut newest = BTreeMap::new();
     let resources = workloads.iter().flat_map(|workload| &workload.resources);
     for seen in resources.flat_map(|resource| &resource.regions) {
-        if let Some(at) = seen.log.as_ref().and_then(|log| log.received_at) {
+        if let Some(at) = seen.log.as_ref().and_then(|log| log.shipped_at) {
             let known = newest.entry(seen.region.clone()).or_insert(at);
             *known = at.max(*known);
         }
@@ -394,6 +394,7 @@ fn log(log: &LogFacts, record: Option<&EpochRecord>) -> LogView {
         missing: log.missing.clone(),
         sealed: log.sealed,
         received_at: log.received_at,
+        shipped_at: log.shipped_at,
         covered_at: log.covered_at,
         promise_held: promise.map(|promise| promise.held),
         promise_checked_at: promise.map(|promise| promise.checked_at),

@@ -127,6 +127,8 @@ pub(super) struct LogView {
     pub(super) missing: Vec<String>,
     pub(super) sealed: bool,
     pub(super) received_at: Option<Timestamp>,
+    /// When a daemon last wrote of it.
+    pub(super) shipped_at: Option<Timestamp>,
     pub(super) covered_at: Option<Timestamp>,
     /// Whether the conditions of synchronous mode held when they were last looked at.
     pub(super) promise_held: Option<bool>,

@@ -209,6 +209,16 @@ async fn in_the_log_itself() {
         let from = Lsn(u64::from_str_radix(from, 16).unwrap());
         let timeline = if from < last.advance(SEGMENT) { 1 } else { 2 };
         let name = size.file_name(TimelineId(timeline), size.start_of(from));
-        corrupt(&fetch(&name).await.unwrap_err(), &key);
+        // The chunks that it was made of are still beside it.
+        assert!(fetch(&name).await.unwrap(), "{key}");
+        fs::remove_file(&fetched).unwrap();
+        let mut chunks = objects(&site, "/part/");
+        chunks.retain(|chunk| !chunk.ends_with("origin"));
+        let chunks = chunks.into_iter().map(|chunk| Flipped::new(chunk, -100));
+        let chunks: Vec<Flipped> = chunks.collect();
+        let error = fetch(&name).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{}", chain(&error));
+        assert!(!fetched.exists());
+        drop((flipped, chunks));
     }
 }

@@ -171,6 +171,12 @@ impl Site {
         self.driver = self.same_driver(self.directory.path());
     }
 
+    /// Forgets the key, where there is no older one.
+    pub(crate) fn forget_key(&mut self) {
+        fs::remove_file(self.directory.path().join("key")).unwrap();
+        self.driver = self.same_driver(self.directory.path());
+    }
+
     /// Forgets all keys.
     pub(crate) fn forget_keys(&mut self) {
         for name in ["key", "old-key"] {

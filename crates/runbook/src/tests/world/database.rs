@@ -116,6 +116,7 @@ impl Seen {
             sealed: state.sealed,
             primary_end: Lsn(0x5100),
             received_at: Some(before_noon(1000)),
+            shipped_at: Some(before_noon(1000)),
             last_commit_at: Some(before_noon(1100)),
             commits_per_second: Some(100.0),
             covered_at: Some(before_noon(1400)),
@@ -130,6 +131,7 @@ impl Seen {
                 true => vec![point],
                 false => Vec::new(),
             },
+            unusable: Vec::new(),
         }
     }
 

@@ -43,6 +43,7 @@ fn log() -> LogFacts {
         sealed: false,
         primary_end: Lsn(900),
         received_at: Some(at(990)),
+        shipped_at: Some(at(990)),
         last_commit_at: None,
         commits_per_second: None,
         covered_at: Some(at(995)),
@@ -60,6 +61,7 @@ fn log() -> LogFacts {
             taken: Default::default(),
             failure: None,
         }],
+        unusable: Vec::new(),
     }
 }
 
@@ -345,9 +347,24 @@ fn a_failed_recovery_point_is_a_breach_and_protects_only_beside_another() {
     let mut beside = failed;
     beside.recovery_points.extend(log().recovery_points);
     assert_eq!(judged(Ok(Some(beside.clone()))).verdict, Verdict::Ok);
+    assert_eq!(newest(beside).verdict, Verdict::Breach);
+
+    // One that cannot be restored is not among the others any more.
+    let mut passed_over = log();
+    assert_eq!(newest(passed_over.clone()).verdict, Verdict::Ok);
+    passed_over.unusable = vec!["20261120T093005Z-0001: no key".to_owned()];
+    assert_eq!(newest(passed_over.clone()).verdict, Verdict::Ok);
+    passed_over.unusable = vec!["20261122T093005Z-0001: no key".to_owned()];
+    let judgement = newest(passed_over);
+    assert_eq!(judgement.verdict, Verdict::Breach);
+    assert!(judgement.reasons[0].contains("no key"), "{judgement:?}");
+}
+
+/// Judges the newest recovery point of a store that holds this.
+fn newest(log: LogFacts) -> Judgement {
     let seen = RegionFacts {
         instance: Instance::Absent,
-        log: Ok(Some(beside)),
+        log: Ok(Some(log)),
         detail: Value::Null,
     };
     let facts = Facts {
@@ -356,8 +373,7 @@ fn a_failed_recovery_point_is_a_breach_and_protects_only_beside_another() {
         claim: None,
         regions: BTreeMap::from([("west".parse().unwrap(), seen)]),
     };
-    let judgement = newest_points(&"database".parse().unwrap(), &facts);
-    assert_eq!(judgement.verdict, Verdict::Breach);
+    newest_points(&"database".parse().unwrap(), &facts)
 }
 
 /// While nobody receives for the store that they wait for, commits hang, whatever was true when that was last looked at.

@@ -1,0 +1,144 @@
+//! Whether the places of tablespaces are somebody else's: a copy of a data directory has the links of the one that it was copied
+//! from, and what is restored over the copy must not be written through them into the files of a server that runs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dr_model::RegionName;
+use dr_provider::{Error, ErrorKind, Result};
+
+use crate::backup::TABLESPACES;
+use crate::driver::PostgresDriver;
+
+/// A data directory, and who has it.
+#[derive(Clone, Debug)]
+pub(super) struct Owner {
+    pub(super) directory: PathBuf,
+    pub(super) who: String,
+}
+
+impl PostgresDriver {
+    /// Returns the data directories on this machine that the configuration names, and those that servers work in.
+    pub(super) fn owners(&self) -> Vec<Owner> {
+        let is_here = |region: &RegionName| self.host(region).is_ok_and(|host| host.is_local());
+        let instances = self.options().instances.iter();
+        let configured = instances.filter(|(region, _)| is_here(region));
+        let configured = configured.map(|(region, instance)| Owner {
+            directory: instance.data_directory.clone(),
+            who: format!("the instance in {region}"),
+        });
+        configured.chain(running()).collect()
+    }
+}
+
+/// Returns the data directories that processes work in, as far as they can be seen.
+fn running() -> impl Iterator<Item = Owner> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes.filter_map(|process| {
+        let number: u32 = process.file_name().to_str()?.parse().ok()?;
+        let directory = fs::read_link(process.path().join("cwd")).ok()?;
+        // The first process of a server says so there; its children work in the same place.
+        let pid = fs::read_to_string(directory.join("postmaster.pid")).ok()?;
+        let is_first = pid.lines().next()?.trim() == number.to_string();
+        is_first.then(|| Owner {
+            directory,
+            who: format!("the server that runs as process {number}"),
+        })
+    })
+}
+
+/// Refuses places that the tablespaces of another data directory than `directory` have, all links followed.
+pub(super) fn check<'a>(
+    directory: &Path,
+    places: impl IntoIterator<Item = (&'a u32, &'a PathBuf)>,
+    owners: &[Owner],
+) -> Result<()> {
+    let own = real(directory);
+    let mut taken = Vec::new();
+    for owner in owners {
+        let theirs = real(&owner.directory);
+        if theirs == own {
+            continue;
+        }
+        let links = fs::read_dir(theirs.join(TABLESPACES));
+        for link in links.into_iter().flatten().flatten() {
+            taken.push((real(&link.path()), owner));
+        }
+        taken.push((theirs, owner));
+    }
+    for (number, place) in places {
+        let at = real(place);
+        let meets =
+            |(taken, _): &&(PathBuf, &Owner)| at.starts_with(taken) || taken.starts_with(&at);
+        if let Some((_, owner)) = taken.iter().find(meets) {
+            let why = format!(
+                "tablespace {number} goes there, and it is that of {} (`{}`)",
+                owner.who,
+                owner.directory.display()
+            );
+            let subject = place.display().to_string();
+            let error = Error::new(ErrorKind::Conflict, "restore into", subject).because(why);
+            return Err(error.with_hint(format!(
+                "name a directory of its own for it: `--tablespace {number}=DIR`"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Follows all links of a path, as far as it exists.
+fn real(path: &Path) -> PathBuf {
+    let mut there = path;
+    loop {
+        if let Ok(found) = fs::canonicalize(there) {
+            let rest = path.strip_prefix(there).unwrap_or(Path::new(""));
+            return match rest.as_os_str().is_empty() {
+                true => found,
+                false => found.join(rest),
+            };
+        }
+        match there.parent() {
+            Some(parent) => there = parent,
+            None => return path.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn the_tablespace_of_another_data_directory_is_refused() {
+        let all = tempfile::tempdir().unwrap();
+        let at = |name: &str| all.path().join(name);
+        for name in ["east/pg_tblspc", "copy/pg_tblspc", "space", "other"] {
+            fs::create_dir_all(at(name)).unwrap();
+        }
+        symlink(at("space"), at("by-another-name")).unwrap();
+        for name in ["east", "copy"] {
+            symlink(at("space"), at(name).join("pg_tblspc/16404")).unwrap();
+        }
+        let owners = [Owner {
+            directory: at("east"),
+            who: "the instance in us-east-1".to_owned(),
+        }];
+        let check = |directory: &str, place: &str| {
+            let places = [(16404, at(place))];
+            let places = places.iter().map(|(number, place)| (number, place));
+            check(&at(directory), places, &owners)
+        };
+        for place in ["space", "by-another-name", "space/deeper", "east/inside"] {
+            let error = check("copy", place).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Conflict);
+            let said = dr_provider::error::chain(&error);
+            assert!(said.contains("the instance in us-east-1"), "{said}");
+        }
+        check("copy", "other").unwrap();
+        check("copy", "not/there/yet").unwrap();
+        // Its own.
+        check("east", "space").unwrap();
+    }
+}
