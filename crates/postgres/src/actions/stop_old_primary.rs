@@ -34,8 +34,11 @@ const ANSWER_LIMIT: Duration = Duration::from_millis(200);
 /// How long one command on the old primary's host may take; the step as a whole is bounded by its runbook.
 const COMMAND_LIMIT: Duration = Duration::from_millis(1500);
 
-/// How long processes may take to be gone that were told to end at once.
+/// How long processes may take to be gone that were told to shut down at once.
 const GRACE: Duration = Duration::from_millis(300);
+
+/// How long the kernel may take to end what was killed: on a machine that is overloaded, or writes out memory, not at once.
+const KILLED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Kills those of the processes that are PostgreSQL's. One that is frozen takes no other signal, and it is a crash that its log is
 /// made for.
@@ -78,11 +81,11 @@ impl PostgresDriver {
             // What it says counts for nothing: only that nobody is left does.
             host.run(&command, COMMAND_LIMIT).await?;
         }
-        let mut left = self.remaining(&**host, directory).await?;
+        let mut left = self.remaining(&**host, directory, GRACE).await?;
         // Whoever writes a command of their own has said how it is stopped.
         if !left.is_empty() && instance.stop.is_none() {
             kill(&**host, &left).await?;
-            left = self.remaining(&**host, directory).await?;
+            left = self.remaining(&**host, directory, KILLED_WITHIN).await?;
         }
         if !left.is_empty() {
             return Err(self.alive(format!(
@@ -161,8 +164,13 @@ impl PostgresDriver {
     }
 
     /// Returns the processes that are still there a moment after they were told to end.
-    async fn remaining(&self, host: &dyn Host, directory: &Path) -> Result<Vec<String>> {
-        let deadline = Deadline::new(self.clock(), GRACE);
+    async fn remaining(
+        &self,
+        host: &dyn Host,
+        directory: &Path,
+        within: Duration,
+    ) -> Result<Vec<String>> {
+        let deadline = Deadline::new(self.clock(), within);
         loop {
             let left = processes(host, directory).await?;
             if left.is_empty() || !deadline.pause().await {
