@@ -16,12 +16,18 @@ fn error(operation: &str, path: &Path, source: std::io::Error) -> Error {
     Error::new(io_kind(&source), operation, path.display().to_string()).because(source)
 }
 
+/// How much is read of a file that claims to be empty: those under `/proc` do, and are not.
+const UNSIZED_BYTES: u64 = 1 << 16;
+
 pub(super) fn read(path: &Path, offset: u64, length: u64) -> Result<Bytes> {
     let failed = |source| error("read file", path, source);
     let file = File::open(path).map_err(failed)?;
     let size = file.metadata().map_err(failed)?.len();
-    // Files under /proc claim to be empty; none of them is read through here.
-    let length = length.min(size.saturating_sub(offset));
+    let there = match size {
+        0 => UNSIZED_BYTES,
+        size => size.saturating_sub(offset),
+    };
+    let length = length.min(there);
     let length = usize::try_from(length).map_err(|source| {
         Error::new(
             ErrorKind::Unsupported,

@@ -1,6 +1,7 @@
 //! Commands that hang, files that are replaced, epochs that only rise.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -198,4 +199,19 @@ mod conformance {
     }
 
     dr_provider::host_conformance!(subject);
+}
+
+/// What the kernel tells has no length before it is read.
+#[tokio::test]
+async fn a_file_that_claims_to_be_empty_is_read() {
+    let state = tempfile::tempdir().unwrap();
+    let host = LocalHost::new(state.path());
+    let read = async |path: &Path, length| host.read(path, 0, length).await.unwrap();
+    let told = std::fs::read("/proc/self/comm").unwrap();
+    assert!(!told.is_empty());
+    assert_eq!(read(Path::new("/proc/self/comm"), 64).await, told);
+    assert_eq!(read(Path::new("/proc/self/comm"), 2).await, told[..2]);
+    let empty = state.path().join("empty");
+    std::fs::write(&empty, "").unwrap();
+    assert_eq!(read(&empty, u64::MAX).await, "");
 }
