@@ -284,12 +284,7 @@ impl PostgresDriver {
         let mut summary = format!("rebuild {directory} from recovery point {}", point.label);
         write!(summary, " ({} MiB)", point.database_bytes >> 20)
             .expect("writing to a string cannot fail");
-        let newer: Vec<String> = held
-            .unusable
-            .iter()
-            .filter(|one| one.as_str() > point.label.as_str())
-            .cloned()
-            .collect();
+        let newer: Vec<&str> = held.unusable_since(&point.label).collect();
         if !newer.is_empty() {
             write!(summary, ", passing over {}", named(&newer))
                 .expect("writing to a string cannot fail");
@@ -637,9 +632,9 @@ fn usable(held: &LogFacts) -> Option<&RecoveryPoint> {
 }
 
 /// Names the first few of what cannot be restored, each of which says why.
-fn named(unusable: &[String]) -> String {
+fn named<T: AsRef<str>>(unusable: &[T]) -> String {
     const SHOWN: usize = 3;
-    let shown: Vec<&str> = unusable.iter().take(SHOWN).map(String::as_str).collect();
+    let shown: Vec<&str> = unusable.iter().take(SHOWN).map(AsRef::as_ref).collect();
     match unusable.len().saturating_sub(SHOWN) {
         0 => shown.join("; "),
         more => format!("{}; and {more} more", shown.join("; ")),

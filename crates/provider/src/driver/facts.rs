@@ -130,19 +130,25 @@ pub struct LogFacts {
 }
 
 impl LogFacts {
-    /// Returns the newest recovery point that cannot be restored, with the reason, if none that can be is newer.
+    /// Returns the recovery points that cannot be restored and may be newer than `label`, each with the reason: labels of one second are
+    /// in no order.
+    pub fn unusable_since<'a>(&'a self, label: &'a str) -> impl Iterator<Item = &'a str> {
+        let unusable = self.unusable.iter().map(String::as_str);
+        unusable.filter(move |one| second(one) >= second(label))
+    }
+
+    /// Returns the newest recovery point that cannot be restored, with the reason, if none that can be is certainly newer.
     #[must_use]
     pub fn newest_unusable(&self) -> Option<&str> {
-        let newest = self
-            .recovery_points
-            .iter()
-            .map(|point| point.label.as_str())
-            .max();
-        let unusable = self.unusable.iter().map(String::as_str).max()?;
-        newest
-            .is_none_or(|newest| newest < unusable)
-            .then_some(unusable)
+        let points = self.recovery_points.iter();
+        let newest = points.map(|point| point.label.as_str()).max();
+        self.unusable_since(newest.unwrap_or_default()).max()
     }
+}
+
+/// Returns the part of a label, or of what begins with one, that says when it was begun.
+fn second(label: &str) -> &str {
+    label.split(['-', ':']).next().unwrap_or_default()
 }
 
 /// Everything seen of a resource in one region.

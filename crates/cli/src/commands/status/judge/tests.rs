@@ -354,6 +354,9 @@ fn a_failed_recovery_point_is_a_breach_and_protects_only_beside_another() {
     assert_eq!(newest(passed_over.clone()).verdict, Verdict::Ok);
     passed_over.unusable = vec!["20261120T093005Z-0001: no key".to_owned()];
     assert_eq!(newest(passed_over.clone()).verdict, Verdict::Ok);
+    // Of one second, so that nobody can tell.
+    passed_over.unusable = vec!["20261121T093005Z-0000: no key".to_owned()];
+    assert_eq!(newest(passed_over.clone()).verdict, Verdict::Breach);
     passed_over.unusable = vec!["20261122T093005Z-0001: no key".to_owned()];
     let judgement = newest(passed_over);
     assert_eq!(judgement.verdict, Verdict::Breach);
