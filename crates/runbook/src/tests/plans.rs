@@ -144,10 +144,7 @@ async fn the_hash_is_not_of_the_positions_that_were_seen() {
     plan.steps[6].lanes[0].actions[0].parameters = serde_json::json!({ "promised": "0/5100" });
     assert_ne!(one.hash, rehashed(&plan).hash);
     // What was written by an earlier version is what it was.
-    let old = rehashed(&Plan {
-        version: 1,
-        ..one.clone()
-    });
+    let old = rehashed(&Plan { version: 1, ..one });
     let mut other = old.clone();
     other.warnings.pop();
     other
