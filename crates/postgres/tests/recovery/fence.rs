@@ -111,8 +111,10 @@ struct Frozen(Vec<OsString>);
 
 impl Frozen {
     fn new(processes: Vec<OsString>) -> Self {
-        run(Command::new("kill").arg("-STOP").args(&processes));
-        Self(processes)
+        let frozen = Self(processes);
+        // What ran for a moment only, as the archiver's command, may have ended meanwhile.
+        let _ended = Command::new("kill").arg("-STOP").args(&frozen.0).output();
+        frozen
     }
 }
 

@@ -357,8 +357,13 @@ async fn summaries_that_do_not_reach_are_said_and_every_page_is_read() {
     }
     // A server that begins to write summaries may begin before the parent, so that what it wrote is taken away.
     let summaries = site.primary.data.join("pg_wal/summaries");
+    // One that is being written is renamed when it is whole, so that it may be gone before it is looked at.
+    let whole = || {
+        let all = fs::read_dir(&summaries).unwrap().flatten();
+        all.filter(|entry| entry.file_name() != "temp.summary")
+    };
     let begun = async {
-        while fs::read_dir(&summaries).unwrap().next().is_none() {
+        while whole().next().is_none() {
             site.commit(1).await;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -366,12 +371,12 @@ async fn summaries_that_do_not_reach_are_said_and_every_page_is_read() {
     tokio::time::timeout(crate::server::PATIENCE, begun)
         .await
         .unwrap();
-    for entry in fs::read_dir(&summaries).unwrap() {
-        fs::remove_file(entry.unwrap().path()).unwrap();
+    for entry in whole() {
+        fs::remove_file(entry.path()).unwrap();
     }
     site.commit(5).await;
     let later = async {
-        while fs::read_dir(&summaries).unwrap().next().is_none() {
+        while whole().next().is_none() {
             site.primary.sql("checkpoint").await;
             site.commit(1).await;
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -108,7 +108,7 @@ async fn what_died_is_started_again_with_all_that_it_had() {
         "--component",
         "cache",
     ];
-    refused(&sandbox, &unknown, 65, &["cache", "`database`"]).await;
+    refused(&sandbox, &unknown, 64, &["cache", "`database`"]).await;
     let other = ["runbook", "run", "failover-region", "ledger", "--yes"];
     refused(&sandbox, &other, 64, &["dr failover --to"]).await;
     end(sandbox);
