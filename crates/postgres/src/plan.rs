@@ -1,7 +1,6 @@
 //! Deciding what reaches a goal: pure, from facts alone.
 
 use std::fmt::Write;
-use std::path::PathBuf;
 
 use dr_model::{Epoch, RegionName};
 use dr_provider::driver::{
@@ -13,19 +12,11 @@ use dr_provider::{Error, ErrorKind, Result};
 use crate::actions::{Log, Work};
 use crate::data_directory::Claimed;
 use crate::driver::PostgresDriver;
-use crate::observe::{Detail, would_accept_writes};
+use crate::observe::Detail;
 
 mod in_place;
+mod obstacles;
 mod planned_move;
-
-/// What to do about a standby that is there and does not run. By hand nothing is ever promoted: that would go around the epoch, the
-/// fence and the seal.
-const STOPPED: &str = "if it is the standby, start it as it is, without promoting it, and run the command again; to rebuild it \
-     instead, move the directory away: a restore never overwrites";
-
-/// What to do about an old primary that nobody has fenced.
-const NOT_FENCED: &str = "it is an old primary that was not fenced: do not start it, it would accept writes; `dr standby create` makes a \
-     standby of it and keeps what only it has";
 
 /// What stands in an [`Action`] beside its parameters.
 struct Shown {
@@ -77,27 +68,6 @@ impl PostgresDriver {
                 undo: Undo::Reversible("remove standby.signal and start the server, in a new epoch".to_owned()),
             },
         )])
-    }
-
-    /// Refuses a data directory that is, all links followed, that of another region's server on the same host.
-    fn refuse_shared(&self, region: &RegionName, facts: &Facts) -> Result<()> {
-        let detail = |region: &RegionName| -> Option<(String, PathBuf)> {
-            let detail = Detail::of(facts.regions.get(region)?)?;
-            Some((detail.host, detail.directory.ok()?.path))
-        };
-        let Some(own) = detail(region) else {
-            return Ok(());
-        };
-        let same = |other: &&RegionName| *other != region && detail(other).as_ref() == Some(&own);
-        match facts.regions.keys().find(same) {
-            Some(other) => {
-                let why = format!("`{}` is that of {other} as well", own.1.display());
-                Err(self.failed("plan the fence of", why).with_hint(
-                    "each region's server has a data directory of its own: correct `data_directory`",
-                ))
-            }
-            None => Ok(()),
-        }
     }
 
     /// Returns what runs in the region being left and whom a proof has to be about; fails if what was seen there is not
@@ -323,133 +293,6 @@ impl PostgresDriver {
         ])
     }
 
-    /// Refuses to promote where no standby runs that follows the log.
-    fn refuse_no_standby(
-        &self,
-        operation: &str,
-        region: &RegionName,
-        log: Log,
-        seen: &RegionFacts,
-    ) -> Result<()> {
-        match &seen.instance {
-            Instance::Running {
-                role: Role::Standby,
-                timeline,
-                ..
-            } if *timeline == log.timeline => {}
-            Instance::Running {
-                role: Role::Standby,
-                timeline,
-                ..
-            } => {
-                return Err(self.failed(
-                    operation,
-                    format!(
-                        "the standby in {region} is on timeline {timeline}, the log to be ended is of timeline {}",
-                        log.timeline
-                    ),
-                ));
-            }
-            other => {
-                let why = format!("no standby runs in {region}: {}", describe(other));
-                let error = self.failed(operation, why);
-                return Err(match other {
-                    Instance::Unreachable {
-                        hint: Some(hint), ..
-                    } => error.with_hint(hint),
-                    Instance::Stopped if would_accept_writes(seen).is_some() => {
-                        error.with_hint(NOT_FENCED)
-                    }
-                    Instance::Stopped => error.with_hint(STOPPED),
-                    _ => error,
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Refuses to restore where something is, or may be.
-    fn refuse_present(
-        &self,
-        operation: &str,
-        region: &RegionName,
-        seen: &RegionFacts,
-    ) -> Result<()> {
-        let directory = self.instance_options(region)?.data_directory.display();
-        if seen.instance != Instance::Absent {
-            let why = format!(
-                "`{directory}` in {region} is not proven to be empty: {}",
-                describe(&seen.instance)
-            );
-            // What is known to be there is never overwritten, whoever asks for it.
-            let kind = match &seen.instance {
-                Instance::Running { .. } | Instance::Stopped => ErrorKind::AlreadyExists,
-                _ => ErrorKind::Failed,
-            };
-            return Err(Error::new(kind, operation, self.resource().to_string())
-                .because(why)
-                .with_hint(match &seen.instance {
-                    Instance::Unreachable { hint: Some(hint), .. } => hint,
-                    Instance::Unreachable { .. } => "see why it does not answer: if a standby runs there it can be promoted, and a restore never overwrites one",
-                    Instance::Stopped if would_accept_writes(seen).is_some() => NOT_FENCED,
-                    Instance::Stopped => STOPPED,
-                    _ => "a restore never overwrites: stop the server there and move the directory away",
-                }));
-        }
-        Ok(())
-    }
-
-    /// Looks whether a promotion or a restore that was planned before can still be done.
-    pub(crate) fn is_still_possible(&self, actions: &[Action], facts: &Facts) -> Result<()> {
-        let operation = "bring up";
-        for action in actions {
-            let work = serde_json::from_value(action.parameters.clone());
-            match work {
-                Ok(Work::PromoteStandby { region, log }) => {
-                    let seen = self.seen(&region, facts, operation)?;
-                    let refused = self.refuse_no_standby(operation, &region, log, seen);
-                    return refused.map_err(|error| unseen(error, seen));
-                }
-                Ok(Work::RestoreBase { region, label, .. }) => {
-                    let seen = self.seen(&region, facts, operation)?;
-                    let refused = self.refuse_present(operation, &region, seen);
-                    refused.map_err(|error| unseen(error, seen))?;
-                    return self.refuse_without(operation, &region, &label, seen);
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Refuses to restore a recovery point that is not there.
-    fn refuse_without(
-        &self,
-        operation: &str,
-        region: &RegionName,
-        label: &str,
-        seen: &RegionFacts,
-    ) -> Result<()> {
-        let held = seen.log.as_ref().map_err(|why| {
-            Error::new(
-                ErrorKind::Unavailable,
-                operation,
-                self.resource().to_string(),
-            )
-            .because(format!("the store of {region}: {why}"))
-        })?;
-        let mut points = held.iter().flat_map(|log| &log.recovery_points);
-        match points.any(|point| point.label == label) {
-            true => Ok(()),
-            false => Err(self
-                .failed(
-                    operation,
-                    format!("the store of {region} has no recovery point {label} any more"),
-                )
-                .with_hint("`dr recovery-point list` shows what each store holds")),
-        }
-    }
-
     fn plan_rearm(&self, region: &RegionName) -> Result<Vec<Action>> {
         self.instance_options(region)?;
         Ok(vec![self.action(
@@ -596,22 +439,6 @@ impl PostgresDriver {
     }
 }
 
-/// Marks an error about an instance that could not be seen: another look may tell.
-fn unseen(error: Error, seen: &RegionFacts) -> Error {
-    let hint = error.hint().map(str::to_owned);
-    match &seen.instance {
-        Instance::Unreachable { why, .. } => {
-            let told = Error::new(ErrorKind::Unavailable, "bring up", error.subject())
-                .because(format!("the instance that was there cannot be seen: {why}"));
-            match hint {
-                Some(hint) => told.with_hint(hint),
-                None => told,
-            }
-        }
-        _ => error,
-    }
-}
-
 /// Returns the epoch being ended if its record, read where it counts, says that commits wait for the store of `region`.
 fn promised(region: &RegionName, ended: Epoch, facts: &Facts) -> Option<Epoch> {
     let claim = facts.claim.as_ref()?;
@@ -638,31 +465,6 @@ fn named<T: AsRef<str>>(unusable: &[T]) -> String {
     match unusable.len().saturating_sub(SHOWN) {
         0 => shown.join("; "),
         more => format!("{}; and {more} more", shown.join("; ")),
-    }
-}
-
-fn describe(instance: &Instance) -> String {
-    match instance {
-        Instance::Running {
-            role: Role::Primary,
-            timeline,
-            position,
-            ..
-        } => {
-            format!("a primary on timeline {timeline} at {position}")
-        }
-        Instance::Running {
-            role: Role::Standby,
-            timeline,
-            position,
-            ..
-        } => {
-            format!("a standby on timeline {timeline} at {position}")
-        }
-        Instance::Stopped => "its server is stopped".to_owned(),
-        Instance::Absent => "its data directory is empty".to_owned(),
-        Instance::NotConfigured => "no instance is configured".to_owned(),
-        Instance::Unreachable { why, .. } => format!("it cannot be seen: {why}"),
     }
 }
 

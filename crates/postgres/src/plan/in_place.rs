@@ -5,7 +5,8 @@ use dr_model::{Epoch, RegionName};
 use dr_provider::driver::{Action, Facts, Instance, LogFacts, RestoreTarget, Role, Undo};
 use dr_provider::{Error, ErrorKind, Result};
 
-use super::{Shown, describe};
+use super::Shown;
+use super::obstacles::describe;
 use crate::actions::Work;
 use crate::data_directory::Claimed;
 use crate::driver::PostgresDriver;

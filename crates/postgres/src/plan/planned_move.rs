@@ -4,7 +4,8 @@ use dr_model::RegionName;
 use dr_provider::Result;
 use dr_provider::driver::{Action, Facts, Instance, Role, Undo};
 
-use super::{Shown, describe};
+use super::Shown;
+use super::obstacles::describe;
 use crate::actions::Work;
 use crate::data_directory::Claimed;
 use crate::driver::PostgresDriver;
