@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    approval, check, completions, daemon, execution, failback, failover, host, init, job, kit,
-    recovery_point, reference, restore, runbook, slot, standby, status, sync, wal,
+    approval, check, completions, daemon, evidence, execution, failback, failover, host, init, job,
+    kit, recovery_point, reference, restore, runbook, slot, standby, status, sync, wal,
 };
 use crate::exit::Exit;
 use crate::output::Color;
@@ -64,6 +64,8 @@ pub(crate) enum Command {
     Failback(failback::Args),
     #[command(subcommand)]
     Execution(execution::Command),
+    #[command(subcommand)]
+    Evidence(evidence::Command),
     #[command(subcommand)]
     Approval(approval::Command),
     #[command(subcommand)]

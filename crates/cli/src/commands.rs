@@ -4,6 +4,7 @@ pub(crate) mod approval;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod daemon;
+pub(crate) mod evidence;
 pub(crate) mod execution;
 pub(crate) mod failback;
 pub(crate) mod failover;
@@ -40,6 +41,7 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<Exit> {
         Command::Failover(args) => Box::pin(failover::run(&args, config, output)).await,
         Command::Failback(args) => Box::pin(failback::run(&args, config, output)).await,
         Command::Execution(command) => Box::pin(execution::run(&command, config, output)).await,
+        Command::Evidence(command) => evidence::run(&command, config, output).await,
         Command::Approval(command) => approval::run(&command, output),
         Command::Runbook(command) => runbook::run(&command, config, output).await,
         Command::Job(command) => job::run(&command, config, output).await,

@@ -175,7 +175,7 @@ impl From<dr_runbook::Error> for CommandError {
         use dr_runbook::Error;
         let exit = match &error {
             Error::NotFound { .. } | Error::OtherWorkload { .. } => Exit::Usage,
-            Error::NotRunning { .. } | Error::Skip { .. } => Exit::Refused,
+            Error::NotRunning { .. } | Error::Skip { .. } | Error::Unskip { .. } => Exit::Refused,
             Error::NotSeen { .. } => Exit::Unavailable,
             Error::TakenOver { .. } => Exit::Busy,
             Error::Over { .. } | Error::HasEffects { .. } | Error::NotTakenBack { .. } => {

@@ -39,7 +39,7 @@ pub(crate) fn file(config: &Config, path: &Path) -> PathBuf {
 
 /// Puts together what a kit of this configuration holds.
 pub(crate) fn content(setup: &Setup) -> Result<Content> {
-    let mut files = files(&setup.config.directory)?;
+    let mut files = files(&setup.config)?;
     let secrets = secrets::take_out(setup, &mut files)?;
     let stores = setup.config.regions.iter().map(|(name, region)| {
         let location = match &region.store {
@@ -99,8 +99,10 @@ pub(crate) fn program() -> Result<Program> {
     Ok(PROGRAM.get_or_init(|| program).clone())
 }
 
-/// Reads the files of a configuration by their paths in its directory.
-fn files(directory: &Path) -> Result<BTreeMap<String, String>> {
+/// Reads the files of a configuration by their paths in its directory. A runbook that cannot be used and is no text takes the others
+/// not with it.
+fn files(config: &Config) -> Result<BTreeMap<String, String>> {
+    let directory = &config.directory;
     let mut names = vec!["dr.yaml".to_owned()];
     for folder in ["schedules", "runbooks"] {
         let entries = match std::fs::read_dir(directory.join(folder)) {
@@ -116,12 +118,16 @@ fn files(directory: &Path) -> Result<BTreeMap<String, String>> {
             }
         }
     }
+    let unusable = config.runbooks.unusable();
     let read = |name: String| {
         let path = directory.join(&name);
-        let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&path, &error))?;
-        Ok((name, text))
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Some(Ok((name, text))),
+            Err(_) if unusable.iter().any(|runbook| runbook.file == name) => None,
+            Err(error) => Some(Err(unreadable(&path, &error))),
+        }
     };
-    names.into_iter().map(read).collect()
+    names.into_iter().filter_map(read).collect()
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> CommandError {

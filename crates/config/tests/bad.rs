@@ -183,7 +183,7 @@ fn runbooks() {
     runbooks/failover.yaml:2:7: error: name: `Failover` is not a name: 1 to 63 lower-case letters, digits and single hyphens, with a letter or digit at both ends
       expected: the name of a runbook, such as `failover-region`
     runbooks/failover.yaml:4:25: error: steps[0].uses: there is no step `asses-region`
-      expected: `assess-region`, `await-approval`, `await-fence`, `check-data-loss`, `check-health`, `fence-primary`, `notify`, `open-epoch`, `promote-database`, `rearm-protection`, `restore-database`, `seal-wal`, `start-service`, `switch-traffic` or `verify-traffic`
+      expected: `assess-region`, `await-approval`, `await-fence`, `check-data-loss`, `check-health`, `fence-primary`, `notify`, `open-epoch`, `promote-database`, `rearm-protection`, `record-evidence`, `restore-database`, `seal-wal`, `start-service`, `switch-traffic` or `verify-traffic`
       hint: did you mean `assess-region`?
     runbooks/failover.yaml:5:11: error: steps[1].id: `assess again` is not the id of a step
       expected: 1 to 63 lower-case letters, digits and hyphens
@@ -199,7 +199,7 @@ fn runbooks() {
       expected: a duration with its unit, such as `30s`, `15m` or `4h`
       hint: `30s` is seconds, `30m` minutes
     runbooks/failover.yaml:6:89: error: steps[2].fallback: there is no step `pray`
-      expected: `assess-region`, `await-approval`, `await-fence`, `check-data-loss`, `check-health`, `fence-primary`, `notify`, `open-epoch`, `promote-database`, `rearm-protection`, `restore-database`, `seal-wal`, `start-service`, `switch-traffic` or `verify-traffic`
+      expected: `assess-region`, `await-approval`, `await-fence`, `check-data-loss`, `check-health`, `fence-primary`, `notify`, `open-epoch`, `promote-database`, `rearm-protection`, `record-evidence`, `restore-database`, `seal-wal`, `start-service`, `switch-traffic` or `verify-traffic`
     runbooks/failover.yaml:6:95: error: steps[2]: unknown key `when`
       expected: `continue_on_error`, `fallback`, `id`, `if`, `needs`, `retry`, `timeout`, `uses` or `with`
     11 errors in the configuration

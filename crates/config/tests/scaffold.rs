@@ -48,7 +48,7 @@ fn what_is_written_loads() {
         .runbooks
         .get(&"failover-region".parse().unwrap())
         .unwrap();
-    assert_eq!(runbook.steps.len(), 14);
+    assert_eq!(runbook.steps.len(), 15);
     let promote = runbook.steps.iter().find(|s| s.id.0 == "promote").unwrap();
     assert_eq!(promote.fallback.as_deref(), Some("restore-database"));
     assert_eq!(promote.needs[0].0, "seal");

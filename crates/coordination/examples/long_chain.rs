@@ -14,8 +14,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use dr_coordination::Patience;
 use dr_coordination::chain::{
-    ChainId, ChainReader, ChainWriter, Chunk, Facts, Options, Origin, available, encode, find_tail,
-    newest_chain, summarise,
+    ChainId, ChainReader, ChainWriter, Chunk, Facts, Options, Origin, Section, available, encode,
+    find_tail, newest_chain, summarise,
 };
 use dr_local::DirectoryStore;
 use dr_model::{Clock, Epoch, Lsn, SystemClock, SystemIdentifier, TimelineId};
@@ -103,7 +103,12 @@ async fn time_all(path: &Path, end: Lsn) -> Vec<(&'static str, Vec<Duration>)> {
             "`available`, the last 16 MiB",
             time(path, |store| async move {
                 let from = Lsn(end.0 - LAST_BYTES);
-                let held = available(&*store, cluster, CHAIN.timeline, from, end, patience).await;
+                let held = available(
+                    &*store,
+                    Section::new(cluster, CHAIN.timeline, from, end),
+                    patience,
+                )
+                .await;
                 assert_eq!(held.unwrap().len(), 1);
             })
             .await,
@@ -139,9 +144,13 @@ async fn time_all(path: &Path, end: Lsn) -> Vec<(&'static str, Vec<Duration>)> {
 async fn reader(store: Arc<dyn ObjectStore>, end: Lsn) -> ChainReader {
     let from = Lsn(end.0 - LAST_BYTES);
     let (cluster, timeline) = (CHAIN.system_identifier, CHAIN.timeline);
-    ChainReader::open(store, cluster, timeline, from, end, Patience::default())
-        .await
-        .unwrap()
+    ChainReader::open(
+        store,
+        Section::new(cluster, timeline, from, end),
+        Patience::default(),
+    )
+    .await
+    .unwrap()
 }
 
 /// Returns first, median and worst in milliseconds.

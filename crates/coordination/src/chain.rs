@@ -37,6 +37,7 @@ mod reader;
 mod records;
 mod seal;
 mod sealer;
+mod section;
 mod start;
 mod summary;
 mod tail;
@@ -46,17 +47,19 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use available::{Available, available, available_by_headers, bounds, prove};
+pub use available::{
+    Available, Examined, available, bounds, examine, prove, prove_by_names, prove_readable,
+};
 pub use catalogue::{chains, newest_chain, timelines};
 pub use chunk::{Chunk, ChunkHeader, Encoding, Facts, MAX_LOG_BYTES, Promise};
 pub use compact::{CompactOptions, Compacted, Compactor, KEPT_LINKS};
-pub use encryption::{Cipher, Encryption, NoRandomness, SaltText};
+pub use encryption::{Cipher, Encryption, Flaw, NoRandomness, SaltText};
 pub use envelope::{decode, decode_header, encode};
 pub use error::Error;
 pub use expire::{LogExpired, LogExpiry, Needed, expire_log, plan_log_expiry};
 pub use fill::fill;
 pub use floor::Floor;
-pub use gap::{GapRecord, open_gaps, record_gap};
+pub use gap::{GapRecord, open_gaps, open_gaps_of, record_gap};
 pub use history::{read_history, write_history};
 pub use id::ChainId;
 pub use lost::pass_over;
@@ -66,6 +69,7 @@ pub use piece::{
 pub use reader::ChainReader;
 pub use records::{Origin, SealRecord};
 pub use seal::{SealRequest, Sealed, seal};
+pub use section::Section;
 pub use start::{LogStart, log_start};
 pub use summary::{ChainSummary, summarise};
 pub use tail::{Tail, find_tail};

@@ -10,6 +10,7 @@
 //! - [`chain`]: the WAL in a store and its seal, which says what was promised.
 //! - [`journal`]: what an execution intends and did; takeover.
 //! - [`approval`]: who agreed to what an execution is about to do.
+//! - [`evidence`]: what happened, for whoever asks later.
 //! - [`identity`], [`probe`]: whose a store is, and what it can do.
 //! - [`kit`]: what a machine with nothing but the program needs.
 //! - [`outage`]: that a primary does not answer, and since when. Decides nothing.
@@ -17,6 +18,7 @@
 pub mod actor;
 pub mod approval;
 pub mod chain;
+pub mod evidence;
 pub mod identity;
 pub mod journal;
 pub mod kit;

@@ -16,6 +16,7 @@ use dr_coordination::chain::{
     Origin, PieceFacts, Promise, SealRecord, Span, decode, decode_header, decode_piece, encode,
     encode_piece, pass_over,
 };
+use dr_coordination::evidence::{self, Evidence};
 use dr_coordination::identity::Identity;
 use dr_coordination::journal::{Body, Entry, Journal};
 use dr_coordination::kit::{self, Content, Kit, Program, SecretNote};
@@ -538,4 +539,25 @@ fn an_approval() {
         assert_eq!(read, approval);
         assert!(read.is_signed_by(&key.public()));
     }
+}
+
+#[test]
+fn a_record_of_evidence() {
+    let evidence = Evidence {
+        version: evidence::FORMAT_VERSION,
+        workload: "orders".parse().unwrap(),
+        sequence: 2,
+        previous: Some("5f".repeat(32)),
+        kind: "execution".to_owned(),
+        subject: execution().to_string(),
+        state: "completed".to_owned(),
+        recorded_at: at(9),
+        recorded_by: actor(),
+        body: serde_json::json!({ "plan": "c0".repeat(32), "runbook": "failover-region", "report": {} }),
+    };
+    let current = dr_provider::store::record::encode(&evidence);
+    let stored = golden("evidence-hashed.json", &current);
+    assert_eq!(stored, current);
+    let read: Evidence = dr_provider::store::record::decode(&stored).unwrap();
+    assert_eq!(read, evidence);
 }

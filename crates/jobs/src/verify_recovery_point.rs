@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use dr_model::ResourceId;
-use dr_provider::driver::{Verify, VerifyMeans, VerifyRecord};
+use dr_provider::driver::{VerifiedDue, Verify, VerifyMeans, VerifyRecord};
 use dr_provider::{Error, ErrorKind, Result};
 use jiff::Timestamp;
 use serde_json::json;
@@ -37,7 +37,7 @@ impl Job for VerifyRecoveryPoint {
 
     async fn run(&self, context: &JobContext) -> Result<Outcome> {
         let began = context.clock.now();
-        let records = verify(context)?.verify_due(&context.region).await?;
+        let VerifiedDue { records, unread } = verify(context)?.verify_due(&context.region).await?;
         self.ran
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -49,15 +49,21 @@ impl Job for VerifyRecoveryPoint {
             0 => String::new(),
             count => format!("; {count} of them FAILED"),
         };
+        let not_read = match unread.len() {
+            0 => String::new(),
+            count => format!("; {count} CANNOT be read here"),
+        };
+        let unread = unread.iter().map(|one| format!("recovery point {one}"));
+        let alarms: Vec<String> = alarm(&records).into_iter().chain(unread).collect();
         Ok(Outcome {
             summary: match records.len() {
-                0 => "all recovery points were read back lately".to_owned(),
+                0 if not_read.is_empty() => "all recovery points were read back lately".to_owned(),
                 count => format!(
-                    "{count} recovery points read back: {} MiB in {seconds:.1} s{failed}",
+                    "{count} recovery points read back: {} MiB in {seconds:.1} s{failed}{not_read}",
                     bytes >> 20
                 ),
             },
-            alarm: alarm(&records),
+            alarm: (!alarms.is_empty()).then(|| alarms.join("; ")),
             figures: Vec::new(),
             detail: json!(records),
         })

@@ -23,6 +23,8 @@ pub(crate) struct Target {
     uri: Uri,
     pub(crate) host: String,
     port: u16,
+    /// Whom the server is asked for, if not for `host`.
+    name: Option<String>,
 }
 
 impl Target {
@@ -50,7 +52,16 @@ impl Target {
             port: uri.port_u16().unwrap_or(80),
             host,
             uri,
+            name: None,
         })
+    }
+
+    /// Asks the server for `name`, as somebody does whom that led to it.
+    pub(crate) fn named(self, name: &str) -> Self {
+        Self {
+            name: Some(name.to_owned()),
+            ..self
+        }
     }
 
     /// Sends a request and reads up to `body_limit` bytes of the answer. No time limit of its own.
@@ -67,7 +78,8 @@ impl Target {
         *request.uri_mut() = path
             .parse()
             .map_err(|source| error(ErrorKind::Invalid).because(source))?;
-        let authority = format!("{}:{}", self.host, self.port);
+        let name = self.name.as_ref().unwrap_or(&self.host);
+        let authority = format!("{name}:{}", self.port);
         let authority = HeaderValue::from_str(&authority)
             .map_err(|source| error(ErrorKind::Invalid).because(source))?;
         request.headers_mut().insert(HOST, authority);

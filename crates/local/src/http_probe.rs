@@ -39,6 +39,15 @@ impl HttpProbe {
         })
     }
 
+    /// Asks the server for `name`, as a client does whom that led to the URL's address.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        Self {
+            target: self.target.named(name),
+            ..self
+        }
+    }
+
     async fn get(&self) -> Result<(StatusCode, String)> {
         let request = Request::get("/")
             .body(Full::new(Bytes::new()))

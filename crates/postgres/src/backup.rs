@@ -21,13 +21,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use dr_model::{RegionName, Retention};
-use dr_provider::driver::{Backup, BackupReport, CopyReport, RecoveryPoints};
+use dr_provider::driver::{Backup, BackupReport, CopyReport, RecoveryPoint, RecoveryPoints};
 use dr_provider::error::chain;
-use dr_provider::{ObjectStore, Result};
+use dr_provider::{Error, ErrorKind, ObjectStore, Result};
+use dr_repository::Label;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::driver::PostgresDriver;
 
 pub(crate) use base::{Base, Bases, Source, TABLESPACES};
+
+/// Headers read at a time.
+const HEADERS_IN_FLIGHT: usize = 8;
 
 #[async_trait]
 impl Backup for PostgresDriver {
@@ -36,27 +41,11 @@ impl Backup for PostgresDriver {
     }
 
     async fn list(&self, store: &Arc<dyn ObjectStore>) -> Result<RecoveryPoints> {
-        let clusters = match self.known_cluster().await {
-            Some(cluster) => vec![cluster],
-            None => self.clusters_in(store).await?,
-        };
         let mut points = RecoveryPoints::default();
-        for cluster in clusters {
+        for cluster in self.clusters_of(store).await? {
             let Bases {
-                usable,
-                unusable,
-                given_up,
-                ..
+                usable, unusable, ..
             } = self.bases(store, cluster).await?;
-            let repository = self.repository(store, cluster)?;
-            for label in given_up {
-                // One that cannot be read is going to be deleted all the same.
-                if let Ok(header) = repository.header(&label).await
-                    && let Ok(base) = Base::of(header, cluster)
-                {
-                    points.given_up.push(base.recovery_point());
-                }
-            }
             points
                 .complete
                 .extend(usable.iter().map(Base::recovery_point));
@@ -68,6 +57,36 @@ impl Backup for PostgresDriver {
         points
             .complete
             .sort_by(|a, b| (b.stopped_at, &b.label).cmp(&(a.stopped_at, &a.label)));
+        Ok(points)
+    }
+
+    async fn given_up(&self, store: &Arc<dyn ObjectStore>) -> Result<Vec<RecoveryPoint>> {
+        let mut points = Vec::new();
+        for cluster in self.clusters_of(store).await? {
+            let repository = self.repository(store, cluster)?;
+            let labels = repository.given_up().await?;
+            let read = |label: Label| {
+                let repository = &repository;
+                async move {
+                    let header = repository.header(&label).await.map_err(Error::from);
+                    match header.and_then(|header| Base::of(header, cluster)) {
+                        Ok(base) => Ok(Some(base.recovery_point())),
+                        Err(error) => match error.kind() {
+                            ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Unsupported => {
+                                Ok(None)
+                            }
+                            _ => Err(error),
+                        },
+                    }
+                }
+            };
+            let read: Vec<Option<RecoveryPoint>> = stream::iter(labels)
+                .map(read)
+                .buffered(HEADERS_IN_FLIGHT)
+                .try_collect()
+                .await?;
+            points.extend(read.into_iter().flatten());
+        }
         Ok(points)
     }
 

@@ -131,6 +131,20 @@ pub(crate) struct Postmaster {
 }
 
 impl Postmaster {
+    /// Reads the number of the server's first process; `None` if there is no such file, or no number in it.
+    pub(crate) async fn number(host: &dyn Host, directory: &Path) -> Result<Option<String>> {
+        let path = directory.join("postmaster.pid");
+        let content = match host.read(&path, 0, SMALL).await {
+            Ok(content) => content,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let text = String::from_utf8_lossy(&content);
+        let first = text.lines().next().unwrap_or_default().trim();
+        let is_number = !first.is_empty() && first.bytes().all(|byte| byte.is_ascii_digit());
+        Ok(is_number.then(|| first.to_owned()))
+    }
+
     /// Reads it; `None` if there is no such file.
     pub(crate) async fn read(host: &dyn Host, directory: &Path) -> Result<Option<Self>> {
         let path = directory.join("postmaster.pid");

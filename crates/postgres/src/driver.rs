@@ -164,6 +164,10 @@ impl ResourceDriver for PostgresDriver {
         self.look_at_instance(region).await
     }
 
+    async fn look_closely(&self, region: &RegionName, facts: &mut Facts) {
+        self.look_at_restorable(region, facts).await;
+    }
+
     fn plan(&self, goal: &Goal, facts: &Facts) -> Result<Vec<Action>> {
         self.plan_goal(goal, facts)
     }

@@ -41,6 +41,9 @@ pub(crate) struct Position {
     pub(crate) receiving: bool,
 }
 
+/// What is done to find out whether a server is the one that is meant.
+const CLUSTER: &str = "find out the cluster of";
+
 impl PostgresDriver {
     /// Returns how to connect to the instance in `region`.
     pub(crate) fn connection_config(&self, region: &RegionName) -> Result<Config> {
@@ -79,12 +82,12 @@ impl PostgresDriver {
     /// Connects to the instance in `region`, and refuses one of another cluster than the epochs are about.
     pub(crate) async fn connect_to_own(&self, region: &RegionName) -> Result<Instance> {
         let mut instance = self.connect(region).await?;
-        match self.claimed_cluster().await {
+        match self.known_cluster().await {
             Some(cluster) => instance.require_cluster(cluster).await?,
             None => {
                 return Err(Error::new(
                     ErrorKind::Unavailable,
-                    "find out the cluster of",
+                    CLUSTER,
                     self.resource().to_string(),
                 )
                 .because("no record of an epoch could be read".to_owned()));
@@ -148,16 +151,24 @@ impl Instance {
 
     /// Fails with `Invalid` if the server is of another cluster: nothing may be written there.
     pub(crate) async fn require_cluster(&mut self, expected: SystemIdentifier) -> Result<()> {
-        let operation = "find out the cluster of";
         let sql = "select system_identifier from pg_control_system()";
-        let found: SystemIdentifier = self.scalar(operation, sql).await?;
+        let found = self.scalar(CLUSTER, sql).await?;
+        self.check_cluster(found, expected)
+    }
+
+    /// Fails with `Invalid` if the cluster that the server was found to be of is not the expected one.
+    pub(crate) fn check_cluster(
+        &self,
+        found: SystemIdentifier,
+        expected: SystemIdentifier,
+    ) -> Result<()> {
         if found == expected {
             return Ok(());
         }
         let why = format!(
             "another cluster answers there: its system identifier is {found}, not {expected}"
         );
-        let error = Error::new(ErrorKind::Invalid, operation, &self.subject).because(why);
+        let error = Error::new(ErrorKind::Invalid, CLUSTER, &self.subject).because(why);
         Err(error.with_hint(
             "correct the address and port of the resource, or start the right server there",
         ))

@@ -48,8 +48,8 @@ const LOOK_LIMIT: Duration = Duration::from_secs(10);
 /// What a store holds.
 struct Held {
     facts: LogFacts,
-    /// The recovery points from which the end of the log can be reached, in the order in which they are to be taken.
-    candidates: Vec<Base>,
+    /// The recovery point that would be restored.
+    first: Option<Base>,
     /// The name of the key that the newest log is encrypted with.
     key: Option<String>,
 }
@@ -68,6 +68,13 @@ pub(crate) struct Detail {
     /// When the newest commit was made that a standby has replayed, by the clock of its primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) replayed_at: Option<Timestamp>,
+    /// Why nothing can be restored to where the instance belongs, as far as that was looked at: there is no room, or a tablespace is
+    /// somebody else's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) no_place: Option<String>,
+    /// How much more the region's store takes, where its standby has log that has to go there and the store tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) store_free_bytes: Option<u64>,
 }
 
 impl Detail {
@@ -141,11 +148,6 @@ impl PostgresDriver {
         of(newest.max_by_key(|record| record.epoch)?, false)
     }
 
-    /// Returns the cluster that the newest epoch that can be read is about.
-    pub(crate) async fn claimed_cluster(&self) -> Option<SystemIdentifier> {
-        Some(self.newest_claim(LOOK_LIMIT).await?.0.system_identifier)
-    }
-
     async fn observe_region(
         &self,
         region: &RegionName,
@@ -178,9 +180,20 @@ impl PostgresDriver {
         let log = match log {
             // Only a restore needs more than the tail, and a failover that promotes does not wait for more.
             Ok(Some(held)) if instance == Instance::Absent => {
-                self.prove_restorable(region, held).await.map(Some)
+                self.prove_by_names(region, held).await.map(Some)
             }
             log => log.map(|held| held.map(|held| held.facts)),
+        };
+        let store_free_bytes = match (&instance, &log) {
+            (
+                Instance::Running {
+                    role: Role::Standby,
+                    position,
+                    ..
+                },
+                Ok(Some(held)),
+            ) if *position > held.end => self.free_in_store(region).await,
+            _ => None,
         };
         let detail = self.instance_options(region).ok().map(|options| Detail {
             host: options.host.clone(),
@@ -188,6 +201,8 @@ impl PostgresDriver {
             directory,
             claimed,
             replayed_at,
+            no_place: None,
+            store_free_bytes,
         });
         (
             identifier,
@@ -198,6 +213,11 @@ impl PostgresDriver {
                     .expect("names, paths and numbers always have a JSON form"),
             },
         )
+    }
+
+    async fn free_in_store(&self, region: &RegionName) -> Option<u64> {
+        let store = self.store(region).ok()?;
+        timeout(SIGN_OF_LIFE, store.free_bytes()).await.ok()?
     }
 
     async fn observe_directory(
@@ -297,16 +317,20 @@ impl PostgresDriver {
                     Ok(ByHost::Runs) => Instance::Unreachable {
                         why: format!("{}; its processes run on its host", explain(&error)),
                         runs: true,
+                        // One that turns us away serves others: nobody ends it unasked.
+                        on_host: !turned_away,
                         hint,
                     },
                     Ok(ByHost::Unclear) => Instance::Unreachable {
                         why: explain(&error),
                         runs: turned_away,
+                        on_host: false,
                         hint,
                     },
                     Err(other) => Instance::Unreachable {
                         why: format!("{}; {}", explain(&error), explain(&other)),
                         runs: turned_away,
+                        on_host: false,
                         hint,
                     },
                 };
@@ -351,13 +375,9 @@ impl PostgresDriver {
         for (label, error) in &bases.unusable {
             tracing::warn!(%label, "recovery point passed over: {}", explain(error));
         }
-        let is_candidate = |base: &&Base| {
-            base.source.timeline == newest.timeline && base.source.stop <= summary.end
-        };
-        let mut candidates: Vec<Base> = bases.usable.iter().filter(is_candidate).cloned().collect();
-        // What the proofs speak against is taken only if nothing else will do.
-        candidates.sort_by_key(|base| base.failure.is_some());
-        let since = candidates.first().map_or(Lsn::INVALID, Base::log_start);
+        let first = candidates(&bases.usable, newest.timeline, summary.end).next();
+        let first = first.cloned();
+        let since = first.as_ref().map_or(Lsn::INVALID, Base::log_start);
         let facts = LogFacts {
             epoch: newest.epoch,
             timeline: newest.timeline,
@@ -393,10 +413,22 @@ impl PostgresDriver {
         };
         Ok(Some(Held {
             facts,
-            candidates,
+            first,
             key: summary.key,
         }))
     }
+}
+
+/// Returns the recovery points from which the end of a timeline's log can be reached, in the order in which they are to be taken.
+fn candidates(bases: &[Base], timeline: TimelineId, end: Lsn) -> impl Iterator<Item = &Base> {
+    let is_candidate =
+        move |base: &&Base| base.source.timeline == timeline && base.source.stop <= end;
+    // What anything speaks against is taken only if nothing else will do.
+    let (sound, other): (Vec<&Base>, Vec<&Base>) = bases
+        .iter()
+        .filter(is_candidate)
+        .partition(|base| base.is_sound());
+    sound.into_iter().chain(other)
 }
 
 /// Returns the timeline that a stopped server's data directory is on, if the server would accept writes once somebody starts it: it has no
@@ -433,6 +465,7 @@ fn own(
             Instance::Unreachable {
                 why,
                 runs: false,
+                on_host: false,
                 hint: None,
             },
         )
@@ -460,6 +493,7 @@ fn of_nobody_knows_whom(instance: Instance) -> Instance {
             why: "nothing runs there, and neither the register nor a copy of it says whose data directory that should be"
                 .to_owned(),
             runs: false,
+            on_host: false,
             hint: None,
         },
         instance => instance,

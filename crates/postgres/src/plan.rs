@@ -91,6 +91,7 @@ impl PostgresDriver {
             Err(why) => Some(why.clone()),
         };
         let current = match &seen.instance {
+            Instance::Unreachable { on_host: true, .. } => "a server that does not answer",
             // Whether it can be told when it is tried is seen then.
             Instance::Unreachable { .. } => return Ok(("unknown", claimed)),
             Instance::NotConfigured => {
@@ -139,6 +140,7 @@ impl PostgresDriver {
             ..
         } = &seen.instance
         {
+            self.refuse_full(region, seen, *position)?;
             actions.push(self.action(
                 Work::DetachStandby {
                     region: region.clone(),
@@ -251,6 +253,7 @@ impl PostgresDriver {
             self.failed(operation, why)
                 .with_hint("`dr recovery-point list` shows what each store holds")
         })?;
+        self.refuse_no_place(operation, seen)?;
         let mut summary = format!("rebuild {directory} from recovery point {}", point.label);
         write!(summary, " ({} MiB)", point.database_bytes >> 20)
             .expect("writing to a string cannot fail");

@@ -15,6 +15,7 @@ mod log;
 mod outside;
 mod room;
 mod settings;
+mod standby;
 mod target;
 
 use std::collections::BTreeMap;
@@ -22,21 +23,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dr_coordination::chain;
 use dr_model::{Lsn, RegionName, TimelineId};
 use dr_provider::driver::{
-    Existing, LogReach, LogStretch, OutsidePlaces, Proof, RecoveryPoint, Restore, RestorePlan,
-    RestoreProgress, RestoreReport, RestoreRequest,
+    Existing, LogReach, LogStretch, Proof, Restore, RestorePlan, RestoreProgress, RestoreReport,
+    RestoreRequest,
 };
 use dr_provider::{Error, ErrorKind, Result};
 use dr_repository::BackupReader;
 use tokio::sync::watch;
 
-use crate::actions::Log;
 use crate::archive::Held;
 use crate::backup::Base;
 use crate::driver::PostgresDriver;
-use crate::register::patience;
 use crate::wal::TimelineHistory;
 
 pub(crate) use configuration::substitute;
@@ -173,10 +171,19 @@ impl PostgresDriver {
         tablespaces: &BTreeMap<u32, PathBuf>,
         delta: bool,
     ) -> Result<()> {
-        if !tablespaces.is_empty() {
-            in_use::check(directory, tablespaces, &self.owners())?;
-        }
-        outside::check(directory, tablespaces, delta)?;
+        let (at, places, configured) = (
+            directory.to_owned(),
+            tablespaces.clone(),
+            self.configured_owners(),
+        );
+        // A file system that hangs must not keep the thread from those who wait for no longer than they said.
+        let looked = blocking(move || {
+            if !places.is_empty() {
+                in_use::check(&at, &places, &in_use::owners(configured))?;
+            }
+            outside::check(&at, &places, delta)
+        });
+        looked.await??;
         room::check(reader, directory, tablespaces, delta).await
     }
 
@@ -194,7 +201,10 @@ impl PostgresDriver {
             let history = held.history(chosen.reach.timeline)?;
             let decided = decided(chosen, end, history);
             // By the headers, which are many: only of the log that is going to be replayed.
-            if held.prove(store, cluster, &decided.plan.log).await? {
+            if held
+                .prove((store, self.keys()), cluster, &decided.plan.log)
+                .await?
+            {
                 break decided;
             }
             looks += 1;
@@ -220,11 +230,9 @@ impl PostgresDriver {
                     places.map_err(|(why, hint)| self.invalid(OPERATION, why).with_hint(hint))?;
             }
         }
-        let reader = self
-            .repository(store, cluster)?
-            .open(&decided.base.label)
-            .await?;
-        check_presence(&reader).await?;
+        let reader = self.open_whole(store, &decided.base).await?;
+        let packs = reader.packs().iter();
+        decided.plan.pack_bytes = packs.map(|pack| pack.info.bytes).sum();
         let missing = configuration::missing(&reader).await?;
         if !missing.is_empty() {
             decided.plan.notes.push(format!(
@@ -283,194 +291,17 @@ impl PostgresDriver {
         .await
     }
 
-    /// Restores recovery point `label` as a standby that replays `log` from the store of `region`: what a failover
-    /// promotes when no standby is left.
-    ///
-    /// Proves before it writes that the store holds all of `log` since the recovery point.
-    pub(crate) async fn restore_standby(
+    /// Opens a recovery point and proves that it can be read: its manifest, its key, its packs. Reads none of its content.
+    pub(crate) async fn open_whole(
         &self,
-        region: &RegionName,
-        log: Log,
-        label: &str,
-        directory: &Path,
-    ) -> Result<RestoreReport> {
-        if !self.host(region)?.is_local() {
-            return Err(self.failed(
-                OPERATION,
-                format!("the host in {region} is not this machine"),
-            ));
-        }
-        directory::check(directory)?;
-        let store = self.store(region)?;
-        let bases = self.bases(store, log.system_identifier).await?;
-        let Some(base) = bases
-            .usable
-            .into_iter()
-            .find(|base| base.label.as_str() == label)
-        else {
-            return Err(
-                Error::new(ErrorKind::NotFound, OPERATION, self.resource().to_string()).because(
-                    format!(
-                        "{} holds no usable recovery point {label}",
-                        store.location()
-                    ),
-                ),
-            );
-        };
-        let held = Held::read(store, log.system_identifier, base.log_start()).await?;
-        let chosen = choose::prove(base, &held, log.timeline)
-            .and_then(|(base, reach)| match &reach.hole {
-                Some(hole) => Err(hole.to_string()),
-                None => Ok(Chosen {
-                    base,
-                    reach,
-                    passed_over: Vec::new(),
-                }),
-            })
-            .map_err(|why| self.failed(OPERATION, format!("recovery point {label}: {why}")))?;
-        let sealed = self.seal_of(store, log).await?;
-        let end = End {
-            ending: Ending::Standby { through: sealed },
-            said: "by a promotion".to_owned(),
-            needed: sealed.unwrap_or(chosen.reach.end),
-            proven: true,
-            notes: Vec::new(),
-        };
-        let mut decided = decided(chosen, end, held.history(log.timeline)?);
-        for stretch in &decided.plan.log {
-            let (store, cluster) = (&**store, log.system_identifier);
-            let LogStretch { timeline, from, to } = *stretch;
-            chain::prove(store, cluster, timeline, from, to, patience()).await?;
-        }
-        decided.plan.tablespaces = self.same_places(&decided.base, directory)?;
-        let repository = self.repository(store, log.system_identifier)?;
-        let reader = repository.open(&decided.base.label).await?;
-        check_presence(&reader).await?;
-        self.check_places(&reader, directory, &decided.plan.tablespaces, false)
-            .await?;
-        let purpose = Purpose::Failover(self.instance_options(region)?);
-        self.write(
-            region,
-            directory,
-            (decided, &reader),
-            purpose,
-            Ways::default(),
-        )
-        .await
-    }
-
-    /// Proves what a plan of a restore proves of a recovery point, for one that a failover would restore in the place of the
-    /// instance in `region`: its manifest, its key, its packs and, on this machine, the places of its tablespaces and the room.
-    /// Reads none of its content.
-    pub(crate) async fn check_restorable(&self, region: &RegionName, base: &Base) -> Result<()> {
-        let store = self.store(region)?;
+        store: &Arc<dyn dr_provider::ObjectStore>,
+        base: &Base,
+    ) -> Result<BackupReader> {
         let repository = self.repository(store, base.source.system_identifier)?;
         let reader = repository.open(&base.label).await?;
         reader.check_key()?;
         check_presence(&reader).await?;
-        if !self.host(region)?.is_local() {
-            return Ok(());
-        }
-        let directory = &self.instance_options(region)?.data_directory;
-        let tablespaces = self.same_places(base, directory)?;
-        self.check_places(&reader, directory, &tablespaces, false)
-            .await
-    }
-
-    /// Returns where the tablespaces of a recovery point were: a failover has nobody to ask, and they go there.
-    fn same_places(&self, base: &Base, directory: &Path) -> Result<BTreeMap<u32, PathBuf>> {
-        let places = OutsidePlaces {
-            same_place: true,
-            ..OutsidePlaces::default()
-        };
-        outside::places(&base.source, &places, Some(directory))
-            .map_err(|(why, hint)| self.failed(OPERATION, why).with_hint(hint))
-    }
-
-    /// Chooses the newest recovery point in the store of `region` from which `log`, which goes on, can be followed without a
-    /// hole; the error says why there is none.
-    pub(crate) async fn point_to_follow_from(
-        &self,
-        region: &RegionName,
-        log: Log,
-    ) -> Result<RecoveryPoint> {
-        let (_, chosen) = self.choose_to_follow(region, log, None).await?;
-        Ok(chosen.base.recovery_point())
-    }
-
-    /// Restores recovery point `label` into `directory` as a standby that has `settings`: they say whom it follows and where
-    /// the log before that is.
-    pub(crate) async fn restore_follower(
-        &self,
-        region: &RegionName,
-        log: Log,
-        label: &str,
-        directory: &Path,
-        settings: String,
-    ) -> Result<u64> {
-        directory::check(directory)?;
-        let (store, chosen) = self.choose_to_follow(region, log, Some(label)).await?;
-        let tablespaces = self.same_places(&chosen.base, directory)?;
-        let repository = self.repository(&store, log.system_identifier)?;
-        let reader = repository.open(&chosen.base.label).await?;
-        check_presence(&reader).await?;
-        self.check_places(&reader, directory, &tablespaces, false)
-            .await?;
-        let beside = Beside {
-            signal: Ending::Standby { through: None }.signal(),
-            settings,
-            missing: configuration::missing(&reader).await?,
-            tablespaces,
-            progress: None,
-            mark: Mark {
-                cluster: log.system_identifier,
-            },
-            delta: false,
-        };
-        let stats = directory::write(&reader, directory, beside).await?;
-        Ok(stats.written_bytes)
-    }
-
-    async fn choose_to_follow(
-        &self,
-        region: &RegionName,
-        log: Log,
-        label: Option<&str>,
-    ) -> Result<(Arc<dyn dr_provider::ObjectStore>, Chosen)> {
-        let store = Arc::clone(self.store(region)?);
-        let mut bases = self.bases(&store, log.system_identifier).await?.usable;
-        bases.retain(|base| label.is_none_or(|label| base.label.as_str() == label));
-        // What the proofs speak against is taken only if nothing else will do.
-        bases.sort_by_key(|base| base.failure.is_some());
-        let since = bases.iter().map(Base::log_start).min();
-        let held = Held::read(&store, log.system_identifier, since.unwrap_or(Lsn::INVALID)).await?;
-        let place = store.location();
-        let mut reasons = Vec::new();
-        for base in bases {
-            let label = base.label.clone();
-            match choose::prove(base, &held, log.timeline) {
-                Ok((base, reach)) => match &reach.hole {
-                    None => {
-                        let chosen = Chosen {
-                            base,
-                            reach,
-                            passed_over: Vec::new(),
-                        };
-                        return Ok((store, chosen));
-                    }
-                    Some(hole) => reasons.push(format!("{label}: {hole}")),
-                },
-                Err(why) => reasons.push(format!("{label}: {why}")),
-            }
-        }
-        let why = match reasons.as_slice() {
-            [] => format!("{place} holds no recovery point of it"),
-            [first, ..] => format!(
-                "from no recovery point in {place} the log of timeline {} can be followed: {first}",
-                log.timeline
-            ),
-        };
-        Err(self.failed(OPERATION, why))
+        Ok(reader)
     }
 
     /// Writes the directory.
@@ -521,20 +352,12 @@ impl PostgresDriver {
             took: self.clock().elapsed().saturating_sub(begun),
         })
     }
+}
 
-    /// Returns where a chain was sealed, if it was.
-    async fn seal_of(
-        &self,
-        store: &Arc<dyn dr_provider::ObjectStore>,
-        log: Log,
-    ) -> Result<Option<Lsn>> {
-        let chain = dr_coordination::chain::ChainId::from(log);
-        let tail = dr_coordination::chain::find_tail(&**store, &chain, crate::register::patience());
-        Ok(tail
-            .await?
-            .filter(|tail| tail.seal.is_some())
-            .map(|tail| tail.end))
-    }
+/// Does what waits for a file system on a thread that is for that.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Error::new(ErrorKind::Failed, OPERATION, "a directory").because(error))
 }
 
 /// Puts together what a plan shows.
@@ -559,8 +382,24 @@ fn decided(chosen: Chosen, end: End, history: &TimelineHistory) -> Decided {
             "the recovery point may not be whole, and it is the one that was named or the only one that will do: {why}"
         ));
     }
+    let damaged = source.damaged_pages.len() as u64 + source.more_damaged_pages;
+    if damaged > 0 {
+        let first: Vec<_> = source
+            .damaged_pages
+            .iter()
+            .take(3)
+            .map(ToString::to_string)
+            .collect();
+        notes.push(format!(
+            "the recovery point holds {damaged} damaged pages of the database ({}{}), which are restored as they are: `dr recovery-point list` \
+             shows whether an older one has none, for `--recovery-point`",
+            first.join("; "),
+            if damaged > first.len() as u64 { "; …" } else { "" }
+        ));
+    }
     let plan = RestorePlan {
         recovery_point: base.recovery_point(),
+        pack_bytes: 0,
         passed_over,
         log_segments: log.iter().map(segments).sum(),
         log_bytes: log.iter().map(|one| one.to.bytes_since(one.from)).sum(),

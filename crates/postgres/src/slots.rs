@@ -106,9 +106,14 @@ const QUERY: &str = "\
 
 impl PostgresDriver {
     /// Returns the slots of the receivers on the primary of the newest epoch.
+    ///
+    /// # Errors
+    ///
+    /// If it does not answer, or if another cluster answers in its place.
     pub async fn slots(&self) -> Result<Vec<Slot>> {
         let record = self.read_register(OPERATION).await?;
-        self.slots_of(&record.primary).await
+        let instance = self.connect_to_own(&record.primary).await?;
+        self.slots_on(instance, &record.primary).await
     }
 
     /// Returns the same of the server in `primary`, whoever is primary.
@@ -117,7 +122,11 @@ impl PostgresDriver {
     ///
     /// As [`PostgresDriver::slots`].
     pub async fn slots_of(&self, primary: &RegionName) -> Result<Vec<Slot>> {
-        let mut instance = self.connect(primary).await?;
+        let instance = self.connect(primary).await?;
+        self.slots_on(instance, primary).await
+    }
+
+    async fn slots_on(&self, mut instance: Instance, primary: &RegionName) -> Result<Vec<Slot>> {
         let (free_bytes, disk_bytes) = self.room(primary).unzip();
         let rows = instance.query(OPERATION, QUERY).await?;
         let mut slots = Vec::new();
@@ -176,7 +185,8 @@ impl PostgresDriver {
         const OPERATION: &str = "drop a slot of";
         let subject = self.resource().to_string();
         let record = self.read_register(OPERATION).await?;
-        let slots = self.slots_of(&record.primary).await?;
+        let instance = self.connect_to_own(&record.primary).await?;
+        let slots = self.slots_on(instance, &record.primary).await?;
         let slot = slots.into_iter().find(|slot| slot.name == name);
         let slot = slot.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, OPERATION, &subject)
@@ -200,7 +210,7 @@ impl PostgresDriver {
             return Err(conflict(format!("commits wait for the store of {region}"))
                 .with_hint(format!("`dr sync disable {}` first", self.resource())));
         }
-        let mut instance = self.connect(&record.primary).await?;
+        let mut instance = self.connect_to_own(&record.primary).await?;
         drop_on(&mut instance, OPERATION, name).await?;
         Ok(slot)
     }

@@ -16,12 +16,13 @@ mod progress;
 mod remains;
 mod settings;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use dr_model::{Epoch, RegionName, ResourceId, TimelineId};
 use dr_pgwire::{Connection, quote_literal};
 use dr_provider::host::PathKind;
-use dr_provider::{Error, ErrorKind, Result};
+use dr_provider::{Error, ErrorKind, Host, Result};
 use serde::{Deserialize, Serialize};
 
 pub use divergence::{Divergence, Found, Kept};
@@ -30,13 +31,18 @@ pub use make::StandbyReport;
 pub(crate) use remains::{Control, Remains, drained};
 
 use crate::actions::{Log, processes};
+use crate::data_directory::Postmaster;
 use crate::driver::PostgresDriver;
 use crate::instance::translate;
 use crate::options::Options;
+use crate::wait::Deadline;
 use crate::wal::TimelineHistory;
 use progress::Unfinished;
 
 const OPERATION: &str = "make a standby of";
+
+/// How long the processes of a server may go on whose first process was killed.
+const ORPHANS_LIMIT: Duration = Duration::from_secs(10);
 
 /// What `pg_rewind` asks of the primary's role beside reading its files.
 const REWIND_GRANTS: [&str; 4] = [
@@ -105,6 +111,8 @@ pub struct StandbyPlan {
     pub found: String,
     /// How it is made a standby; `None` if it is one.
     pub method: Option<Method>,
+    /// Whether an interrupted command has left all files already, so that they only have to be put in place and started.
+    pub whole: bool,
     /// The recovery point that it is rebuilt from.
     pub recovery_point: Option<String>,
     /// The cheaper ways that cannot be taken, each with the reason.
@@ -163,6 +171,7 @@ impl PostgresDriver {
             directory,
             found: there.describe(),
             method: None,
+            whole: false,
             recovery_point: None,
             passed_over: Vec::new(),
             divergence: None,
@@ -199,6 +208,15 @@ impl PostgresDriver {
         log: Log,
         plan: &mut StandbyPlan,
     ) -> Result<()> {
+        if let There::Unfinished(unfinished) = there
+            && unfinished.is_whole(plan.epoch)
+            && !request.reseed
+            && request.method.is_none_or(|only| only == unfinished.method)
+        {
+            plan.method = Some(unfinished.method);
+            plan.whole = true;
+            return Ok(());
+        }
         for method in [
             Method::Follow,
             Method::Rewind,
@@ -250,7 +268,7 @@ impl PostgresDriver {
                 return Err(self.conflict(format!("`{place}` is not a directory")));
             }
         }
-        let running = processes(&**host, directory).await?;
+        let running = self.running(&**host, directory).await?;
         if !running.is_empty() {
             let streams = self.streams(region, log).await;
             if !request.reseed && streams {
@@ -290,6 +308,29 @@ impl PostgresDriver {
         let remains = Remains::read(&**host, &self.parts().binaries, directory, present).await;
         let remains = remains.map_err(|error| dr_provider::error::chain(&error));
         Ok(There::Files(Box::new(remains)))
+    }
+
+    /// Returns the processes in a data directory. Those of a server whose first process was killed notice that within moments and end,
+    /// which is waited for: nothing that stops a server would stop them.
+    async fn running(&self, host: &dyn Host, directory: &Path) -> Result<Vec<String>> {
+        let deadline = Deadline::new(self.clock(), ORPHANS_LIMIT);
+        loop {
+            let running = processes(host, directory).await?;
+            let first = Postmaster::number(host, directory).await?;
+            let orphaned = first.is_some_and(|first| !running.contains(&first));
+            if running.is_empty() || !orphaned {
+                return Ok(running);
+            }
+            if !deadline.pause().await {
+                return Err(self
+                    .conflict(format!(
+                        "processes {} are left in `{}` of a server whose first process has ended",
+                        running.join(", "),
+                        directory.display()
+                    ))
+                    .with_hint("end them with `kill`, and run the command again"));
+            }
+        }
     }
 
     /// Tells whether the server of a region is a standby that streams from the present primary.
@@ -428,8 +469,12 @@ impl There {
         match self {
             Self::Nothing => "nothing".to_owned(),
             Self::Unfinished(unfinished) => format!(
-                "what an interrupted command left ({})",
-                unfinished.method.as_str()
+                "what an interrupted command left ({}{})",
+                unfinished.method.as_str(),
+                match unfinished.whole {
+                    Some(epoch) => format!(", whole, of epoch {epoch}"),
+                    None => String::new(),
+                }
             ),
             Self::Standby => "a standby that streams from the primary".to_owned(),
             Self::Files(remains) => match remains.as_ref() {
@@ -453,7 +498,10 @@ impl There {
     fn cannot_follow(&self) -> Option<String> {
         match self {
             Self::Nothing => Some("the directory is missing or empty".to_owned()),
-            Self::Unfinished(_) => Some("its files are not whole".to_owned()),
+            Self::Unfinished(unfinished) => Some(match unfinished.whole {
+                Some(_) => "an interrupted command made it anew".to_owned(),
+                None => "its files are not whole".to_owned(),
+            }),
             Self::Standby => None,
             Self::Files(remains) => match remains.as_ref() {
                 Err(why) => Some(why.clone()),

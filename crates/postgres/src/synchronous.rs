@@ -86,8 +86,8 @@ impl PostgresDriver {
             return Err(self.ended(&record));
         }
         let log = self.log_of(&record, OPERATION)?;
-        instance.require_cluster(log.system_identifier).await?;
         let position = instance.position().await?;
+        instance.check_cluster(position.system_identifier, log.system_identifier)?;
         if position.in_recovery || position.timeline != log.timeline {
             return Err(self.failed(
                 OPERATION,

@@ -20,7 +20,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dr_model::SystemIdentifier;
-use dr_provider::driver::{Proofs, Verify, VerifyHow, VerifyMeans, VerifyRecord, VerifyRequest};
+use dr_provider::driver::{
+    Proofs, VerifiedDue, Verify, VerifyHow, VerifyMeans, VerifyRecord, VerifyRequest,
+};
 use dr_provider::error::chain;
 use dr_provider::{Error, ErrorKind, ObjectStore, Result};
 use dr_repository::{Label, Sample};
@@ -95,13 +97,13 @@ impl Verify for PostgresDriver {
         self.look_at(store, cluster, base, request, known).await
     }
 
-    async fn verify_due(&self, region: &dr_model::RegionName) -> Result<Vec<VerifyRecord>> {
+    async fn verify_due(&self, region: &dr_model::RegionName) -> Result<VerifiedDue> {
         let store = self.store(region)?;
         let cluster = self.cluster_in(store, OPERATION).await?;
         let since = self.read_since();
         let bases = self.bases(store, cluster).await?;
-        let mut known = findings::known(store, cluster, &bases.proofs, since).await?;
-        let mut records = Vec::new();
+        let mut known = None;
+        let mut due = VerifiedDue::default();
         for base in bases.usable {
             let read = bases.proofs.get(base.label.as_str());
             let read = read.and_then(Proofs::read_at);
@@ -110,32 +112,37 @@ impl Verify for PostgresDriver {
             if read.is_some_and(|read| read >= since) && !base.failure_may_be_cleared {
                 continue;
             }
+            if let Some(why) = &base.locked {
+                due.unread.push(format!("{}: {why}", base.label));
+                continue;
+            }
             let request = VerifyRequest {
                 region: region.clone(),
                 recovery_point: Some(base.label.to_string()),
                 how: VerifyHow::Hash { again: false },
             };
-            let look = self.look_at(store, cluster, &base, &request, known.clone());
+            let mut packs = match known.take() {
+                Some(packs) => packs,
+                None => findings::known(store, cluster, &bases.proofs, since).await?,
+            };
+            let look = self.look_at(store, cluster, &base, &request, packs.clone());
             match look.await {
                 Ok(record) => {
-                    findings::learn(&mut known, &record);
-                    records.push(record);
+                    findings::learn(&mut packs, &record);
+                    due.records.push(record);
                 }
                 // Deleted meanwhile, as retention does.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
+            known = Some(packs);
         }
-        Ok(records)
+        Ok(due)
     }
 
     async fn proofs(&self, store: &Arc<dyn ObjectStore>) -> Result<BTreeMap<String, Proofs>> {
-        let clusters = match self.known_cluster().await {
-            Some(cluster) => vec![cluster],
-            None => self.clusters_in(store).await?,
-        };
         let mut all = BTreeMap::new();
-        for cluster in clusters {
+        for cluster in self.clusters_of(store).await? {
             all.extend(record::marks(store, cluster).await?);
         }
         Ok(all)

@@ -28,7 +28,8 @@ pub use roles::{
     TargetAction, TargetTimeline,
 };
 pub use verify::{
-    Proof, Proofs, Verify, VerifyHow, VerifyMark, VerifyMeans, VerifyRecord, VerifyRequest,
+    Proof, Proofs, VerifiedDue, Verify, VerifyHow, VerifyMark, VerifyMeans, VerifyRecord,
+    VerifyRequest,
 };
 
 use crate::Result;
@@ -151,6 +152,14 @@ pub trait ResourceDriver: Send + Sync + std::fmt::Debug {
         let seen = facts.regions.remove(region);
         seen.map_or(Instance::NotConfigured, |seen| seen.instance)
     }
+
+    /// Looks whether what the store of `region` holds can be restored there, if it is a restore that would bring the resource up, and
+    /// corrects what [`Self::observe`] has seen of the region by what it finds; changes nothing else.
+    ///
+    /// `observe` goes by names and is cheap; this opens what would be restored and costs a read for each segment of log, so that it is
+    /// for whoever plans a move or is about to take the first step of one. MUST end within several seconds: what did not answer by
+    /// then, or not at all, stays as it was.
+    async fn look_closely(&self, _region: &RegionName, _facts: &mut Facts) {}
 
     /// Decides what reaches the goal. MUST be pure: no I/O, no clock.
     ///

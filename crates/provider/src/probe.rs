@@ -15,6 +15,17 @@ pub enum Health {
     Unknown(String),
 }
 
+/// A check of a workload as a client makes it, which knows nothing but a name.
+#[async_trait]
+pub trait ClientProbe: Send + Sync + std::fmt::Debug {
+    /// Returns what a client asks for by `name`, such as `GET http://orders.acme.example:8080/health`.
+    fn describe(&self, name: &str) -> String;
+
+    /// Looks once, within the probe's own time limit, at what `name` leads to: `answer`, as whoever was asked for it said. Whoever
+    /// answers there MUST be asked for `name`.
+    async fn probe(&self, name: &str, answer: &str) -> Health;
+}
+
 /// A check of a workload in one place.
 #[async_trait]
 pub trait Probe: Send + Sync + std::fmt::Debug {

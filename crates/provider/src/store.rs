@@ -78,6 +78,11 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     /// Deletes an object; succeeds if it does not exist. Needs the right to prune, which a writer does not have.
     async fn delete(&self, key: &Key) -> Result<()>;
 
+    /// Returns how many bytes more can be written, where the store has such a limit and tells; `None` otherwise.
+    async fn free_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// Returns what another store of the same service can copy the object by; `None` if there is no
     /// such service. Looks at nothing.
     fn copy_source(&self, _key: &Key) -> Option<CopySource> {

@@ -39,6 +39,9 @@ pub trait Traffic: Send + Sync + std::fmt::Debug {
     /// Returns what is switched, such as `rfc2136 orders.acme.example`.
     fn describe(&self) -> String;
 
+    /// Returns the name that clients use, such as `orders.acme.example`.
+    fn name(&self) -> &str;
+
     /// Returns the answer configured for a region.
     fn answer(&self, region: &RegionName) -> Option<String>;
 

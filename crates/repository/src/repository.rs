@@ -134,13 +134,7 @@ impl Repository {
     ///
     /// A backup whose manifest cannot be used is listed apart: it must neither be restored from nor hide the others.
     pub async fn list(&self) -> Result<Listing> {
-        let mut labels = self.labels().await?;
-        // After the labels: one that is marked meanwhile is not taken for one that is kept.
-        let marked = self.marks("tomb").await?;
-        let marked: BTreeSet<Label> = marked.into_iter().map(|(label, _)| label).collect();
-        let given_up = labels
-            .extract_if(.., |label| marked.contains(label))
-            .collect();
+        let (labels, given_up) = self.kept_and_given_up().await?;
         let read = |label: Label| async {
             match self.header(&label).await {
                 Ok(header) => Ok(Some((label, Ok(header)))),
@@ -168,6 +162,21 @@ impl Repository {
             }
         }
         Ok(listing)
+    }
+
+    /// Returns the complete backups that are going to be deleted, oldest first, without reading them.
+    pub async fn given_up(&self) -> Result<Vec<Label>> {
+        Ok(self.kept_and_given_up().await?.1)
+    }
+
+    async fn kept_and_given_up(&self) -> Result<(Vec<Label>, Vec<Label>)> {
+        let labels = self.labels().await?;
+        // After the labels: one that is marked meanwhile is not taken for one that is kept.
+        let marked = self.marks("tomb").await?;
+        let marked: BTreeSet<Label> = marked.into_iter().map(|(label, _)| label).collect();
+        Ok(labels
+            .into_iter()
+            .partition(|label| !marked.contains(label)))
     }
 
     /// Says which key a backup is encrypted with if it is not at hand.

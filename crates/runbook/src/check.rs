@@ -6,7 +6,7 @@
 use dr_config::Runbook;
 use dr_model::StepId;
 
-use crate::plan::{self, Mode, awaits_guards, ordered, wrong};
+use crate::plan::{self, Mode, awaits_guards, left_down, ordered, wrong};
 use crate::steps::{
     await_fence, check_data_loss, check_health, fence_primary, open_epoch, prepare_database,
     promote_database, registry, replace_database, restore_database, seal_wal, switch_traffic,
@@ -38,17 +38,54 @@ pub fn may_ask_people(runbook: &Runbook) -> bool {
     plan::may_ask_people(runbook)
 }
 
+/// The runbooks that commands use by their names, and how they leave a region. One of another kind under such a name is found out on the
+/// day, when the command that uses it is refused, or does what it was not asked for.
+const BY_NAME: [(&str, Mode); 6] = [
+    ("failover-region", Mode::Unplanned),
+    ("failover-planned", Mode::Planned),
+    ("failback-region", Mode::Planned),
+    ("recover-component", Mode::InPlace),
+    ("restore-database", Mode::InPlace),
+    ("undo-move", Mode::Undo),
+];
+
+fn misnamed(runbook: &Runbook, mode: Mode) -> Option<Finding> {
+    let mut known = BY_NAME.iter();
+    let (name, expected) = known.find(|(name, _)| *name == runbook.name.as_str())?;
+    if *expected == mode {
+        return None;
+    }
+    let does = |mode| match mode {
+        Mode::Unplanned => "moves out of a region that may be lost",
+        Mode::Planned => "moves with the help of the region that is left (`stop-writes`)",
+        Mode::InPlace => "recovers in place (`restart-database` or `replace-database`)",
+        Mode::Undo => "takes a move back (`resume-primary`)",
+    };
+    Some(Finding {
+        step: runbook.steps.first()?.id.clone(),
+        is_grave: true,
+        what: format!(
+            "`{name}` is used as a runbook that {}, and this one {}",
+            does(*expected),
+            does(mode)
+        ),
+        hint: "give it another name, and use it with `--runbook`",
+    })
+}
+
 /// Looks a runbook over.
 #[must_use]
 pub fn check(runbook: &Runbook) -> Vec<Finding> {
     let mode = Mode::of(runbook);
-    let wrong = wrong(runbook).into_iter().map(|wrong| Finding {
+    let wrong = wrong(runbook).into_iter().chain(left_down(runbook));
+    let wrong = wrong.map(|wrong| Finding {
         step: wrong.step,
         is_grave: true,
         what: wrong.what,
         hint: wrong.hint,
     });
     let mut findings: Vec<_> = wrong.collect();
+    findings.extend(misnamed(runbook, mode));
     let mut is_healthy = false;
     let checks_health = runbook
         .steps

@@ -20,6 +20,12 @@ use crate::steps::{assess_region, promote_database, restore_database, seal_wal};
 /// How long reading the heartbeat back may take.
 const HEARTBEAT_LIMIT: Duration = Duration::from_secs(5);
 
+/// How often what is to come up is looked at before it counts as out of reach.
+const TRIES: u32 = 3;
+
+/// The pause between two of these looks.
+const TRY_INTERVAL: Duration = Duration::from_millis(500);
+
 /// Holds back a resource that is not proven to have stopped elsewhere, or whose log is not sealed.
 pub(crate) fn check(work: &Work, target: &Target) -> std::result::Result<(), Unmet> {
     let Target::Resource(name) = target else {
@@ -102,16 +108,44 @@ pub(crate) async fn is_not_superseded(work: &Work) -> std::result::Result<(), Un
 
 /// Looks once more, right before the epoch is opened or writes are stopped, whether what was planned to bring the resources up can
 /// still be done. People take days to approve a plan, and a standby that has gone meanwhile would leave a healthy primary stopped for
-/// nothing.
-pub(crate) async fn is_still_possible(work: &Work) -> Result<()> {
+/// nothing. Looks at `only` one of them, or at all.
+pub(crate) async fn is_still_possible(
+    work: &Work,
+    only: Option<&Target>,
+) -> std::result::Result<(), Unmet> {
+    let mut tries = 1..=TRIES;
+    loop {
+        let _try = tries.next();
+        match look_once(work, only).await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::Unavailable && !tries.is_empty() => {
+                tokio::time::sleep(TRY_INTERVAL).await;
+            }
+            Err(error) if error.kind() == ErrorKind::Superseded => {
+                return Err(Unmet::Superseded(chain(&error)));
+            }
+            Err(error) => {
+                let why = chain(&error);
+                return Err(Unmet::Unfit(match error.hint() {
+                    Some(hint) => format!("{why} ({hint})"),
+                    None => why,
+                }));
+            }
+        }
+    }
+}
+
+async fn look_once(work: &Work, only: Option<&Target>) -> Result<()> {
     let plan = work.plan();
     let brings = [promote_database::NAME, restore_database::NAME];
     let lanes = plan.steps.iter().flat_map(|step| &step.lanes);
     let looks = lanes
         .filter(|lane| brings.contains(&lane.uses.as_str()))
+        .filter(|lane| only.is_none_or(|only| lane.target == *only))
         .map(|lane| async move {
             let driver = work.driver(&lane.target)?;
-            let facts = driver.observe(std::slice::from_ref(&plan.to)).await;
+            let mut facts = driver.observe(std::slice::from_ref(&plan.to)).await;
+            driver.look_closely(&plan.to, &mut facts).await;
             let Err(error) = driver.still_holds(&lane.actions, &facts) else {
                 return Ok(());
             };

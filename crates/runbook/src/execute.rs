@@ -14,6 +14,7 @@ use std::time::Duration;
 use dr_coordination::journal::{self, Journal};
 use dr_model::{ExecutionId, StepId};
 
+pub(crate) use end::completed;
 pub use error::Error;
 
 use crate::events::{Event, Monitor};
@@ -26,9 +27,10 @@ use crate::redact::Redactor;
 use crate::site::Site;
 use crate::step::{Step, Unmet, Work};
 use crate::steps::{fence_primary, open_epoch, registry, verify_traffic};
+use action::changes;
 
 /// How long a look before an action may take.
-const CHECK_LIMIT: Duration = Duration::from_secs(10);
+const CHECK_LIMIT: Duration = Duration::from_secs(40);
 
 /// Executes a plan from its beginning to its end, or as far as it goes.
 ///
@@ -154,7 +156,7 @@ impl<'a> Executor<'a> {
             }
         }
         let report = match end {
-            Ok(()) => self.completed(),
+            Ok(()) => completed(&self.history),
             Err((step, halt)) => match self.halted(&step, halt) {
                 Ok(report) => report,
                 Err(source) => return Err(Error::journal(&self.history.execution, source)),
@@ -292,12 +294,20 @@ impl<'a> Executor<'a> {
         let Some(kind) = registry::find(uses) else {
             return Err(unknown_step(uses));
         };
-        if !self.has_begun(step, index, fallback, actions.len())
-            && let Some(why) = self.check(step, kind, lane).await?
-        {
+        let has_begun = self.has_begun(step, index, fallback, actions);
+        if !has_begun && let Some(why) = self.check(step, kind, lane).await? {
             return Ok(Some(why));
         }
+        let first_change = actions.iter().position(changes);
         for (number, action) in actions.iter().enumerate() {
+            // What came before it may have taken long, as a checkpoint does.
+            if !has_begun
+                && number > 0
+                && Some(number) == first_change
+                && let Some(why) = self.check(step, kind, lane).await?
+            {
+                return Ok(Some(why));
+            }
             let place = Place {
                 step: step.id.clone(),
                 lane: index,
@@ -434,7 +444,18 @@ impl<'a> Executor<'a> {
         let by = self.site.actor.to_string();
         let at = self.site.clock.now();
         let why = self.redactor.text(why);
-        let note = format!("step `{step}` is left out: {why}");
+        let mut note = format!("step `{step}` is left out: {why}");
+        let undone: Vec<_> = self.history.undone(step).collect();
+        if !undone.is_empty() {
+            note.push_str(&format!(
+                "; nobody but you does this now: {}",
+                undone.join("; ")
+            ));
+        }
+        note.push_str(&format!(
+            ". While the execution has not ended, `dr execution resume {} --unskip {step} --reason \"...\"` has it done after all",
+            self.history.execution
+        ));
         self.note(Record::Skipped {
             step: step.clone(),
             why,
@@ -442,6 +463,19 @@ impl<'a> Executor<'a> {
             at,
         });
         self.monitor.event(&Event::Note(&note));
+    }
+
+    /// Takes back that a step was left out, as a human has decided: it is done when its turn comes, which is now.
+    pub(crate) fn unskip(&mut self, step: &StepId, why: &str) {
+        let by = self.site.actor.to_string();
+        let at = self.site.clock.now();
+        let why = self.redactor.text(why);
+        self.note(Record::Unskipped {
+            step: step.clone(),
+            why,
+            by,
+            at,
+        });
     }
 
     /// Takes what a human states into the record.

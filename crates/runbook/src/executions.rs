@@ -102,6 +102,7 @@ pub struct Found {
 /// Lists the executions in all stores, oldest first, and the stores that could not be read.
 pub async fn list(stores: &Stores, clock: &Arc<dyn Clock>) -> (Vec<Summary>, Vec<String>) {
     let (found, unseen) = look(stores, clock, usize::MAX, LIST_LIMIT).await;
+    let unseen = unseen.into_iter().map(|silent| silent.said).collect();
     (found.iter().map(Found::summary).collect(), unseen)
 }
 
@@ -165,8 +166,25 @@ pub(crate) struct Newest {
     pub(crate) unfinished: Vec<Unfinished>,
     /// How long the others took, oldest first.
     pub(crate) past: Vec<Past>,
-    /// The stores that could not be read.
+    /// The stores that could not be read, and the journals that nobody can believe.
     pub(crate) unseen: Vec<String>,
+    /// The executions among them whose journals those are, with what is wrong.
+    pub(crate) damaged: Vec<Unreadable>,
+}
+
+/// An execution whose journal nobody can believe, so that nobody can tell what it did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its id.
+    pub execution: ExecutionId,
+    /// What is wrong with its journal, and where that is.
+    pub why: String,
+}
+
+/// What could not be seen: a store, or one execution in it.
+struct Silent {
+    said: String,
+    execution: Option<ExecutionId>,
 }
 
 /// Looks at the newest executions for the site's workload.
@@ -182,7 +200,8 @@ pub(crate) async fn newest(site: &Site) -> Newest {
             .into_iter()
             .filter_map(|found| Past::of(&found.history))
             .collect(),
-        unseen,
+        damaged: unseen.iter().filter_map(Silent::unreadable).collect(),
+        unseen: unseen.into_iter().map(|silent| silent.said).collect(),
     }
 }
 
@@ -191,14 +210,14 @@ async fn look(
     clock: &Arc<dyn Clock>,
     newest: usize,
     limit: Duration,
-) -> (Vec<Found>, Vec<String>) {
+) -> (Vec<Found>, Vec<Silent>) {
     let looks = stores.iter().map(|(region, store)| {
         let look = in_store(region, store, clock, newest);
         async move {
             match tokio::time::timeout(limit, look).await {
                 Ok(Ok(found)) => Ok(found),
-                Ok(Err(error)) => Err(unseen(region, &dr_provider::error::chain(&error))),
-                Err(_) => Err(unseen(region, "no answer in time")),
+                Ok(Err(error)) => Err(Silent::store(region, &dr_provider::error::chain(&error))),
+                Err(_) => Err(Silent::store(region, "no answer in time")),
             }
         }
     });
@@ -223,7 +242,7 @@ async fn in_store(
     store: &Arc<dyn ObjectStore>,
     clock: &Arc<dyn Clock>,
     newest: usize,
-) -> Result<(Vec<Found>, Vec<String>), dr_provider::Error> {
+) -> Result<(Vec<Found>, Vec<Silent>), dr_provider::Error> {
     let ids = journal::list(store.as_ref()).await?;
     let newest = ids.into_iter().rev().take(newest);
     let opens = newest.map(|id| open(region, store, clock, id));
@@ -232,9 +251,21 @@ async fn in_store(
         match open {
             // A journal whose first entry is not a plan is not one of ours.
             Ok(open) => found.extend(open),
-            Err(error @ journal::Error::Damaged { .. }) => {
-                damaged.push(format!("in the store of {region}, {error}"));
-            }
+            Err(journal::Error::Damaged {
+                execution,
+                sequence,
+                why,
+            }) => damaged.push(Silent {
+                execution: Some(execution.clone()),
+                said: format!(
+                    "in the store of {region}, {}",
+                    journal::Error::Damaged {
+                        execution,
+                        sequence,
+                        why
+                    }
+                ),
+            }),
             Err(error) => return Err(error.into()),
         }
     }
@@ -296,6 +327,22 @@ impl Found {
             holder: holder.unwrap_or_else(|| Actor::new("unknown", "unknown", 0)),
             last_entry_at: last.map_or(self.history.started_at, |entry| entry.at),
         }
+    }
+}
+
+impl Silent {
+    fn store(region: &RegionName, why: &str) -> Self {
+        Self {
+            said: unseen(region, why),
+            execution: None,
+        }
+    }
+
+    fn unreadable(&self) -> Option<Unreadable> {
+        Some(Unreadable {
+            execution: self.execution.clone()?,
+            why: self.said.clone(),
+        })
     }
 }
 

@@ -168,6 +168,10 @@ impl History {
                 };
                 self.steps.insert(step.clone(), skipped);
             }
+            // What it did before it was left out stands in its actions, and is looked at first.
+            Record::Unskipped { step, .. } => {
+                self.steps.remove(step);
+            }
             Record::Stuck { stuck } => self.stuck = Some(stuck.clone()),
             Record::Closed { report } => {
                 self.goes_on();

@@ -8,6 +8,7 @@ mod arm_self_fence;
 pub mod check;
 mod come_up;
 pub mod events;
+mod evidence;
 pub mod execute;
 pub mod executions;
 pub mod history;
@@ -22,6 +23,7 @@ pub mod record;
 mod redact;
 mod report;
 pub mod request;
+mod residual;
 mod resource_goal;
 pub mod resume;
 pub mod site;
@@ -37,9 +39,9 @@ pub use move_register::{Placed, move_register};
 pub use outcome::{Report, State};
 pub use plan::{Class, ExpectedProof, Mode, Plan, Refusal, plan};
 pub use request::{Disruption, Request, Rung, Statement};
-pub use resume::{Aborted, abort, pause, resume, resume_without, take_back};
+pub use resume::{Aborted, Decided, abort, pause, resume, resume_with, take_back};
 pub use site::{ServiceSite, Site};
-pub use world::{World, observe, observe_to_execute};
+pub use world::{World, observe, observe_to_execute, unfinished};
 
 #[cfg(test)]
 mod tests;

@@ -31,7 +31,7 @@ pub(crate) use hash::of as hash_of;
 #[cfg(test)]
 pub(crate) use lint::dependencies as depends_on_region_left;
 pub(crate) use lint::{
-    COMES_UP, asks_people, awaits_guards, comes_up, may_ask_people, ordered, wrong,
+    COMES_UP, asks_people, awaits_guards, comes_up, left_down, may_ask_people, ordered, wrong,
 };
 pub use make::plan;
 pub use mode::Mode;
@@ -312,10 +312,12 @@ impl Plan {
     }
 
     /// Tells whether somebody who said yes to `shown` has said yes to this: the same things are done, and no more is lost than was
-    /// shown or is accepted anyway.
+    /// shown or is accepted anyway. What a moment loses that was chosen grows with the time it took to say so; the moment is what was
+    /// said yes to, and it is among what is done.
     #[must_use]
     pub fn is_as_shown(&self, shown: &Self) -> bool {
         let accepted = match (&shown.loss.estimate, &self.loss.estimate) {
+            _ if self.loss.verdict == Verdict::Chosen => true,
             (Some(shown), Some(now)) => {
                 now.delay_seconds <= shown.delay_seconds.max(self.loss.budget_seconds)
             }

@@ -99,6 +99,11 @@ pub fn is_whole(history: &History, resource: &ResourceName) -> Result<(), String
     }
 }
 
+/// Tells whether the old primary is known to have stopped, by what was seen and not by anybody's word.
+pub(crate) fn has_stopped(history: &History, resource: &ResourceName) -> bool {
+    fenced(history, resource).is_some() && alive(history, resource).is_none()
+}
+
 fn fence(history: &History, resource: &ResourceName) -> Option<Fenced> {
     history.evidence(&[fence_primary::NAME], resource)
 }
@@ -117,6 +122,13 @@ fn fenced(history: &History, resource: &ResourceName) -> Option<(StopProof, Time
 pub fn alive(history: &History, resource: &ResourceName) -> Option<String> {
     let fenced = fence(history, resource).and_then(|fenced| fenced.alive);
     fenced.or_else(|| history.alive(resource).map(str::to_owned))
+}
+
+/// Tells whether the old primary was seen to be alive during the execution, whatever became of it then.
+#[must_use]
+pub fn lived_on(history: &History, resource: &ResourceName) -> bool {
+    let ran = fence(history, resource).is_some_and(|fenced| fenced.ran);
+    ran || alive(history, resource).is_some()
 }
 
 /// Returns how long the old primary may have acknowledged commits after what the seal covers, if it ran on after the seal
@@ -191,8 +203,12 @@ pub fn bound(history: &History, resource: &ResourceName) -> Bound {
     if let (Mode::InPlace, Some(planned)) = (history.plan.mode, planned)
         && (!history.plan.claims.contains_key(resource) || history.plan.steps.iter().any(put_back))
     {
-        // It goes on with its log, or loses what somebody wanted to be lost.
-        return planned.bound.clone();
+        // It goes on with its log, or loses what somebody wanted to be lost: all until it was stopped.
+        let stopped = fenced(history, resource).map(|(_, at)| at);
+        return match &planned.bound {
+            Bound::Growing { since } => Bound::new(false, *since, stopped),
+            known => known.clone(),
+        };
     }
     let sealed = sealed(history, resource);
     let covered = match &sealed {

@@ -114,6 +114,17 @@ pub enum Record {
         /// When.
         at: Timestamp,
     },
+    /// A human decided that a step that was left out is done after all.
+    Unskipped {
+        /// The step.
+        step: StepId,
+        /// Why.
+        why: String,
+        /// Who.
+        by: String,
+        /// When.
+        at: Timestamp,
+    },
     /// The execution cannot go on without a human.
     Stuck {
         /// Why, what it leaves behind and what to do.

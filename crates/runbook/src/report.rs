@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use dr_model::ResourceName;
 use dr_model::loss::Bound;
+use dr_model::{ResourceName, StepId};
 use dr_provider::driver::Undo;
 use jiff::Timestamp;
 
@@ -116,6 +116,29 @@ impl History {
         }
     }
 
+    /// Says what a step would change that is not known to be done, one line each.
+    pub(crate) fn undone<'a>(&'a self, step: &'a StepId) -> impl Iterator<Item = &'a str> {
+        let lanes = self
+            .plan
+            .step(step)
+            .into_iter()
+            .flat_map(|step| &step.lanes);
+        lanes.enumerate().flat_map(move |(lane, planned)| {
+            let actions = planned.actions.iter().enumerate();
+            actions.filter_map(move |(action, planned)| {
+                let place = Place {
+                    step: step.clone(),
+                    lane,
+                    fallback: false,
+                    action,
+                };
+                let changes = !matches!(planned.undo, Undo::ReadOnly);
+                let open = changes && self.applied(&place).is_none();
+                open.then_some(planned.summary.as_str())
+            })
+        })
+    }
+
     /// Says what has been changed so far and what may have been, one line each.
     #[must_use]
     pub fn residue(&self) -> Vec<String> {
@@ -157,7 +180,7 @@ fn resource(history: &History, name: &ResourceName) -> ResourceReport {
         }
         _ => None,
     };
-    let measured = is_measurable(history, &bound);
+    let measured = is_measurable(history, name, &bound);
     ResourceReport {
         rung: rung(history, name),
         proofs: proof::proofs(history, name),
@@ -182,10 +205,12 @@ fn resource(history: &History, name: &ResourceName) -> ResourceReport {
 }
 
 /// Tells whether a heartbeat measures what was lost: it was seen when the disruption began, or nothing can be missing. The last
-/// contact alone says nothing: the primary may have gone on for as long as the bound.
-fn is_measurable(history: &History, bound: &Bound) -> bool {
+/// contact alone says nothing, and no more does the disruption where the primary was seen alive after it: it may have gone on for as
+/// long as the bound.
+fn is_measurable(history: &History, resource: &ResourceName, bound: &Bound) -> bool {
     let plan = &history.plan;
-    plan.mode != Mode::Unplanned || plan.disruption.is_some() || *bound == Bound::Zero
+    let ended = || plan.disruption.is_some() && !proof::lived_on(history, resource);
+    plan.mode != Mode::Unplanned || *bound == Bound::Zero || ended()
 }
 
 fn rung(history: &History, name: &ResourceName) -> Rung {
@@ -285,7 +310,7 @@ fn steps(history: &History) -> Vec<StepReport> {
 
 /// Says why an execution cannot go on, with what it leaves behind.
 #[must_use]
-pub(crate) fn stuck(history: &History, place: &dr_model::StepId, why: &str, remedy: &str) -> Stuck {
+pub(crate) fn stuck(history: &History, place: &StepId, why: &str, remedy: &str) -> Stuck {
     let id = &history.execution;
     Stuck {
         step: place.clone(),

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use dr_config::Runbook;
 use dr_model::{ExecutionId, ResourceName, StepId};
-use dr_provider::driver::Fenced;
+use dr_provider::driver::Undo;
 
 use crate::events::{Event, Monitor};
 use crate::execute::{Error, Executor, execute};
 use crate::executions::{self, Found};
-use crate::history::{History, Progress};
-use crate::outcome::{Report, State};
+use crate::history::{History, Progress, StepHistory};
+use crate::outcome::{Report, State, StepState};
 use crate::plan::{Lane, Mode, Target, comes_up, plan};
 use crate::record::{Outcome, Record};
 use crate::redact::Redactor;
@@ -36,29 +36,51 @@ pub async fn resume(
     statements: Vec<Statement>,
     monitor: &dyn Monitor,
 ) -> Result<Report, Error> {
-    resume_without(site, execution, reason, statements, &[], monitor).await
+    let decided = Decided::default();
+    resume_with(site, execution, reason, statements, &decided, monitor).await
 }
 
-/// As [`resume`], and leaves out the steps in `skip` because of `reason`. The end is never a pass then.
+/// What a human decides of the steps of an execution that goes on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decided {
+    /// Those that are left out.
+    pub skip: Vec<StepId>,
+    /// Those that were left out and are done after all.
+    pub unskip: Vec<StepId>,
+}
+
+impl Decided {
+    /// Says why any of it cannot be.
+    fn refuse(&self, history: &History) -> Result<(), Error> {
+        refuse_what_is_not_left_out(history, &self.skip)?;
+        refuse_what_is_not_taken_back(history, &self.unskip)
+    }
+}
+
+/// As [`resume`], and leaves steps out, or does after all what was left out, because of `reason`. With a step left out the end is
+/// never a pass.
 ///
 /// # Errors
 ///
-/// As [`resume`], and [`Error::Skip`] before anything is written if one of them cannot be left out.
-pub async fn resume_without(
+/// As [`resume`], and [`Error::Skip`] or [`Error::Unskip`] before anything is written if that cannot be.
+pub async fn resume_with(
     site: Arc<Site>,
     execution: &ExecutionId,
     reason: &str,
     statements: Vec<Statement>,
-    skip: &[StepId],
+    decided: &Decided,
     monitor: &dyn Monitor,
 ) -> Result<Report, Error> {
     let found = find(&site, execution).await?;
-    refuse_what_is_not_left_out(&found.history, skip)?;
+    decided.refuse(&found.history)?;
     let mut executor = take_over(Arc::clone(&site), execution, reason, monitor).await?;
-    // Its former executor may have done one of them between the look and the takeover.
-    refuse_what_is_not_left_out(executor.history(), skip)?;
-    for step in skip {
+    // Its former executor may have gone on between the look and the takeover.
+    decided.refuse(executor.history())?;
+    for step in &decided.skip {
         executor.skip(step, reason);
+    }
+    for step in &decided.unskip {
+        executor.unskip(step, reason);
     }
     for statement in statements {
         executor.state(statement);
@@ -92,6 +114,36 @@ fn refuse_what_is_not_left_out(history: &History, skip: &[StepId]) -> Result<(),
                 "what follows rests on `{}`, or it keeps a promise",
                 step.uses
             )));
+        }
+    }
+    Ok(())
+}
+
+/// A step that was left out is done when somebody notices, and so after steps behind it: not if one of them has changed the same thing
+/// since. To stop a service that was started behind it would undo what was done.
+fn refuse_what_is_not_taken_back(history: &History, unskip: &[StepId]) -> Result<(), Error> {
+    let steps = &history.plan.steps;
+    for id in unskip {
+        let refuse = |why: String| Error::Unskip {
+            execution: history.execution.clone(),
+            step: id.clone(),
+            why,
+        };
+        let place = steps.iter().position(|step| &step.id == id);
+        let is_skipped = |known: &StepHistory| known.state == StepState::Skipped;
+        let Some(place) = place.filter(|_| history.step(id).is_some_and(is_skipped)) else {
+            return Err(refuse("it was not left out".to_owned()));
+        };
+        let since = history.actions().find_map(|(at, progress)| {
+            let behind = steps[place + 1..].iter().find(|step| step.id == at.step)?;
+            let target = &behind.lanes.get(at.lane)?.target;
+            let changes = !matches!(history.action(at)?.undo, Undo::ReadOnly)
+                && !matches!(progress, Progress::Concluded(Outcome::NotDone { .. }));
+            let same = steps[place].lanes.iter().any(|lane| lane.target == *target);
+            (changes && same).then(|| format!("`{}` has acted on {target} since", behind.id))
+        });
+        if let Some(since) = since {
+            return Err(refuse(since));
         }
     }
     Ok(())
@@ -282,9 +334,15 @@ fn is_half_way(history: &History) -> bool {
             let brings = |lane: &Lane| lane.target == target && comes_up(&lane.uses);
             lanes.any(brings) && history.is_over(&step.id)
         });
-        let stopped = history
-            .evidence::<Fenced>(&[restart_database::NAME], name)
-            .is_some();
+        // Whatever came of it, it has been told to stop, and to be a standby when it is started again.
+        let stopped = history.actions().any(|(place, _)| {
+            let step = plan.step(&place.step);
+            step.filter(|step| step.uses == restart_database::NAME)
+                .and_then(|step| step.lanes.get(place.lane))
+                .filter(|lane| lane.target == target)
+                .and_then(|lane| lane.actions.get(place.action))
+                .is_some_and(|action| matches!(action.undo, Undo::Reversible(_)))
+        });
         !up && (plan.claims.contains_key(name) || stopped)
     };
     opened && plan.loss.resources.keys().any(is_down)

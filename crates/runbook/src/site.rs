@@ -9,6 +9,7 @@ use dr_coordination::Actor;
 use dr_coordination::register::Register;
 use dr_model::{ApprovalPolicy, Clock, RegionName, ResourceName, ServiceName, WorkloadName};
 use dr_provider::host::Command;
+use dr_provider::probe::ClientProbe;
 use dr_provider::{Host, Notifier, ObjectStore, Probe, ResourceDriver, Secret, Traffic};
 
 /// One workload with everything that an execution may touch.
@@ -33,6 +34,8 @@ pub struct Site {
     pub services: BTreeMap<ServiceName, BTreeMap<RegionName, ServiceSite>>,
     /// Its checks, by the region that they look at.
     pub probes: BTreeMap<RegionName, Vec<Arc<dyn Probe>>>,
+    /// Its checks as a client makes them: see `clients_of`.
+    pub clients: Vec<Arc<dyn ClientProbe>>,
     /// What leads clients to it.
     pub traffic: Vec<Arc<dyn Traffic>>,
     /// Whom to tell.
@@ -56,6 +59,23 @@ pub struct ServiceSite {
     pub stop: Option<Command>,
     /// Exits with 0 if it runs and with anything else if not; `None` if that cannot be told.
     pub check: Option<Command>,
+}
+
+impl Site {
+    /// Returns the checks that a client makes by the name of a record once that leads to `region`: as in the configuration, the
+    /// first record with an answer for it is what checks are about.
+    pub(crate) fn clients_of(
+        &self,
+        traffic: &dyn Traffic,
+        region: &RegionName,
+    ) -> &[Arc<dyn ClientProbe>] {
+        let mut all = self.traffic.iter();
+        let first = all.find(|record| record.answer(region).is_some());
+        match first.is_some_and(|first| first.describe() == traffic.describe()) {
+            true => &self.clients,
+            false => &[],
+        }
+    }
 }
 
 impl fmt::Debug for Site {

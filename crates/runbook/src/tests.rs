@@ -2,8 +2,10 @@
 
 mod approvals;
 mod by_hand;
+mod clients;
 mod conditions;
 mod crash;
+mod evidence;
 mod guards;
 mod in_place;
 mod matrix;

@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::executions::{self, Unfinished};
+use crate::executions::{self, Unfinished, Unreadable};
 use crate::old_primary::{self, LOST_REGION_LIMIT};
 use crate::past::Past;
 use crate::site::Site;
@@ -61,6 +61,8 @@ pub struct World {
     pub notifiers: Vec<String>,
     /// Executions for this workload that have not ended.
     pub unfinished: Vec<Unfinished>,
+    /// The execution that opened the newest epoch, if nobody can believe its journal.
+    pub unreadable: Option<Unreadable>,
     /// How long the newest executions for it took that were completed, oldest first.
     pub past: Vec<Past>,
     /// What could not be seen although a plan can do without it.
@@ -167,6 +169,8 @@ pub struct TrafficFacts {
     pub name: String,
     /// The answer configured for the target.
     pub answer: Option<String>,
+    /// The checks that a client makes by its name, by description.
+    pub clients: Vec<String>,
     /// What the authority answers, or why it does not.
     pub state: Result<TrafficState, String>,
     /// Why the authority would not take a switch from us, if it said so; one that is silent may take it yet. `None` also if that
@@ -197,10 +201,10 @@ pub async fn observe(site: &Site, to: &RegionName) -> World {
         look_at_traffic(site, to),
     )
     .await;
-    let unfinished = newest.unfinished.into_iter();
-    let unfinished = unfinished
-        .filter(|execution| register.head().is_none_or(|head| execution.may_go_on(head)))
-        .collect();
+    let unfinished = may_go_on(newest.unfinished, &register);
+    let opened = register.head().and_then(|head| head.execution.clone());
+    let mut damaged = newest.damaged.into_iter();
+    let unreadable = damaged.find(|damaged| Some(&damaged.execution) == opened.as_ref());
     World {
         observed_at: site.clock.now(),
         workload: site.workload.clone(),
@@ -225,10 +229,22 @@ pub async fn observe(site: &Site, to: &RegionName) -> World {
         traffic,
         notifiers: site.notifiers.iter().map(|n| n.describe()).collect(),
         unfinished,
+        unreadable,
         past: newest.past,
         unseen: newest.unseen,
         unwritable: None,
     }
+}
+
+/// Returns the executions for the workload that have not ended and may go on.
+pub async fn unfinished(site: &Site) -> Vec<Unfinished> {
+    let (register, newest) = join(look_at_register(site), executions::newest(site)).await;
+    may_go_on(newest.unfinished, &register)
+}
+
+fn may_go_on(mut unfinished: Vec<Unfinished>, register: &RegisterFacts) -> Vec<Unfinished> {
+    unfinished.retain(|execution| register.head().is_none_or(|head| execution.may_go_on(head)));
+    unfinished
 }
 
 /// Looks as [`observe`] does, and tries whether the stores take the journal and the epoch, by one small object in each: a store
@@ -300,7 +316,11 @@ async fn look_at_resources(
     from: Option<&RegionName>,
 ) -> BTreeMap<ResourceName, ResourceFacts> {
     let looks = site.resources.iter().map(|(name, driver)| async move {
-        let seen = driver.observe(std::slice::from_ref(to));
+        let seen = async {
+            let mut facts = driver.observe(std::slice::from_ref(to)).await;
+            driver.look_closely(to, &mut facts).await;
+            facts
+        };
         let (mut facts, left) = match from.filter(|from| *from != to) {
             Some(from) => {
                 let (seen, left) = join(seen, look_at_left(driver.as_ref(), from)).await;
@@ -346,6 +366,7 @@ async fn look_at_left(driver: &dyn ResourceDriver, from: &RegionName) -> Left {
                 instance: alone.unwrap_or_else(|_| Instance::Unreachable {
                     why: why.clone(),
                     runs: false,
+                    on_host: false,
                     hint: None,
                 }),
                 log: Err(why),
@@ -366,6 +387,11 @@ async fn look_at_traffic(site: &Site, to: &RegionName) -> Vec<TrafficFacts> {
         TrafficFacts {
             name: traffic.describe(),
             answer: traffic.answer(to),
+            clients: site
+                .clients_of(traffic.as_ref(), to)
+                .iter()
+                .map(|client| client.describe(traffic.name()))
+                .collect(),
             state,
             denied: None,
         }

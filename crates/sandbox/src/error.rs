@@ -1,6 +1,6 @@
 //! What can go wrong in the sandbox, each with what a person can do about it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Something in the sandbox failed.
@@ -108,10 +108,22 @@ pub enum Error {
     /// The sandbox has no such region.
     #[error("the sandbox has no region `{0}`")]
     NoRegion(String),
+    /// Something failed, and the disk is full.
+    #[error("the disk of `{directory}` is full: {free_megabytes} MB are free")]
+    DiskFull {
+        /// The sandbox's directory.
+        directory: PathBuf,
+        /// What is left of the disk, in MB.
+        free_megabytes: u64,
+        /// What failed.
+        source: Box<Error>,
+    },
     /// The person asked to stop.
     #[error("interrupted")]
     Interrupted,
 }
+
+const ROOM: &str = "free about 500 MB, or name a directory on another disk with --directory";
 
 impl Error {
     /// Makes the error of a file, for use with `map_err`.
@@ -124,6 +136,26 @@ impl Error {
             operation,
             path,
             source,
+        }
+    }
+
+    /// Names the disk of the sandbox's directory if it is full: whoever could not write to it mostly says something else, or nothing.
+    #[must_use]
+    pub fn on_disk(self, directory: &Path) -> Self {
+        // A server that finds no room for the next piece of its log removes what it has of it.
+        const LEAST: u64 = 32 << 20;
+        let Ok(disk) = rustix::fs::statvfs(directory) else {
+            return self;
+        };
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        match self {
+            Self::Interrupted | Self::DiskFull { .. } => self,
+            _ if free >= LEAST => self,
+            source => Self::DiskFull {
+                directory: directory.to_owned(),
+                free_megabytes: free / 1_000_000,
+                source: Box::new(source),
+            },
         }
     }
 
@@ -143,8 +175,9 @@ impl Error {
                 Some("name another with --directory; as root it must be reachable by `postgres`")
             }
             Self::Listen { .. } => Some("run again: another program took the port meanwhile"),
+            Self::DiskFull { .. } => Some(ROOM),
             Self::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-                Some("free about 500 MB, or name a directory on another disk with --directory")
+                Some(ROOM)
             }
             Self::Late { .. } | Self::Program { .. } => {
                 Some("the logs are in `*/log/` and `log/` of the sandbox's directory")

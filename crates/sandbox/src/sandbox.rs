@@ -98,6 +98,12 @@ impl Builder {
     pub async fn start(self) -> Result<Sandbox> {
         adopt_orphans()?;
         let sandbox = self.prepare().await?;
+        let started = self.start_all(&sandbox).await;
+        started.map_err(|error| error.on_disk(&sandbox.layout().directory))?;
+        Ok(sandbox)
+    }
+
+    async fn start_all(&self, sandbox: &Sandbox) -> Result<()> {
         let (home, recovery) = (sandbox.region(HOME)?, sandbox.region(RECOVERY)?);
         sandbox.start_dns().await?;
         tokio::try_join!(home.start_store(), recovery.start_store())?;
@@ -133,8 +139,7 @@ impl Builder {
             primary.set("synchronous_standby_names", &names).await?;
             primary.wait_synchronous(&recovery.receiver_name()).await?;
         }
-        home.start_app().await?;
-        Ok(sandbox)
+        home.start_app().await
     }
 
     /// Makes the directory with the configuration, and the keeper that will clean up after us.

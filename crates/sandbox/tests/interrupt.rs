@@ -157,3 +157,27 @@ fn a_daemon_that_does_not_answer_is_named() {
     assert!(said.contains("cannot read the store"), "{said}");
     assert_eq!(members(&Table::read(), &sandbox), vec![]);
 }
+
+#[test]
+fn a_wrong_command_line_ends_with_64_and_starts_nothing() {
+    for (words, code, said) in [
+        (&["--nonsense"][..], 64, "--nonsense"),
+        (&["--seconds", "0"], 64, "1..=3600"),
+        (
+            &["--rung", "restore", "--standby", "ahead"],
+            64,
+            "there is no standby",
+        ),
+        (&["--planned", "--standby", "ahead"], 64, "--planned"),
+        (&["--help"], 0, "--standby"),
+    ] {
+        let ended = Command::new(env!("CARGO_BIN_EXE_dr-demo"))
+            .args(words)
+            .output()
+            .unwrap();
+        let text = [ended.stdout, ended.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        assert_eq!(ended.status.code(), Some(code), "{words:?}: {text}");
+        assert!(text.contains(said), "{words:?}: {text}");
+    }
+}

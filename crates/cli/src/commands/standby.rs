@@ -130,7 +130,7 @@ pub(crate) async fn run(command: &Command, config: &Path, output: &Output) -> Re
         .hint("look at it with `--plan`, then add `--yes`"));
     }
     if let Some(id) = ids.first() {
-        nothing_under_way(&setup, id, &request.region).await?;
+        nothing_under_way(&setup, id).await?;
     }
     let mut shown = Vec::new();
     for id in &ids {
@@ -168,11 +168,10 @@ fn answer(plan: &StandbyPlan, report: &StandbyReport) -> serde_json::Value {
 }
 
 /// Refuses while an execution for the workload has not ended: it may be about to move the primary.
-async fn nothing_under_way(setup: &Setup, id: &ResourceId, region: &RegionName) -> Result<()> {
+async fn nothing_under_way(setup: &Setup, id: &ResourceId) -> Result<()> {
     let workload = setup.workload(&id.workload)?;
     let site = setup.site(&id.workload, workload)?;
-    let world = dr_runbook::observe(&site, region).await;
-    match world.unfinished.into_iter().next() {
+    match dr_runbook::unfinished(&site).await.into_iter().next() {
         Some(other) => Err(Refusal::Unfinished(Box::new(other)).into()),
         None => Ok(()),
     }

@@ -51,6 +51,13 @@ pub(super) fn write(setup: &Setup, content: &Content) -> String {
     }
     lines
         .push("   What only a webhook refers to, a failover does without, and says so.".to_owned());
+    for runbook in setup.config.runbooks.unusable() {
+        let (file, held) = (&runbook.file, content.files.contains_key(&runbook.file));
+        let left_out = if held { "" } else { ", and is not in the kit" };
+        lines.push(format!(
+            "   The file {file} could not be used when the kit was written{left_out}."
+        ));
+    }
     lines.push(String::new());
     lines.push("What there is:".to_owned());
     for (name, workload) in &setup.config.workloads {

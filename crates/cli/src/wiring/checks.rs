@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use dr_config::{HealthCheck, Workload};
 use dr_local::HttpProbe;
 use dr_model::{RegionName, ResourceId, WorkloadName};
-use dr_provider::probe::Health;
+use dr_provider::probe::{ClientProbe, Health};
 use dr_provider::{Probe, ResourceDriver, Traffic};
 
 use super::Setup;
@@ -59,6 +59,39 @@ impl Setup {
             probes.insert(region.clone(), here);
         }
         Ok(probes)
+    }
+}
+
+impl Setup {
+    /// Returns the checks of a workload as a client makes them: those of an answer. Any other goes elsewhere than the name does.
+    pub(super) fn clients(workload: &Workload) -> Vec<Arc<dyn ClientProbe>> {
+        let of_answer = workload.checks.iter().filter_map(|check| match check {
+            HealthCheck::Http { url } if url.contains(ANSWER) => Some(url),
+            HealthCheck::Http { .. } | HealthCheck::Sql { .. } => None,
+        });
+        let client =
+            |url: &String| Arc::new(HttpClient { url: url.clone() }) as Arc<dyn ClientProbe>;
+        of_answer.map(client).collect()
+    }
+}
+
+/// A request to whatever a name leads to, for that name.
+#[derive(Debug)]
+struct HttpClient {
+    url: String,
+}
+
+#[async_trait]
+impl ClientProbe for HttpClient {
+    fn describe(&self, name: &str) -> String {
+        format!("GET {}", self.url.replace(ANSWER, name))
+    }
+
+    async fn probe(&self, name: &str, answer: &str) -> Health {
+        match HttpProbe::new(self.url.replace(ANSWER, answer), LIMIT) {
+            Ok(probe) => probe.named(name).probe().await,
+            Err(error) => Health::Unknown(dr_provider::error::chain(&error)),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! A loaded configuration, and what is made from it.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -230,6 +231,40 @@ impl Setup {
         })?;
         let read = self.config.read(&resource.node);
         read.map_err(|problems| CommandError::from_problems(&problems, &self.config.directory))
+    }
+
+    /// Refuses to act as root on data directories of this machine that are another user's: PostgreSQL's programs do not run as root, and
+    /// its servers cannot read what root writes for them. A move would stop half-way.
+    pub(crate) fn refuse_root(&self, workload: &WorkloadName) -> Result<()> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        for resource in self.workload(workload)?.resources.keys() {
+            let id = ResourceId {
+                workload: workload.clone(),
+                resource: resource.clone(),
+            };
+            let instances = self.postgres_options(&id)?.instances;
+            for instance in instances.values().filter(|known| known.host == "local") {
+                let place = &instance.data_directory;
+                let Ok(found) = std::fs::metadata(place) else {
+                    continue;
+                };
+                let owner = found.uid();
+                if owner != 0 {
+                    let what = format!(
+                        "root cannot move `{workload}`: `{}` belongs to user {owner}, and PostgreSQL's programs refuse to run as root",
+                        place.display()
+                    );
+                    let hint = format!(
+                        "run it as that user: `setpriv --reuid={owner} --regid={} --clear-groups dr …`, or `sudo --user`",
+                        found.gid()
+                    );
+                    return Err(CommandError::new(Exit::Refused, what).hint(hint));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Returns the driver of a PostgreSQL cluster.

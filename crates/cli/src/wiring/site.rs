@@ -56,6 +56,7 @@ impl Setup {
                 .map(|(name, service)| Ok((name.clone(), self.service(service)?)))
                 .collect::<Result<_>>()?,
             probes: self.probes(name, workload, &traffic)?,
+            clients: Self::clients(workload),
             traffic,
             notifiers: self.notifiers(workload),
             secrets: self.secret_values(name, workload)?,
@@ -95,6 +96,7 @@ impl Setup {
             resources: self.drivers(name, workload)?,
             services: BTreeMap::new(),
             probes: BTreeMap::new(),
+            clients: Vec::new(),
             traffic: Vec::new(),
             notifiers: Vec::new(),
             clock: Arc::clone(&self.clock),

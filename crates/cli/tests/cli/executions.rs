@@ -33,7 +33,7 @@ async fn a_journal_that_was_tampered_with_is_refused() {
     }
     assert_eq!(std::fs::read_dir(&journal).unwrap().count(), 1);
     let listed = place.run(&["execution", "list"]);
-    assert_eq!(listed.code, 20, "{listed:?}");
+    assert_eq!(listed.code, 11, "{listed:?}");
     assert!(listed.stderr.contains(ID), "{listed:?}");
 }
 

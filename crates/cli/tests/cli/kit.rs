@@ -133,3 +133,18 @@ async fn a_kit_is_written_once_into_a_directory() {
         "{full:?}"
     );
 }
+
+/// What cannot be used on the day is no reason to have no kit.
+#[tokio::test]
+async fn a_runbook_that_is_no_text_is_left_out_and_named() {
+    let place = kept().await;
+    let safe = place.path().join("safe");
+    std::fs::create_dir_all(place.path().join("runbooks")).unwrap();
+    std::fs::write(place.path().join("runbooks/drill.yaml"), b"id: \xff\n").unwrap();
+    let written = place.run(&["kit", "write", "--to", safe.to_str().unwrap()]);
+    assert_eq!(written.code, 0, "{written:?}");
+    let page = std::fs::read_to_string(safe.join("README.txt")).unwrap();
+    let said = "The file runbooks/drill.yaml could not be used when the kit was written, and is not in the kit.";
+    assert!(page.contains(said), "{page}");
+    assert!(!safe.join("runbooks/drill.yaml").exists());
+}

@@ -99,6 +99,7 @@ pub(crate) fn kinds() -> Kinds {
             ("verify-traffic", step(&[])),
             ("notify", step(&[])),
             ("rearm-protection", step(&[])),
+            ("record-evidence", step(&[])),
         ]
         .into(),
         conditions: ["unplanned"].into(),

@@ -26,6 +26,7 @@ use dr_provider::{Key, ObjectStore};
 use super::catalogue::chains_of_timeline;
 use super::coverage::gaps;
 use super::piece::{Span, pieces};
+use super::section::Section;
 use super::start::log_start;
 use super::uploader::BootTime;
 use super::{ChainId, Error, boot_time, find_tail};
@@ -205,21 +206,16 @@ impl Compactor {
 
 impl Run<'_> {
     fn subject(&self) -> String {
-        format!(
-            "cluster {}, timeline {}",
-            self.system_identifier, self.timeline
-        )
+        self.whole().to_string()
+    }
+
+    /// Returns all that there is to be merged.
+    fn whole(&self) -> Section {
+        Section::whole(self.system_identifier, self.timeline)
     }
 
     async fn pieces(&self) -> Result<Vec<Span>, Error> {
-        let all = pieces(
-            &**self.store,
-            self.system_identifier,
-            self.timeline,
-            Lsn::INVALID,
-            Lsn(u64::MAX),
-            self.options.patience,
-        );
+        let all = pieces(&**self.store, self.whole(), self.options.patience);
         all.await
             .map_err(|error| Error::store(self.subject(), error))
     }

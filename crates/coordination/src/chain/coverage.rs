@@ -1,8 +1,9 @@
 //! From which objects the log of a timeline can be read, and what is missing.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-use dr_model::{Lsn, SystemIdentifier, TimelineId};
+use dr_encryption::{KeyId, Keys};
+use dr_model::Lsn;
 use dr_provider::ObjectStore;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
@@ -11,8 +12,9 @@ use super::catalogue::chains_of_timeline;
 use super::floor::floor;
 use super::follow::{Stretch, follow};
 use super::piece::{Span, glance, list};
+use super::section::Section;
 use super::tail::read_origin;
-use super::{ChainId, Error};
+use super::{ChainId, Error, Flaw};
 use crate::operation::Patience;
 
 /// Where an object stands.
@@ -78,10 +80,12 @@ impl Source {
 /// What a store holds of a part of a timeline's log.
 #[derive(Debug)]
 pub(crate) struct Coverage {
-    subject: String,
+    section: Section,
     location: String,
     /// Pieces in order of where they begin, which may overlap.
     pieces: Vec<Span>,
+    /// The keys that pieces are encrypted with, where their headers were looked at.
+    keys: BTreeMap<Span, String>,
     /// Parts of chains where there are no pieces, in order of where they begin, which may overlap.
     stretches: Vec<Stretch>,
     damage: Vec<(ChainId, Lsn, String)>,
@@ -101,33 +105,37 @@ pub(crate) enum Look<'a> {
 /// How many headers of pieces are read at once.
 const AT_ONCE: usize = 64;
 
-/// Looks at what a store holds of a timeline's log from `from` to `to`. A piece that cannot be used counts as one that is not
+/// Looks at what a store holds of a section. A piece that cannot be used counts as one that is not
 /// there, so that the chunks that it was made of take its place while they are there.
 pub(crate) async fn coverage(
     store: &dyn ObjectStore,
-    system_identifier: SystemIdentifier,
-    timeline: TimelineId,
-    from: Lsn,
-    to: Lsn,
+    section: Section,
     patience: Patience,
     look: Look<'_>,
 ) -> Result<Coverage, Error> {
+    let Section {
+        system_identifier,
+        timeline,
+        from,
+        to,
+    } = section;
     let mut covered = Coverage {
-        subject: format!("cluster {system_identifier}, timeline {timeline}"),
+        section,
         location: store.location().to_owned(),
         pieces: Vec::new(),
+        keys: BTreeMap::new(),
         stretches: Vec::new(),
         damage: Vec::new(),
         bad: Vec::new(),
     };
     let whose = (system_identifier, timeline);
-    let listed = list(store, system_identifier, timeline, from, to, patience).await;
-    let listed = listed.map_err(|error| Error::store(&covered.subject, error))?;
+    let listed = list(store, section, patience).await;
+    let listed = listed.map_err(|error| Error::store(section, error))?;
     let looked_at: Vec<_> = match look {
         Look::Names(avoided) => {
             let known = |span: &Span| {
                 let found = avoided.iter().find(|(avoided, _)| avoided == span);
-                Some(found.map_or(Ok(()), |(_, why)| Err(why.clone())))
+                Some(found.map_or(Ok(None), |(_, why)| Err(why.clone())))
             };
             let looks = listed.iter().map(|(span, _)| (*span, known(span)));
             looks.collect()
@@ -140,12 +148,15 @@ pub(crate) async fn coverage(
             .buffered(AT_ONCE)
             .try_collect()
             .await
-            .map_err(|error| Error::store(&covered.subject, error))?,
+            .map_err(|error| Error::store(section, error))?,
     };
     for (span, seen) in looked_at {
         match seen {
             None => {}
-            Some(Ok(())) => covered.pieces.push(span),
+            Some(Ok(key)) => {
+                covered.pieces.push(span);
+                covered.keys.extend(key.map(|key| (span, key)));
+            }
             Some(Err(why)) => {
                 let key = span.key(system_identifier, timeline).to_string();
                 covered.bad.push((span, key, why));
@@ -158,7 +169,7 @@ pub(crate) async fn coverage(
     }
     let chains = chains_of_timeline(store, system_identifier, timeline)
         .await
-        .map_err(|error| Error::store(&covered.subject, error))?;
+        .map_err(|error| Error::store(section, error))?;
     for chain in chains {
         let Some(origin) = read_origin(store, &chain, patience).await? else {
             continue;
@@ -227,6 +238,42 @@ impl Coverage {
     /// Fails with the first part that is missing between two positions.
     pub(crate) fn check(&self, from: Lsn, to: Lsn) -> Result<(), Error> {
         self.sources(from, to).map(drop)
+    }
+
+    /// Fails with the first object between two positions, all of which must be there, that is encrypted with a key that is not at hand.
+    pub(crate) fn check_keys(&self, from: Lsn, to: Lsn, keys: &Keys) -> Result<(), Error> {
+        let unknown = |name: &&str| keys.get(&KeyId::named(name)).is_none();
+        for source in self.sources(from, to)? {
+            match source {
+                Source::Piece(Some(span)) => {
+                    let name = self.keys.get(&span).map(String::as_str);
+                    if let Some(name) = name.filter(unknown) {
+                        let Section {
+                            system_identifier,
+                            timeline,
+                            ..
+                        } = self.section;
+                        let key = span.key(system_identifier, timeline);
+                        return Err(Flaw::Locked(name.to_owned()).of_piece(&key, &self.location));
+                    }
+                }
+                Source::Piece(None) => {}
+                Source::Links { chain, links, .. } => {
+                    for link in links {
+                        let holds = |part: &&Stretch| {
+                            part.chain == chain && part.from() <= link && link < part.to
+                        };
+                        let stretch = self.stretches.iter().find(holds);
+                        let name = stretch.and_then(|stretch| stretch.key_of(link));
+                        if let Some(name) = name.filter(unknown) {
+                            let flaw = Flaw::Locked(name.to_owned());
+                            return Err(flaw.of_link(chain, link, &self.location));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Returns what is to be read to get everything between two positions: pieces where there are any.
@@ -304,7 +351,7 @@ impl Coverage {
         let next = self.parts().map(|part| part.from);
         let next = next.filter(|start| *start > from).min();
         Error::Hole {
-            subject: self.subject.clone(),
+            subject: self.section.to_string(),
             from,
             to: next.unwrap_or(to).min(to),
             location: self.location.clone(),

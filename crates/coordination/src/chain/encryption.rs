@@ -6,15 +6,57 @@
 use std::fmt;
 
 use dr_encryption::{Key, KeyId, Keys, ObjectCipher, SALT_BYTES, Salt, fresh_salt};
+use dr_model::Lsn;
+use dr_provider::Key as StoreKey;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// What is said first of an object whose key is not at hand.
-const LOCKED: &str = "it is encrypted with key ";
+use super::{ChainId, Error};
 
-/// Tells whether what keeps an object from being read is that its key is not at hand, so that nothing is wrong with it.
-pub(super) fn is_locked(why: &str) -> bool {
-    why.starts_with(LOCKED)
+/// Why an object cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Flaw {
+    /// It is not what was written, and this is wrong with it.
+    #[error("{0}")]
+    Damaged(String),
+    /// It is encrypted with the key of this name, which is not at hand. Nothing is known to be wrong with it.
+    #[error("it is encrypted with key {0}, which is not among those that are configured")]
+    Locked(String),
+}
+
+impl From<String> for Flaw {
+    fn from(why: String) -> Self {
+        Self::Damaged(why)
+    }
+}
+
+impl Flaw {
+    /// Makes the error about the piece at `key`.
+    pub(super) fn of_piece(self, key: &StoreKey, location: &str) -> Error {
+        let (key, location, why) = (key.to_string(), location.to_owned(), self.to_string());
+        match self {
+            Self::Damaged(_) => Error::CorruptPiece { key, location, why },
+            Self::Locked(_) => Error::Locked { key, location, why },
+        }
+    }
+
+    /// Makes the error about the link of a chain at `at`.
+    pub(super) fn of_link(self, chain: ChainId, at: Lsn, location: &str) -> Error {
+        let (location, why) = (location.to_owned(), self.to_string());
+        match self {
+            Self::Damaged(_) => Error::Corrupt {
+                chain,
+                at,
+                location,
+                why,
+            },
+            Self::Locked(_) => Error::Locked {
+                key: chain.link_key(at).to_string(),
+                location,
+                why,
+            },
+        }
+    }
 }
 
 /// What a header says of the encryption behind it.
@@ -29,13 +71,9 @@ pub struct Encryption {
 
 impl Encryption {
     /// Returns what opens the object at the key `name` of its store; the error says which key is missing.
-    pub(super) fn open(&self, keys: &Keys, name: &str) -> Result<ObjectCipher, String> {
-        let key = keys.get(&KeyId::named(&self.key)).ok_or_else(|| {
-            format!(
-                "{LOCKED}{}, which is not among those that are configured",
-                self.key
-            )
-        })?;
+    pub(super) fn open(&self, keys: &Keys, name: &str) -> Result<ObjectCipher, Flaw> {
+        let key = keys.get(&KeyId::named(&self.key));
+        let key = key.ok_or_else(|| Flaw::Locked(self.key.clone()))?;
         Ok(key.object(&self.salt.0, name))
     }
 }

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::records::check;
 use super::{
-    ChainId, Chunk, ChunkHeader, Cipher, Encoding, Encryption, FORMAT_VERSION, MAX_LOG_BYTES,
+    ChainId, Chunk, ChunkHeader, Cipher, Encoding, Encryption, FORMAT_VERSION, Flaw, MAX_LOG_BYTES,
 };
 
 /// The first bytes of every chunk.
@@ -88,10 +88,10 @@ impl Sealing {
         encryption: Option<&Encryption>,
         keys: &Keys,
         key: &Key,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Flaw> {
         let open = |encryption: &Encryption| {
             let cipher = encryption.open(keys, key.as_str())?;
-            Ok::<_, String>((encryption.clone(), cipher))
+            Ok::<_, Flaw>((encryption.clone(), cipher))
         };
         Ok(Self(encryption.map(open).transpose()?))
     }
@@ -321,9 +321,9 @@ pub fn decode(
     chain: &ChainId,
     start: Lsn,
     keys: &Keys,
-) -> Result<(ChunkHeader, Bytes), String> {
+) -> Result<(ChunkHeader, Bytes), Flaw> {
     let Some((header, offset)) = decode_header(bytes, chain, start)? else {
-        return Err(format!("it is cut off after {} bytes", bytes.len()));
+        return Err(format!("it is cut off after {} bytes", bytes.len()).into());
     };
     let stated = Stated {
         encoding: header.encoding,

@@ -13,6 +13,7 @@ use futures::stream::{self, StreamExt as _};
 use super::catalogue::chains_of_timeline;
 use super::floor::floor;
 use super::piece::{Span, pieces};
+use super::section::Section;
 use super::start::{LogStart, starts};
 use super::{Error, FORMAT_VERSION, find_tail};
 use crate::operation::{Patience, limited};
@@ -79,14 +80,7 @@ pub async fn plan_log_expiry(
             ends.push((tail.end, floor.unwrap_or(tail.origin.start_lsn)));
         }
     }
-    let all = pieces(
-        store,
-        system_identifier,
-        timeline,
-        Lsn::INVALID,
-        Lsn(u64::MAX),
-        patience,
-    );
+    let all = pieces(store, Section::whole(system_identifier, timeline), patience);
     let all = all.await.map_err(failed)?;
     let reached = ends.iter().map(|(end, _)| *end);
     let reached = reached.chain(all.iter().map(|span| span.to)).max();

@@ -72,7 +72,8 @@ pub async fn fill(
             published.map_err(|error| Error::store(subject(), error))?
         {
             let there = decode_piece(&theirs, system_identifier, timeline, span, keys);
-            let (_, there) = there.map_err(&damaged)?;
+            let key = span.key(system_identifier, timeline);
+            let (_, there) = there.map_err(|flaw| flaw.of_piece(&key, store.location()))?;
             if there != part {
                 return Err(damaged("it holds another log".to_owned()));
             }

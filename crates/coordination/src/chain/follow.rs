@@ -12,6 +12,7 @@ use futures::stream::{self, StreamExt};
 
 use super::catalogue::{links_after, newest_links};
 use super::link::{Link, Reply, read_header};
+use super::piece::KeyName;
 use super::tail::persist;
 use super::{ChainId, ChunkHeader, Error};
 use crate::operation::Patience;
@@ -34,12 +35,20 @@ pub(crate) struct Stretch {
     pub(crate) links: Vec<Lsn>,
     /// Where it ends.
     pub(crate) to: Lsn,
+    /// The keys that its links are encrypted with: from which link on which.
+    pub(crate) keys: Vec<(Lsn, KeyName)>,
 }
 
 impl Stretch {
     /// Returns where it begins.
     pub(crate) fn from(&self) -> Lsn {
         self.links.first().copied().unwrap_or(self.to)
+    }
+
+    /// Returns the name of the key that one of its links is encrypted with, if it is.
+    pub(crate) fn key_of(&self, link: Lsn) -> Option<&str> {
+        let passed = self.keys.partition_point(|(from, _)| *from <= link);
+        self.keys[..passed].last()?.1.as_deref()
     }
 }
 
@@ -143,8 +152,10 @@ struct Follower {
     /// Whether it is known that nothing that counts stands at `at`.
     ended: bool,
     links: Vec<Lsn>,
-    /// Where links end that were met behind `at`, and may or may not be on the chain, and whether they hold their log.
-    behind: BTreeMap<Lsn, (Lsn, bool)>,
+    keys: Vec<(Lsn, KeyName)>,
+    /// Where links end that were met behind `at`, and may or may not be on the chain, and with which key their log is encrypted if they
+    /// hold it.
+    behind: BTreeMap<Lsn, (Lsn, Option<KeyName>)>,
     followed: Followed,
 }
 
@@ -155,6 +166,7 @@ impl Follower {
             at,
             ended: false,
             links: Vec::new(),
+            keys: Vec::new(),
             behind: BTreeMap::new(),
             followed: Followed::default(),
         }
@@ -181,7 +193,9 @@ impl Follower {
     fn take(&mut self, lsn: Lsn, reply: Reply<ChunkHeader>) {
         match reply {
             Reply::Found(Link::Chunk(header)) => {
-                self.behind.insert(lsn, (header.end, !header.is_lost()));
+                let key = header.encryption.as_ref().map(|with| with.key.clone());
+                let held = (!header.is_lost()).then_some(key);
+                self.behind.insert(lsn, (header.end, held));
                 self.advance();
                 if header.durable_through > self.at {
                     self.resume(header.durable_through);
@@ -208,8 +222,11 @@ impl Follower {
 
     /// Follows the links that were met.
     fn advance(&mut self) {
-        while let Some((end, holds_log)) = self.behind.remove(&self.at) {
-            if holds_log {
+        while let Some((end, held)) = self.behind.remove(&self.at) {
+            if let Some(key) = held {
+                if self.keys.last().is_none_or(|(_, last)| *last != key) {
+                    self.keys.push((self.at, key));
+                }
                 self.links.push(self.at);
                 self.at = end;
             } else {
@@ -233,6 +250,7 @@ impl Follower {
                 chain: self.chain,
                 links: std::mem::take(&mut self.links),
                 to: self.at,
+                keys: std::mem::take(&mut self.keys),
             });
         }
     }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::available::{available, bounds};
 use super::catalogue::{positions, timelines};
+use super::section::Section;
 use super::{ChainId, Error, FORMAT_VERSION};
 use crate::operation::{Patience, key, read};
 use crate::publish::publish;
@@ -110,28 +111,41 @@ pub async fn open_gaps(
     let timelines = timelines(store, system_identifier).await.map_err(failed)?;
     let mut open = Vec::new();
     for timeline in timelines {
-        for from in recorded(store, system_identifier, timeline, patience).await? {
-            let key = key(format!(
-                "{}{}",
-                prefix(system_identifier, timeline),
-                from.to_key()
-            ));
-            let Some(bytes) = read(store, &key, patience).await.map_err(failed)? else {
-                continue;
-            };
-            let gap = GapRecord::from_bytes(&bytes, system_identifier, timeline, from);
-            let gap = gap.unwrap_or_else(|why| GapRecord {
-                version: FORMAT_VERSION,
-                system_identifier,
-                timeline,
-                from,
-                to: None,
-                found_at: Timestamp::UNIX_EPOCH,
-                by: "unknown".to_owned(),
-                why: format!("its record cannot be read: {why}"),
-            });
-            open.extend(still_missing(store, gap, patience).await?);
-        }
+        open.extend(open_gaps_of(store, system_identifier, timeline, patience).await?);
+    }
+    Ok(open)
+}
+
+/// As [`open_gaps`], of one timeline.
+pub async fn open_gaps_of(
+    store: &dyn ObjectStore,
+    system_identifier: SystemIdentifier,
+    timeline: TimelineId,
+    patience: Patience,
+) -> Result<Vec<GapRecord>, Error> {
+    let failed = |error| Error::store(format!("cluster {system_identifier}"), error);
+    let mut open = Vec::new();
+    for from in recorded(store, system_identifier, timeline, patience).await? {
+        let key = key(format!(
+            "{}{}",
+            prefix(system_identifier, timeline),
+            from.to_key()
+        ));
+        let Some(bytes) = read(store, &key, patience).await.map_err(failed)? else {
+            continue;
+        };
+        let gap = GapRecord::from_bytes(&bytes, system_identifier, timeline, from);
+        let gap = gap.unwrap_or_else(|why| GapRecord {
+            version: FORMAT_VERSION,
+            system_identifier,
+            timeline,
+            from,
+            to: None,
+            found_at: Timestamp::UNIX_EPOCH,
+            by: "unknown".to_owned(),
+            why: format!("its record cannot be read: {why}"),
+        });
+        open.extend(still_missing(store, gap, patience).await?);
     }
     Ok(open)
 }
@@ -160,7 +174,12 @@ async fn still_missing(
         .to
         .or(outer.map(|outer| outer.to).filter(|end| gap.from < *end));
     let Some(to) = to else { return Ok(Some(gap)) };
-    let held = available(store, cluster, timeline, gap.from, to, patience).await?;
+    let held = available(
+        store,
+        Section::new(cluster, timeline, gap.from, to),
+        patience,
+    )
+    .await?;
     let mut reached = gap.from;
     for part in &held {
         if part.from > reached {

@@ -6,7 +6,7 @@ use dr_model::Lsn;
 use dr_provider::{ErrorKind, ObjectStore};
 
 use super::envelope::MAGIC;
-use super::{ChainId, ChunkHeader, SealRecord, decode, decode_header};
+use super::{ChainId, ChunkHeader, Flaw, SealRecord, decode, decode_header};
 use crate::operation::{Answer, Operation, carry_out, limited};
 
 /// A chunk or a seal; `C` is as much of a chunk as the reader needs.
@@ -41,7 +41,7 @@ pub(crate) fn link_with_log(
     chain: &ChainId,
     at: Lsn,
     keys: &Keys,
-) -> Result<Link<(ChunkHeader, Bytes)>, String> {
+) -> Result<Link<(ChunkHeader, Bytes)>, Flaw> {
     if bytes.starts_with(MAGIC) {
         decode(bytes, chain, at, keys).map(Link::Chunk)
     } else {

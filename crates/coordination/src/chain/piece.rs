@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::envelope::{
     HASH_BYTES, Payload, Sealing, Stated, hash, longest, open_payload, unwrap, wrap,
 };
-use super::{ChainId, Cipher, Encoding, Encryption, FORMAT_VERSION};
+use super::section::Section;
+use super::{ChainId, Cipher, Encoding, Encryption, FORMAT_VERSION, Flaw};
 use crate::operation::{Patience, back_off, key, limited};
 
 /// The first bytes of every piece.
@@ -184,9 +185,9 @@ pub fn decode_piece(
     timeline: TimelineId,
     span: Span,
     keys: &Keys,
-) -> Result<(PieceHeader, Bytes), String> {
+) -> Result<(PieceHeader, Bytes), Flaw> {
     let Some((header, offset)) = unwrap::<PieceHeader>(MAGIC, bytes, "a piece of log")? else {
-        return Err(format!("it is cut off after {} bytes", bytes.len()));
+        return Err(format!("it is cut off after {} bytes", bytes.len()).into());
     };
     check_stated(&header, (system_identifier, timeline), span)?;
     let stated = Stated {
@@ -202,14 +203,17 @@ pub fn decode_piece(
     Ok((header, log))
 }
 
+/// The name of the key that an object is encrypted with, if it is.
+pub(crate) type KeyName = Option<String>;
+
 /// Checks the header of a piece in the first bytes of an object of `size_bytes`: that it is this piece, and that what it says is
-/// behind it is there. `None` if more bytes are needed; the error says what is wrong.
+/// behind it is there. Returns with which key it is encrypted; `None` if more bytes are needed; the error says what is wrong.
 fn check_header(
     head: &[u8],
     size_bytes: u64,
     (system_identifier, timeline): (SystemIdentifier, TimelineId),
     span: Span,
-) -> Result<Option<()>, String> {
+) -> Result<Option<KeyName>, String> {
     let cut = || format!("it is cut off after {size_bytes} bytes");
     let Some((header, offset)) = unwrap::<PieceHeader>(MAGIC, head, "a piece of log")? else {
         return match head.len() as u64 >= size_bytes {
@@ -220,7 +224,7 @@ fn check_header(
     check_stated(&header, (system_identifier, timeline), span)?;
     let code = header.encryption.as_ref().map_or(0, |_| HASH_BYTES);
     match (offset + code) as u64 + header.stored_bytes {
-        whole if whole == size_bytes => Ok(Some(())),
+        whole if whole == size_bytes => Ok(Some(header.encryption.map(|with| with.key))),
         whole if whole > size_bytes => Err(format!("{}, of {whole}", cut())),
         whole => Err(format!(
             "it has {size_bytes} bytes, of which {whole} were written"
@@ -255,14 +259,14 @@ fn check_stated(
     Ok(())
 }
 
-/// Reads the header of a piece whose object has `size_bytes`, and compares the two. The inner error says what is wrong with it;
-/// `None` if it has gone since it was listed.
+/// Reads the header of a piece whose object has `size_bytes`, and compares the two. Returns with which key it is encrypted; the inner
+/// error says what is wrong with it; `None` if it has gone since it was listed.
 pub(crate) async fn glance(
     store: &dyn ObjectStore,
     whose: (SystemIdentifier, TimelineId),
     (span, size_bytes): (Span, u64),
     patience: Patience,
-) -> dr_provider::Result<Option<Result<(), String>>> {
+) -> dr_provider::Result<Option<Result<KeyName, String>>> {
     /// Bytes that hold the header of any piece that this code writes.
     const GLANCE_BYTES: u64 = 4096;
     let key = span.key(whose.0, whose.1);
@@ -279,7 +283,7 @@ pub(crate) async fn glance(
         };
         match read {
             Ok(head) => match check_header(&head, size_bytes, whose, span) {
-                Ok(Some(())) => return Ok(Some(Ok(()))),
+                Ok(Some(key)) => return Ok(Some(Ok(key))),
                 Ok(None) if wanted < size_bytes => wanted = size_bytes,
                 Ok(None) => return Ok(Some(Err("it is cut off".to_owned()))),
                 Err(why) => return Ok(Some(Err(why))),
@@ -296,33 +300,27 @@ pub(crate) async fn glance(
     }
 }
 
-/// Lists the pieces of a timeline that hold anything between two positions, in order of where they begin.
+/// Lists the pieces that hold anything of a section, in order of where they begin.
 ///
 /// Costs one listing for a thousand pieces.
 pub async fn pieces(
     store: &dyn ObjectStore,
-    system_identifier: SystemIdentifier,
-    timeline: TimelineId,
-    from: Lsn,
-    to: Lsn,
+    section: Section,
     patience: Patience,
 ) -> dr_provider::Result<Vec<Span>> {
-    let listed = list(store, system_identifier, timeline, from, to, patience).await?;
+    let listed = list(store, section, patience).await?;
     Ok(listed.into_iter().map(|(span, _)| span).collect())
 }
 
 /// As [`pieces`], each with the bytes of its object.
 pub(crate) async fn list(
     store: &dyn ObjectStore,
-    system_identifier: SystemIdentifier,
-    timeline: TimelineId,
-    from: Lsn,
-    to: Lsn,
+    section: Section,
     patience: Patience,
 ) -> dr_provider::Result<Vec<(Span, u64)>> {
-    let prefix = prefix(system_identifier, timeline);
-    // No piece that begins before this reaches `from`.
-    let first = Lsn(from.0.saturating_sub(MAX_PIECE_BYTES));
+    let prefix = prefix(section.system_identifier, section.timeline);
+    // No piece that begins before this reaches the section.
+    let first = Lsn(section.from.0.saturating_sub(MAX_PIECE_BYTES));
     let mut after = key(format!("{prefix}{}", first.to_key()));
     let mut found = Vec::new();
     loop {
@@ -341,10 +339,10 @@ pub(crate) async fn list(
             Some((Span::from_file_name(info.key.file_name())?, info.size_bytes))
         });
         for (span, size_bytes) in spans {
-            if span.from >= to {
+            if span.from >= section.to {
                 return Ok(found);
             }
-            if span.to > from {
+            if span.to > section.from {
                 found.push((span, size_bytes));
             }
         }

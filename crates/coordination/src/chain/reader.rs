@@ -12,11 +12,10 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 
 use super::coverage::{Look, Object, Place, Source, coverage};
-use super::encryption::is_locked;
 use super::link::{Link, link_with_log};
 use super::piece::{PieceFacts, PieceHeader, Span, decode_piece};
-use super::tail::corrupt;
-use super::{ChainId, Error};
+use super::section::Section;
+use super::{ChainId, Error, Flaw};
 use crate::operation::{Patience, read};
 
 /// How much is asked for ahead: so many chunks, or a quarter as many pieces.
@@ -44,12 +43,10 @@ pub(crate) struct Part {
 /// to hang together before the first byte is handed out; a few objects are fetched ahead.
 pub struct ChainReader {
     store: Arc<dyn ObjectStore>,
-    system_identifier: SystemIdentifier,
-    timeline: TimelineId,
+    /// What is to be read, from the position of the next byte on.
+    left: Section,
     patience: Patience,
     keys: Keys,
-    position: Lsn,
-    to: Lsn,
     /// What is to be read, in order, and has not been asked for.
     sources: VecDeque<Source>,
     /// What was asked for, and the answers to come in the same order.
@@ -64,34 +61,27 @@ pub struct ChainReader {
 impl std::fmt::Debug for ChainReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ChainReader")
-            .field("position", &self.position)
-            .field("to", &self.to)
+            .field("left", &self.left)
             .finish_non_exhaustive()
     }
 }
 
 impl ChainReader {
-    /// Starts reading from `from` up to `to`. Nothing is promised until the reads succeed.
+    /// Starts reading a section. Nothing is promised until the reads succeed.
     ///
     /// # Errors
     ///
-    /// [`Error::Hole`] at once, if the part from `from` to `to` is not all there.
+    /// [`Error::Hole`] at once, if it is not all there.
     pub async fn open(
         store: Arc<dyn ObjectStore>,
-        system_identifier: SystemIdentifier,
-        timeline: TimelineId,
-        from: Lsn,
-        to: Lsn,
+        section: Section,
         patience: Patience,
     ) -> Result<Self, Error> {
         let mut reader = Self {
             store,
-            system_identifier,
-            timeline,
+            left: section,
             patience,
             keys: Keys::default(),
-            position: from,
-            to,
             sources: VecDeque::new(),
             asked: VecDeque::new(),
             fetching: FuturesOrdered::new(),
@@ -112,7 +102,7 @@ impl ChainReader {
     /// Returns the position of the next byte.
     #[must_use]
     pub fn position(&self) -> Lsn {
-        self.position
+        self.left.from
     }
 
     /// Returns the next bytes with their position; `None` at the end of what was asked for.
@@ -127,7 +117,7 @@ impl ChainReader {
 
     /// Returns the next bytes with what is known of them.
     pub(crate) async fn next_part(&mut self) -> Result<Option<Part>, Error> {
-        while self.position < self.to {
+        while self.left.from < self.left.to {
             if self.asked.is_empty() && self.sources.is_empty() {
                 self.look().await?;
             }
@@ -140,30 +130,28 @@ impl ChainReader {
                 Some(Ok(Some(part))) => part,
                 Some(Err(error)) => {
                     self.forget();
-                    if !self.is_replaced(object.place, &error).await {
-                        return Err(error);
-                    }
+                    self.replace(object.place, error).await?;
                     continue;
                 }
                 Some(Ok(None)) | None => {
                     // Somebody merges chunks and removes them: then the log is elsewhere by now.
                     self.forget();
-                    if self.missed_at.replace(self.position) == Some(self.position) {
+                    if self.missed_at.replace(self.left.from) == Some(self.left.from) {
                         return Err(self.hole(object.to));
                     }
                     continue;
                 }
             };
             let begin = object.from;
-            let end = object.to.min(self.to);
-            if end <= self.position {
+            let end = object.to.min(self.left.to);
+            if end <= self.left.from {
                 continue;
             }
             let index = |lsn: Lsn| {
                 usize::try_from(lsn.bytes_since(begin)).expect("an index in a slice in memory")
             };
-            part.log = part.log.slice(index(self.position)..index(end));
-            part.start = std::mem::replace(&mut self.position, end);
+            part.log = part.log.slice(index(self.left.from)..index(end));
+            part.start = std::mem::replace(&mut self.left.from, end);
             return Ok(Some(part));
         }
         Ok(None)
@@ -182,31 +170,32 @@ impl ChainReader {
     async fn look(&mut self) -> Result<(), Error> {
         let covered = coverage(
             &*self.store,
-            self.system_identifier,
-            self.timeline,
-            self.position,
-            self.to,
+            self.left,
             self.patience,
             Look::Names(&self.damaged),
         );
-        self.sources = covered.await?.sources(self.position, self.to)?;
+        self.sources = covered.await?.sources(self.left.from, self.left.to)?;
         Ok(())
     }
 
-    /// Looks for what holds the log of a piece that is damaged; tells whether there is anything.
-    async fn is_replaced(&mut self, place: Place, error: &Error) -> bool {
-        let (Place::Piece(span), Error::CorruptPiece { why, .. }) = (place, error) else {
-            return false;
+    /// Looks for what holds the log of a piece that is damaged; fails with what is wrong if there is nothing, or with why that could not
+    /// be seen.
+    async fn replace(&mut self, place: Place, error: Error) -> Result<(), Error> {
+        let (Place::Piece(span), Error::CorruptPiece { why, .. }) = (place, &error) else {
+            return Err(error);
         };
         if self.damaged.iter().any(|(known, _)| *known == span) {
-            return false;
+            return Err(error);
         }
         self.damaged.push((span, why.clone()));
-        let is_replaced = self.look().await.is_ok();
-        if is_replaced {
-            tracing::warn!("{error}; the chunks that it was made of take its place");
+        match self.look().await {
+            Ok(()) => {
+                tracing::warn!("{error}; the chunks that it was made of take its place");
+                Ok(())
+            }
+            Err(silent @ (Error::Store { .. } | Error::Away { .. })) => Err(silent),
+            Err(_) => Err(error),
         }
-        is_replaced
     }
 
     fn forget(&mut self) {
@@ -229,15 +218,14 @@ impl ChainReader {
                 self.sources.pop_front();
                 continue;
             };
-            if object.to <= self.position {
+            if object.to <= self.left.from {
                 continue;
             }
             ahead += weight(&object);
             self.asked.push_back(object);
             let fetch = Fetch {
                 store: Arc::clone(&self.store),
-                system_identifier: self.system_identifier,
-                timeline: self.timeline,
+                whose: (self.left.system_identifier, self.left.timeline),
                 patience: self.patience,
                 keys: self.keys.clone(),
             };
@@ -247,12 +235,9 @@ impl ChainReader {
 
     fn hole(&self, to: Lsn) -> Error {
         Error::Hole {
-            subject: format!(
-                "cluster {}, timeline {}",
-                self.system_identifier, self.timeline
-            ),
-            from: self.position,
-            to: to.min(self.to),
+            subject: self.left.to_string(),
+            from: self.left.from,
+            to: to.min(self.left.to),
             location: self.store.location().to_owned(),
         }
     }
@@ -261,8 +246,7 @@ impl ChainReader {
 /// What it takes to read one object.
 struct Fetch {
     store: Arc<dyn ObjectStore>,
-    system_identifier: SystemIdentifier,
-    timeline: TimelineId,
+    whose: (SystemIdentifier, TimelineId),
     patience: Patience,
     keys: Keys,
 }
@@ -281,14 +265,7 @@ impl Fetch {
         let Some(bytes) = found.map_err(|error| Error::store(chain, error))? else {
             return Ok(None);
         };
-        let bad = |why: String| match is_locked(&why) {
-            true => Error::Locked {
-                key: chain.link_key(from).to_string(),
-                location: self.store.location().to_owned(),
-                why,
-            },
-            false => corrupt(&*self.store, &chain, from, why),
-        };
+        let bad = |flaw: Flaw| flaw.of_link(chain, from, self.store.location());
         match link_with_log(&bytes, &chain, from, &self.keys).map_err(&bad)? {
             Link::Chunk((header, log)) if header.end >= to => Ok(Some(Part {
                 start: from,
@@ -300,14 +277,16 @@ impl Fetch {
                     received_at: header.received_at,
                 },
             })),
-            Link::Chunk(_) => Err(bad("it is shorter than its header said before".to_owned())),
+            Link::Chunk(_) => Err(bad("it is shorter than its header said before"
+                .to_owned()
+                .into())),
             // What hangs on it was met, so a seal here was made by nobody who followed the rules.
-            Link::Seal(_) => Err(bad("a seal inside the log".to_owned())),
+            Link::Seal(_) => Err(bad("a seal inside the log".to_owned().into())),
         }
     }
 
     async fn piece(self, span: Span) -> Fetched {
-        let (cluster, timeline) = (self.system_identifier, self.timeline);
+        let (cluster, timeline) = self.whose;
         let how = (self.patience, &self.keys);
         let read = read_piece(&*self.store, cluster, timeline, span, how).await?;
         Ok(read.map(|(header, log)| Part {
@@ -327,9 +306,9 @@ pub(crate) async fn read_piece(
     (patience, keys): (Patience, &Keys),
 ) -> Result<Option<(PieceHeader, Bytes)>, Error> {
     let key = span.key(system_identifier, timeline);
-    let subject = || format!("cluster {system_identifier}, timeline {timeline}");
+    let subject = Section::whole(system_identifier, timeline);
     let found = read(store, &key, patience).await;
-    let Some(bytes) = found.map_err(|error| Error::store(subject(), error))? else {
+    let Some(bytes) = found.map_err(|error| Error::store(subject, error))? else {
         return Ok(None);
     };
     // A whole segment takes tens of milliseconds.
@@ -337,12 +316,10 @@ pub(crate) async fn read_piece(
     let opened = tokio::task::spawn_blocking(move || {
         decode_piece(&bytes, system_identifier, timeline, span, &keys)
     });
-    let opened = opened.await.unwrap_or_else(|error| Err(error.to_string()));
-    opened.map(Some).map_err(|why| {
-        let (key, location) = (key.to_string(), store.location().to_owned());
-        match is_locked(&why) {
-            true => Error::Locked { key, location, why },
-            false => Error::CorruptPiece { key, location, why },
-        }
-    })
+    let opened = opened
+        .await
+        .unwrap_or_else(|error| Err(error.to_string().into()));
+    opened
+        .map(Some)
+        .map_err(|flaw| flaw.of_piece(&key, store.location()))
 }

@@ -534,7 +534,7 @@ impl Uploader {
                         match link_with_log(&bytes, &self.chain, at, &self.options.keys) {
                             Ok(Link::Chunk((_, log))) => Reply::Found(Link::Chunk(log)),
                             Ok(Link::Seal(seal)) => Reply::Found(Link::Seal(seal)),
-                            Err(why) => Reply::Damaged(why),
+                            Err(why) => Reply::Damaged(why.to_string()),
                         }
                     }
                     Answer::Missing => Reply::Missing,

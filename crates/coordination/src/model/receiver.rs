@@ -33,7 +33,7 @@ pub(super) fn to_reply<C>(
         Answer::Found(bytes) => match link_with_log(&bytes, &chain(), at, &Keys::default()) {
             Ok(Link::Chunk(chunk)) => Reply::Found(Link::Chunk(wanted(chunk))),
             Ok(Link::Seal(seal)) => Reply::Found(Link::Seal(seal)),
-            Err(why) => Reply::Damaged(why),
+            Err(why) => Reply::Damaged(why.to_string()),
         },
     }
 }

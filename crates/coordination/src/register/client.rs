@@ -442,11 +442,13 @@ impl Register {
             region: region.clone(),
             epoch,
             why: why.to_owned(),
-            hint: Some(format!(
-                "put the record back as it was: copy the object `{copy}` of the store of {} to `{place}` in the store of `{region}`, once it \
-                 says what the servers and the execution that it names do",
-                others.join(" or ")
-            )),
+            hint: (!others.is_empty()).then(|| {
+                format!(
+                    "put the record back as it was: copy the object `{copy}` of the store of {} to `{place}` in the store of `{region}`, once \
+                     it says what the servers and the execution that it names do",
+                    others.join(" or ")
+                )
+            }),
         }
     }
 

@@ -240,6 +240,14 @@ async fn a_damaged_record_is_named() {
         }
         other => panic!("{other:?}"),
     }
+    // Where there is no other store there is no copy.
+    let only: Arc<dyn ObjectStore> = w.west.clone();
+    let only = BTreeMap::from([(region("west"), only)]);
+    let alone = Register::new(workload(), only, region("west")).with_patience(IMPATIENT);
+    match alone.read().await {
+        Err(error @ Error::Damaged { .. }) => assert_eq!(error.hint(), None),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// A chain is gone on with only as long as nothing but the sync set changes.

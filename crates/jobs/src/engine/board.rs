@@ -1,6 +1,7 @@
 //! What the daemon knows of itself, for `/health`, `/metrics` and `dr status`.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dr_model::ResourceId;
@@ -36,6 +37,7 @@ pub struct Runs {
 #[derive(Debug, Default)]
 pub struct Board {
     state: Mutex<State>,
+    failures: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +64,23 @@ impl Board {
             Condition::Bad(why) => tracing::warn!(task, "{why}"),
         }
         state.conditions.insert(task.to_owned(), condition);
+    }
+
+    /// Writes that a job or a stream does not work any more. What rests on their work is to be looked at again: see
+    /// [`Self::failures`].
+    pub fn fail(&self, task: &str, why: String) {
+        let failed = |condition: &Condition| matches!(condition, Condition::Bad(_));
+        let before = self.state().conditions.get(task).is_some_and(failed);
+        self.set(task, Condition::Bad(why));
+        if !before {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts how often a job or a stream has ceased to work. One that fails again and again counts once.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
     }
 
     /// Takes a task's line away: there is nothing to do for it here any more.
@@ -100,5 +119,24 @@ impl Board {
     #[must_use]
     pub fn runs(&self) -> BTreeMap<String, Runs> {
         self.state().runs.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_on_failing_counts_once_until_it_works_again() {
+        let board = Board::default();
+        board.fail("ship-wal", "no space left".to_owned());
+        board.fail("ship-wal", "no space left on device".to_owned());
+        board.set("readiness", Condition::Bad("not ready".to_owned()));
+        assert_eq!(board.failures(), 1);
+        board.fail("snapshot", "no space left".to_owned());
+        assert_eq!(board.failures(), 2);
+        board.set("ship-wal", Condition::Good("streaming".to_owned()));
+        board.fail("ship-wal", "no space left".to_owned());
+        assert_eq!(board.failures(), 3);
     }
 }

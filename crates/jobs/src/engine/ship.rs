@@ -48,7 +48,10 @@ pub(super) async fn ship(
                     return Ok(());
                 }
             }
-            Ok(()) = frontier.changed() => board.set(&task, condition(&frontier.borrow_and_update())),
+            Ok(()) = frontier.changed() => match condition(&frontier.borrow_and_update()) {
+                Condition::Bad(why) => board.fail(&task, why),
+                other => board.set(&task, other),
+            },
         }
     }
 }
@@ -72,4 +75,4 @@ fn condition(frontier: &Frontier) -> Condition {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -48,12 +48,10 @@ pub(super) async fn supervise_with<F, N>(
             Ok(()) => pause = FIRST_PAUSE,
             Err(error) => {
                 let superseded = error.kind() == ErrorKind::Superseded;
-                let condition = if superseded {
-                    Condition::Unknown(chain(&error))
-                } else {
-                    Condition::Bad(chain(&error))
-                };
-                board.set(task, condition);
+                match superseded {
+                    true => board.set(task, Condition::Unknown(chain(&error))),
+                    false => board.fail(task, chain(&error)),
+                }
                 pause = if superseded {
                     FIRST_PAUSE
                 } else {

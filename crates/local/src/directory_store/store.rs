@@ -115,6 +115,15 @@ impl ObjectStore for DirectoryStore {
         .await
     }
 
+    async fn free_bytes(&self) -> Option<u64> {
+        let look = self.with_root("look at", "its room".to_owned(), |call, _, root| {
+            let room = rustix::fs::fstatvfs(&root.tree.directory);
+            let room = room.map_err(|errno| call.error(ErrorKind::Failed).because(errno))?;
+            Ok(room.f_bavail.saturating_mul(room.f_frsize))
+        });
+        look.await.ok()
+    }
+
     async fn get(&self, key: &Key) -> Result<Bytes> {
         self.find("read object", key, |call, root, key| {
             read::range(call, &root.tree, key, 0, u64::MAX)

@@ -105,6 +105,37 @@ async fn what_root_creates_is_the_owners() {
     }
 }
 
+/// As in a container, or on a file system of which the server takes root for anybody.
+#[tokio::test]
+async fn root_that_may_give_nothing_away_writes_all_the_same() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+
+    const STORE: &str = "DR_STORE_WITHOUT_CHOWN";
+    const TEST: &str =
+        "directory_store::tests::root_that_may_give_nothing_away_writes_all_the_same";
+    if let Some(path) = std::env::var_os(STORE) {
+        let store = DirectoryStore::open(path).unwrap();
+        store.create(&key("a/b/c"), Bytes::new()).await.unwrap();
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let (directory, _store) = store().await;
+    let path = directory.path().join("deep/store");
+    chown(&path, Some(4321), Some(8765)).unwrap();
+    let inside = std::process::Command::new("setpriv")
+        .args(["--bounding-set", "-chown"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", TEST])
+        .env(STORE, &path)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&inside.stdout);
+    assert!(inside.status.success(), "{said}");
+    assert_eq!(std::fs::metadata(path.join("a/b/c")).unwrap().uid(), 0);
+}
+
 #[tokio::test]
 async fn a_renamed_store_is_away_until_it_is_back() {
     let (directory, store) = store().await;

@@ -59,11 +59,16 @@ impl Tree {
         rustix::fs::openat(&self.directory, path, flags | OFlags::CLOEXEC, mode)
     }
 
-    /// Gives what was just created to the owner of the store.
+    /// Gives what was just created to the owner of the store, where root may: not on a file system without owners, nor where its server
+    /// or a container makes root somebody like others. There what is created belongs to whom they say, as it does for everybody else.
     pub(super) fn give(&self, created: &OwnedFd) -> Result<(), Errno> {
-        match self.owner {
-            Some((user, group)) => rustix::fs::fchown(created, Some(user), Some(group)),
-            None => Ok(()),
+        let Some((user, group)) = self.owner else {
+            return Ok(());
+        };
+        match rustix::fs::fchown(created, Some(user), Some(group)) {
+            // The last is that of an owner whom the container has no number for.
+            Err(Errno::PERM | Errno::NOSYS | Errno::NOTSUP | Errno::INVAL) => Ok(()),
+            given => given,
         }
     }
 

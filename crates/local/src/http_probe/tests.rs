@@ -46,6 +46,17 @@ async fn healthy_is_2xx_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_client_asks_for_the_name_that_led_it_there() {
+    let (port, request) = serve("HTTP/1.1 204 X\r\n\r\n").await;
+    let probe = probe(port).named("orders.acme.example");
+    let expected = Health::Healthy("204 No Content".into());
+    assert_eq!(probe.probe().await, expected);
+    let request = request.await.unwrap();
+    let host = format!("host: orders.acme.example:{port}\r\n");
+    assert!(request.contains(&host), "{request}");
+}
+
+#[tokio::test]
 async fn no_answer_is_unknown() {
     let (port, _request) = serve("").await;
     assert!(matches!(probe(port).probe().await, Health::Unknown(_)));

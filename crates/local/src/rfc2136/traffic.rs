@@ -163,6 +163,10 @@ impl Traffic for Rfc2136 {
         format!("rfc2136 {}", self.name)
     }
 
+    fn name(&self) -> &str {
+        &self.name
+    }
+
     fn answer(&self, region: &RegionName) -> Option<String> {
         self.written.get(region).cloned()
     }

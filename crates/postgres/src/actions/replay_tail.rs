@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dr_coordination::chain::{ChainId, ChainReader, find_tail};
+use dr_coordination::chain::{ChainId, ChainReader, Section, find_tail};
 use dr_model::{Lsn, RegionName, SegmentSize};
 use dr_pgwire::quote_literal;
 use dr_provider::driver::{Applied, Fence, Verified};
@@ -206,7 +206,11 @@ impl PostgresDriver {
         if at < end {
             let store = Arc::clone(self.store(region)?);
             let cluster = log.system_identifier;
-            let opened = ChainReader::open(store, cluster, log.timeline, at, end, patience());
+            let opened = ChainReader::open(
+                store,
+                Section::new(cluster, log.timeline, at, end),
+                patience(),
+            );
             let mut reader = opened.await?.with_keys(self.keys());
             while let Some((_, bytes)) = reader.next().await? {
                 follow(&bytes);

@@ -86,6 +86,12 @@ impl PostgresDriver {
         let directory = &self.instance_options(region)?.data_directory;
         self.identify(region, claimed).await?;
         let signal = directory.join("standby.signal");
+        let ran = !processes(&**host, directory).await?.is_empty();
+        if ran && self.runs_as_primary(region, claimed).await.is_ok() {
+            // Whoever was to stop it did not come so far: only the next start would make it a standby.
+            host.remove(&signal).await?;
+            return self.resumed(region, claimed).await;
+        }
         if host.kind(&signal).await? == PathKind::File
             && !processes(&**host, directory).await?.is_empty()
         {
@@ -116,18 +122,37 @@ impl PostgresDriver {
         region: &RegionName,
         claimed: Claimed,
     ) -> Result<Verified> {
-        let found = async { self.connect(region).await?.position().await };
-        Ok(match found.await {
-            Ok(found) if !found.in_recovery && found.timeline == claimed.timeline => {
-                Verified::Done(self.resumed(region, claimed).await?)
-            }
-            Ok(_) => Verified::NotDone {
-                seen: format!("the server in {region} is not the primary"),
-            },
-            Err(error) => Verified::NotDone {
-                seen: dr_provider::error::chain(&error),
+        if let Err(seen) = self.runs_as_primary(region, claimed).await {
+            return Ok(Verified::NotDone { seen });
+        }
+        let directory = &self.instance_options(region)?.data_directory;
+        let signal = directory.join("standby.signal");
+        Ok(match self.host(region)?.kind(&signal).await? {
+            PathKind::Missing => Verified::Done(self.resumed(region, claimed).await?),
+            _ => Verified::NotDone {
+                seen: format!(
+                    "the server in {region} is the primary, but `{}` would make it a standby at its next start",
+                    signal.display()
+                ),
             },
         })
+    }
+
+    /// Looks whether the server accepts writes on its timeline; says what was seen otherwise.
+    async fn runs_as_primary(
+        &self,
+        region: &RegionName,
+        claimed: Claimed,
+    ) -> std::result::Result<(), String> {
+        let found = async { self.connect(region).await?.position().await };
+        match found.await {
+            Ok(found) if found.system_identifier != claimed.system_identifier => Err(format!(
+                "another cluster answers where that in {region} listens"
+            )),
+            Ok(found) if !found.in_recovery && found.timeline == claimed.timeline => Ok(()),
+            Ok(_) => Err(format!("the server in {region} is not the primary")),
+            Err(error) => Err(dr_provider::error::chain(&error)),
+        }
     }
 
     async fn resumed(&self, region: &RegionName, claimed: Claimed) -> Result<Applied> {

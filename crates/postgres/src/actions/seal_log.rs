@@ -1,9 +1,10 @@
 //! Sealing the ended epoch's log in the store moved to (PROTOCOL 3).
 //!
-//! Idempotent because a seal for the same successor is found and taken for ours.
+//! Idempotent because a seal for the same successor is found and taken for ours. So is that of an earlier epoch, whose execution has lost
+//! its say to ours: nobody acknowledges beyond it either.
 
 use dr_coordination::Actor;
-use dr_coordination::chain::{ChainId, ChainSummary, SealRequest, seal, summarise};
+use dr_coordination::chain::{ChainId, ChainSummary, Error, SealRequest, seal, summarise};
 use dr_model::{Epoch, Lsn, RegionName};
 use dr_provider::Result;
 use dr_provider::driver::{Applied, Evidence, Fence, Sealed, Verified};
@@ -35,9 +36,18 @@ impl PostgresDriver {
             at: self.clock().now(),
             origin_if_empty,
         };
-        let sealed = seal(&**store, &chain, &request, patience()).await?;
-        let summary = self.summary_of(region, log).await?;
+        let sealed = match seal(&**store, &chain, &request, patience()).await {
+            Ok(sealed) => sealed,
+            Err(error @ Error::Superseded { .. }) => {
+                return match self.is_log_sealed(region, log, promised, fence).await? {
+                    Verified::Done(applied) => Ok(applied),
+                    _ => Err(error.into()),
+                };
+            }
+            Err(error) => return Err(error.into()),
+        };
         let at = (sealed.lsn, sealed.seal.sealed_at);
+        let summary = self.summary_of(region, log).await?;
         Ok(self.sealed(region, log, promised, at, summary.as_ref()))
     }
 
@@ -54,7 +64,7 @@ impl PostgresDriver {
             });
         };
         match &summary.seal {
-            Some(seal) if seal.successor == fence.epoch => {
+            Some(seal) if seal.successor <= fence.epoch => {
                 let at = (summary.end, seal.sealed_at);
                 let sealed = self.sealed(region, log, promised, at, Some(&summary));
                 Ok(Verified::Done(sealed))

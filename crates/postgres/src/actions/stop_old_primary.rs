@@ -31,6 +31,9 @@ const OPERATION: &str = "stop the old primary of";
 /// How long a server that should be gone may take to answer: it is on the host itself.
 const ANSWER_LIMIT: Duration = Duration::from_millis(200);
 
+/// How long a server that a command of its own did not stop may say nothing before it counts as one that hangs.
+const SILENT_AFTER: Duration = Duration::from_secs(1);
+
 /// How long one command on the old primary's host may take; the step as a whole is bounded by its runbook.
 const COMMAND_LIMIT: Duration = Duration::from_millis(1500);
 
@@ -40,23 +43,21 @@ const GRACE: Duration = Duration::from_millis(300);
 /// How long the kernel may take to end what was killed: on a machine that is overloaded, or writes out memory, not at once.
 const KILLED_WITHIN: Duration = Duration::from_secs(5);
 
-/// Kills those of the processes that are PostgreSQL's. One that is frozen takes no other signal, and it is a crash that its log is
-/// made for.
-async fn kill(host: &dyn Host, ids: &[String]) -> Result<()> {
-    let mut words = "kill -KILL".to_owned();
-    for id in ids {
-        let file = Path::new("/proc").join(id).join("comm");
-        // It may have ended meanwhile.
-        let name = host.read(&file, 0, 64).await.unwrap_or_default();
-        // Somebody's shell stands in the directory as well.
-        if ["postgres", "postmaster"].contains(&String::from_utf8_lossy(&name).trim()) {
-            words.push(' ');
-            words.push_str(id);
-        }
-    }
-    host.run(&Command::new(["sh", "-c", &words]), COMMAND_LIMIT)
-        .await?;
-    Ok(())
+/// Kills those of the processes that are PostgreSQL's, and tells whether there were any. One that is frozen takes no other signal, and
+/// it is a crash that its log is made for.
+async fn kill(host: &dyn Host, ids: &[String], directory: &Path) -> Result<bool> {
+    // Somebody's shell stands in the directory as well, and some may have ended meanwhile, their numbers another's: it is looked again,
+    // by the directory itself and not by a path, which is another place in a container. One command, because on another machine each
+    // costs a round trip.
+    let words = format!(
+        "for p in {}; do [ /proc/$p/cwd -ef \"$1\" ] || continue; read -r c 2>/dev/null </proc/$p/comm || continue; \
+         case $c in postgres|postmaster) kill -KILL $p && echo $p;; esac; done",
+        ids.join(" ")
+    );
+    let directory = directory.display().to_string();
+    let command = Command::new(["sh", "-c", &words, "sh", &directory]);
+    let done = host.run(&command, COMMAND_LIMIT).await?;
+    Ok(!done.stdout.is_empty())
 }
 
 impl PostgresDriver {
@@ -78,14 +79,19 @@ impl PostgresDriver {
             if processes(&**host, directory).await?.is_empty() {
                 break;
             }
-            // What it says counts for nothing: only that nobody is left does.
-            host.run(&command, COMMAND_LIMIT).await?;
+            // What it says counts for nothing, and not that it takes its time: only that nobody is left does.
+            if let Err(error) = host.run(&command, COMMAND_LIMIT).await {
+                tracing::warn!(error = dr_provider::error::chain(&error), "stop command");
+            }
         }
         let mut left = self.remaining(&**host, directory, GRACE).await?;
-        // Whoever writes a command of their own has said how it is stopped.
-        if !left.is_empty() && instance.stop.is_none() {
-            kill(&**host, &left).await?;
-            left = self.remaining(&**host, directory, KILLED_WITHIN).await?;
+        // Whoever writes a command of their own has said how a server is stopped that can be; one that hangs hears nothing of it.
+        if !left.is_empty() && (instance.stop.is_none() || self.is_silent(region).await) {
+            let within = match kill(&**host, &left, directory).await? {
+                true => KILLED_WITHIN,
+                false => Duration::ZERO,
+            };
+            left = self.remaining(&**host, directory, within).await?;
         }
         if !left.is_empty() {
             return Err(self.alive(format!(
@@ -97,6 +103,21 @@ impl PostgresDriver {
         }
         self.nobody_answers(region, claimed).await?;
         Ok(self.stopped(region, &**host, ran))
+    }
+
+    /// Tells whether nothing comes from the server, neither an answer nor a refusal, as one gives that shuts down.
+    async fn is_silent(&self, region: &RegionName) -> bool {
+        // Twice: the kernel sends a lost packet again after a second.
+        for _look in 0..2 {
+            let ask = async {
+                let mut connection = self.connect(region).await?;
+                connection.position().await
+            };
+            if tokio::time::timeout(SILENT_AFTER, ask).await.is_ok() {
+                return false;
+            }
+        }
+        true
     }
 
     pub(super) async fn is_old_primary_stopped(
@@ -252,5 +273,46 @@ impl PostgresDriver {
             ),
             fenced.to_evidence(),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::{Child, Command};
+
+    use dr_local::LocalHost;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_what_is_named_as_a_server_is_killed() {
+        let place = tempfile::tempdir().unwrap();
+        let host = LocalHost::new(place.path().join("state"));
+        let start = |name: &str| -> Child {
+            let program = place.path().join(name);
+            std::fs::copy("/bin/sleep", &program).unwrap();
+            let mut command = Command::new(program);
+            command.arg("60").current_dir(place.path()).spawn().unwrap()
+        };
+        let mut all = ["postgres", "postmaster", "shell"].map(start);
+        // Before it is the other program it has the name of this one.
+        for (child, name) in all.iter().zip(["postgres", "postmaster", "shell"]) {
+            let comm = format!("/proc/{}/comm", child.id());
+            while std::fs::read_to_string(&comm).unwrap().trim() != name {
+                tokio::task::yield_now().await;
+            }
+        }
+        let ids: Vec<String> = all.iter().map(|child| child.id().to_string()).collect();
+        // Of the same names and somewhere else they are another server's.
+        assert!(!kill(&host, &ids, Path::new("/")).await.unwrap());
+        assert!(kill(&host, &ids, place.path()).await.unwrap());
+        for child in &mut all[..2] {
+            assert_eq!(child.wait().unwrap().signal(), Some(9));
+        }
+        assert!(!kill(&host, &ids, place.path()).await.unwrap());
+        assert!(all[2].try_wait().unwrap().is_none());
+        all[2].kill().unwrap();
+        all[2].wait().unwrap();
     }
 }

@@ -59,21 +59,30 @@ impl PostgresDriver {
         self.identify(region, claimed).await?;
         host.write(&directory.join("standby.signal"), claimed.mark().as_bytes())
             .await?;
+        let mut said = None;
         if !processes(&**host, directory).await?.is_empty() {
             // A configured command may end it in any way; only this one is known to let others have the log.
             let timeout = format!("--timeout={}", STOP_LIMIT.as_secs());
             let stop = self.pg_ctl(directory, &["stop", "--mode=fast", "--wait", &timeout]);
-            host.run(&stop, STOP_LIMIT + Duration::from_secs(5)).await?;
+            let stopped = host.run(&stop, STOP_LIMIT + Duration::from_secs(5)).await?;
+            said = (stopped.status != Some(0))
+                .then(|| String::from_utf8_lossy(&stopped.stderr).trim().to_owned());
         }
         let left = processes(&**host, directory).await?;
         if !left.is_empty() {
-            // It was asked to, and will: nobody can write any more.
+            // If it was asked to it will, and nobody can write any more.
             let subject = self.resource().to_string();
-            return Err(Error::new(ErrorKind::Unknown, OPERATION, subject).because(format!(
-                "processes {} still run in `{}`: something that streams from it does not confirm the log",
-                left.join(", "),
-                directory.display()
-            )));
+            let mut why = "something that streams from it may not confirm the log".to_owned();
+            if let Some(said) = said.filter(|said| !said.is_empty()) {
+                why = format!("{said} ({why})");
+            }
+            return Err(
+                Error::new(ErrorKind::Unknown, OPERATION, subject).because(format!(
+                    "processes {} still run in `{}`: {why}",
+                    left.join(", "),
+                    directory.display()
+                )),
+            );
         }
         match self.is_drained(region, claimed).await? {
             Verified::Done(applied) => Ok(applied),

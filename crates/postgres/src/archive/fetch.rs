@@ -7,7 +7,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dr_coordination::chain::{self, Available, ChainReader, bounds, log_start, read_history};
+use dr_coordination::chain::{
+    self, Available, ChainReader, Section, bounds, log_start, read_history,
+};
 use dr_model::{Lsn, RegionName, SegmentSize, SystemIdentifier, TimelineId};
 use dr_provider::error::chain as explain;
 use dr_provider::store::IDENTITY_KEY;
@@ -380,7 +382,8 @@ impl Wanted<'_> {
     async fn open(&self, from: Lsn, to: Lsn) -> std::result::Result<ChainReader, chain::Error> {
         let store = Arc::clone(self.store);
         let (cluster, timeline) = (self.cluster, self.timeline);
-        let reader = ChainReader::open(store, cluster, timeline, from, to, patience()).await?;
+        let reader =
+            ChainReader::open(store, Section::new(cluster, timeline, from, to), patience()).await?;
         Ok(reader.with_keys(self.keys))
     }
 

@@ -72,7 +72,19 @@ pub(super) async fn look_ahead(log: Log, segment: &Segment, at: Lsn) -> Result<A
         }
     });
     let minimal = search.await?.times().first().copied();
+    if let Some(time) = minimal {
+        // The record that says so may begin at the end of the part before the one in which it is seen.
+        cut_before(&mut chunks, time.from);
+    }
     Ok(Ahead { chunks, minimal })
+}
+
+/// Leaves out what lies behind a position. No commit ends there that is not left out with its chunk, or has not been counted.
+fn cut_before(chunks: &mut Vec<Counted>, at: Lsn) {
+    chunks.retain(|chunk| chunk.from < at);
+    if let Some(last) = chunks.last_mut() {
+        last.to = last.to.min(at);
+    }
 }
 
 /// Returns all that was written at `wal_level = minimal` of a segment.
@@ -130,6 +142,28 @@ impl Followed {
             Ok(Ok(fed)) => Ok(fed),
             Ok(Err(stop)) => Err(Error::new(ErrorKind::Invalid, OPERATION, name).because(stop)),
             Err(error) => Err(Error::new(ErrorKind::Failed, OPERATION, name).because(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_crosses_a_part_ends_the_one_before() {
+        let chunk = |(from, to): &(u64, u64)| Counted::new(Lsn(*from), Lsn(*to));
+        let parts = [(0, 100), (100, 200), (200, 230)];
+        for (at, expected) in [
+            (190, vec![(0, 100), (100, 190)]),
+            (200, vec![(0, 100), (100, 200)]),
+            (230, parts.to_vec()),
+            (0, Vec::new()),
+        ] {
+            let mut chunks: Vec<Counted> = parts.iter().map(chunk).collect();
+            cut_before(&mut chunks, Lsn(at));
+            let expected: Vec<Counted> = expected.iter().map(chunk).collect();
+            assert_eq!(chunks, expected, "{at}");
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use dr_coordination::chain::{Available, ChainId, GapRecord, open_gaps, pass_over, record_gap};
+use dr_coordination::chain::{
+    Available, ChainId, GapRecord, open_gaps, open_gaps_of, pass_over, record_gap,
+};
 use dr_model::{Lsn, RegionName, SystemIdentifier, TimelineId};
 use dr_provider::{ObjectStore, Result};
 
@@ -76,10 +78,8 @@ impl PostgresDriver {
         store: &Arc<dyn ObjectStore>,
         (cluster, timeline): (SystemIdentifier, TimelineId),
     ) -> Result<Vec<Available>> {
-        let gaps = open_gaps(&**store, cluster, patience()).await?;
-        let gaps = gaps
-            .iter()
-            .filter(|gap| gap.timeline == timeline && gap.why == MINIMAL);
+        let gaps = open_gaps_of(&**store, cluster, timeline, patience()).await?;
+        let gaps = gaps.iter().filter(|gap| gap.why == MINIMAL);
         let parts = gaps.filter_map(|gap| {
             Some(Available {
                 from: gap.from,

@@ -8,12 +8,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use dr_coordination::chain::{
-    self, Available, ChainId, available, available_by_headers, bounds, chains, prove, read_history,
-    timelines,
+    self, Available, ChainId, Section, available, bounds, chains, examine, read_history, timelines,
 };
 use dr_model::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
 use dr_provider::driver::LogStretch;
 use dr_provider::{Error, ErrorKind, ObjectStore, Result};
+use dr_repository::Keys;
 
 use crate::register::patience;
 use crate::wal::TimelineHistory;
@@ -31,6 +31,8 @@ pub(crate) struct Held {
     histories: BTreeMap<TimelineId, TimelineHistory>,
     /// The timelines of all chains, newest epoch first.
     newest: Vec<TimelineId>,
+    /// What was looked at closely and is there, by timeline.
+    proven: BTreeMap<TimelineId, Vec<Available>>,
     /// Log that was found not to be there although its name is, one line each.
     damage: Vec<String>,
 }
@@ -85,6 +87,7 @@ impl Held {
             ends: BTreeMap::new(),
             histories: BTreeMap::new(),
             newest: Vec::new(),
+            proven: BTreeMap::new(),
             damage: Vec::new(),
         };
         for ChainId { timeline, .. } in found {
@@ -101,7 +104,11 @@ impl Held {
                 held.ends.insert(timeline, outer.to);
                 let (from, to) = (since.max(outer.from), outer.to);
                 if from < to {
-                    let pieces = available(&**store, cluster, timeline, from, to, patience());
+                    let pieces = available(
+                        &**store,
+                        Section::new(cluster, timeline, from, to),
+                        patience(),
+                    );
                     held.pieces.insert(timeline, pieces.await?);
                 }
             }
@@ -118,28 +125,33 @@ impl Held {
     }
 
     /// Looks closer at some of it: at the header of each object, and whether all that it speaks of is there. Tells whether it is;
-    /// what is not is left out from then on.
+    /// what is not is left out from then on. Fails if it is encrypted with a key that is not at hand.
     pub(crate) async fn prove(
         &mut self,
-        store: &Arc<dyn ObjectStore>,
+        (store, keys): (&Arc<dyn ObjectStore>, &Keys),
         cluster: SystemIdentifier,
         log: &[LogStretch],
     ) -> Result<bool> {
         let mut is_whole = true;
         for LogStretch { timeline, from, to } in log.iter().copied() {
-            let proven = prove(&**store, cluster, timeline, from, to, patience()).await;
-            let error = match proven {
-                Ok(()) => continue,
-                Err(error @ (chain::Error::Store { .. } | chain::Error::Away { .. })) => {
-                    return Err(error.into());
+            let proven = self.proven.entry(timeline).or_default();
+            if proven.iter().any(|part| part.from <= from && to <= part.to) {
+                continue;
+            }
+            let section = Section::new(cluster, timeline, from, to);
+            let seen = examine(&**store, section, keys, patience()).await?;
+            proven.extend(seen.readable);
+            match seen.whole {
+                Ok(()) => {}
+                // Nothing is wrong with what another key opens, so that there is no way around it.
+                Err(locked @ chain::Error::Locked { .. }) => return Err(locked.into()),
+                Err(error) => {
+                    is_whole = false;
+                    self.damage.push(error.to_string());
+                    let known = self.pieces.entry(timeline).or_default();
+                    *known = replaced(known, Available { from, to }, seen.there);
                 }
-                Err(error) => error,
-            };
-            is_whole = false;
-            self.damage.push(error.to_string());
-            let there = available_by_headers(&**store, cluster, timeline, from, to, patience());
-            let known = self.pieces.entry(timeline).or_default();
-            *known = replaced(known, Available { from, to }, there.await?);
+            }
         }
         Ok(is_whole)
     }
@@ -340,6 +352,7 @@ mod tests {
             ends: BTreeMap::from([(first, end(one)), (second, end(two))]),
             histories: BTreeMap::from([(first, root), (second, child)]),
             newest: vec![second, first],
+            proven: BTreeMap::new(),
             damage: Vec::new(),
         }
     }

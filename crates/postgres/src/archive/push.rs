@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dr_coordination::chain::{
-    Available, ChainId, ChainReader, ChainWriter, Chunk, Facts, available, bounds, write_history,
+    Available, ChainId, ChainReader, ChainWriter, Chunk, Facts, Section, available, bounds,
+    write_history,
 };
 use dr_model::{Lsn, RegionName, SegmentSize, TimelineId};
 use dr_provider::{Error, ErrorKind, ObjectStore, Result};
@@ -144,7 +145,12 @@ impl PostgresDriver {
             let (start, end) = (segment.start(), segment.end());
             let (cluster, timeline) = (log.system_identifier, log.timeline);
             let outer = bounds(&**store, cluster, timeline, patience()).await?;
-            let held = available(&**store, cluster, timeline, start, end, patience()).await?;
+            let held = available(
+                &**store,
+                Section::new(cluster, timeline, start, end),
+                patience(),
+            )
+            .await?;
             let holds = |part: &&Available| part.from <= start && start <= part.to;
             let from = match held.iter().find(holds) {
                 Some(part) => {
@@ -320,10 +326,7 @@ pub(super) async fn compare(
 ) -> Result<()> {
     let mut reader = ChainReader::open(
         Arc::clone(store),
-        log.system_identifier,
-        segment.info.timeline,
-        from,
-        to,
+        Section::new(log.system_identifier, segment.info.timeline, from, to),
         patience(),
     )
     .await?

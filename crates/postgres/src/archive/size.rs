@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dr_coordination::chain::{self, ChainReader};
+use dr_coordination::chain::{self, ChainReader, Section};
 use dr_model::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
 use dr_provider::{ObjectStore, Result};
 use dr_repository::Keys;
@@ -20,7 +20,13 @@ pub(super) async fn size_at(
 ) -> Result<Option<SegmentSize>> {
     let end = start.advance(SEGMENT_HEADER_BYTES as u64);
     let store = Arc::clone(store);
-    match ChainReader::open(store, cluster, timeline, start, end, patience()).await {
+    match ChainReader::open(
+        store,
+        Section::new(cluster, timeline, start, end),
+        patience(),
+    )
+    .await
+    {
         Ok(reader) => {
             let head = reader.with_keys(keys).read_to_end().await?;
             Ok(segment_size(&head, cluster))

@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use dr_coordination::chain::{Available, ChainId, available, find_tail, open_gaps, read_history};
+use dr_coordination::chain::{
+    Available, ChainId, Section, available, find_tail, open_gaps_of, read_history,
+};
 use dr_model::{Epoch, Lsn, TimelineId};
 use dr_provider::{Error, ErrorKind, ObjectStore, Result};
 
@@ -41,10 +43,12 @@ impl PostgresDriver {
         };
         let pieces = available(
             &**store,
-            log.system_identifier,
-            timeline,
-            segment.start(),
-            segment.end(),
+            Section::new(
+                log.system_identifier,
+                timeline,
+                segment.start(),
+                segment.end(),
+            ),
             patience(),
         )
         .await?;
@@ -103,12 +107,11 @@ impl PostgresDriver {
         log: Log,
         segment: &Segment,
     ) -> Result<bool> {
-        let gaps = open_gaps(&**store, log.system_identifier, patience()).await?;
-        Ok(gaps.iter().any(|gap| {
-            gap.timeline == segment.info.timeline
-                && gap.from < segment.end()
-                && gap.to.is_none_or(|to| segment.start() < to)
-        }))
+        let (cluster, timeline) = (log.system_identifier, segment.info.timeline);
+        let gaps = open_gaps_of(&**store, cluster, timeline, patience()).await?;
+        Ok(gaps
+            .iter()
+            .any(|gap| gap.from < segment.end() && gap.to.is_none_or(|to| segment.start() < to)))
     }
 
     /// Returns the last epoch whose primary wrote on `timeline`, as the chain is named; `None` if none has ever claimed it.

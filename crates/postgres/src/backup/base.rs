@@ -27,6 +27,9 @@ const OLDEST_VERSION: u32 = 1;
 /// How long ago a record may have been read to say which cluster a resource is: that never changes.
 const LATELY: Duration = Duration::from_secs(60);
 
+/// How long a store may take to say what it holds of the register: one that hangs keeps nobody from hearing what the others say.
+const COPIES_LIMIT: Duration = Duration::from_secs(10);
+
 /// Where the contents of tablespaces stand in a data directory, and in a backup.
 pub(crate) const TABLESPACES: &str = "pg_tblspc";
 
@@ -220,6 +223,11 @@ impl Base {
         }
     }
 
+    /// Tells whether nothing speaks against it: neither do proofs, nor is its key missing.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.failure.is_none() && self.locked.is_none()
+    }
+
     /// Returns where the log that it needs begins: a server reads whole segments.
     pub(crate) fn log_start(&self) -> Lsn {
         self.source.segment_bytes.start_of(self.source.start)
@@ -312,7 +320,7 @@ impl PostgresDriver {
         if let Some(known) = register.read_lately(LATELY).and_then(of) {
             return Some(known);
         }
-        let views = register.read_copies().await;
+        let views = register.read_copies_within(COPIES_LIMIT).await;
         views
             .into_iter()
             .find_map(|view| of(view.newest.ok().flatten()?))
@@ -349,6 +357,17 @@ impl PostgresDriver {
                     ),
                 ))
             }
+        }
+    }
+
+    /// Returns the register's cluster, or those that the store knows while nobody can ask the register.
+    pub(crate) async fn clusters_of(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+    ) -> Result<Vec<SystemIdentifier>> {
+        match self.known_cluster().await {
+            Some(cluster) => Ok(vec![cluster]),
+            None => self.clusters_in(store).await,
         }
     }
 

@@ -82,7 +82,7 @@ impl PostgresDriver {
         ours: &[Base],
         retention: Option<&Retention>,
     ) -> Result<BTreeSet<Label>> {
-        let mut unwanted: BTreeSet<Label> = target.list().await?.given_up.into_iter().collect();
+        let mut unwanted: BTreeSet<Label> = target.given_up().await?.into_iter().collect();
         let Some(retention) = retention else {
             return Ok(unwanted);
         };

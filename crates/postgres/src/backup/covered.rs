@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dr_coordination::chain::{self, bounds, prove, read_history};
+use dr_coordination::chain::{self, Section, bounds, prove, prove_by_names, read_history};
 use dr_model::RegionName;
 use dr_provider::{Error, ErrorKind, ObjectStore, Result};
 
@@ -27,7 +27,13 @@ impl PostgresDriver {
     ) -> Result<Option<String>> {
         let (cluster, timeline) = (source.system_identifier, source.timeline);
         let from = source.segment_bytes.start_of(source.start);
-        match prove(&**store, cluster, timeline, from, source.stop, patience()).await {
+        let section = Section::new(cluster, timeline, from, source.stop);
+        // Most looks are for log that has not arrived yet, which its names tell at once.
+        let mut proven = prove_by_names(&**store, section, patience()).await;
+        if proven.is_ok() {
+            proven = prove(&**store, section, patience()).await;
+        }
+        match proven {
             Ok(()) => {}
             Err(hole @ (chain::Error::Hole { .. } | chain::Error::CorruptPiece { .. })) => {
                 let hole = match bounds(&**store, cluster, timeline, patience()).await? {

@@ -105,8 +105,7 @@ pub(super) fn judge(
 /// complete before it and, as long as none is that old, the oldest of all. So the earliest moment never comes nearer than that.
 fn log_begin<'a>(bases: &'a Bases, retention: &Retention, now: Timestamp) -> Option<&'a Label> {
     let since = retention.log_since(now)?;
-    let sound = |base: &&Base| base.failure.is_none() && base.locked.is_none();
-    let mut sound = bases.usable.iter().filter(sound);
+    let mut sound = bases.usable.iter().filter(|base| base.is_sound());
     let before = sound.clone().find(|base| base.source.stopped_at <= since);
     let begin = before.or_else(|| sound.next_back());
     begin.map(|base| &base.label)

@@ -51,11 +51,17 @@ impl PostgresDriver {
             other => return Err(self.failed(operation, describe(other))),
         };
         let found = found.map_err(|why| self.failed(operation, why))?;
-        if found.fenced.is_some() {
-            let why = "it was fenced: its epoch was ended by a move, whatever came of that";
+        // A recovery in place goes on with the log of the epoch before; what takes a move back begins one, and starts the old primary only
+        // under the lock that a promotion holds.
+        let moved = facts
+            .claim
+            .as_ref()
+            .is_none_or(|claim| claim.log_epoch == claim.epoch);
+        if found.fenced.is_some() && moved {
+            let why = "it was fenced by a move, which is being taken back";
             return Err(self
                 .failed(operation, why)
-                .with_hint("`dr execution list` shows which"));
+                .with_hint("`dr execution list` shows which: resume it"));
         }
         if let Some(why) = found.is_not(claimed) {
             return Err(self.failed(operation, why));

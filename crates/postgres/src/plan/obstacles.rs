@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dr_model::RegionName;
+use dr_model::{Lsn, RegionName};
 use dr_provider::driver::{Action, Facts, Instance, RegionFacts, Role};
 use dr_provider::{Error, ErrorKind, Result};
 
@@ -12,8 +12,8 @@ use crate::observe::{Detail, would_accept_writes};
 
 /// What to do about a standby that is there and does not run. By hand nothing is ever promoted: that would go around the epoch, the
 /// fence and the seal.
-const STOPPED: &str = "if it is the standby, start it as it is, without promoting it, and run the command again; to rebuild it \
-     instead, move the directory away: a restore never overwrites";
+const STOPPED: &str = "if it is the standby, start it as it is, without promoting it, and run the command again; otherwise `dr standby \
+     create` makes a standby of it and keeps what only it has. A restore never overwrites: it wants an empty place, so move the directory away";
 
 /// What to do about an old primary that nobody has fenced.
 const NOT_FENCED: &str = "it is an old primary that was not fenced: do not start it, it would accept writes; `dr standby create` makes a \
@@ -86,6 +86,31 @@ impl PostgresDriver {
         Ok(())
     }
 
+    /// Refuses to seal log for which the store has no room: the standby's comes before the seal, and the epoch before both.
+    pub(super) fn refuse_full(
+        &self,
+        region: &RegionName,
+        seen: &RegionFacts,
+        received: Lsn,
+    ) -> Result<()> {
+        let free = Detail::of(seen).and_then(|detail| detail.store_free_bytes);
+        let (Some(free), Ok(Some(held))) = (free, &seen.log) else {
+            return Ok(());
+        };
+        let missing = received.bytes_since(held.end);
+        if missing <= free {
+            return Ok(());
+        }
+        let subject = self.resource().to_string();
+        Err(Error::new(ErrorKind::Unavailable, "plan the seal of", subject)
+            .because(format!(
+                "the standby in {region} has {} KiB of log that have to go into its store first, where {} KiB are free",
+                missing.div_ceil(1024),
+                free >> 10
+            ))
+            .with_hint("make room in that store"))
+    }
+
     /// Refuses to restore where something is, or may be.
     pub(super) fn refuse_present(
         &self,
@@ -111,10 +136,19 @@ impl PostgresDriver {
                     Instance::Unreachable { .. } => "see why it does not answer: if a standby runs there it can be promoted, and a restore never overwrites one",
                     Instance::Stopped if would_accept_writes(seen).is_some() => NOT_FENCED,
                     Instance::Stopped => STOPPED,
-                    _ => "a restore never overwrites: stop the server there and move the directory away",
+                    _ => "a restore never overwrites: stop the server there; then `dr standby create` makes a standby of it and keeps what only it \
+                          has, or move the directory away",
                 }));
         }
         Ok(())
+    }
+
+    /// Refuses to restore where there is no room, or where a tablespace would go to a place that is taken.
+    pub(super) fn refuse_no_place(&self, operation: &str, seen: &RegionFacts) -> Result<()> {
+        match Detail::of(seen).and_then(|detail| detail.no_place) {
+            Some(why) => Err(self.failed(operation, why)),
+            None => Ok(()),
+        }
     }
 
     /// Looks whether a promotion or a restore that was planned before can still be done.
@@ -132,7 +166,8 @@ impl PostgresDriver {
                     let seen = self.seen(&region, facts, operation)?;
                     let refused = self.refuse_present(operation, &region, seen);
                     refused.map_err(|error| unseen(error, seen))?;
-                    return self.refuse_without(operation, &region, &label, seen);
+                    self.refuse_without(operation, &region, &label, seen)?;
+                    return self.refuse_no_place(operation, seen);
                 }
                 _ => {}
             }
@@ -156,16 +191,21 @@ impl PostgresDriver {
             )
             .because(format!("the store of {region}: {why}"))
         })?;
-        let mut points = held.iter().flat_map(|log| &log.recovery_points);
-        match points.any(|point| point.label == label) {
-            true => Ok(()),
-            false => Err(self
-                .failed(
-                    operation,
-                    format!("the store of {region} has no recovery point {label} any more"),
-                )
-                .with_hint("`dr recovery-point list` shows what each store holds")),
-        }
+        let why = match held.as_ref().and_then(|log| {
+            let mut points = log.recovery_points.iter();
+            Some((log, points.find(|point| point.label == label)?))
+        }) {
+            None => format!("the store of {region} has no recovery point {label} any more"),
+            // What is newer than it was looked at first, and its log begins later.
+            Some((log, point)) if log.start > point.start && !log.missing.is_empty() => format!(
+                "the log behind recovery point {label} in the store of {region} is not whole: {}",
+                log.missing.join("; ")
+            ),
+            Some(_) => return Ok(()),
+        };
+        Err(self
+            .failed(operation, why)
+            .with_hint("`dr recovery-point list` shows what each store holds"))
     }
 }
 

@@ -228,7 +228,7 @@ fn a_fence_is_planned_where_the_old_primary_was_seen(
 #[rstest]
 #[case::absent(Instance::Absent)]
 #[case::stopped(Instance::Stopped)]
-#[case::unseen(Instance::Unreachable { why: "no route to host".to_owned(), runs: false, hint: None })]
+#[case::unseen(Instance::Unreachable { why: "no route to host".to_owned(), runs: false, on_host: false, hint: None })]
 #[case::other_timeline(standby(2))]
 fn nothing_but_a_running_standby_of_the_timeline_is_promoted(#[case] instance: Instance) {
     let goal = Goal::Promote {
@@ -302,7 +302,7 @@ fn what_is_passed_over_is_named() {
 #[rstest]
 #[case::stopped(Instance::Stopped)]
 #[case::running(standby(1))]
-#[case::unseen(Instance::Unreachable { why: "no route to host".to_owned(), runs: false, hint: None })]
+#[case::unseen(Instance::Unreachable { why: "no route to host".to_owned(), runs: false, on_host: false, hint: None })]
 fn a_restore_never_overwrites(#[case] instance: Instance) {
     let goal = Goal::Restore {
         region: west(),
@@ -326,6 +326,7 @@ fn a_login_that_was_refused_keeps_its_own_hint() {
     let denied = Instance::Unreachable {
         why: "permission denied".to_owned(),
         runs: true,
+        on_host: false,
         hint: Some("check the role and its password".to_owned()),
     };
     let (region, ended) = (west(), Epoch(1));
@@ -395,6 +396,7 @@ fn what_has_gone_since_does_not_hold() {
     let unseen = || Instance::Unreachable {
         why: "no route to host".to_owned(),
         runs: false,
+        on_host: false,
         hint: None,
     };
     let holds = |actions: &[Action], facts: Facts| {
@@ -491,4 +493,37 @@ fn a_moment_out_of_reach_is_refused(#[case] second: i64, #[case] hint: &str) {
     assert_eq!(refused.kind(), ErrorKind::Invalid);
     assert!(refused.hint().unwrap().contains(hint), "{refused:?}");
     check(0).unwrap();
+}
+
+/// The seal comes after the epoch was opened and the old primary was stopped: what cannot be sealed is refused before.
+#[rstest]
+#[case::no_room(Some(499), true)]
+#[case::just_enough(Some(500), false)]
+#[case::a_store_that_does_not_tell(None, false)]
+fn log_that_does_not_fit_into_the_store_is_refused(
+    #[case] free: Option<u64>,
+    #[case] refused: bool,
+) {
+    let mut facts = facts(standby(1), Vec::new());
+    let seen = facts.regions.get_mut(&west()).unwrap();
+    let Ok(Some(log)) = &mut seen.log else {
+        panic!("{seen:?}");
+    };
+    log.end = Lsn(400);
+    seen.detail = serde_json::json!({
+        "host": "west", "data_directory": "/db", "directory": { "Err": "not looked at" },
+        "claimed": null, "store_free_bytes": free,
+    });
+    let (region, ended) = (west(), Epoch(1));
+    let planned = driver().plan_goal(&Goal::Seal { region, ended }, &facts);
+    match planned {
+        Ok(_) => assert!(!refused),
+        Err(error) => {
+            assert!(
+                refused && error.kind() == ErrorKind::Unavailable,
+                "{error:?}"
+            );
+            assert_eq!(error.hint(), Some("make room in that store"));
+        }
+    }
 }

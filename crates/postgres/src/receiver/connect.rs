@@ -56,7 +56,12 @@ impl PostgresDriver {
         let pid = connection.backend_pid();
         let segment_size = segment_size(&mut connection, &subject).await?;
         let reserved = self
-            .ensure_slot(&record.primary, &mut connection, (&name, &subject))
+            .ensure_slot(
+                &record.primary,
+                &mut connection,
+                (&name, &subject),
+                segment_size,
+            )
             .await?;
         let way = Way {
             region,

@@ -6,7 +6,7 @@
 
 use dr_coordination::chain::{ChainId, pass_over};
 use dr_coordination::register::EpochRecord;
-use dr_model::{Lsn, RegionName, SegmentSize};
+use dr_model::{Lsn, RegionName, SegmentSize, TimelineId};
 use dr_pgwire::{Connection, quote_literal};
 use dr_provider::{Error, ErrorKind, Result};
 
@@ -57,12 +57,15 @@ pub(super) struct Way<'a> {
 impl PostgresDriver {
     /// Makes sure that the receiver's slot is there and keeps log.
     ///
-    /// One that was invalidated can never be used again: it is dropped.
+    /// One that was invalidated can never be used again: it is dropped. So is one that claims to keep what the primary has removed. PostgreSQL
+    /// takes a receiver's word for where its slot begins, also where a checkpoint has removed that a moment before, and calls it reserved
+    /// from then on.
     pub(super) async fn ensure_slot(
         &self,
         primary: &RegionName,
         connection: &mut Connection,
         (name, subject): (&str, &str),
+        segment_size: SegmentSize,
     ) -> Result<Reserved> {
         let wire = |error| translate(OPERATION, subject, error);
         let found = connection.read_slot(name).await.map_err(wire)?;
@@ -72,7 +75,15 @@ impl PostgresDriver {
             .iter()
             .any(|slot| slot.name == name && slot.wal_status.as_deref() == Some("lost"));
         let reserved = found.as_ref().and_then(|slot| slot.restart_lsn);
+        let is_gone = match reserved {
+            Some(from) if !is_lost => self.has_removed(primary, from, segment_size).await?,
+            _ => false,
+        };
         let made_because = match (&found, reserved) {
+            (Some(_), Some(_)) if is_gone => {
+                connection.drop_slot(name).await.map_err(wire)?;
+                "the primary has removed what it was to keep"
+            }
             (Some(_), Some(from)) if !is_lost => {
                 return Ok(Reserved {
                     from,
@@ -158,6 +169,25 @@ impl PostgresDriver {
         let written = (self.clock().now(), by.as_str());
         let chain = ChainId::from(way.log);
         Ok(pass_over(&**store, &chain, end, to, written, patience()).await?)
+    }
+
+    /// Tells whether the primary has written past the segment with `position` and has it on no timeline.
+    async fn has_removed(
+        &self,
+        primary: &RegionName,
+        position: Lsn,
+        segment_size: SegmentSize,
+    ) -> Result<bool> {
+        let start = segment_size.start_of(position);
+        let end = start.advance(segment_size.bytes());
+        let name = segment_size.file_name(TimelineId(1), start);
+        let sql = format!(
+            "select pg_current_wal_lsn() >= '{end}'::pg_lsn and not exists \
+               (select from pg_ls_waldir() where length(name) = 24 and right(name, 16) = '{}')",
+            &name[8..]
+        );
+        let mut instance = self.connect(primary).await?;
+        instance.scalar("look at the WAL of", &sql).await
     }
 
     /// Tells whether the primary still has the segment that begins at `start`.

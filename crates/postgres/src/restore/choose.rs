@@ -66,7 +66,7 @@ impl PostgresDriver {
         let mut possible = Possible::default();
         let mut ends = Ends::new(request);
         // Those after the ones that can be relied on, each group in the order of time.
-        usable.sort_by_key(|base| base.failure.is_some());
+        usable.sort_by_key(|base| !base.is_sound());
         let doubtful: Vec<Reason> = usable
             .iter()
             .filter_map(|base| {

@@ -35,8 +35,25 @@ const LEFT_OUT: [&str; 7] = [
     "postmaster.pid",
 ];
 
-/// Refuses a directory that holds anything: a restore never overwrites.
+/// Refuses a directory that holds anything: a restore never overwrites. Nor does it write into another server's data directory, whose backups
+/// would hold it from then on.
 pub(super) fn check(directory: &Path) -> Result<()> {
+    let place = directory
+        .ancestors()
+        .find_map(|known| fs::canonicalize(known).ok());
+    let mut around = place.iter().flat_map(|place| place.ancestors());
+    if let Some(cluster) = around.find(|known| known.join("global/pg_control").exists())
+        && fs::canonicalize(directory).ok().as_deref() != Some(cluster)
+    {
+        return Err(
+            Error::new(ErrorKind::Conflict, "restore into", subject(directory))
+                .because(format!(
+                    "it would lie in the data directory `{}`",
+                    cluster.display()
+                ))
+                .with_hint("restore into a directory beside it"),
+        );
+    }
     match fs::read_dir(directory).map(|mut entries| entries.next().is_none()) {
         Ok(true) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),

@@ -18,8 +18,8 @@ pub(super) struct Owner {
 }
 
 impl PostgresDriver {
-    /// Returns the data directories on this machine that the configuration names, and those that servers work in.
-    pub(super) fn owners(&self) -> Vec<Owner> {
+    /// Returns the data directories on this machine that the configuration names.
+    pub(super) fn configured_owners(&self) -> Vec<Owner> {
         let is_here = |region: &RegionName| self.host(region).is_ok_and(|host| host.is_local());
         let instances = self.options().instances.iter();
         let configured = instances.filter(|(region, _)| is_here(region));
@@ -27,15 +27,26 @@ impl PostgresDriver {
             directory: instance.data_directory.clone(),
             who: format!("the instance in {region}"),
         });
-        configured.chain(running()).collect()
+        configured.collect()
     }
 }
 
-/// Returns the data directories that processes work in, as far as they can be seen.
+/// Adds to those that the configuration names the data directories that servers work in. Waits for file systems.
+pub(super) fn owners(mut configured: Vec<Owner>) -> Vec<Owner> {
+    configured.extend(running());
+    configured
+}
+
+/// Returns the data directories that servers work in, as far as they can be seen. Nobody else's directory is looked into: it may be on a
+/// file system that hangs.
 fn running() -> impl Iterator<Item = Owner> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     processes.filter_map(|process| {
         let number: u32 = process.file_name().to_str()?.parse().ok()?;
+        let name = fs::read_to_string(process.path().join("comm")).ok()?;
+        if !["postgres", "postmaster"].contains(&name.trim()) {
+            return None;
+        }
         let directory = fs::read_link(process.path().join("cwd")).ok()?;
         // The first process of a server says so there; its children work in the same place.
         let pid = fs::read_to_string(directory.join("postmaster.pid")).ok()?;

@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use dr_coordination::chain::ChainReader;
+use dr_coordination::chain::{ChainReader, Section};
 use dr_model::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
 use dr_provider::driver::LogStretch;
 use dr_provider::{ObjectStore, Result};
@@ -100,10 +100,7 @@ impl Log {
     async fn reader(&self, stretch: &LogStretch) -> Result<ChainReader> {
         let reader = ChainReader::open(
             Arc::clone(&self.store),
-            self.cluster,
-            stretch.timeline,
-            stretch.from,
-            stretch.to,
+            Section::new(self.cluster, stretch.timeline, stretch.from, stretch.to),
             patience(),
         );
         Ok(reader.await?.with_keys(&self.keys))

@@ -6,11 +6,11 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use dr_provider::{Error, ErrorKind, Result};
+use dr_provider::Result;
 use dr_repository::BackupReader;
 use rustix::fs::statvfs;
 
-use super::{OPERATION, check_room, directory};
+use super::{OPERATION, blocking, check_room, directory};
 use crate::backup::TABLESPACES;
 
 /// A file system that is written to.
@@ -106,11 +106,6 @@ fn taken(directory: &Path) -> io::Result<u64> {
         }
     }
     Ok(bytes)
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| Error::new(ErrorKind::Failed, OPERATION, "a directory").because(error))
 }
 
 #[cfg(test)]

@@ -95,12 +95,24 @@ impl PostgresDriver {
             }
             Method::RecoveryPoint | Method::BaseBackup => {
                 if let Some(earlier) = &earlier {
-                    say("remove what an interrupted command left");
                     report.kept = self.note_of(region, earlier).await?;
                 }
-                let point = plan.recovery_point.clone();
-                self.rebuild(plan, method, point, &mut hold, &mut report, discard, say)
-                    .await?;
+                match &earlier {
+                    Some(earlier) if plan.whole && earlier.is_whole(plan.epoch) => {
+                        say(
+                            "go on with the files that an interrupted command left, which are whole",
+                        );
+                        self.put_in_place(plan).await?;
+                    }
+                    found => {
+                        if found.is_some() {
+                            say("remove what an interrupted command left");
+                        }
+                        let point = plan.recovery_point.clone();
+                        self.rebuild(plan, method, point, &mut hold, &mut report, discard, say)
+                            .await?;
+                    }
+                }
             }
         }
         hold.finish()?;
@@ -187,6 +199,7 @@ impl PostgresDriver {
         hold.begin(&Unfinished {
             method: Method::Rewind,
             kept: plan.kept.clone(),
+            whole: None,
         })?;
         say("rewind it with pg_rewind");
         // It removes `standby.signal`, which the primary has not: meanwhile nobody may find a server to start there.
@@ -314,10 +327,12 @@ impl PostgresDriver {
             let kept = self.keep(region, plan.epoch, &place, How::Move, divergence);
             report.kept = Some(kept.await?);
         }
-        hold.begin(&Unfinished {
+        let mut unfinished = Unfinished {
             method,
             kept: report.kept.as_ref().map(|kept| kept.directory.clone()),
-        })?;
+            whole: None,
+        };
+        hold.begin(&unfinished)?;
         self.remove_all(&**host, &beside(directory)).await?;
         self.empty(region, directory).await?;
         match point {
@@ -328,16 +343,34 @@ impl PostgresDriver {
                 let settings = self.standby_settings(region, &plan.primary)?;
                 self.restore_follower(region, log, &label, directory, settings)
                     .await?;
-                self.write_password_file(region, directory).await
+                self.write_password_file(region, directory).await?;
             }
             _ => {
                 say(&format!(
                     "copy the files of the primary in {}",
                     plan.primary
                 ));
-                self.copy_from_primary(plan).await
+                self.copy_from_primary(plan).await?;
             }
         }
+        // Whoever is interrupted from here on need not copy it again.
+        unfinished.whole = Some(plan.epoch);
+        hold.begin(&unfinished)?;
+        self.put_in_place(plan).await
+    }
+
+    /// Gives what was copied beside the directory its name, unless it has that.
+    async fn put_in_place(&self, plan: &StandbyPlan) -> Result<()> {
+        let host = self.host(&plan.region)?;
+        let beside = beside(&plan.directory);
+        if host.kind(&beside).await? != PathKind::Directory {
+            return Ok(());
+        }
+        if host.kind(&plan.directory).await? == PathKind::EmptyDirectory {
+            let empty = plan.directory.display().to_string();
+            self.made(&**host, &["rmdir", "--", &empty]).await?;
+        }
+        self.rename(&**host, &beside, &plan.directory).await
     }
 
     /// Removes what is in a directory, and leaves the directory: it may be where a volume is mounted.
@@ -377,11 +410,7 @@ impl PostgresDriver {
         self.make_follow(region, &plan.primary, &beside).await?;
         let shown = beside.display().to_string();
         self.made(&**host, &["chmod", "0700", "--", &shown]).await?;
-        if host.kind(&plan.directory).await? == PathKind::EmptyDirectory {
-            let empty = plan.directory.display().to_string();
-            self.made(&**host, &["rmdir", "--", &empty]).await?;
-        }
-        self.rename(&**host, &beside, &plan.directory).await
+        Ok(())
     }
 
     /// Waits until the standby streams from the primary.

@@ -7,6 +7,7 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use dr_model::Epoch;
 use dr_provider::{Error, ErrorKind, Host, Result};
 use serde::{Deserialize, Serialize};
 
@@ -22,9 +23,17 @@ pub(super) struct Unfinished {
     pub(super) method: Method,
     /// Where what was there before is kept; `None` if nothing was, or it was not to be.
     pub(super) kept: Option<PathBuf>,
+    /// The epoch under which all files were there, beside the directory or in it; `None` while they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) whole: Option<Epoch>,
 }
 
 impl Unfinished {
+    /// Tells whether all files are there, and are those of the present primary.
+    pub(super) fn is_whole(&self, epoch: Epoch) -> bool {
+        self.whole == Some(epoch)
+    }
+
     /// Reads it; `None` if nothing is unfinished.
     pub(super) async fn read(host: &dyn Host, directory: &Path) -> Result<Option<Self>> {
         let path = path(directory);

@@ -46,11 +46,13 @@ pub(super) async fn known(
         let marks = proofs.marks.iter().filter(lately);
         marks.map(move |mark| (label, mark))
     });
-    let reads = marks.map(|(label, mark)| record::read_one(store, cluster, label, mark));
-    let mut records: Vec<VerifyRecord> = stream::iter(reads.collect::<Vec<_>>())
+    // One that cannot be read has read nothing that is known.
+    let reads = marks.map(|(label, mark)| record_of(store, cluster, label, mark));
+    let records: Vec<Option<VerifyRecord>> = stream::iter(reads.collect::<Vec<_>>())
         .buffer_unordered(OBJECTS_IN_FLIGHT)
         .try_collect()
         .await?;
+    let mut records: Vec<VerifyRecord> = records.into_iter().flatten().collect();
     records.sort_unstable_by_key(|record| record.began_at);
     let mut known = BTreeSet::new();
     for record in &records {
@@ -162,7 +164,7 @@ async fn by_damage(
     Ok(found.collect())
 }
 
-/// Reads the record of a look; `None` if it is damaged or of another version: its name says that the look failed all the same.
+/// Reads the record of a look; `None` if it is damaged or of another version: its name says all the same whether the look passed.
 async fn record_of(
     store: &Arc<dyn ObjectStore>,
     cluster: SystemIdentifier,

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use dr_coordination::Patience;
-use dr_coordination::chain::{Span, pieces};
+use dr_coordination::chain::{Section, Span, pieces};
 use dr_model::{Lsn, TimelineId};
 use dr_provider::ErrorKind;
 use dr_provider::driver::{
@@ -20,11 +20,9 @@ const TIMELINE: TimelineId = TimelineId(1);
 
 async fn spans(site: &Site) -> Vec<Span> {
     let cluster = site.primary.system_identifier().await;
-    let (from, to) = (Lsn::INVALID, Lsn(u64::MAX));
     let store = site.store(WEST);
-    pieces(&*store, cluster, TIMELINE, from, to, Patience::default())
-        .await
-        .unwrap()
+    let whole = Section::whole(cluster, TIMELINE);
+    pieces(&*store, whole, Patience::default()).await.unwrap()
 }
 
 /// Streams and archives into the west at once, compacts all the while, and returns when all is there.

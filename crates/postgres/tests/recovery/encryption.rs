@@ -111,3 +111,20 @@ async fn what_was_written_before_and_with_two_keys_restores_to_the_ledger() {
     );
     assert!(!place.exists());
 }
+
+/// What another key opens, or none, is referred to by nothing: after a change of keys everything is read once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_after_a_change_of_keys_is_a_full_one() {
+    let mut site = Site::start(1).await;
+    site.commit(20).await;
+    let mut newest = site.back_up().await;
+    for digit in ['1', '2'] {
+        let next = site.back_up().await;
+        assert_eq!(next.taken.parent.as_ref(), Some(&newest.label));
+        site.encrypt(digit);
+        newest = site.back_up().await;
+        assert_eq!(newest.taken.parent, None);
+    }
+    let next = site.back_up().await;
+    assert_eq!(next.taken.parent.as_ref(), Some(&newest.label));
+}

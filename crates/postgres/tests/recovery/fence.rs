@@ -15,6 +15,7 @@ use dr_provider::driver::{
 };
 use dr_provider::error::chain;
 
+use crate::promote::prepare;
 use crate::server::{PATIENCE, Server, give_to_postgres, run};
 use crate::site::{EAST, Setup, Site, WEST, region};
 
@@ -147,6 +148,36 @@ async fn a_frozen_primary_is_killed() {
     let left = fs::read_dir("/proc").unwrap().flatten();
     assert_eq!(left.filter(of_it).count(), 0);
     drop(frozen);
+}
+
+/// As with a command that was cut off between its mark and the shutdown: the server goes on, and only its next start would be wrong.
+#[tokio::test]
+async fn a_primary_that_goes_on_keeps_no_mark_of_a_fence() {
+    let mut site = Site::start(1).await;
+    prepare(&site.primary).await;
+    let cluster = site.primary.system_identifier().await;
+    let signal = site.primary.data.join("standby.signal");
+    fs::write(&signal, format!("fenced-by-dr {cluster} 1\n")).unwrap();
+    give_to_postgres(&signal);
+    let goal = Goal::ResumePrimary {
+        region: region(EAST),
+        standby: region(WEST),
+        unpromoted: true,
+    };
+    let actions = site.driver.plan(&goal, &observe(&site).await).unwrap();
+    let [action] = actions.as_slice() else {
+        panic!("{actions:?}")
+    };
+    let before = site.driver.verify(action, &fence()).await.unwrap();
+    assert!(matches!(before, Verified::NotDone { .. }), "{before:?}");
+    site.driver.apply(action, &fence()).await.unwrap();
+    assert!(!signal.exists());
+    let after = site.driver.verify(action, &fence()).await.unwrap();
+    assert!(matches!(after, Verified::Done(_)), "{after:?}");
+    let data = site.primary.data.clone();
+    site.primary.stop();
+    site.primary = Server::start(&data, &["wal_level=replica"]).await;
+    assert_eq!(site.primary.sql("select pg_is_in_recovery()").await, "f");
 }
 
 #[tokio::test]

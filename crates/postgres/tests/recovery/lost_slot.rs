@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use dr_model::Lsn;
+use dr_model::{Clock as _, Lsn, SegmentSize, SystemClock, TimelineId};
+use dr_pgwire::{Connection, StandbyStatus};
 use dr_postgres::SyncWish;
 use dr_provider::ErrorKind;
 use dr_provider::driver::{LogStream as _, Restore, RestoreRequest, RestoreTarget};
@@ -74,6 +75,56 @@ async fn what_is_lost_with_a_slot_is_recorded_and_the_log_goes_on() {
     assert_eq!(site.driver.slots().await.unwrap(), vec![]);
     let missing = site.driver.drop_slot(SLOT).await.unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::NotFound);
+}
+
+/// As where a checkpoint comes between the look for the first segment and the first status of its receiver.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_claims_what_was_removed_is_made_anew() {
+    let (site, mut shipping) = begin().await;
+    shipping.until_durable(&site).await;
+    shipping.kill(&site).await;
+    let held = stored_tail(&site).await;
+    lose_slot(&site).await;
+    site.driver.drop_slot(SLOT).await.unwrap();
+    let reset = "alter system reset max_slot_wal_keep_size";
+    site.primary.sql(reset).await;
+    site.primary.sql("select pg_reload_conf()").await;
+    let make = format!("select pg_create_physical_replication_slot('{SLOT}', true)");
+    site.primary.sql(&make).await;
+    let status = StandbyStatus {
+        write: held,
+        flush: held,
+        apply: Lsn::INVALID,
+        sent_at: SystemClock::new().now(),
+        reply_requested: false,
+    };
+    let claims = || async {
+        let [slot] = site.driver.slots().await.unwrap().try_into().unwrap();
+        slot.restart_lsn == Some(held) && slot.wal_status.as_deref() == Some("reserved")
+    };
+    // The server may say that the log is gone before it has read the status.
+    while !claims().await {
+        let mut config = site.primary.config();
+        config.replication = true;
+        let connection = Connection::connect(&config).await.unwrap();
+        let segment = SegmentSize::try_from(1 << 20).unwrap().start_of(held);
+        let started = connection.start_physical_replication(Some(SLOT), segment, TimelineId(1));
+        if let Ok(mut stream) = started.await {
+            let _closed = stream.send_status(&status).await;
+            while stream.next().await.is_ok() {}
+        }
+    }
+
+    let mut shipping = Shipping::start(&site);
+    site.commit(3).await;
+    shipping.until_durable(&site).await;
+    let missing = format!("is missing from {held} to ");
+    let said = |line: &String| line.contains(&missing) && line.contains("has removed what");
+    let seen = shipping
+        .until(|frontier| frontier.alarms.iter().any(said))
+        .await;
+    assert_eq!(seen.problem, None);
+    shipping.stop().await;
 }
 
 /// Before a gap everything can be had; in it nothing, and behind it only what a backup behind it begins.

@@ -3,7 +3,7 @@
 use std::fs;
 
 use dr_coordination::Patience;
-use dr_coordination::chain::{available, open_gaps};
+use dr_coordination::chain::{Section, available, open_gaps};
 use dr_model::{Lsn, TimelineId};
 use dr_provider::ErrorKind;
 use dr_provider::driver::{Restore, RestoreRequest, RestoreTarget};
@@ -40,7 +40,12 @@ async fn what_is_around_it_is_kept(site: &Site) {
     let path = site.primary.data.join("pg_wal").join(&file);
     let held = async |name| {
         let (store, timeline) = (site.store(name), TimelineId(1));
-        let held = available(&*store, cluster, timeline, first, end, Patience::default()).await;
+        let held = available(
+            &*store,
+            Section::new(cluster, timeline, first, end),
+            Patience::default(),
+        )
+        .await;
         let held = held.unwrap().into_iter();
         let held: Vec<(Lsn, Lsn)> = held.map(|part| (part.from, part.to)).collect();
         held

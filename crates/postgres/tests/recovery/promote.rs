@@ -59,6 +59,18 @@ async fn a_heartbeat_is_not_written_into_another_cluster() {
     }
     let beats = site.primary.sql("select count(*) from dr.heartbeat").await;
     assert_eq!(beats, "0");
+
+    // Nor are its slots dropped.
+    let make = "select pg_create_physical_replication_slot('dr_precious', true)";
+    site.primary.sql(make).await;
+    let listed = site.driver.slots().await.map(drop);
+    let dropped = site.driver.drop_slot("dr_precious").await.map(drop);
+    for refused in [listed, dropped] {
+        let said = dr_provider::error::chain(&refused.unwrap_err());
+        assert!(said.contains(&stranger.to_string()), "{said}");
+    }
+    let kept = "select count(*) from pg_replication_slots where slot_name = 'dr_precious'";
+    assert_eq!(site.primary.sql(kept).await, "1");
 }
 
 /// A primary that has what a heartbeat is written to.
@@ -68,7 +80,7 @@ async fn site() -> Site {
     site
 }
 
-async fn prepare(primary: &Server) {
+pub(crate) async fn prepare(primary: &Server) {
     primary.sql("create schema dr").await;
     let table = "create table dr.heartbeat (id int primary key, at timestamptz not null, \
                  sequence bigint not null, epoch bigint not null, writer text not null)";

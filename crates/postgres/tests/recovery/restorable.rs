@@ -1,14 +1,18 @@
 //! What a failover would restore is looked at as a restore looks at it, before anything is done for it.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::sync::Arc;
 
 use dr_model::Epoch;
-use dr_provider::driver::{Backup as _, Goal, LogFacts, RecoveryPoint};
+use dr_postgres::{Method, PostgresDriver, StandbyRequest};
+use dr_provider::decorate::{Fault, Faulty, Operation, Rule};
+use dr_provider::driver::{Backup as _, Goal, LogFacts, LogStream as _, RecoveryPoint, Verify};
 use dr_provider::error::chain;
-use dr_provider::{ResourceDriver as _, Result};
+use dr_provider::{ErrorKind, ObjectStore, ResourceDriver as _, Result};
 
 use crate::server::give_to_postgres;
-use crate::site::{EAST, Site, WEST, region};
+use crate::site::{EAST, Setup, Site, WEST, region};
 
 /// Backs up, and brings everything into the store of the region that has no server.
 async fn protect(site: &Site) -> RecoveryPoint {
@@ -21,16 +25,17 @@ async fn protect(site: &Site) -> RecoveryPoint {
     point
 }
 
-/// Returns what is seen of the region that has no server, and how a restore there would begin.
-async fn planned(site: &Site) -> (LogFacts, Result<String>) {
+/// Returns what is seen, closely, of the region that has no server, and how a restore there would begin.
+async fn planned(driver: &PostgresDriver) -> (LogFacts, Result<String>) {
     let west = region(WEST);
-    let facts = site.driver.observe(std::slice::from_ref(&west)).await;
+    let mut facts = driver.observe(std::slice::from_ref(&west)).await;
+    driver.look_closely(&west, &mut facts).await;
     let held = facts.regions[&west].log.clone().unwrap().unwrap();
     let goal = Goal::Restore {
         region: west,
         ended: Epoch(1),
     };
-    let planned = site.driver.plan(&goal, &facts);
+    let planned = driver.plan(&goal, &facts);
     (held, planned.map(|actions| actions[0].summary.clone()))
 }
 
@@ -42,7 +47,7 @@ async fn what_cannot_be_restored_is_found_before_a_failover() {
     let first = protect(&site).await;
     site.commit(20).await;
     let second = protect(&site).await;
-    let (held, plan) = planned(&site).await;
+    let (held, plan) = planned(&site.driver).await;
     assert_eq!(held.unusable, Vec::<String>::new());
     assert!(plan.unwrap().contains(&second.label));
 
@@ -55,7 +60,7 @@ async fn what_cannot_be_restored_is_found_before_a_failover() {
     let at = flipped.len() - 40;
     flipped[at] ^= 4;
     fs::write(&manifest, flipped).unwrap();
-    let (held, plan) = planned(&site).await;
+    let (held, plan) = planned(&site.driver).await;
     assert!(held.unusable[0].starts_with(&second.label), "{held:?}");
     let plan = plan.unwrap();
     let good = format!("recovery point {}", first.label);
@@ -72,17 +77,16 @@ async fn what_cannot_be_restored_is_found_before_a_failover() {
     let create = format!("create tablespace fast location '{}'", place.display());
     site.primary.sql(&create).await;
     let third = protect(&site).await;
-    let (held, plan) = planned(&site).await;
-    let why = held.unusable.join("; ");
-    assert!(
-        why.contains(&third.label) && why.contains("tablespace"),
-        "{why}"
-    );
-    assert!(plan.unwrap().contains(&second.label));
+    let (held, plan) = planned(&site.driver).await;
+    // Nothing is wrong with the recovery point, and with an older one replay would remove what is there.
+    assert_eq!(held.unusable, Vec::<String>::new());
+    assert_eq!(held.recovery_points[0].label, third.label);
+    let refused = chain(&plan.unwrap_err());
+    assert!(refused.contains("tablespace"), "{refused}");
 
     // Without the key there is nothing at all, and each says so.
     site.forget_key();
-    let (held, plan) = planned(&site).await;
+    let (held, plan) = planned(&site.driver).await;
     assert!(held.recovery_points.is_empty());
     let refused = chain(&plan.unwrap_err());
     assert!(refused.contains("is encrypted with key"), "{refused}");
@@ -91,4 +95,73 @@ async fn what_cannot_be_restored_is_found_before_a_failover() {
         let failure = point.failure.unwrap();
         assert!(failure.contains("is encrypted with key"), "{failure}");
     }
+}
+
+/// What a region is observed for, every few seconds, rests on nothing that a store can be slow with; and a store that does not answer a
+/// closer look has no less for it.
+#[tokio::test]
+async fn a_store_that_does_not_answer_speaks_against_nothing() {
+    let site = Site::start(1).await;
+    site.commit(20).await;
+    let point = protect(&site).await;
+    let merged = site.driver.compact(&region(WEST)).await.unwrap();
+    assert!(merged.pieces > 0, "{merged:?}");
+    let faulty = Arc::new(Faulty::scripted(site.store(WEST), Vec::new()));
+    let stores: BTreeMap<_, Arc<dyn ObjectStore>> = BTreeMap::from([
+        (region(EAST), site.store(EAST)),
+        (region(WEST), Arc::clone(&faulty) as Arc<dyn ObjectStore>),
+    ]);
+    let data = Some(site.primary.data.clone());
+    let setup = Setup {
+        data,
+        ..Setup::default()
+    };
+    let driver = setup.driver(site.directory.path(), stores);
+    let (whole, _) = planned(&driver).await;
+    let cluster = site.primary.system_identifier().await;
+    let silent = Fault::Before(ErrorKind::Unavailable);
+    let manifests = format!("postgres/{cluster}/backup/*");
+    let log = format!("postgres/{cluster}/*/log/*");
+    for rules in [
+        vec![Rule::on(Operation::Get, &manifests, silent)],
+        vec![Rule::on(Operation::GetRange, &log, silent)],
+    ] {
+        faulty.set_rules(rules);
+        let (held, plan) = planned(&driver).await;
+        assert_eq!(held.recovery_points, whole.recovery_points);
+        assert_eq!((held.start, held.end), (whole.start, whole.end));
+        assert!(plan.unwrap().contains(&point.label));
+    }
+}
+
+/// The newest one is not taken where it cannot be read: not for a standby, whose old directory would be given up for it.
+#[tokio::test]
+async fn what_cannot_be_read_here_is_passed_over() {
+    let mut site = Site::start(1).await;
+    site.encrypt('1');
+    site.commit(20).await;
+    let first = protect(&site).await;
+    site.encrypt('2');
+    site.commit(20).await;
+    let second = protect(&site).await;
+    // A backup has one key, packs that it refers to included.
+    assert_eq!(second.taken.parent, None);
+    let remarks = second.taken.remarks.join("; ");
+    assert!(remarks.contains("the key has been changed"), "{remarks}");
+    site.forget_key();
+    let request = StandbyRequest {
+        region: region(WEST),
+        reseed: false,
+        method: Some(Method::RecoveryPoint),
+        discard: false,
+    };
+    let plan = site.driver.plan_standby(&request).await.unwrap();
+    assert_eq!(plan.recovery_point, Some(first.label.clone()));
+    // What can be read is verified, and what cannot is said.
+    let due = Verify::verify_due(&site.driver, &region(WEST)).await;
+    let due = due.unwrap();
+    let read: Vec<&String> = due.records.iter().map(|record| &record.label).collect();
+    assert_eq!(read, [&first.label]);
+    assert_eq!(due.unread.len(), 1, "{:?}", due.unread);
+    assert!(due.unread[0].starts_with(&second.label), "{:?}", due.unread);
 }

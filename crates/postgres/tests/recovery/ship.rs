@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dr_coordination::chain::{ChainId, ChainReader, SealRequest, find_tail, seal};
+use dr_coordination::chain::{ChainId, ChainReader, SealRequest, Section, find_tail, seal};
 use dr_coordination::{Actor, Patience};
 use dr_model::{Epoch, Lsn, TimelineId};
 use dr_provider::decorate::{Fault, Faulty, Operation, Rule};
@@ -120,10 +120,7 @@ async fn a_slow_store_and_lost_connections_leave_no_hole() {
         let to = start.advance(SEGMENT);
         let open = ChainReader::open(
             Arc::clone(&store),
-            system_identifier,
-            TimelineId(1),
-            start,
-            to,
+            Section::new(system_identifier, TimelineId(1), start, to),
             Patience::default(),
         );
         let mut reader = open.await.unwrap();

@@ -105,7 +105,10 @@ async fn a_recovery_point_is_booted_and_leaves_nothing_but_the_proof() {
     // Once its bytes were found right since, reading them again would show nothing.
     let due = async || {
         let west = region(WEST);
-        let records = Verify::verify_due(&site.driver, &west).await.unwrap();
+        let records = Verify::verify_due(&site.driver, &west)
+            .await
+            .unwrap()
+            .records;
         let read = records.iter().map(|record| record.failure.is_none());
         read.collect::<Vec<bool>>()
     };
@@ -158,7 +161,10 @@ async fn what_a_recovery_point_shares_is_read_once() {
     assert!(second.taken.parent.is_some(), "{:?}", second.taken);
     let due = |site: &Site| {
         let driver = site.driver.clone();
-        async move { Verify::verify_due(&driver, &region(EAST)).await.unwrap() }
+        async move {
+            let due = Verify::verify_due(&driver, &region(EAST)).await.unwrap();
+            due.records
+        }
     };
     let records = due(&site).await;
     let labels: Vec<&str> = records.iter().map(|record| record.label.as_str()).collect();
@@ -353,7 +359,10 @@ async fn nothing_is_built_on_damage_and_nothing_else_is_restored_from_it() {
     // What is due is what failed: a new daemon knows it from the store.
     let due = async || {
         let east = region(EAST);
-        Verify::verify_due(&site.driver, &east).await.unwrap()
+        Verify::verify_due(&site.driver, &east)
+            .await
+            .unwrap()
+            .records
     };
     let labels = [&fourth.label, &third.label];
     let found = due().await;

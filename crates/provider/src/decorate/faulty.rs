@@ -169,6 +169,10 @@ impl ObjectStore for Faulty {
         self.call(Operation::Delete, key.as_str(), call).await
     }
 
+    async fn free_bytes(&self) -> Option<u64> {
+        self.inner.free_bytes().await
+    }
+
     fn copy_source(&self, key: &Key) -> Option<CopySource> {
         self.inner.copy_source(key)
     }

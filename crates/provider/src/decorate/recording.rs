@@ -125,6 +125,10 @@ impl ObjectStore for Recording {
         self.record(Operation::Delete, key.as_str(), result)
     }
 
+    async fn free_bytes(&self) -> Option<u64> {
+        self.inner.free_bytes().await
+    }
+
     fn copy_source(&self, key: &Key) -> Option<CopySource> {
         self.inner.copy_source(key)
     }

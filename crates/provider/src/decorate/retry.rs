@@ -151,6 +151,10 @@ impl ObjectStore for Retry {
         self.repeat(|| self.inner.delete(key)).await
     }
 
+    async fn free_bytes(&self) -> Option<u64> {
+        self.inner.free_bytes().await
+    }
+
     fn copy_source(&self, key: &Key) -> Option<CopySource> {
         self.inner.copy_source(key)
     }

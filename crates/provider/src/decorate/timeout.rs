@@ -89,6 +89,11 @@ impl ObjectStore for Timeout {
         self.limited(Operation::Delete, key.as_str(), call).await
     }
 
+    async fn free_bytes(&self) -> Option<u64> {
+        let told = tokio::time::timeout(self.limit, self.inner.free_bytes()).await;
+        told.ok().flatten()
+    }
+
     fn copy_source(&self, key: &Key) -> Option<CopySource> {
         self.inner.copy_source(key)
     }

@@ -47,6 +47,9 @@ pub enum Instance {
         /// have seen it stopped.
         #[serde(default)]
         runs: bool,
+        /// Whether it is its host that shows that: then they can be ended there.
+        #[serde(default)]
+        on_host: bool,
         /// What to do about it, where that is known: of a login that was refused, what to look at.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         hint: Option<String>,
@@ -96,7 +99,7 @@ pub struct LogFacts {
     /// Where it begins: nothing before this can be replayed from this store.
     ///
     /// Where the region has no instance, so that a restore would be what it takes, everything from here to `end` was seen to
-    /// be there; elsewhere it is what the chain says of itself.
+    /// be there, by names unless it was looked at closely; elsewhere it is what the chain says of itself.
     pub start: Lsn,
     /// Its end, the chain's tail.
     pub end: Lsn,
@@ -122,9 +125,8 @@ pub struct LogFacts {
     pub promise: Option<PromiseFacts>,
     /// Recovery points in this store, newest first.
     pub recovery_points: Vec<super::RecoveryPoint>,
-    /// Recovery points that cannot be restored, newest first, each with the reason. Where the region has no instance, so that a
-    /// restore would be what it takes, they were looked at as a restore looks at them before it writes, and are not among
-    /// `recovery_points`.
+    /// Recovery points that cannot be restored, newest first, each with the reason. They are not among `recovery_points`. By a close
+    /// look those are here too that a restore would refuse before it writes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unusable: Vec<String>,
 }

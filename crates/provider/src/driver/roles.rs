@@ -76,8 +76,6 @@ pub struct RecoveryPoints {
     pub complete: Vec<RecoveryPoint>,
     /// Those that were committed and cannot be read any more: label, and what is wrong.
     pub damaged: Vec<String>,
-    /// Those that were given up and are going to be deleted: nothing begins with them unless they are taken back.
-    pub given_up: Vec<RecoveryPoint>,
 }
 
 /// What taking a backup cost.
@@ -116,6 +114,10 @@ pub trait Backup: Send + Sync {
     /// Lists the recovery points in a store. Partial ones are invisible (principle 1); a damaged one is named beside the
     /// others and never hides them.
     async fn list(&self, store: &Arc<dyn ObjectStore>) -> Result<RecoveryPoints>;
+
+    /// Lists the recovery points in a store that were given up and are going to be deleted: nothing begins with them unless they are
+    /// taken back. One that cannot be read is left out: it is going to be deleted all the same.
+    async fn given_up(&self, store: &Arc<dyn ObjectStore>) -> Result<Vec<RecoveryPoint>>;
 
     /// Copies every recovery point that `to` lacks from the store of `from` into that of `to`: data before manifests,
     /// verified by hash (R38). What `retention` would not keep there, and what was given up there, is left out.
@@ -413,6 +415,9 @@ pub struct LogStretch {
 pub struct RestorePlan {
     /// The recovery point that is restored.
     pub recovery_point: RecoveryPoint,
+    /// Bytes of the packs that its files are in, those of older recovery points among them: so much is read at most.
+    #[serde(default)]
+    pub pack_bytes: u64,
     /// Newer recovery points that are not used, each with the reason.
     pub passed_over: Vec<String>,
     /// The log that is replayed at most, in order: each timeline on the way to the target.
@@ -495,6 +500,11 @@ pub trait Query: Send + Sync {
 
     /// Asks the instance in `region` itself which cluster it is of and what it does; its host and the stores are not asked.
     async fn role(&self, region: &RegionName) -> Result<(SystemIdentifier, Role)>;
+
+    /// Asks the instance in `region` itself which cluster it is of and how many sessions of clients are open there, ours left out.
+    ///
+    /// Fails with `Denied` if some cannot be seen.
+    async fn sessions(&self, region: &RegionName) -> Result<(SystemIdentifier, u64)>;
 }
 
 /// Stops by itself when its guard cannot see that it still is the primary (PROTOCOL 7, the fence `self`).

@@ -103,6 +103,15 @@ pub struct VerifyRecord {
     pub by: String,
 }
 
+/// What came of looking at all that was due.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct VerifiedDue {
+    /// What came of each.
+    pub records: Vec<VerifyRecord>,
+    /// Those that cannot be read here, because their keys are not at hand: label, and which key.
+    pub unread: Vec<String>,
+}
+
 /// A record, by its name alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyMark {
@@ -182,7 +191,7 @@ pub trait Verify: Send + Sync {
     async fn verify(&self, request: &VerifyRequest) -> Result<VerifyRecord>;
 
     /// Looks at those that were not read back lately, newest first.
-    async fn verify_due(&self, region: &RegionName) -> Result<Vec<VerifyRecord>>;
+    async fn verify_due(&self, region: &RegionName) -> Result<VerifiedDue>;
 
     /// Returns what is known of every recovery point in a store, by label, without reading a record.
     async fn proofs(&self, store: &Arc<dyn ObjectStore>) -> Result<BTreeMap<String, Proofs>>;

@@ -259,15 +259,19 @@ impl Executor<'_> {
         Ok(())
     }
 
-    /// Tells whether anything in a branch was or may have been done, so that its gate has been passed.
+    /// Tells whether anything in a branch was or may have been changed, so that its gate has been passed; where nothing is changed,
+    /// whether anything was looked at.
     pub(super) fn has_begun(
         &self,
         step: &PlannedStep,
         lane: usize,
         fallback: bool,
-        actions: usize,
+        actions: &[Action],
     ) -> bool {
-        (0..actions).any(|action| {
+        let only_looks = !actions.iter().any(changes);
+        let numbered = actions.iter().enumerate();
+        let counts = numbered.filter(|(_, action)| only_looks || changes(action));
+        counts.map(|(number, _)| number).any(|action| {
             let place = Place {
                 step: step.id.clone(),
                 lane,
@@ -291,7 +295,7 @@ async fn outdone(journal: &Journal<Batch>) -> journal::Error {
     }
 }
 
-fn changes(action: &Action) -> bool {
+pub(super) fn changes(action: &Action) -> bool {
     !matches!(action.undo, Undo::ReadOnly)
 }
 

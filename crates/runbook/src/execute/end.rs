@@ -1,45 +1,54 @@
-//! How an execution ends: completed, failed without a trace, stuck with one, or superseded.
+//! How an execution ends: completed, failed without a trace, stuck with one, or superseded. Whoever ends it adds that to the evidence.
+
+use std::time::Duration;
 
 use dr_coordination::journal;
 use dr_model::StepId;
 
 use super::{Error, Executor, Halt};
 use crate::events::Event;
+use crate::evidence;
+use crate::history::History;
 use crate::outcome::{Report, State, StepState};
 use crate::proof;
 use crate::record::Record;
 use crate::report::{has_effects, report, stuck};
+use crate::steps::record_evidence;
+
+/// How long adding an end to the evidence may take.
+const RECORD_LIMIT: Duration = Duration::from_secs(10);
+
+/// Says what it comes to that every step is over.
+#[must_use]
+pub(crate) fn completed(history: &History) -> Report {
+    let exceptions = exceptions(history);
+    if exceptions.is_empty() {
+        return report(history, State::Completed, None);
+    }
+    let reason = exceptions.join("; ");
+    report(history, State::CompletedWithExceptions, Some(reason))
+}
+
+/// Says what is not as it should be although every step is over.
+fn exceptions(history: &History) -> Vec<String> {
+    let plan = &history.plan;
+    let excepted = plan.steps.iter().filter_map(|step| {
+        let known = history.step(&step.id)?;
+        let why = known.summary.as_deref().unwrap_or_default();
+        let excepted = matches!(known.state, StepState::Excepted | StepState::Skipped);
+        excepted.then(|| format!("step `{}`: {why}", step.id))
+    });
+    let misnamed = plan.claims.iter().filter_map(|(name, claim)| {
+        let writes = proof::recovered(history, name)?.timeline;
+        let claimed = claim.timeline;
+        (writes != claimed).then(|| {
+            format!("`{name}` writes timeline {writes}, but timeline {claimed} was claimed")
+        })
+    });
+    excepted.chain(misnamed).collect()
+}
 
 impl Executor<'_> {
-    /// Says what it comes to that every step is over.
-    pub(super) fn completed(&self) -> Report {
-        let exceptions = self.exceptions();
-        if exceptions.is_empty() {
-            return report(&self.history, State::Completed, None);
-        }
-        let reason = exceptions.join("; ");
-        report(&self.history, State::CompletedWithExceptions, Some(reason))
-    }
-
-    /// Says what is not as it should be although every step is over.
-    fn exceptions(&self) -> Vec<String> {
-        let plan = &self.history.plan;
-        let excepted = plan.steps.iter().filter_map(|step| {
-            let known = self.history.step(&step.id)?;
-            let why = known.summary.as_deref().unwrap_or_default();
-            let excepted = matches!(known.state, StepState::Excepted | StepState::Skipped);
-            excepted.then(|| format!("step `{}`: {why}", step.id))
-        });
-        let misnamed = plan.claims.iter().filter_map(|(name, claim)| {
-            let writes = proof::recovered(&self.history, name)?.timeline;
-            let claimed = claim.timeline;
-            (writes != claimed).then(|| {
-                format!("`{name}` writes timeline {writes}, but timeline {claimed} was claimed")
-            })
-        });
-        excepted.chain(misnamed).collect()
-    }
-
     /// Says what it comes to that the steps halted; the error is that of the journal.
     pub(super) fn halted(&mut self, step: &StepId, halt: Halt) -> Result<Report, journal::Error> {
         let (why, remedy) = match halt {
@@ -77,6 +86,7 @@ impl Executor<'_> {
                 });
             }
             match self.write().await {
+                Ok(()) if report.state.is_final() => self.record(&report).await,
                 Ok(()) => {}
                 Err(Halt::Superseded(why)) => {
                     report.state = State::Superseded;
@@ -94,6 +104,25 @@ impl Executor<'_> {
         }
         self.monitor.event(&Event::Ended(&report));
         Ok(report)
+    }
+
+    /// Adds the end to the evidence, unless the step of the runbook has. Its journal has it already: that it is not taken stops nobody.
+    async fn record(&self, report: &Report) {
+        if record_evidence::has_recorded(&self.history, report.state) {
+            return;
+        }
+        let append = evidence::append(&self.site, &self.history, report);
+        let why = match tokio::time::timeout(RECORD_LIMIT, append).await {
+            Ok(Ok(_)) => return,
+            Ok(Err(error)) => dr_provider::error::chain(&error),
+            Err(_) => format!("no answer within {RECORD_LIMIT:?}"),
+        };
+        let note = format!(
+            "the evidence in the store of {} does not have this end, which its journal has: {why}",
+            report.to
+        );
+        tracing::warn!(execution = %report.execution, why, "the end of an execution is not in the evidence");
+        self.monitor.event(&Event::Note(&note));
     }
 
     /// Ends the execution without doing anything more.

@@ -98,6 +98,16 @@ pub enum Error {
         /// Why not.
         why: String,
     },
+    /// A step that was left out cannot be done after all.
+    #[error("step `{step}` of execution {execution} cannot be done after all: {why}")]
+    Unskip {
+        /// The execution.
+        execution: ExecutionId,
+        /// The step.
+        step: StepId,
+        /// Why not.
+        why: String,
+    },
     /// It cannot be undone.
     #[error("execution {execution} cannot be undone")]
     Undo {
@@ -176,7 +186,7 @@ impl Error {
             Self::NotRunning { execution, .. } => {
                 format!("go on with it: `dr execution resume {execution}`")
             }
-            Self::Skip { execution, .. } => {
+            Self::Skip { execution, .. } | Self::Unskip { execution, .. } => {
                 format!("`dr execution show {execution}` prints its steps")
             }
             Self::Undo { execution, refusal } => {

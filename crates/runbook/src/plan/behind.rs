@@ -4,6 +4,7 @@
 //! the timeline before is whole, its store covers all that it was ever told of, and it is the branch that was thrown away. So a move
 //! to it is measured by what the register claims, not by the chain that happens to be there.
 
+use dr_coordination::register::EpochRecord;
 use dr_provider::driver::{ClaimFacts, Instance, RegionFacts, Role};
 
 use super::{Mode, Refusal, in_place};
@@ -36,6 +37,40 @@ pub(super) fn refuse(world: &World, request: &Request, mode: Mode) -> Result<Vec
         ));
     }
     Ok(accepted)
+}
+
+/// Refuses what rests on a primary that only the register knows of, because nobody can tell how far the execution came that opened the
+/// epoch; in place somebody may override it.
+pub(super) fn refuse_unreadable(
+    world: &World,
+    head: &EpochRecord,
+    request: &Request,
+    mode: Mode,
+) -> Result<(), Refusal> {
+    let Some(unreadable) = &world.unreadable else {
+        return Ok(());
+    };
+    let overridden = mode == Mode::InPlace && override_reason(&request.statements).is_some();
+    let is_primary = |resource: &ResourceFacts| {
+        let seen = resource.facts.regions.get(&request.to);
+        matches!(
+            seen.map(|seen| &seen.instance),
+            Some(Instance::Running {
+                role: Role::Primary,
+                ..
+            })
+        )
+    };
+    if overridden || head.primary != request.to || world.resources.values().all(is_primary) {
+        return Ok(());
+    }
+    Err(Refusal::Unreadable {
+        to: request.to.clone(),
+        workload: world.workload.clone(),
+        epoch: head.epoch,
+        execution: unreadable.execution.clone(),
+        why: unreadable.why.clone(),
+    })
 }
 
 /// Returns what the newest epoch claims and the region moved to has instead, if it has nothing of it.

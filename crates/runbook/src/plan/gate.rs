@@ -77,33 +77,36 @@ pub(super) fn loss(
 fn last_life(resource: &ResourceFacts, left: &RegionName, request: &Request) -> Option<Timestamp> {
     let facts = &resource.facts;
     let of = |region| facts.regions.get(region).map(|seen| &seen.instance);
-    let answers = match (of(left), of(&request.to)) {
-        // It has all that the primary has written by now, however long ago that was.
-        (
-            Some(Instance::Running {
-                role: Role::Primary,
-                timeline,
-                position,
-                ..
-            }),
-            Some(Instance::Running {
-                role: Role::Standby,
-                timeline: same,
-                position: received,
-                ..
-            }),
-        ) if timeline == same && received >= position => None,
-        (
-            Some(Instance::Running {
-                role: Role::Primary,
-                ..
-            }),
-            _,
-        ) => Some(facts.observed_at),
-        _ => None,
-    };
     let log = |seen: &RegionFacts| seen.log.as_ref().ok().cloned().flatten();
     let own = facts.regions.get(&request.to).and_then(log);
+    let answers = match of(left) {
+        Some(Instance::Running {
+            role: Role::Primary,
+            timeline,
+            position,
+            ..
+        }) => {
+            let stored = own.as_ref().map(|own| (own.timeline, own.end));
+            let standby = match of(&request.to) {
+                Some(Instance::Running {
+                    role: Role::Standby,
+                    timeline,
+                    position,
+                    ..
+                }) => Some((*timeline, *position)),
+                _ => None,
+            };
+            let mut held = stored.into_iter().chain(standby);
+            // The region has all that the primary has written by now, however long ago that was, and whoever has heard of it since.
+            if held.any(|(same, held)| same == *timeline && held >= *position) {
+                return None;
+            }
+            Some(facts.observed_at)
+        }
+        // Whom it serves cannot be seen: its sessions may go on.
+        Some(Instance::Unreachable { runs: true, .. }) => Some(facts.observed_at),
+        _ => None,
+    };
     let heard = facts.regions.values().filter_map(log).filter_map(|log| {
         let same = own
             .as_ref()
@@ -286,6 +289,8 @@ fn hint(resource: &ResourceFacts, from: &RegionName) -> Option<String> {
 
 fn can_be_fenced(resource: &ResourceFacts, from: &RegionName, left: Left) -> Result<(), String> {
     match resource.facts.regions.get(from).map(|seen| &seen.instance) {
+        // One that hangs on a host that can be asked is ended there.
+        Some(Instance::Unreachable { on_host: true, .. }) => {}
         Some(Instance::Unreachable { why, .. }) => return Err(format!("it cannot be seen: {why}")),
         None => return Err("it was not looked at".to_owned()),
         Some(_) => {}

@@ -125,7 +125,8 @@ fn put_back(world: &World, request: &Request, target: &RestoreTarget) -> LossPla
     });
     let bound = match world.resources.is_empty() {
         true => Bound::Zero,
-        false => Bound::new(false, since, Some(world.observed_at)),
+        // Clients write until the database is stopped, which is after the restore beside it.
+        false => Bound::Growing { since },
     };
     let of = |name: &ResourceName| {
         let facts = LossFacts {

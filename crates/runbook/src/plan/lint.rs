@@ -3,10 +3,10 @@
 use dr_config::{Runbook, Step as Document};
 use dr_model::document::Span;
 use dr_model::{RegionName, StepId};
-use dr_provider::driver::Undo;
+use dr_provider::driver::{Instance, Undo};
 
-use super::{Lane, Mode, PlannedStep, Refusal, condition, in_place};
-use crate::old_primary::was_alive;
+use super::{Lane, Mode, PlannedStep, Refusal, Target, condition, in_place};
+use crate::old_primary::is_alive;
 use crate::plan::Idempotency;
 use crate::step::{Scene, Step};
 use crate::steps::{
@@ -14,6 +14,7 @@ use crate::steps::{
     promote_database, registry, replace_database, restart_database, restore_database,
     resume_primary, start_service, stop_service, stop_writes, switch_traffic,
 };
+use crate::world::ResourceFacts;
 
 /// The steps that leave a primary behind.
 pub(crate) const COMES_UP: [&str; 5] = [
@@ -106,7 +107,6 @@ pub(crate) fn wrong(runbook: &Runbook) -> Vec<Wrong> {
             "take one of the two away, or make it the `fallback` of the other",
         ));
     }
-    found.extend(left_down(runbook, &steps));
     let led = steps
         .iter()
         .position(|step| step.uses == switch_traffic::NAME);
@@ -126,8 +126,10 @@ pub(crate) fn wrong(runbook: &Runbook) -> Vec<Wrong> {
     found
 }
 
-/// Finds a move that takes the workload from its primary and may bring up nothing in its place.
-fn left_down(runbook: &Runbook, steps: &[&Document]) -> Option<Wrong> {
+/// Finds a move that takes the workload from its primary and, whatever is seen on the day or on some days only, brings up nothing in its
+/// place. The plan of the day refuses what would ([`taken_over`]).
+pub(crate) fn left_down(runbook: &Runbook) -> Option<Wrong> {
+    let steps = ordered(&runbook.steps);
     if !matches!(Mode::of(runbook), Mode::Unplanned | Mode::Planned) {
         return None;
     }
@@ -143,16 +145,14 @@ fn left_down(runbook: &Runbook, steps: &[&Document]) -> Option<Wrong> {
     if conditions.is_none_or(|words| condition::one_holds(&words)) {
         return None;
     }
-    let what = match comes_up.as_slice() {
-        [] => format!(
-            "`{}` takes the workload from its primary, and no step behind it brings it up again",
-            open_epoch::NAME
-        ),
-        _ => format!(
-            "`{}` takes the workload from its primary, and on some days no step behind it brings it up again",
-            open_epoch::NAME
-        ),
+    let on = match comes_up.as_slice() {
+        [] => "",
+        _ => "on some days ",
     };
+    let what = format!(
+        "`{}` takes the workload from its primary, and {on}no step behind it brings it up again",
+        open_epoch::NAME
+    );
     Some(at(
         steps[taken],
         what,
@@ -266,6 +266,25 @@ pub(crate) fn dependencies(steps: &[PlannedStep], from: &RegionName) -> Result<(
     Ok(())
 }
 
+/// Refuses a plan that takes a database from its primary and does not bring it up in the other region.
+pub(crate) fn taken_over(steps: &[PlannedStep], scene: &Scene<'_>) -> Result<(), Refusal> {
+    let opens = |step: &PlannedStep| step.uses == open_epoch::NAME && !step.lanes.is_empty();
+    let Some(taken) = steps.iter().position(opens) else {
+        return Ok(());
+    };
+    let up = |target: &Target| {
+        let mut later = steps[taken..].iter().flat_map(|step| &step.lanes);
+        later.any(|lane| lane.target == *target && comes_up(&lane.uses))
+    };
+    match scene.resources().into_iter().find(|target| !up(target)) {
+        None => Ok(()),
+        Some(target) => Err(Refusal::TakenAway {
+            step: steps[taken].id.clone(),
+            target,
+        }),
+    }
+}
+
 /// Refuses a plan that stops something in its own place and does not bring it up again: nobody else would.
 pub(crate) fn brought_up(steps: &[PlannedStep]) -> Result<(), Refusal> {
     const STOPS: [&str; 3] = [fence_primary::NAME, stop_writes::NAME, stop_service::NAME];
@@ -307,24 +326,25 @@ pub(super) fn warnings(steps: &[PlannedStep], scene: &Scene<'_>) -> Vec<String> 
             scene.from
         ));
     }
-    let mut resources = world.resources.values();
+    let left = |resource: &ResourceFacts| {
+        let seen = resource.facts.regions.get(scene.from)?;
+        is_alive(Some(&seen.instance)).then(|| seen.instance.clone())
+    };
+    let mut alive = world.resources.values().filter_map(left);
     if scene.mode == Mode::Unplanned
-        && resources.any(|resource| was_alive(&resource.facts, scene.from))
+        && let Some(instance) = alive.next()
     {
-        warnings.push(format!(
-            "the primary in {} is alive: `dr failover --planned` moves without losing anything",
-            scene.from
-        ));
+        let from = scene.from;
+        warnings.push(match instance {
+            Instance::Running { .. } => format!(
+                "the primary in {from} is alive: `dr failover --planned` moves without losing anything"
+            ),
+            _ => format!("the primary in {from} runs and does not answer us, and may serve others: it is stopped, or killed"),
+        });
     }
     let switches = steps
         .iter()
         .find(|step| step.uses == switch_traffic::NAME && !step.lanes.is_empty());
-    if scene.mode == Mode::Unplanned && scene.loss.bound_exceeds() {
-        warnings.push(
-            "the bound is beyond the budget: so much may be lost, whatever the estimate says"
-                .to_owned(),
-        );
-    }
     for traffic in &world.traffic {
         if let (Some(denied), Some(step)) = (&traffic.denied, switches) {
             warnings.push(format!(

@@ -97,7 +97,11 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
     let rung = Rung::of(rebuilds.iter().any(|uses| takes(&steps, uses)), mode);
     match mode {
         Mode::InPlace => lint::brought_up(&steps)?,
-        _ => lint::dependencies(&steps, from)?,
+        Mode::Undo => lint::dependencies(&steps, from)?,
+        Mode::Unplanned | Mode::Planned => {
+            lint::dependencies(&steps, from)?;
+            lint::taken_over(&steps, &scene)?;
+        }
     }
     let contacts = loss.resources.values().filter_map(|l| l.estimate.as_ref());
     let last_contact = contacts.map(|estimate| estimate.last_contact).max();
@@ -203,6 +207,7 @@ fn target<'a>(world: &'a World, request: &Request, mode: Mode) -> Result<&'a Epo
     if let Some(other) = others.find(stands_in_the_way) {
         return Err(Refusal::Unfinished(Box::new(other.clone())));
     }
+    behind::refuse_unreadable(world, head, request, mode)?;
     if mode == Mode::InPlace && head.primary != request.to {
         return Err(Refusal::NotPrimary {
             workload: workload.clone(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dr_model::document::Problem;
-use dr_model::{Epoch, RegionName, ResourceName, RunbookName, StepId, WorkloadName};
+use dr_model::{Epoch, ExecutionId, RegionName, ResourceName, RunbookName, StepId, WorkloadName};
 
 use crate::executions::Unfinished;
 use crate::plan::Target;
@@ -21,6 +21,23 @@ pub enum Refusal {
         workload: WorkloadName,
         /// The newest epoch.
         epoch: Epoch,
+    },
+    /// The region has the primary by the register alone: nobody can tell how far whoever made it the primary came.
+    #[error(
+        "{to} has the primary of `{workload}` by the register, since epoch {epoch}, and no primary is seen there: {why}, so nobody can \
+         tell how far execution {execution} came"
+    )]
+    Unreadable {
+        /// The region asked for.
+        to: RegionName,
+        /// The workload.
+        workload: WorkloadName,
+        /// The newest epoch.
+        epoch: Epoch,
+        /// The execution that opened it.
+        execution: ExecutionId,
+        /// What is wrong with its journal.
+        why: String,
     },
     /// What is to be recovered in its own region has its primary in another.
     #[error("the primary of `{workload}` is in {primary}, not in {region}")]
@@ -201,6 +218,16 @@ pub enum Refusal {
         /// What it stops.
         target: Target,
     },
+    /// A database would be taken from its primary, and nothing would bring it up in the other region.
+    #[error(
+        "step `{step}` takes `{target}` from its primary, and no step behind it that is not left out brings it up again"
+    )]
+    TakenAway {
+        /// The step.
+        step: StepId,
+        /// What it takes.
+        target: Target,
+    },
     /// People have to approve, and the runbook does not ask them before it changes something.
     #[error(
         "`{workload}` requires {quorum} approvals, and the runbook `{runbook}` does not wait for them before it changes something"
@@ -247,6 +274,7 @@ impl Refusal {
     pub fn class(&self) -> Class {
         match self {
             Self::TargetIsPrimary { .. }
+            | Self::Unreadable { .. }
             | Self::Behind { .. }
             | Self::LossExceeds { .. }
             | Self::LossUnknown { .. }
@@ -263,6 +291,7 @@ impl Refusal {
             | Self::NoEpoch { .. }
             | Self::NoMoment { .. }
             | Self::LeftDown { .. }
+            | Self::TakenAway { .. }
             | Self::Approval { .. }
             | Self::TrafficDenied { .. }
             | Self::Runbook { .. } => Class::Invalid,
@@ -275,6 +304,12 @@ impl Refusal {
         Some(match self {
             Self::RegisterDamaged { hint, .. } => return hint.clone(),
             Self::TargetIsPrimary { to, .. } => format!("name the other region; `dr status` shows who is primary, {to} now"),
+            Self::Unreadable { to, workload, execution, .. } => format!(
+                "if the region that was left can be reached, give it its place back: `dr execution abort {execution} --override \"reason\"`; if it \
+                 is lost, make sure that its server is off, stop the one in {to}, move its data directory away, and rebuild it from \
+                 all that the store of {to} holds: `dr runbook run recover-component {workload} --component RESOURCE --override \
+                 \"reason\"`"
+            ),
             Self::NotPrimary { primary, .. } => {
                 format!("run it for {primary}; to move the workload: `dr failover --to REGION`")
             }
@@ -310,8 +345,14 @@ impl Refusal {
                  back to what there is with `--override \"reason\"`: all that was written since is lost, and what was taken back comes back"
             ),
             Self::LossExceeds { estimate, .. } => {
-                let seconds = estimate.delay_seconds.ceil();
-                format!("accept it with `--max-loss {seconds}s`")
+                match estimate.lived_on_seconds > 0.0 {
+                    // It grows with every second until the command is run again.
+                    true => format!(
+                        "accept it with `--max-loss {}s`, which has a minute to spare: it may still grow",
+                        (estimate.delay_seconds + 60.0).ceil()
+                    ),
+                    false => format!("accept it with `--max-loss {}s`", estimate.delay_seconds.ceil()),
+                }
             }
             Self::LossUnknown { .. } => {
                 "accept an unknown loss with `--override \"reason\"`".to_owned()
@@ -327,6 +368,9 @@ impl Refusal {
             }
             Self::LeftDown { .. } => {
                 "add a step that brings it up: `restart-database` or `replace-database` for a database, `start-service` for a service".to_owned()
+            }
+            Self::TakenAway { .. } => {
+                "put `promote-database` with `fallback: restore-database` behind it, without `if`".to_owned()
             }
             Self::Approval { .. } => {
                 "add a step that uses `await-approval` before the one that uses `open-epoch`".to_owned()

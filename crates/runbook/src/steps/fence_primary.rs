@@ -67,7 +67,12 @@ impl Step for FencePrimary {
         scene.mode != Mode::InPlace
             && scene.world.resources.values().all(|resource| {
                 let left = resource.facts.regions.get(scene.from);
-                !left.is_some_and(|left| matches!(left.instance, Instance::Running { .. }))
+                !left.is_some_and(|left| {
+                    matches!(
+                        left.instance,
+                        Instance::Running { .. } | Instance::Unreachable { on_host: true, .. }
+                    )
+                })
             })
     }
 

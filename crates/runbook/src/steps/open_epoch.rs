@@ -22,7 +22,7 @@ use super::assess_region::{describe, superseded};
 use crate::come_up;
 use crate::plan::{Idempotency, Mode, Target};
 use crate::request::override_reason;
-use crate::step::{Impossible, Scene, Step, Work};
+use crate::step::{Impossible, Scene, Step, Unmet, Work};
 
 /// The step's name.
 pub const NAME: &str = "open-epoch";
@@ -83,8 +83,11 @@ impl Step for OpenEpoch {
         }])
     }
 
+    async fn check(&self, work: &Work, _: &Target) -> std::result::Result<(), Unmet> {
+        come_up::is_still_possible(work, None).await
+    }
+
     async fn apply(&self, work: &Work, _: &Target, _: &Action) -> Result<Applied> {
-        come_up::is_still_possible(work).await?;
         let record = record(work).await?;
         let plan = work.plan();
         if plan.register.unproven.is_some() {

@@ -8,8 +8,8 @@ use dr_model::document::{Context, Node};
 use super::{
     AssessRegion, AwaitApproval, AwaitFence, CheckDataLoss, CheckHealth, FencePrimary,
     FollowPrimary, Notify, OpenEpoch, PrepareDatabase, PromoteDatabase, RearmProtection,
-    ReplaceDatabase, RestartDatabase, RestoreDatabase, ResumePrimary, RunCommand, SealWal,
-    StartService, StopService, StopWrites, SwitchTraffic, VerifyTraffic, Wait,
+    RecordEvidence, ReplaceDatabase, RestartDatabase, RestoreDatabase, ResumePrimary, RunCommand,
+    SealWal, StartService, StopService, StopWrites, SwitchTraffic, VerifyTraffic, Wait,
 };
 use crate::step::Step;
 
@@ -56,6 +56,7 @@ steps![
     FollowPrimary,
     RearmProtection,
     ResumePrimary,
+    RecordEvidence,
     RunCommand,
     Wait,
 ];

@@ -15,7 +15,7 @@ use super::{fence_primary, open_epoch};
 use crate::come_up;
 use crate::plan::{Idempotency, Target};
 use crate::resource_goal;
-use crate::step::{Impossible, Scene, Step, Work};
+use crate::step::{Impossible, Scene, Step, Unmet, Work};
 
 /// The step's name.
 pub const NAME: &str = "stop-writes";
@@ -83,11 +83,20 @@ impl Step for StopWrites {
         resource_goal::plan(scene, target, &goal)
     }
 
-    async fn apply(&self, work: &Work, target: &Target, action: &Action) -> Result<Applied> {
-        // Long after the epoch was opened, if the execution was resumed.
-        if !matches!(action.undo, Undo::ReadOnly) {
-            come_up::is_still_possible(work).await?;
+    /// Long after the epoch was opened, if the execution was resumed.
+    async fn check(&self, work: &Work, target: &Target) -> std::result::Result<(), Unmet> {
+        let mut lanes = work.step.lanes.iter();
+        let stops = lanes.any(|lane| {
+            let mut actions = lane.actions.iter();
+            lane.target == *target && actions.any(|action| !matches!(action.undo, Undo::ReadOnly))
+        });
+        match stops {
+            true => come_up::is_still_possible(work, Some(target)).await,
+            false => Ok(()),
         }
+    }
+
+    async fn apply(&self, work: &Work, target: &Target, action: &Action) -> Result<Applied> {
         resource_goal::apply(work, target, action).await
     }
 

@@ -1,20 +1,26 @@
-//! `verify-traffic`: asks everybody who answers clients until no one leads them elsewhere.
+//! `verify-traffic`: asks everybody who answers clients until no one leads them elsewhere, and goes there as a client does.
 //!
 //! The time to recover is taken when this is so. Somebody who does not answer leads nobody anywhere: that is recorded
-//! and not waited for, but at least one has to answer. Idempotent because it only looks.
+//! and not waited for, but at least one has to answer, and the checks of the name have to pass where it leads. What is still connected
+//! to the old primary is reported with it and waited for by nobody. Idempotent because it only looks.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use dr_model::document::{Context, Node, Reader};
 use dr_provider::driver::{Action, Applied, Verified};
+use dr_provider::probe::Health;
 use dr_provider::traffic::View;
-use dr_provider::{Error, ErrorKind, Result};
+use dr_provider::{Error, ErrorKind, Traffic};
+use futures::future::{join, join_all};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::switch_traffic::{self, find, is_ours};
 use crate::plan::{Idempotency, Plan, Target};
 use crate::poll::{self, Look};
+use crate::residual;
 use crate::step::{Impossible, Scene, Step, Work, above_zero, durations, look, look_again};
 
 /// The step's name.
@@ -75,41 +81,127 @@ impl Step for VerifyTraffic {
         scene: &Scene<'_>,
         target: &Target,
         _: &Value,
-    ) -> std::result::Result<Vec<Action>, Impossible> {
+    ) -> Result<Vec<Action>, Impossible> {
+        let mut known = scene.world.traffic.iter();
+        let known = known.find(|traffic| *target == Target::Traffic(traffic.name.clone()));
+        let clients = known.map(|traffic| traffic.clients.join(", "));
+        let reach = match clients.filter(|clients| !clients.is_empty()) {
+            Some(clients) => format!("{clients} as a client"),
+            None => "no check goes by its name".to_owned(),
+        };
         Ok(vec![Action {
             dependencies: vec![scene.needs_target(format!("authority of `{target}`"))],
-            ..look("ask", format!("ask everybody who answers `{target}`"))
+            ..look(
+                "ask",
+                format!("ask everybody who answers `{target}`; {reach}"),
+            )
         }])
     }
 
-    async fn apply(&self, work: &Work, target: &Target, _: &Action) -> Result<Applied> {
+    async fn apply(
+        &self,
+        work: &Work,
+        target: &Target,
+        _: &Action,
+    ) -> dr_provider::Result<Applied> {
         let traffic = find(work, target)?;
         let within = work.seconds("within").unwrap_or(WITHIN);
         let look = || async {
             let views = traffic.views().await;
-            match disagreement(work.plan(), &views) {
-                None => Look::Over(views),
-                Some(seen) => Look::Again(seen),
+            if let Some(seen) = disagreement(work.plan(), &views) {
+                return Look::Again(seen);
+            }
+            match reach(work, traffic.as_ref(), &views).await {
+                Ok(clients) => Look::Over((views, clients)),
+                Err(seen) => Look::Again(seen),
             }
         };
-        match poll::until(within, INTERVAL, look).await {
-            Ok(views) => {
-                let silent = views.iter().filter(|view| view.state.is_err()).count();
-                let agree = views.len() - silent;
-                let summary = match silent {
-                    0 => format!("{agree} of {agree} lead to {}", work.plan().to),
-                    _ => format!("{agree} lead to {}, {silent} silent", work.plan().to),
-                };
-                Ok(work.applied(summary, json!({ "views": views })))
+        let (reached, residual) = join(poll::until(within, INTERVAL, look), async {
+            // Once, whatever leads clients.
+            match work.site.traffic.first() {
+                Some(first) if first.describe() == traffic.describe() => residual::look(work).await,
+                _ => BTreeMap::new(),
             }
-            Err(last) => Err(Error::new(ErrorKind::Failed, "verify", target.to_string())
-                .because(format!("after {within:?}: {last}"))),
+        })
+        .await;
+        let (views, clients) = reached.map_err(|last| {
+            Error::new(ErrorKind::Failed, "verify", target.to_string())
+                .because(format!("after {within:?}: {last}"))
+        })?;
+        let silent = views.iter().filter(|view| view.state.is_err()).count();
+        let agree = views.len() - silent;
+        let to = &work.plan().to;
+        let mut said = vec![match silent {
+            0 => format!("{agree} of {agree} lead to {to}"),
+            _ => format!("{agree} lead to {to}, {silent} silent"),
+        }];
+        said.extend(clients.iter().map(Reached::say));
+        if clients.is_empty() {
+            said.push("what a client reaches is unknown: no check goes by the name".to_owned());
         }
+        let from = &work.plan().from;
+        said.extend(
+            residual
+                .iter()
+                .filter_map(|(name, left)| left.say(name, from)),
+        );
+        let evidence = json!({ "views": views, "clients": clients, "residual": residual });
+        Ok(work.applied(said.join("; "), evidence))
     }
 
     async fn verify(&self, _: &Work, _: &Target, _: &Action) -> Verified {
         look_again()
     }
+}
+
+/// What a client got.
+#[derive(Clone, Debug, Serialize)]
+struct Reached {
+    /// What it asked for.
+    check: String,
+    /// Who told it where to go.
+    led_by: String,
+    /// Where that was.
+    at: String,
+    /// What it was answered.
+    seen: String,
+}
+
+impl Reached {
+    fn say(&self) -> String {
+        format!("{} at {}: {}", self.check, self.at, self.seen)
+    }
+}
+
+/// Makes the checks that go by the name as a client makes them; the error is the first that does not pass. A client asks a resolver
+/// where one is configured, else a server of the zone.
+async fn reach(work: &Work, traffic: &dyn Traffic, views: &[View]) -> Result<Vec<Reached>, String> {
+    let answered = views.iter().rev();
+    let mut answered = answered.filter_map(|view| Some((view, view.state.as_ref().ok()?)));
+    let Some((view, state)) = answered.next() else {
+        return Err("nobody answers".to_owned());
+    };
+    let clients = work.site.clients_of(traffic, &work.plan().to);
+    let asked = clients.iter().map(|client| async move {
+        let check = client.describe(traffic.name());
+        let not = |how: &str, what: String| {
+            format!(
+                "{check}, which {} leads to {}, is {how}: {what}",
+                view.observer, state.answer
+            )
+        };
+        match client.probe(traffic.name(), &state.answer).await {
+            Health::Healthy(seen) => Ok(Reached {
+                led_by: view.observer.clone(),
+                at: state.answer.clone(),
+                check,
+                seen,
+            }),
+            Health::Unhealthy(seen) => Err(not("unhealthy", seen)),
+            Health::Unknown(why) => Err(not("unknown", why)),
+        }
+    });
+    join_all(asked).await.into_iter().collect()
 }
 
 /// Returns who leads clients elsewhere, or that nobody answers.

@@ -17,7 +17,7 @@ use crate::past::Predictions;
 use crate::request::Request;
 use crate::site::Site;
 use crate::steps::await_approval;
-use crate::{Plan, abort, execute, executions, observe, pause, plan, resume, resume_without};
+use crate::{Decided, Plan, abort, execute, executions, observe, pause, plan, resume, resume_with};
 
 fn key(name: &str) -> SigningKey {
     let digit = name.as_bytes()[0];
@@ -314,7 +314,18 @@ async fn the_wait_cannot_be_left_out() {
     let execution = found(&world).await.unwrap().execution;
     let skip = [dr_model::StepId("approve".to_owned())];
     let desk = Arc::new(site(&world, "desk"));
-    let refused = resume_without(desk, &execution, "in haste", vec![], &skip, &Silent).await;
+    let refused = resume_with(
+        desk,
+        &execution,
+        "in haste",
+        vec![],
+        &Decided {
+            skip: skip.into(),
+            ..Decided::default()
+        },
+        &Silent,
+    )
+    .await;
     let error = refused.unwrap_err();
     assert!(error.to_string().contains("cannot be left out"), "{error}");
     assert_eq!(found(&world).await.unwrap().state, State::Running);

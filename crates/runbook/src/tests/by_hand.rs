@@ -9,7 +9,9 @@ use super::runs::{planned_by, state_of};
 use super::world::{Everything, shipped, west};
 use crate::outcome::{State, StepState};
 use crate::request::{Request, Statement};
-use crate::{Class, Refusal, Silent, execute, observe, observe_to_execute, plan, resume_without};
+use crate::{
+    Class, Decided, Refusal, Silent, execute, observe, observe_to_execute, plan, resume_with,
+};
 
 fn by_hand() -> Statement {
     Statement::ClientsByHand("the load balancer is moved".to_owned())
@@ -78,7 +80,18 @@ async fn clients_led_by_hand_are_in_the_plan_the_journal_and_the_report() {
     let skip = ["switch", "prove"].map(|id| dr_model::StepId(id.to_owned()));
     let site = Arc::new(world.site("desk"));
     let id = &report.execution;
-    let report = resume_without(site, id, "it is moved", vec![], &skip, &Silent).await;
+    let report = resume_with(
+        site,
+        id,
+        "it is moved",
+        vec![],
+        &Decided {
+            skip: skip.into(),
+            ..Decided::default()
+        },
+        &Silent,
+    )
+    .await;
     let report = report.unwrap();
     assert_eq!(report.state, State::CompletedWithExceptions);
     assert_eq!(state_of(&report, "switch"), StepState::Skipped);
@@ -97,7 +110,18 @@ async fn it_can_be_said_when_the_execution_stands_at_the_switch() {
     let skip = ["switch", "prove"].map(|id| dr_model::StepId(id.to_owned()));
     let site = Arc::new(world.site("desk"));
     let id = &report.execution;
-    let report = resume_without(site, id, "go on", vec![by_hand()], &skip, &Silent).await;
+    let report = resume_with(
+        site,
+        id,
+        "go on",
+        vec![by_hand()],
+        &Decided {
+            skip: skip.into(),
+            ..Decided::default()
+        },
+        &Silent,
+    )
+    .await;
     let report = report.unwrap();
     assert_eq!(report.state, State::CompletedWithExceptions);
     assert!(report.clients_by_hand.is_some());

@@ -6,12 +6,12 @@ use dr_model::{Clock, ExecutionId, StepId};
 use rstest::rstest;
 use tokio::sync::Notify;
 
-use super::runs::{failover, planned, state_of};
-use super::world::{Everything, Fault, west};
+use super::runs::{failover, planned, planned_by, state_of};
+use super::world::{Everything, Fault, east, shipped_recover, west};
 use crate::events::{Event, Monitor, Silent};
 use crate::outcome::{State, StepState};
 use crate::request::Request;
-use crate::{Error, execute, executions, pause, resume, resume_without};
+use crate::{Decided, Error, execute, executions, pause, resume, resume_with};
 
 /// Tells when an action begins.
 struct At {
@@ -30,6 +30,18 @@ impl Monitor for At {
                 self.begins.notify_one();
             }
             _ => {}
+        }
+    }
+}
+
+/// Keeps what is said beside the steps.
+#[derive(Default)]
+struct Notes(Mutex<Vec<String>>);
+
+impl Monitor for Notes {
+    fn event(&self, event: &Event<'_>) {
+        if let Event::Note(note) = event {
+            self.0.lock().unwrap().push((*note).to_owned());
         }
     }
 }
@@ -121,7 +133,18 @@ async fn a_step_that_was_left_out_is_no_pass() {
     let skip = [StepId("serve".to_owned()), StepId("verify".to_owned())];
     let site = Arc::new(world.site("desk"));
     let reason = "started by hand with hunter2";
-    let report = resume_without(site, &execution, reason, vec![], &skip, &Silent).await;
+    let report = resume_with(
+        site,
+        &execution,
+        reason,
+        vec![],
+        &Decided {
+            skip: skip.into(),
+            ..Decided::default()
+        },
+        &Silent,
+    )
+    .await;
     let report = report.unwrap();
     assert_eq!(report.state, State::CompletedWithExceptions);
     assert_eq!(state_of(&report, "serve"), StepState::Skipped);
@@ -162,9 +185,115 @@ async fn what_a_promise_rests_on_is_not_left_out(#[case] step: &str, #[case] why
     let skip = [StepId(step.to_owned())];
     let site = Arc::new(world.site("desk"));
     let id = &listed[0].execution;
-    let refused = resume_without(site, id, "in haste", vec![], &skip, &Silent).await;
+    let refused = resume_with(
+        site,
+        id,
+        "in haste",
+        vec![],
+        &Decided {
+            skip: skip.into(),
+            ..Decided::default()
+        },
+        &Silent,
+    )
+    .await;
     let error = refused.unwrap_err();
     assert!(matches!(error, Error::Skip { .. }), "{error}");
     assert!(error.to_string().contains(why), "{error}");
     assert_eq!(world.journals().await, before, "nothing was written");
+}
+
+/// Whoever left out the wrong step has it done after all, as long as the execution has not ended.
+#[tokio::test(start_paused = true)]
+async fn what_was_left_out_is_done_after_all() {
+    let world = Everything::new().await;
+    let execution = stuck_at(&world, "start-service").await;
+    let skip = Decided {
+        skip: vec![StepId("switch".to_owned())],
+        ..Decided::default()
+    };
+    let notes = Notes::default();
+    world.script("start-service", []);
+    let site = Arc::new(world.site("desk"));
+    let stuck = resume_with(site, &execution, "the wrong one", vec![], &skip, &notes).await;
+    // Clients are still led to the east: that is proven not to be over.
+    let stuck = stuck.unwrap();
+    assert_eq!(stuck.state, State::Stuck, "{stuck:#?}");
+    assert_eq!(stuck.stuck.as_ref().unwrap().step.0, "prove");
+    let said = notes.0.lock().unwrap().join("\n");
+    for words in [
+        "nobody but you does this now: let `",
+        "--unskip switch --reason",
+    ] {
+        assert!(said.contains(words), "{said}");
+    }
+    let unskip = Decided {
+        unskip: vec![StepId("switch".to_owned())],
+        ..Decided::default()
+    };
+    let site = Arc::new(world.site("desk"));
+    let done = resume_with(site, &execution, "not by hand", vec![], &unskip, &Silent).await;
+    let done = done.unwrap();
+    assert_eq!(done.state, State::Completed, "{done:#?}");
+    assert_eq!(state_of(&done, "switch"), StepState::Done);
+    assert_eq!(world.count("switch-traffic"), 1);
+    let journal = world.journals().await.join("\n");
+    assert!(journal.contains("\"record\": \"unskipped\""), "{journal}");
+    let clock: Arc<dyn Clock> = world.clock.clone();
+    let found = executions::find(&world.stores, &clock, &execution).await;
+    assert_eq!(found.unwrap().history.report(), done);
+}
+
+#[rstest]
+#[case("serve", "it was not left out")]
+#[case("gate", "it was not left out")]
+#[case("nothing", "it was not left out")]
+#[tokio::test(start_paused = true)]
+async fn what_was_not_left_out_is_not_done_after_all(#[case] step: &str, #[case] why: &str) {
+    let world = Everything::new().await;
+    let execution = stuck_at(&world, "start-service").await;
+    let before = world.journals().await;
+    let unskip = Decided {
+        unskip: vec![StepId(step.to_owned())],
+        ..Decided::default()
+    };
+    let site = Arc::new(world.site("desk"));
+    let refused = resume_with(site, &execution, "in haste", vec![], &unskip, &Silent).await;
+    let error = refused.unwrap_err();
+    assert!(matches!(error, Error::Unskip { .. }), "{error}");
+    assert!(error.to_string().contains(why), "{error}");
+    assert_eq!(world.journals().await, before, "nothing was written");
+}
+
+/// A service that was started since would be stopped.
+#[tokio::test(start_paused = true)]
+async fn what_a_later_step_rests_on_by_now_is_not_done_after_all() {
+    let world = Everything::new().await;
+    world.script("stop-service", [Fault::Definite]);
+    let plan = planned_by(&world, &shipped_recover(), &Request::new(east())).await;
+    let stuck = execute(Arc::new(world.site("laptop")), plan, &Silent).await;
+    let stuck = stuck.unwrap();
+    assert_eq!(stuck.stuck.as_ref().unwrap().step.0, "quiet");
+    let quiet = || vec![StepId("quiet".to_owned())];
+    let skip = Decided {
+        skip: quiet(),
+        ..Decided::default()
+    };
+    // Whether it was started is not known.
+    world.script("start-left", [Fault::RequestLost]);
+    let site = Arc::new(world.site("desk"));
+    let stuck = resume_with(site, &stuck.execution, "it hangs", vec![], &skip, &Silent).await;
+    let stuck = stuck.unwrap();
+    assert_eq!(stuck.stuck.as_ref().unwrap().step.0, "serve");
+    let unskip = Decided {
+        unskip: quiet(),
+        ..Decided::default()
+    };
+    let site = Arc::new(world.site("desk"));
+    let refused = resume_with(site, &stuck.execution, "again", vec![], &unskip, &Silent).await;
+    let error = refused.unwrap_err().to_string();
+    assert!(
+        error.contains("`serve` has acted on ledger since"),
+        "{error}"
+    );
 }

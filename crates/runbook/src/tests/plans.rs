@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use dr_model::loss::Bound;
+use dr_model::loss::{Bound, Verdict};
 use dr_model::{Epoch, TimelineId};
 use rstest::rstest;
 
@@ -69,11 +69,13 @@ async fn the_shipped_runbook_is_planned() {
     switch (reversible: a later epoch can switch back)
       rfc2136 orders.acme.example: let `rfc2136 orders.acme.example` answer 10.8.2.20
     prove (read-only)
-      rfc2136 orders.acme.example: ask everybody who answers `rfc2136 orders.acme.example`
+      rfc2136 orders.acme.example: ask everybody who answers `rfc2136 orders.acme.example`; GET http://orders.acme.example:8080/health as a client
     notify (compensable: send a correction)
       https://hooks.acme.example: send to https://hooks.acme.example, at least once
     rearm (reversible: drop them)
       database: keep-slots in us-west-2
+    record (compensable: it stays; what undoes the rest is recorded behind it)
+      workload: add a record to the evidence in the store of us-west-2
     ! step `notify` has its effect at least once: again after a crash
     ");
     assert_eq!((&plan.from, &plan.to), (&east(), &west()));
@@ -110,6 +112,9 @@ async fn the_hash_is_that_of_what_will_be_done() {
     let mut worse = later.clone();
     worse.loss.estimate.as_mut().unwrap().delay_seconds = 61.0;
     assert!(!worse.is_as_shown(&one) && one.is_as_shown(&worse));
+    // Who chose the moment has chosen what it loses, however long that was ago when they said so.
+    worse.loss.verdict = Verdict::Chosen;
+    assert!(worse.is_as_shown(&one));
     let mut unknown = later.clone();
     unknown.loss.estimate = None;
     assert!(!unknown.is_as_shown(&one));

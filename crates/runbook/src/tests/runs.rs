@@ -70,9 +70,10 @@ async fn a_lost_region_is_left() {
     serve: started `ledger`
     verify: GET http://10.8.2.20:8080/health: 200
     switch: `rfc2136 orders.acme.example` answers 10.8.2.20
-    prove: 1 of 1 lead to us-west-2
+    prove: 1 of 1 lead to us-west-2; GET http://orders.acme.example:8080/health at 10.8.2.20: 200
     notify: told https://hooks.acme.example
     rearm: slots are there
+    record: record 1 in the store of us-west-2
     completed
     ");
     assert_eq!(report.state, State::Completed);
@@ -348,7 +349,9 @@ async fn an_observer_that_is_gone_is_not_waited_for() {
         .unwrap();
     assert_eq!(
         prove.summary.as_deref(),
-        Some("1 lead to us-west-2, 1 silent")
+        Some(
+            "1 lead to us-west-2, 1 silent; GET http://orders.acme.example:8080/health at 10.8.2.20: 200"
+        )
     );
 }
 

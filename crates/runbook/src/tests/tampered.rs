@@ -8,10 +8,13 @@ use dr_provider::store::record;
 
 use super::crash::{die, die_in};
 use super::runs::planned_by;
-use super::world::{Everything, east, shipped_planned, shipped_undo, west};
+use super::world::{
+    Everything, east, shipped, shipped_planned, shipped_recover, shipped_undo, west,
+};
 use crate::events::Silent;
 use crate::outcome::State;
-use crate::request::Request;
+use crate::plan::{Refusal, plan};
+use crate::request::{Request, Statement};
 use crate::{Error, executions, observe, resume, take_back};
 
 /// Leaves an execution behind that died at its `last`-th entry.
@@ -194,4 +197,59 @@ async fn a_move_with_a_damaged_journal_is_taken_back_by_name() {
         idle > 0 && back > 0 && promoted > 0,
         "{idle} {back} {promoted}"
     );
+}
+
+/// Nobody can tell how far it came, and the region that was left is gone: who goes on with what only the register says is told what to
+/// do, and in place somebody has to take it upon themselves.
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_only_the_register_knows_of_is_no_way_out() {
+    let (mut refused, mut promoted) = (0, 0);
+    for last in 3.. {
+        let world = Everything::new().await;
+        if !die(&world, &Request::new(west()), last, true).await {
+            break;
+        }
+        let clock: Arc<dyn Clock> = world.clock.clone();
+        let (found, _) = executions::list(&world.stores, &clock).await;
+        let id = found[0].execution.clone();
+        let head = world.register().read().await.unwrap().unwrap();
+        if head.execution.as_ref() != Some(&id) || found[0].state.is_final() {
+            continue;
+        }
+        replace(&world, &id, 1, |text| Some(format!("{text} "))).await;
+        let seen = observe(&world.site("desk"), &west()).await;
+        let mut request = Request::new(west());
+        if world.state().primary_here.is_some() {
+            promoted += 1;
+            let refusal = plan(&shipped(), &seen, &request).unwrap_err();
+            let has = "us-west-2 has the primary of `orders` already, since epoch 2";
+            assert_eq!(refusal.to_string(), has);
+            plan(&shipped_recover(), &seen, &request).unwrap();
+            continue;
+        }
+        refused += 1;
+        for runbook in [shipped(), shipped_recover()] {
+            let refusal = plan(&runbook, &seen, &request).unwrap_err();
+            let (why, hint) = (refusal.to_string(), refusal.hint().unwrap());
+            assert!(why.contains("no primary is seen there"), "{why}");
+            assert!(
+                why.contains(id.as_str()) && why.contains("damaged"),
+                "{why}"
+            );
+            assert!(
+                hint.contains(&format!("dr execution abort {id} --override")),
+                "{hint}"
+            );
+            assert!(hint.contains("recover-component orders"), "{hint}");
+        }
+        request.statements = vec![Statement::Override("Ada: the east is gone".to_owned())];
+        let elsewhere = plan(&shipped(), &seen, &request).unwrap_err();
+        assert!(
+            matches!(elsewhere, Refusal::Unreadable { .. }),
+            "{elsewhere}"
+        );
+        let overridden = plan(&shipped_recover(), &seen, &request);
+        assert!(!matches!(overridden, Err(Refusal::Unreadable { .. })));
+    }
+    assert!(refused > 2 && promoted > 0, "{refused} {promoted}");
 }

@@ -89,6 +89,11 @@ pub(crate) struct State {
     pub(crate) healthy: bool,
     pub(crate) traffic: TrafficState,
     pub(crate) silent_view: bool,
+    /// Whether the service does not answer to its name.
+    pub(crate) turned_away: bool,
+    /// Sessions of clients at the old primary, and how often somebody asked for them.
+    pub(crate) left_sessions: u64,
+    pub(crate) left_asked: u32,
     /// Whether the name server has another secret for our key.
     pub(crate) key_refused: bool,
     pub(crate) highest_epoch: Epoch,
@@ -177,6 +182,9 @@ impl Everything {
                     serial: None,
                 },
                 silent_view: false,
+                turned_away: false,
+                left_sessions: 0,
+                left_asked: 0,
                 key_refused: false,
                 highest_epoch: Epoch(1),
                 effects: Vec::new(),
@@ -299,6 +307,7 @@ impl Everything {
             )]
             .into(),
             probes: [(west(), vec![Arc::new(view()) as Arc<dyn Probe>])].into(),
+            clients: vec![Arc::new(view())],
             traffic: vec![Arc::new(view())],
             notifiers: vec![Arc::new(view())],
             clock: self.clock.clone(),

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use dr_model::RegionName;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -33,9 +34,9 @@ struct Arguments {
 /// What the demo is to show.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// Where the standby is, compared with the store, when the region is lost; there is none with `--rung restore`.
-    #[arg(long, value_enum, default_value_t)]
-    pub standby: Standby,
+    /// Where the standby is, compared with the store, when the region is lost: behind, unless given. There is none with `--rung restore`.
+    #[arg(long, value_enum)]
+    standby: Option<Standby>,
     /// What is left in the place of the lost region's store.
     #[arg(long, value_enum, default_value_t)]
     pub lost_store: LostStore,
@@ -63,6 +64,28 @@ pub struct Options {
     /// Where the sandbox lives; it must be empty, missing or an earlier sandbox.
     #[arg(long)]
     pub directory: Option<PathBuf>,
+}
+
+impl Options {
+    /// Returns where the standby is to be; `None` if there is none.
+    #[must_use]
+    pub fn standby(&self) -> Option<Standby> {
+        let standby = self.standby.unwrap_or_default();
+        (self.rung == Rung::Promote).then_some(standby)
+    }
+}
+
+impl Arguments {
+    /// Reads the command line; the error is also what was asked to be printed.
+    fn read() -> Result<Self, clap::Error> {
+        let arguments = Self::try_parse()?;
+        let options = &arguments.options;
+        if options.rung == Rung::Restore && options.standby.is_some() {
+            let why = "there is no standby with `--rung restore`: leave `--standby` out";
+            return Err(Self::command().error(ErrorKind::ArgumentConflict, why));
+        }
+        Ok(arguments)
+    }
 }
 
 /// Where the standby is, compared with the store, when the region is lost.
@@ -134,13 +157,23 @@ enum Verb {
     Check,
 }
 
+/// The exit code of a wrong command line, as that of `dr`.
+const USAGE: u8 = 64;
+
 /// How long a server may take to finish what it is at once it is told to stop.
 const PARTING: Duration = Duration::from_millis(500);
 
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::read() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Who cannot read it is told by the code.
+            let _gone = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        }
+    };
     let screen = Screen::new();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::cli::{Options, Rung, Standby};
+use super::cli::{Options, Standby};
 use super::failover::Failover;
 use super::page;
 use super::screen::{Colour, Screen};
@@ -84,13 +84,19 @@ async fn tell(options: &Options, screen: Screen) -> Result<ExitCode> {
         "two regions, one workload, its log shipped as it is written",
     );
     let mut builder = Sandbox::builder()
-        .standby(options.rung == Rung::Promote)
+        .standby(options.standby().is_some())
         .store(options.store)
         .sync(options.sync);
     if let Some(directory) = &options.directory {
         builder = builder.directory(directory);
     }
     let sandbox = builder.start().await?;
+    let directory = sandbox.layout().directory.clone();
+    let told = tell_of(sandbox, options, screen).await;
+    told.map_err(|error| error.on_disk(&directory))
+}
+
+async fn tell_of(sandbox: Sandbox, options: &Options, screen: Screen) -> Result<ExitCode> {
     let load = protect(&sandbox, options, screen).await?;
 
     let lost_at_us = if options.planned {
@@ -240,13 +246,8 @@ async fn protect(sandbox: &Sandbox, options: &Options, screen: Screen) -> Result
 
 async fn lose(sandbox: &Sandbox, options: &Options, screen: Screen) -> Result<u64> {
     let (home, recovery) = (sandbox.region(HOME)?, sandbox.region(RECOVERY)?);
-    let standby = if options.rung == Rung::Promote {
-        options.standby
-    } else {
-        Standby::Equal
-    };
-    match standby {
-        Standby::Behind => {
+    match options.standby() {
+        Some(Standby::Behind) => {
             let replica = recovery.postgres()?.standby_name();
             let connected = home.postgres()?.standbys().await?;
             let frozen: Vec<_> = home
@@ -271,21 +272,17 @@ async fn lose(sandbox: &Sandbox, options: &Options, screen: Screen) -> Result<u6
             signal_processes(&frozen, Signal::STOP);
             tokio::time::sleep(FREEZE).await;
         }
-        Standby::Ahead => {
+        Some(Standby::Ahead) => {
             let freeze = if options.sync { FREEZE_SYNC } else { FREEZE };
-            let who = match options.rung {
-                Rung::Promote => "only the standby",
-                Rung::Restore => "nobody else",
-            };
             screen.tell(&format!(
-                "the receivers are frozen for {} s: {who} has the newest log",
+                "the receivers are frozen for {} s: only the standby has the newest log",
                 freeze.as_secs()
             ));
             home.signal_daemon(Signal::STOP);
             recovery.signal_daemon(Signal::STOP);
             tokio::time::sleep(freeze).await;
         }
-        Standby::Equal => {}
+        Some(Standby::Equal) | None => {}
     }
     let processes = home.processes().len();
     let at = home.lose(options.lost_store)?;

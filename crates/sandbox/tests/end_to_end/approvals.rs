@@ -4,8 +4,11 @@ use dr_sandbox::{HOME, LostStore, RECOVERY, Sandbox};
 use serde_json::Value;
 
 use crate::executions::{Running, epochs, executions, moved_once};
+use crate::planned::streams;
+use crate::second_loss::register_in;
 use crate::support::{
-    LIMIT, acknowledge, acknowledge_after, dr, dr_json, end, judged, refused, says, start, until,
+    LIMIT, acknowledge, acknowledge_after, backup, cluster, dr, dr_json, end, is_primary, judged,
+    refused, says, start, until,
 };
 
 /// Makes the key of a person; returns its public half and the name of its file.
@@ -23,26 +26,132 @@ async fn keygen(sandbox: &Sandbox, name: &str) -> (String, String) {
     (output.stdout.trim().to_owned(), file)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_move_waits_for_two_others_and_is_resumed_where_it_was_cut_short() {
-    let sandbox = start(Sandbox::builder()).await;
-    let mut keys = Vec::new();
-    for name in ["ada", "grace", "mary", "eve"] {
-        keys.push(keygen(&sandbox, name).await);
+/// Lets moves wait for so many of these people, each with a key of theirs.
+async fn ask_for(sandbox: &Sandbox, quorum: usize, names: &[&str]) {
+    let mut approvers = Vec::new();
+    for name in names {
+        let (public, _) = keygen(sandbox, name).await;
+        approvers.push(format!("{{ name: {name}, key: \"{public}\" }}"));
     }
-    let approvers: Vec<_> = ["ada", "grace", "mary"]
-        .iter()
-        .zip(&keys)
-        .map(|(name, (public, _))| format!("{{ name: {name}, key: \"{public}\" }}"))
-        .collect();
     let file = sandbox.layout().directory.join("dr.yaml");
     let without = std::fs::read_to_string(&file).unwrap();
     let approval = format!(
-        "    approval: {{ quorum: 2, approvers: [{}] }}\n    resources:\n",
+        "    approval: {{ quorum: {quorum}, approvers: [{}] }}\n    resources:\n",
         approvers.join(", ")
     );
     let with = without.replacen("    resources:\n", &approval, 1);
     sandbox.launcher().write_file(&file, &with).unwrap();
+}
+
+/// Begins a planned move and waits until it waits for people; returns it with the id of its execution.
+async fn waiting(sandbox: &Sandbox) -> (Running, String) {
+    let before = executions(sandbox);
+    let asks = [
+        "failover",
+        "--planned",
+        "--to",
+        RECOVERY,
+        "--yes",
+        "--json",
+        "--key",
+        "ada.key",
+    ];
+    let running = Running::start(sandbox, &asks);
+    let id = until("a move that waits for people", async || {
+        let mut found = executions(sandbox);
+        found.retain(|id| !before.contains(id));
+        let id = found.pop().ok_or("none so far")?;
+        let shown = dr_json(sandbox, &["execution", "show", &id, "--json"]).await;
+        match shown["state"].as_str() {
+            Some("awaiting-approval") => Ok(id),
+            _ => Err(shown.to_string()),
+        }
+    })
+    .await;
+    (running, id)
+}
+
+/// The standby goes while people think: nothing is changed, whoever calls the move off and whoever approves it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_goes_while_people_approve_leaves_the_primary_alone() {
+    let sandbox = start(Sandbox::builder()).await;
+    ask_for(&sandbox, 1, &["ada", "grace"]).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    backup(&sandbox, RECOVERY).await;
+    acknowledge(&load, 200).await;
+    register_in(&sandbox, RECOVERY).await;
+    let before = epochs(&sandbox);
+    let standby = cluster(&sandbox, RECOVERY);
+
+    let (running, id) = waiting(&sandbox).await;
+    standby.stop().await.unwrap();
+    let aborted = dr(&sandbox, &["execution", "abort", &id, "--json"]).await;
+    says(&aborted, 0, &["is aborted; nothing was changed"]);
+    assert_eq!(running.end().await.status.code(), Some(13));
+
+    standby.start().unwrap();
+    standby.wait_ready().await.unwrap();
+    streams(&sandbox, RECOVERY).await;
+    let (running, id) = waiting(&sandbox).await;
+    standby.stop().await.unwrap();
+    let approve = ["execution", "approve", &id, "--yes", "--key", "grace.key"];
+    assert_eq!(dr(&sandbox, &approve).await.status.code(), Some(0));
+    let output = running.end().await;
+    let report: Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(report["state"], "failed", "{output:?}");
+    assert_ne!(output.status.code(), Some(0), "{output:?}");
+    let late = ["execution", "abort", &id];
+    refused(&sandbox, &late, 12, &["is over: failed"]).await;
+
+    assert_eq!(epochs(&sandbox), before, "no epoch was opened");
+    assert!(is_primary(&sandbox, HOME).await);
+    acknowledge(&load, 100).await;
+    let verdict = judged(&sandbox, HOME, &load.stop().await.unwrap()).await;
+    assert_eq!(verdict.lost, vec![]);
+    end(sandbox);
+}
+
+/// Whoever follows an execution sees it wait, be stopped, go on and end.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_execution_is_followed_over_a_pause_to_its_end() {
+    let sandbox = start(Sandbox::builder()).await;
+    ask_for(&sandbox, 1, &["ada", "grace"]).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    backup(&sandbox, RECOVERY).await;
+    acknowledge(&load, 200).await;
+    register_in(&sandbox, RECOVERY).await;
+
+    let (running, id) = waiting(&sandbox).await;
+    let follow = ["execution", "show", &id, "--follow"];
+    let follower = Running::start(&sandbox, &follow);
+    let pause = ["execution", "pause", &id, "--reason", "not before lunch"];
+    assert_eq!(dr(&sandbox, &pause).await.status.code(), Some(0));
+    assert_eq!(running.end().await.status.code(), Some(14));
+    // One who looks once comes back at once; one who follows has to be there for what is next.
+    let once = dr(&sandbox, &follow[..3]).await;
+    assert!(once.stdout.contains("not before lunch"), "{once:?}");
+    assert!(!follower.has_ended());
+
+    let resumed = Running::start(&sandbox, &["execution", "resume", &id]);
+    let approve = ["execution", "approve", &id, "--yes", "--key", "grace.key"];
+    assert_eq!(dr(&sandbox, &approve).await.status.code(), Some(0));
+    assert_eq!(resumed.end().await.status.code(), Some(0));
+    let followed = follower.end().await;
+    let told = ["not before lunch", "promote done", "record done"];
+    says(&followed, 0, &told);
+    assert!(
+        followed.stdout.contains("ledger is served from"),
+        "{followed:?}"
+    );
+    load.stop().await.unwrap();
+    end(sandbox);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_waits_for_two_others_and_is_resumed_where_it_was_cut_short() {
+    let sandbox = start(Sandbox::builder()).await;
+    ask_for(&sandbox, 2, &["ada", "grace", "mary"]).await;
+    let (eve, _) = keygen(&sandbox, "eve").await;
 
     let load = sandbox.load(Default::default()).unwrap();
     acknowledge(&load, 200).await;
@@ -56,7 +165,7 @@ async fn a_move_waits_for_two_others_and_is_resumed_where_it_was_cut_short() {
     let anonymous = ["failover", "--to", RECOVERY, "--yes"];
     refused(&sandbox, &anonymous, 64, &["not known who asks", "--key"]).await;
     let stranger = [&anonymous[..], &["--key", "eve.key"]].concat();
-    refused(&sandbox, &stranger, 12, &["eve.key", &keys[3].0, "hint:"]).await;
+    refused(&sandbox, &stranger, 12, &["eve.key", &eve, "hint:"]).await;
     assert_eq!(executions(&sandbox), Vec::<String>::new());
 
     let asks = [

@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::process::Command;
 
+use dr_sandbox::layout::WORKLOAD;
 use dr_sandbox::{HOME, LostStore, RECOVERY, Sandbox};
 
 use crate::executions::executions;
 use crate::support::{
     acknowledge, acknowledge_after, apart, ask_lsn, backup, dr_json, end, fail_over, judged,
-    lost_before, now_us, refused, run, start, stored, until,
+    lost_before, now_us, refused, run, start, stored, task, until,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,6 +66,14 @@ async fn the_log_catches_up_when_there_is_room_again() {
     )
     .await;
     assert_eq!(executions(&sandbox), Vec::<String>::new());
+    // The receiver could not write, which is a reason to look at once: nobody waits for the next assessment, or asks for one.
+    let line = format!("readiness {WORKLOAD}");
+    until("an assessment that has found it", async || {
+        let seen = task(&sandbox, RECOVERY, &line).await?;
+        let found = seen["status"] == "unhealthy";
+        if found { Ok(()) } else { Err(seen.to_string()) }
+    })
+    .await;
     let assess = [
         "job",
         "run",
@@ -97,6 +106,31 @@ async fn the_log_catches_up_when_there_is_room_again() {
     assert_eq!(lost_before(&verdict, safe), 0, "{verdict:?}");
     run(Command::new("umount").arg("--lazy").arg(&store));
     end(sandbox);
+}
+
+/// Whoever runs the demo where there is no room is told of the disk, and not of what came of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_without_room_names_the_disk() {
+    if !apart("disk_full::a_demo_without_room_names_the_disk", "--mount") {
+        return;
+    }
+    let at = tempfile::tempdir().unwrap();
+    let options = "size=30m,mode=777";
+    run(Command::new("mount")
+        .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+        .arg(at.path()));
+    let directory = at.path().join("sandbox");
+    let demo = Command::new(env!("CARGO_BIN_EXE_dr-demo"))
+        .arg("--directory")
+        .arg(&directory)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&demo.stderr);
+    assert_eq!(demo.status.code(), Some(1), "{said}");
+    let full = format!("error: the disk of `{}` is full", directory.display());
+    assert!(said.contains(&full), "{said}");
+    assert!(said.contains("hint: free about 500 MB"), "{said}");
+    run(Command::new("umount").arg("--lazy").arg(at.path()));
 }
 
 /// Mounts a small disk that belongs to the sandbox's user.

@@ -1,14 +1,19 @@
 //! `dr failover` is killed wherever its journal has an entry, and whoever takes it over brings it to its end.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use dr_sandbox::ledger::Load;
 use dr_sandbox::{HOME, LostStore, RECOVERY, Sandbox};
 use rstest::rstest;
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::executions::{Running, entries, executions, moved_once, reaches};
 use crate::planned::streams;
 use crate::support::{
-    acknowledge, acknowledge_after, ask, backup, dr, dr_json, end, judged, now_us, start,
+    acknowledge, acknowledge_after, ask, backup, cluster, dr, dr_json, end, is_primary, judged,
+    now_us, refused, start,
 };
 
 /// More kills than an execution has entries, even if each of them had to be written twice.
@@ -82,6 +87,133 @@ async fn killed_once_it_is_resumed_to_its_end(
         assert_eq!(state(&sandbox, &id).await, "completed");
     }
     prove(sandbox, load, lost_at).await;
+}
+
+/// Its journal is damaged before anything was promoted, and the region that was left is gone: what has to be done by hand is said, and
+/// leads to a primary that has all that the store has.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_journal_and_a_lost_region_leave_a_way_out(#[values(false, true)] sealed: bool) {
+    let sandbox = start(Sandbox::builder()).await;
+    backup(&sandbox, RECOVERY).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    acknowledge(&load, 200).await;
+    let home = sandbox.region(HOME).unwrap();
+    home.lose(LostStore::Renamed).unwrap();
+    let place = sandbox.region(RECOVERY).unwrap().place().clone();
+    // The entry that says that it was sealed, or that it is to be.
+    let wanted = if sealed {
+        "is sealed at"
+    } else {
+        "\"step\": \"seal\""
+    };
+    let words = ["failover", "--to", RECOVERY, "--yes"];
+    let running = Running::start(&sandbox, &words);
+    loop {
+        if running.has_ended() {
+            panic!("{:?}", running.end().await);
+        }
+        let texts: Vec<String> = journal(&sandbox)
+            .iter()
+            .map(|path| std::fs::read_to_string(path).unwrap_or_default())
+            .collect();
+        let behind_the_plan = texts.iter().skip(1);
+        if behind_the_plan.clone().any(|text| text.contains(wanted)) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    running.signal(Signal::KILL);
+    running.end().await;
+    let id = execution(&sandbox);
+    let second = &journal(&sandbox)[1];
+    std::fs::write(second, "{}").unwrap();
+    if is_primary(&sandbox, RECOVERY).await {
+        // The signal came late: there is a primary, and the refusal says so.
+        let already = "has the primary of `ledger` already";
+        refused(&sandbox, &words, 12, &[already]).await;
+        load.stop().await.unwrap();
+        return end(sandbox);
+    }
+
+    let why = ["no primary is seen there", "is damaged", id.as_str()];
+    refused(
+        &sandbox,
+        &words,
+        12,
+        &[&why[..], &["recover-component ledger", "execution abort"]].concat(),
+    )
+    .await;
+    let recover = [
+        "runbook",
+        "run",
+        "recover-component",
+        "ledger",
+        "--component",
+        "database",
+        "--yes",
+    ];
+    refused(&sandbox, &recover, 12, &why).await;
+
+    // As it says. The check of the service is not waited for any longer than it takes to see that it fails.
+    let runbook = include_str!("../../../../runbooks/recover-component.yaml");
+    let hasty = "uses: check-health, with: { within: 1s } }";
+    let hasty = runbook.replace("uses: check-health }", hasty);
+    assert_ne!(hasty, runbook);
+    let file = "runbooks/recover-component.yaml";
+    let file = sandbox.layout().directory.join(file);
+    sandbox.launcher().write_file(&file, &hasty).unwrap();
+    cluster(&sandbox, RECOVERY).stop().await.unwrap();
+    let data = place.data_directory();
+    std::fs::rename(&data, data.with_extension("aside")).unwrap();
+    let overridden = [
+        &recover[..],
+        &["--override", "test: the east is gone", "--json"],
+    ]
+    .concat();
+    let output = dr(&sandbox, &overridden).await;
+    assert!(is_primary(&sandbox, RECOVERY).await, "{output:?}");
+    // The check of the service holds it up, which is there only afterwards.
+    let report: Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(report["stuck"]["step"], "verify", "{output:?}");
+    let recovering = report["execution"].as_str().unwrap();
+    let output = dr(&sandbox, &["execution", "abort", recovering]).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    sandbox.launcher().write_file(&file, runbook).unwrap();
+    let service = [
+        "runbook",
+        "run",
+        "recover-component",
+        "ledger",
+        "--component",
+        "app",
+        "--yes",
+    ];
+    let output = dr(&sandbox, &service).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let record = load.stop().await.unwrap();
+    let verdict = judged(&sandbox, RECOVERY, &record).await;
+    assert_eq!(verdict.holes, vec![]);
+    end(sandbox);
+}
+
+/// Returns the files of the journal, in order.
+fn journal(sandbox: &Sandbox) -> Vec<PathBuf> {
+    let store = sandbox.region(RECOVERY).unwrap().place().store();
+    let ids = executions(sandbox);
+    let Some(id) = ids.first() else {
+        return Vec::new();
+    };
+    let listed = std::fs::read_dir(store.join("execution").join(id));
+    let mut files: Vec<PathBuf> = listed
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    files.retain(|path| !path.file_name().unwrap().to_string_lossy().starts_with('.'));
+    files.sort();
+    files
 }
 
 /// Loses the home region under load; returns when.

@@ -7,6 +7,7 @@
 
 mod approvals;
 mod bad_input;
+mod by_hand;
 mod daemon;
 mod detection;
 mod disk_full;

@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::executions::{Running, executions};
 use crate::second_loss::register_in;
 use crate::support::{
-    acknowledge, acknowledge_after, ask, at_terminal, backup, dr, end, is_primary, judged, now_us,
-    says, start, until,
+    acknowledge, acknowledge_after, ask, at_terminal, backup, dr, dr_json, end, is_primary, judged,
+    now_us, says, start, until,
 };
 
 /// Runs a planned move, which has to come to its end, and returns its report.
@@ -73,6 +73,37 @@ async fn there_and_back_without_losing_a_commit() {
     assert_eq!(verdict.lost, vec![]);
     let timeline = "select substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
     assert_eq!(ask(&sandbox, HOME, timeline).await.unwrap(), "00000003");
+
+    // What came of each is in the store of the region moved to, and that something of it was changed is seen.
+    let listed = dr_json(&sandbox, &["evidence", "list", "--json"]).await;
+    let records = listed["records"].as_array().unwrap().iter();
+    let records = records.map(|found| (&found["region"], &found["record"]));
+    for (region, record) in records.clone() {
+        assert_eq!(record["sequence"], 1, "{record}");
+        assert_eq!(record["state"], "completed", "{record}");
+        let report = &record["body"]["report"];
+        assert_eq!(&report["to"], region, "{record}");
+        assert_eq!(report["execution"], record["subject"], "{record}");
+        assert!(report["rta_seconds"].is_f64(), "{record}");
+    }
+    assert_eq!(records.count(), 2, "{listed}");
+    let verified = dr(&sandbox, &["evidence", "verify"]).await;
+    assert_eq!(verified.status.code(), Some(0), "{verified:?}");
+    let store = sandbox.region(RECOVERY).unwrap().place().store();
+    let first = store.join("evidence/ledger/0000000001");
+    let text = std::fs::read_to_string(&first).unwrap();
+    let changed = text.replacen("completed", "forgotten", 1);
+    assert_ne!(changed, text);
+    std::fs::remove_file(&first).unwrap();
+    sandbox.launcher().write_file(&first, &changed).unwrap();
+    let told = dr(&sandbox, &["evidence", "verify"]).await;
+    assert_eq!(told.status.code(), Some(1), "{told:?}");
+    let seen = format!("ledger in {RECOVERY}: record 1 cannot be read: its hash does not match");
+    assert!(told.stdout.contains(&seen), "{told:?}");
+    assert!(
+        told.stdout.contains(&format!("ledger in {HOME}: 1 record")),
+        "{told:?}"
+    );
     end(sandbox);
 }
 

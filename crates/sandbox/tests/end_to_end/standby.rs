@@ -185,6 +185,36 @@ async fn a_standby_is_built_from_the_store_or_from_the_primary() {
     assert_eq!(made["report"]["method"], "follow", "{made}");
     streams(&sandbox, RECOVERY).await;
 
+    // Killed in one instant, its processes are waited for.
+    let data = sandbox.region(RECOVERY).unwrap().place().data_directory();
+    let first = std::fs::read_to_string(data.join("postmaster.pid")).unwrap();
+    let number: i32 = first.lines().next().unwrap().parse().unwrap();
+    let mut postmaster = sandbox.region(RECOVERY).unwrap().processes();
+    postmaster.retain(|process| process.pid == number);
+    dr_sandbox::region::signal(&postmaster, Signal::KILL);
+    let made = make(&sandbox, &[&["create"], &arguments[..]].concat()).await;
+    assert_eq!(made["report"]["method"], "follow", "{made}");
+    streams(&sandbox, RECOVERY).await;
+
+    // What an interrupted command left is taken if it is whole, and of the newest epoch.
+    let name = data.file_name().unwrap().to_string_lossy();
+    let note = data.with_file_name(format!(".{name}.dr-unfinished"));
+    let marker = data.join("marker");
+    for (epoch, is_taken) in [(1, true), (7, false)] {
+        west.stop().await.unwrap();
+        let launcher = sandbox.launcher();
+        launcher.write_file(&marker, "of the first copy").unwrap();
+        let text = format!(r#"{{"method":"base-backup","kept":null,"whole":{epoch}}}"#);
+        launcher.write_file(&note, &text).unwrap();
+        let words = [&["create"], &arguments[..], &["--from", "base-backup"]].concat();
+        let made = make(&sandbox, &words).await;
+        assert_eq!(made["report"]["method"], "base-backup", "{made}");
+        assert_eq!(made["plan"]["whole"], is_taken, "{made}");
+        assert_eq!(marker.exists(), is_taken);
+        assert!(!note.exists());
+        streams(&sandbox, RECOVERY).await;
+    }
+
     // The store of its region is away when it starts: it streams from the primary all the same (ADR 13).
     west.stop().await.unwrap();
     let store = sandbox.region(RECOVERY).unwrap().place().store();

@@ -32,6 +32,16 @@ async fn an_old_primary_that_accepts_writes_is_an_alarm() {
     // Somebody takes the fence away and starts it.
     std::fs::rename(home.place().lost_store(), home.place().store()).unwrap();
     let signal = home.place().data_directory().join("standby.signal");
+    let fence = std::fs::read(&signal).unwrap();
+    std::fs::remove_file(&signal).unwrap();
+    // Before anybody starts it, it is named as what it would be.
+    let unfenced = dr(&sandbox, &["status"]).await;
+    assert_eq!(unfenced.status.code(), Some(10), "{unfenced:?}");
+    let named = "database in us-east-1 is stopped and not fenced, an old primary on timeline 1: do not start it";
+    assert!(unfenced.stdout.contains(named), "{}", unfenced.stdout);
+    std::fs::write(&signal, &fence).unwrap();
+    let fenced = dr(&sandbox, &["status"]).await;
+    assert!(!fenced.stdout.contains("not fenced"), "{}", fenced.stdout);
     std::fs::remove_file(&signal).unwrap();
     cluster(&sandbox, HOME).start().unwrap();
     cluster(&sandbox, HOME).wait_ready().await.unwrap();

@@ -1,7 +1,8 @@
 //! `check-readiness`: makes and tries the failover plan of every workload that this region can recover, again and again.
 //!
 //! At most every [`Readiness::every`](dr_config::Readiness::every) and sooner while a failover would not come to its end, and
-//! whenever what an assessment rests on has changed: until the next one it is stale. Writes to no register and no store.
+//! whenever what an assessment rests on has changed: until the next one it is stale. A job or a receiver that ceases to work is
+//! a reason to look at once. Writes to no register and no store.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -104,6 +105,8 @@ impl CheckReadiness {
         };
         let mut pause = FIRST_PAUSE;
         while !*stop.borrow() {
+            // From before the look, so that what fails meanwhile is looked at again.
+            let failures = self.board.failures();
             let ready = tokio::select! {
                 checked = self.check(name) => matches!(checked, Ok(known) if known.is_fine()),
                 // Whoever takes over waits for the end of this, and looks itself.
@@ -130,6 +133,10 @@ impl CheckReadiness {
                     _stopped = stop.wait_for(|stop| *stop) => return,
                 }
                 ticks += 1;
+                // A store that takes no writes any more is found by whoever writes to it.
+                if self.board.failures() != failures {
+                    break;
+                }
                 let changed = tokio::select! {
                     changed = self.has_changed(name, ticks % TICKS_A_LOOK == 0) => changed,
                     _stopped = stop.wait_for(|stop| *stop) => return,

@@ -6,6 +6,7 @@ use dr_config::{Runbook, Workload};
 use dr_coordination::register::EpochRecord;
 use dr_model::{ExecutionId, RunbookName, WorkloadName};
 use dr_runbook::{Site, executions};
+use futures::future::join_all;
 use serde_json::json;
 
 use crate::commands::failover::{Progress, reason, report_text, watched};
@@ -54,6 +55,7 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
         }
         (found, _) => found?,
     };
+    setup.refuse_root(&found.history.plan.workload)?;
     let (site, objectives) = super::site(setup, &found)?;
     let progress = Progress::new(output, Arc::clone(&setup.clock));
     let undo = undo(setup)?;
@@ -102,8 +104,13 @@ fn undo(setup: &Setup) -> Result<&Runbook> {
 /// Takes back a move of which only the register tells which workload it moved.
 async fn take_back(args: &Args, reason: &str, setup: &Setup, output: &Output) -> Result<Exit> {
     let mut unread = None;
-    for (name, workload) in &setup.config.workloads {
-        let (site, newest) = match newest(setup, name, workload).await {
+    let workloads = setup.config.workloads.iter();
+    // At once: a store that is silent is waited for by each of them.
+    let looks = workloads.map(|(name, workload)| async move {
+        (name, workload, newest(setup, name, workload).await)
+    });
+    for (name, workload, found) in join_all(looks).await {
+        let (site, newest) = match found {
             Ok(found) => found,
             // It may be about another workload: only if it is nobody else's does this one count.
             Err(error) => {
@@ -114,6 +121,7 @@ async fn take_back(args: &Args, reason: &str, setup: &Setup, output: &Output) ->
         if newest.and_then(|record| record.execution).as_ref() != Some(&args.execution) {
             continue;
         }
+        setup.refuse_root(name)?;
         let progress = Progress::new(output, Arc::clone(&setup.clock));
         let undo = undo(setup)?;
         let work = dr_runbook::take_back(site, &args.execution, reason, undo, &progress);

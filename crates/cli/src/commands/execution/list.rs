@@ -12,7 +12,7 @@ use crate::wiring::Setup;
 
 /// List executions, oldest first
 ///
-/// Ends with 20 if a store could not be seen, also one that a damaged journal hides.
+/// Ends with 11 if a store or a journal could not be read, and with 20 if none could.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only those of this workload
@@ -44,7 +44,7 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
     // Executions that could not be seen are not none.
     let exit = match unseen.is_empty() {
         true => Exit::Ok,
-        false => Exit::Unavailable,
+        false => Exit::Unknown,
     };
     if output.json {
         output.json(&json!({ "executions": found, "unseen": unseen }))?;

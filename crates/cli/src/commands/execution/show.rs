@@ -21,6 +21,9 @@ use crate::wiring::Setup;
 /// How often the journal is read while following.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often it is read while nobody works at it: people may take days.
+const RESTING_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Show an execution as its journal tells it
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
@@ -37,10 +40,15 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
         let mut told = Told::new(setup, output);
         loop {
             told.tell(&found.history);
-            if found.history.state().is_final() {
+            let state = found.history.state();
+            if state.is_final() {
                 break;
             }
-            tokio::time::sleep(INTERVAL).await;
+            tokio::time::sleep(match state {
+                State::AwaitingApproval | State::Paused | State::Stuck => RESTING_INTERVAL,
+                _ => INTERVAL,
+            })
+            .await;
             found = super::find(setup, &args.execution).await?;
         }
     }

@@ -42,6 +42,7 @@ pub(crate) async fn carry_out(
     output: &Output,
 ) -> Result<(Report, Exit)> {
     output.say(&plan_text::render(&prepared.plan, output.stderr));
+    setup.refuse_root(&prepared.name)?;
     if let Some(what) = what {
         ask(&prepared.name, what, output)?;
         let now = again(&prepared).await?;

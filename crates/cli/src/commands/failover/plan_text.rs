@@ -1,14 +1,21 @@
 //! A plan as a person reads it at 3 a.m.: what is lost first, then each step, with the point of no
 //! return.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dr_model::loss::{Bound, Estimate, Verdict};
-use dr_provider::driver::{Action, Undo};
+use dr_provider::driver::{Action, Plane, Undo};
 use dr_runbook::plan::{Branch, Lane, LossPlan, PlannedStep, Target};
+use dr_runbook::step::Step;
+use dr_runbook::steps::registry;
 use dr_runbook::{Disruption, Mode, Plan};
 
 use crate::output::{Style, Tone, amount, seconds, took};
+
+/// What the signs before actions mean, and what is behind a step.
+const LEGEND: &str = "  · only looks  - can be put back  ~ can be made up for  ! no way back; a step needs the data plane of a region, \
+                      unless it says control plane";
 
 /// Says since when, and who says so.
 pub(super) fn disrupted(disruption: &Disruption) -> String {
@@ -99,6 +106,7 @@ pub(crate) fn render(plan: &Plan, style: Style) -> String {
         }
         self::step(number + 1, step, style, &mut lines);
     }
+    lines.push(style.paint(Tone::Faint, LEGEND));
     for warning in &plan.warnings {
         lines.push(format!(
             "  {} {warning}",
@@ -145,23 +153,26 @@ fn loss(plan: &Plan, style: Style, lines: &mut Vec<String>) {
     }
 }
 
-/// Says how a loss compares with the budget. Whoever names a moment is asked for no budget, and told of none.
+/// Says how a loss compares with the budget. Whoever names a moment is asked for no budget, and told of none; plans of version 1 judged
+/// that too.
 fn judged(loss: &LossPlan, is_wanted: bool) -> (Tone, String) {
-    if is_wanted || loss.verdict == Verdict::Chosen {
-        let text = "all that was written after the moment that was named";
-        return (Tone::Warning, text.to_owned());
-    }
     let (tone, verdict) = match loss.verdict {
+        _ if is_wanted => return wanted(),
+        Verdict::Chosen => return wanted(),
         Verdict::Within => (Tone::Good, "within"),
         Verdict::Exceeds => (Tone::Bad, "more than"),
         Verdict::Unknown => (Tone::Bad, "unknown against"),
-        Verdict::Chosen => (Tone::Warning, "no matter of"),
     };
     let budget = seconds(loss.budget_seconds);
     (
         tone,
         format!("the estimate is {verdict} the budget of {budget}"),
     )
+}
+
+fn wanted() -> (Tone, String) {
+    let text = "all that was written after the moment that was named";
+    (Tone::Warning, text.to_owned())
 }
 
 /// Says how many commits a bound is: nobody counted what was committed after the last contact.
@@ -231,6 +242,7 @@ fn step(number: usize, step: &PlannedStep, style: Style, lines: &mut Vec<String>
     if step.continue_on_error {
         marks.push("may fail".to_owned());
     }
+    marks.extend(dependencies(step));
     if let Some(predicted) = step.predicted_seconds {
         marks.push(format!(
             "takes {}",
@@ -258,6 +270,31 @@ fn step(number: usize, step: &PlannedStep, style: Style, lines: &mut Vec<String>
     for lane in &step.lanes {
         self::lane(step, lane, style, lines);
     }
+}
+
+/// Says what a step depends on, its fallbacks included; nothing of one that acts nowhere.
+fn dependencies(step: &PlannedStep) -> Option<String> {
+    let branches = step.lanes.iter().flat_map(|lane| {
+        let other = lane.fallback.as_ref();
+        let other = other.and_then(|branch| branch.actions.as_deref().ok());
+        [lane.actions.as_slice(), other.unwrap_or_default()]
+    });
+    let places: BTreeSet<_> = branches
+        .flatten()
+        .flat_map(|action| &action.dependencies)
+        .map(|dependency| match dependency.plane {
+            Plane::Data => dependency.region.to_string(),
+            Plane::Control => format!("the control plane of {}", dependency.region),
+        })
+        .collect();
+    if places.is_empty() {
+        return None;
+    }
+    // What is tried for what it is worth waits for nobody.
+    let tried = registry::find(&step.uses).is_some_and(Step::is_best_effort);
+    let verb = if tried { "tries" } else { "needs" };
+    let places: Vec<_> = places.into_iter().collect();
+    Some(format!("{verb} {}", places.join(" and ")))
 }
 
 fn lane(step: &PlannedStep, lane: &Lane, style: Style, lines: &mut Vec<String>) {
@@ -310,7 +347,8 @@ fn actions(name: &str, actions: &[Action], indent: &str, style: Style, lines: &m
         let mark = match action.undo {
             Undo::Irreversible(_) => style.paint(Tone::Bad, "!"),
             Undo::ReadOnly => style.paint(Tone::Faint, "·"),
-            Undo::Reversible(_) | Undo::Compensable(_) => "-".to_owned(),
+            Undo::Reversible(_) => "-".to_owned(),
+            Undo::Compensable(_) => "~".to_owned(),
         };
         lines.push(format!(
             "{indent}{mark} {name}{}{}",
@@ -325,6 +363,60 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// Writes a step with one action for each undo class, each in a region, and with a fallback that calls a control plane.
+    fn written(uses: &str) -> String {
+        let action = |class: &str, region: &str, plane: &str| {
+            json!({
+                "name": class, "summary": class, "current": null, "intended": null,
+                "dependencies": [{ "region": region, "plane": plane, "what": "store" }],
+                "undo": { "class": class, "detail": "so" }, "parameters": null,
+            })
+        };
+        let mut looks = action("read-only", "us-west-2", "data");
+        looks["undo"] = json!({ "class": "read-only" });
+        let actions = [
+            looks,
+            action("reversible", "us-west-2", "data"),
+            action("compensable", "us-west-2", "data"),
+            action("irreversible", "us-east-1", "data"),
+        ];
+        let other = [action("reversible", "eu-west-1", "control")];
+        let step = json!({
+            "id": "it", "uses": uses, "parameters": null, "needs": [], "continue_on_error": false,
+            "timeout_seconds": 1.0, "attempts": 1, "retry_delay_seconds": 0.0, "background": false,
+            "undo": { "class": "read-only" }, "idempotency": "read-only", "predicted_seconds": null,
+            "lanes": [{
+                "target": { "kind": "workload" }, "uses": uses, "replaces": null, "actions": actions,
+                "fallback": { "uses": "other", "condition": "if not", "actions": { "Ok": other } },
+            }],
+        });
+        let mut lines = Vec::new();
+        super::step(
+            1,
+            &serde_json::from_value(step).unwrap(),
+            Style::new(false),
+            &mut lines,
+        );
+        lines.join("\n")
+    }
+
+    #[test]
+    fn each_undo_class_has_its_sign_and_what_a_step_depends_on_is_said() {
+        let text = written("seal-wal");
+        for (sign, class) in [
+            ('·', "read-only"),
+            ('-', "reversible"),
+            ('~', "compensable"),
+            ('!', "irreversible"),
+        ] {
+            assert!(text.contains(&format!("{sign} {class}")), "{text}");
+            assert!(LEGEND.contains(&format!("  {sign} ")), "{class}");
+        }
+        let needs = "(needs the control plane of eu-west-1 and us-east-1 and us-west-2)";
+        assert!(text.contains(needs), "{text}");
+        assert!(written("fence-primary").contains("(tries "));
+    }
 
     #[test]
     fn a_loss_that_somebody_wants_is_within_no_budget() {

@@ -4,7 +4,7 @@ use dr_config::Objectives;
 use dr_model::StepId;
 use dr_model::loss::Bound;
 use dr_runbook::outcome::StepState;
-use dr_runbook::steps::{check_health, verify_traffic};
+use dr_runbook::steps::{check_health, open_epoch, verify_traffic};
 use dr_runbook::{Mode, Report, Rung, State};
 
 use super::plan_text::{bounded, estimated};
@@ -55,11 +55,15 @@ pub(crate) fn render(report: &Report, objectives: Objectives, style: Style) -> S
         }
     }
     // One that runs is told so too: whoever ran it may have died, and taking it over stops them.
-    if matches!(
-        report.state,
-        State::Running | State::AwaitingApproval | State::Stuck | State::Paused
-    ) {
-        line("then", format!("dr execution resume {}", report.execution));
+    match report.state {
+        State::Running | State::Stuck | State::Paused => {
+            line("then", format!("dr execution resume {}", report.execution));
+        }
+        State::AwaitingApproval => {
+            let approve = format!("dr execution approve {} --key FILE", report.execution);
+            line("then", approve);
+        }
+        _ => {}
     }
     let came_up = matches!(
         report.state,
@@ -225,12 +229,25 @@ fn headline(report: &Report, style: Style) -> String {
             Tone::Strong,
             format!("{moving} was called off; what it did stays."),
         ),
+        // An abort ends only what an execution of its own has taken back.
+        State::Aborted if has_opened(report) => (
+            Tone::Strong,
+            format!(
+                "{moving} was called off, and what it had done was taken back: `dr execution list` has the execution that did."
+            ),
+        ),
         State::Aborted => (
             Tone::Strong,
             format!("{moving} was called off; nothing was changed."),
         ),
     };
     style.paint(tone, &text)
+}
+
+/// Tells whether its epoch was opened, which comes before everything that changes something.
+fn has_opened(report: &Report) -> bool {
+    let mut steps = report.steps.iter();
+    steps.any(|step| step.uses == open_epoch::NAME && step.state == StepState::Done)
 }
 
 /// Returns the step that was to see clients be served and did not.

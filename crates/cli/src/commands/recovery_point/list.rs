@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use dr_model::{Lsn, RegionName, ResourceId};
-use dr_provider::driver::{LogReach, Proofs, RecoveryPoint, RecoveryPoints};
+use dr_provider::ObjectStore;
+use dr_provider::ResourceDriver;
+use dr_provider::driver::{Backup, LogReach, Proofs, RecoveryPoint, RecoveryPoints};
 use dr_provider::error::chain;
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -78,6 +81,20 @@ impl Listing {
     }
 }
 
+/// Returns the recovery points in a store, and those that are going to be deleted.
+pub(super) async fn listed(
+    backup: &dyn Backup,
+    store: &Arc<dyn ObjectStore>,
+) -> dr_provider::Result<(RecoveryPoints, Vec<RecoveryPoint>)> {
+    let mut points = backup.list(store).await?;
+    let given_up = backup.given_up(store).await?;
+    // One may have been given up between the two.
+    points
+        .complete
+        .retain(|point| given_up.iter().all(|other| other.label != point.label));
+    Ok((points, given_up))
+}
+
 pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<Exit> {
     let setup = Setup::load(config)?;
     if let Some(region) = &args.region {
@@ -89,54 +106,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
             if args.region.as_ref().is_none_or(|wanted| wanted == region) {
                 let (id, driver) = (id.clone(), setup.driver(&id)?);
                 let setup = &setup;
-                looks.push(async move {
-                    // What lies there says nothing of this region, whatever it is.
-                    if let Err(error) = setup.identity(region).await
-                        && error.exit == Exit::Refused
-                    {
-                        return Listing {
-                            proofs: Ok(BTreeMap::new()),
-                            resource: id,
-                            region: region.clone(),
-                            points: Err(error.message.clone()),
-                            damaged: Vec::new(),
-                            given_up: Vec::new(),
-                            reaches: BTreeMap::new(),
-                            newest: None,
-                            foreign: Some(error),
-                        };
-                    }
-                    let points = match driver.backup() {
-                        Some(backup) => backup.list(store).await.map_err(|error| chain(&error)),
-                        None => Ok(RecoveryPoints::default()),
-                    };
-                    let facts = driver.observe(std::slice::from_ref(region)).await;
-                    let seen = facts.regions.get(region).map(|seen| seen.log.clone());
-                    let log = seen.and_then(|log| log.ok().flatten());
-                    let (points, damaged, given_up) = match points {
-                        Ok(points) => (Ok(points.complete), points.damaged, points.given_up),
-                        Err(why) => (Err(why), Vec::new(), Vec::new()),
-                    };
-                    let reaches = match driver.restore() {
-                        Some(restore) => restore.reaches(region).await.unwrap_or_default(),
-                        None => BTreeMap::new(),
-                    };
-                    let proofs = match driver.verify_role() {
-                        Some(verify) => verify.proofs(store).await.map_err(|error| chain(&error)),
-                        None => Ok(BTreeMap::new()),
-                    };
-                    Listing {
-                        proofs,
-                        resource: id,
-                        region: region.clone(),
-                        points,
-                        damaged,
-                        given_up,
-                        reaches,
-                        newest: log.map(|log| (log.end, log.received_at)),
-                        foreign: None,
-                    }
-                });
+                looks.push(async move { look(setup, id, driver, region, store).await });
             }
         }
     }
@@ -202,6 +172,75 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     );
     error.causes = holding;
     Err(error.hint("they restore what the database held, damage and all: repair the database, or restore an older one"))
+}
+
+/// Looks into a store, at all of it at once: one that has fallen silent is waited for once.
+async fn look(
+    setup: &Setup,
+    resource: ResourceId,
+    driver: Arc<dyn ResourceDriver>,
+    region: &RegionName,
+    store: &Arc<dyn ObjectStore>,
+) -> Listing {
+    let unread = |points: String, foreign| Listing {
+        proofs: Ok(BTreeMap::new()),
+        resource: resource.clone(),
+        region: region.clone(),
+        points: Err(points),
+        damaged: Vec::new(),
+        given_up: Vec::new(),
+        reaches: BTreeMap::new(),
+        newest: None,
+        foreign,
+    };
+    match setup.identity(region).await {
+        Ok(_) => {}
+        // What lies there says nothing of this region, whatever it is.
+        Err(error) if error.exit == Exit::Refused => {
+            return unread(error.message.clone(), Some(error));
+        }
+        Err(error) => {
+            let why = std::iter::once(error.message).chain(error.causes);
+            return unread(why.collect::<Vec<_>>().join(": "), None);
+        }
+    }
+    let points = async {
+        match driver.backup() {
+            Some(backup) => listed(backup, store).await.map_err(|error| chain(&error)),
+            None => Ok((RecoveryPoints::default(), Vec::new())),
+        }
+    };
+    let reaches = async {
+        match driver.restore() {
+            Some(restore) => restore.reaches(region).await.unwrap_or_default(),
+            None => BTreeMap::new(),
+        }
+    };
+    let proofs = async {
+        match driver.verify_role() {
+            Some(verify) => verify.proofs(store).await.map_err(|error| chain(&error)),
+            None => Ok(BTreeMap::new()),
+        }
+    };
+    let facts = driver.observe(std::slice::from_ref(region));
+    let (points, reaches, proofs, facts) = futures::join!(points, reaches, proofs, facts);
+    let seen = facts.regions.get(region).map(|seen| seen.log.clone());
+    let log = seen.and_then(|log| log.ok().flatten());
+    let (points, damaged, given_up) = match points {
+        Ok((points, given_up)) => (Ok(points.complete), points.damaged, given_up),
+        Err(why) => (Err(why), Vec::new(), Vec::new()),
+    };
+    Listing {
+        proofs,
+        resource,
+        region: region.clone(),
+        points,
+        damaged,
+        given_up,
+        reaches,
+        newest: log.map(|log| (log.end, log.received_at)),
+        foreign: None,
+    }
 }
 
 /// Says of each recovery point that the proofs speak against what they say.

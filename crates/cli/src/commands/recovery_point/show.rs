@@ -7,6 +7,7 @@ use dr_provider::driver::{RecoveryPoint, VerifyMeans, VerifyRecord};
 use dr_provider::{Error, ErrorKind};
 use serde_json::json;
 
+use super::list::listed;
 use super::verify::{role, sentence};
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
@@ -36,10 +37,10 @@ pub(super) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         let why = format!("kind `{}` takes no backups", driver.kind());
         return Err(missing(ErrorKind::Unsupported, why));
     };
-    let points = backup.list(&store).await?;
+    let (points, given_up) = listed(backup, &store).await?;
     let is_it = |point: &RecoveryPoint| point.label == args.label;
-    let is_given_up = points.given_up.iter().any(is_it);
-    let mut all = points.complete.into_iter().chain(points.given_up);
+    let is_given_up = given_up.iter().any(is_it);
+    let mut all = points.complete.into_iter().chain(given_up);
     let Some(point) = all.find(is_it) else {
         let mut damaged = points.damaged.into_iter();
         let damaged = damaged.find(|what| what.starts_with(&args.label));

@@ -21,8 +21,8 @@ pub(super) fn text(plan: &RestorePlan, location: &str) -> String {
         (
             "to read",
             format!(
-                "{} for {} of files",
-                amount(point.stored_bytes),
+                "at most {} for {} of files",
+                amount(plan.pack_bytes),
                 amount(point.database_bytes)
             ),
         ),

@@ -96,10 +96,12 @@ fn in_region(
     let mut usable =
         points.filter(|point| point.timeline == log.timeline && point.start >= log.start);
     let Some(newest) = usable.clone().next() else {
-        let why = if log.recovery_points.is_empty() {
-            "there is no recovery point in its store"
-        } else {
-            "no recovery point in its store joins the log"
+        let why = match log.unusable.first() {
+            _ if !log.recovery_points.is_empty() => {
+                "no recovery point in its store joins the log".to_owned()
+            }
+            Some(why) => format!("no recovery point in its store can be restored: {why}"),
+            None => "there is no recovery point in its store".to_owned(),
         };
         return breach(format!("{what}: {why}"));
     };
@@ -116,7 +118,7 @@ fn in_region(
         Some(seconds) if seconds > rpo.as_secs_f64() => Judgement {
             exposure_seconds: Some(seconds),
             ..breach(format!(
-                "{what}: {seconds:.1} s would be lost, and {rpo:?} are allowed"
+                "{what}: what it has is {seconds:.1} s old, and {rpo:?} are allowed"
             ))
         },
         Some(seconds) => Judgement {

@@ -265,6 +265,7 @@ async fn facts(
                 let instance = Instance::Unreachable {
                     why: why.clone(),
                     runs: false,
+                    on_host: false,
                     hint: None,
                 };
                 all.regions.insert(

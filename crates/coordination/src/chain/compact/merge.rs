@@ -10,7 +10,7 @@ use super::super::coverage::gaps;
 use super::super::link::{Link, Reply, read_header};
 use super::super::piece::{PieceFacts, Span, decode_piece, encode_piece};
 use super::super::tail::persist;
-use super::super::{ChainId, ChainReader, Cipher, Error, NoRandomness, Tail};
+use super::super::{ChainId, ChainReader, Cipher, Error, Flaw, NoRandomness, Section, Tail};
 use super::{KEPT_LINKS, Run};
 use crate::publish::{Published, publish};
 
@@ -111,10 +111,7 @@ impl Run<'_> {
     async fn read_through(&self, span: Span) -> Result<(), Error> {
         let mut reader = ChainReader::open(
             Arc::clone(self.store),
-            self.system_identifier,
-            self.timeline,
-            span.from,
-            span.to,
+            Section::new(self.system_identifier, self.timeline, span.from, span.to),
             self.options.patience,
         )
         .await?
@@ -179,10 +176,7 @@ impl Run<'_> {
         let patience = self.options.patience;
         let mut reader = ChainReader::open(
             Arc::clone(self.store),
-            self.system_identifier,
-            self.timeline,
-            span.from,
-            span.to,
+            Section::new(self.system_identifier, self.timeline, span.from, span.to),
             patience,
         )
         .await?
@@ -217,10 +211,9 @@ impl Run<'_> {
             );
             Ok::<_, NoRandomness>(body)
         };
-        let failed = |why: String| Error::CorruptPiece {
-            key: span.key(cluster, timeline).to_string(),
-            location: self.store.location().to_owned(),
-            why,
+        let failed = |why: String| {
+            let (key, location) = (span.key(cluster, timeline), self.store.location());
+            Flaw::Damaged(why).of_piece(&key, location)
         };
         let body = tokio::task::spawn_blocking(encode)
             .await
@@ -237,11 +230,14 @@ impl Run<'_> {
                 Ok(())
             }
             // Another process made it of the same log, or it was archived as a whole.
-            Published::Theirs(theirs) => self.compare(&theirs, span, &log).map_err(failed),
+            Published::Theirs(theirs) => self.compare(&theirs, span, &log).map_err(|flaw| {
+                let key = span.key(cluster, timeline);
+                flaw.of_piece(&key, self.store.location())
+            }),
         }
     }
 
-    fn compare(&self, theirs: &Bytes, span: Span, log: &Bytes) -> Result<(), String> {
+    fn compare(&self, theirs: &Bytes, span: Span, log: &Bytes) -> Result<(), Flaw> {
         let (_, there) = decode_piece(
             theirs,
             self.system_identifier,
@@ -252,7 +248,9 @@ impl Run<'_> {
         if there == *log {
             Ok(())
         } else {
-            Err("it holds another log than the chunks of the same timeline".to_owned())
+            Err("it holds another log than the chunks of the same timeline"
+                .to_owned()
+                .into())
         }
     }
 }

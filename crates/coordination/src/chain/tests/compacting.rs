@@ -12,7 +12,7 @@ use dr_provider::{ErrorKind, Key, ObjectStore};
 use super::{Boot, CLUSTER, ORIGIN, chain, chunk, log, options, request, write};
 use crate::chain::{
     Available, ChainReader, ChainWriter, CompactOptions, Compacted, Compactor, Error, KEPT_LINKS,
-    Span, Tail, bounds, chains, encode, find_tail, pieces, prove, seal, summarise,
+    Section, Span, Tail, bounds, chains, encode, find_tail, pieces, prove, seal, summarise,
 };
 use crate::testing::{IMPATIENT, at};
 
@@ -82,7 +82,12 @@ impl<S: ObjectStore + 'static> Bench<S> {
     }
 
     async fn prove(&self, to: Lsn) -> Result<(), Error> {
-        prove(&*self.store, CLUSTER, TIMELINE, ORIGIN, to, IMPATIENT).await
+        prove(
+            &*self.store,
+            Section::new(CLUSTER, TIMELINE, ORIGIN, to),
+            IMPATIENT,
+        )
+        .await
     }
 
     pub(super) async fn read(&self, from: Lsn, to: Lsn) -> Result<Vec<u8>, Error> {
@@ -90,10 +95,8 @@ impl<S: ObjectStore + 'static> Bench<S> {
     }
 
     pub(super) async fn spans(&self) -> Vec<Span> {
-        let (from, to) = (Lsn::INVALID, Lsn(u64::MAX));
-        pieces(&*self.store, CLUSTER, TIMELINE, from, to, IMPATIENT)
-            .await
-            .unwrap()
+        let whole = Section::whole(CLUSTER, TIMELINE);
+        pieces(&*self.store, whole, IMPATIENT).await.unwrap()
     }
 
     pub(super) async fn links(&self) -> usize {
@@ -103,7 +106,7 @@ impl<S: ObjectStore + 'static> Bench<S> {
 }
 
 async fn read(store: Arc<dyn ObjectStore>, from: Lsn, to: Lsn) -> Result<Vec<u8>, Error> {
-    let reader = ChainReader::open(store, CLUSTER, TIMELINE, from, to, IMPATIENT);
+    let reader = ChainReader::open(store, Section::new(CLUSTER, TIMELINE, from, to), IMPATIENT);
     reader.await?.read_to_end().await
 }
 

@@ -1,8 +1,11 @@
 //! Damage: every flipped byte and every cut is noticed.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use dr_encryption::{Key, Keys};
 use dr_model::Lsn;
+use dr_provider::decorate::{Fault, Faulty, Operation, Rule};
 use dr_provider::store::MemoryStore;
 use dr_provider::{ErrorKind, ObjectStore};
 use rstest::rstest;
@@ -10,8 +13,8 @@ use rstest::rstest;
 use super::compacting::{Bench, CHUNK, SEGMENT_BYTES, TIMELINE, span};
 use super::{CLUSTER, ORIGIN, chain, chunk, log, write, writer};
 use crate::chain::{
-    ChainReader, Chunk, Cipher, Encoding, available_by_headers, decode, decode_header, encode,
-    find_tail, prove,
+    ChainReader, Chunk, Cipher, Encoding, Flaw, PieceFacts, Section, Span, decode, decode_header,
+    encode, encode_piece, examine, find_tail, prove, prove_readable,
 };
 use crate::testing::{IMPATIENT, Scripted};
 
@@ -78,9 +81,13 @@ async fn damage_in_a_store_is_named() {
         .unwrap();
     assert_eq!(tail.end, end);
     let timeline = chain(1).timeline;
-    let mut reader = ChainReader::open(store.clone(), CLUSTER, timeline, ORIGIN, end, IMPATIENT)
-        .await
-        .unwrap();
+    let mut reader = ChainReader::open(
+        store.clone(),
+        Section::new(CLUSTER, timeline, ORIGIN, end),
+        IMPATIENT,
+    )
+    .await
+    .unwrap();
     assert_eq!(reader.next().await.unwrap().unwrap().1.len(), 100);
     let error = reader.next().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
@@ -127,7 +134,8 @@ fn what_is_encrypted_tells_nothing_and_any_changed_bit_is_noticed() {
         }
         for keys in [Keys::default(), Keys::new(vec![key('2')])] {
             let why = decode(&bytes, &chain(1), ORIGIN, &keys).unwrap_err();
-            assert!(why.contains(key('1').id().as_str()), "{why}");
+            let locked = Flaw::Locked(key('1').id().to_string());
+            assert_eq!(why, locked);
         }
         let again = Cipher::draw(&keys).unwrap().unwrap();
         assert_ne!(
@@ -161,7 +169,7 @@ fn a_header_that_was_changed_by_a_stranger_is_noticed() {
     let changed = Bytes::from(changed);
     assert!(decode_header(&changed, &chain(1), ORIGIN).is_ok());
     let why = decode(&changed, &chain(1), ORIGIN, &keys).unwrap_err();
-    assert!(why.contains("authentication code"), "{why}");
+    assert!(why.to_string().contains("authentication code"), "{why}");
 }
 
 /// The name of a piece says what was in it, not what is left. Its chunks take its place for as long as they are there.
@@ -181,7 +189,12 @@ async fn a_piece_that_was_cut_is_not_taken_for_there(#[case] left: usize) {
     bench.store.create(&key, cut.clone()).await.unwrap();
     let whole = || async {
         let store = &*bench.store;
-        prove(store, CLUSTER, TIMELINE, ORIGIN, end, IMPATIENT).await
+        prove(
+            store,
+            Section::new(CLUSTER, TIMELINE, ORIGIN, end),
+            IMPATIENT,
+        )
+        .await
     };
     whole().await.unwrap();
     assert_eq!(
@@ -196,14 +209,29 @@ async fn a_piece_that_was_cut_is_not_taken_for_there(#[case] left: usize) {
     bench.store.delete(&key).await.unwrap();
     bench.store.create(&key, cut).await.unwrap();
     let store = &*bench.store;
-    let proven = prove(store, CLUSTER, TIMELINE, ORIGIN, end, IMPATIENT).await;
+    let proven = prove(
+        store,
+        Section::new(CLUSTER, TIMELINE, ORIGIN, end),
+        IMPATIENT,
+    )
+    .await;
     let error = proven.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.to_string().contains(key.as_str()), "{error}");
-    let held = available_by_headers(store, CLUSTER, TIMELINE, ORIGIN, end, IMPATIENT).await;
-    let begin = held.unwrap()[0].from;
+    let section = Section::new(CLUSTER, TIMELINE, ORIGIN, end);
+    let seen = examine(store, section, &Keys::default(), IMPATIENT).await;
+    let begin = seen.unwrap().there[0].from;
     assert_eq!(begin, ORIGIN.advance(SEGMENT_BYTES));
     bench.read(ORIGIN, end).await.unwrap_err();
+}
+
+/// Changes the last byte of the piece that is the second segment.
+async fn flip_in_second_piece(bench: &Bench<MemoryStore>) {
+    let key = span(SEGMENT_BYTES, 2 * SEGMENT_BYTES).key(CLUSTER, TIMELINE);
+    let mut body = bench.store.get(&key).await.unwrap().to_vec();
+    *body.last_mut().unwrap() ^= 1;
+    bench.store.delete(&key).await.unwrap();
+    bench.store.create(&key, body.into()).await.unwrap();
 }
 
 #[tokio::test]
@@ -211,15 +239,37 @@ async fn a_piece_with_a_flipped_byte_is_replaced_by_its_chunks() {
     let mut bench = Bench::new(MemoryStore::new("west"));
     let end = bench.write(&[CHUNK; 600]).await;
     bench.compact().await.unwrap();
-    let key = span(SEGMENT_BYTES, 2 * SEGMENT_BYTES).key(CLUSTER, TIMELINE);
-    let mut body = bench.store.get(&key).await.unwrap().to_vec();
-    *body.last_mut().unwrap() ^= 1;
-    bench.store.delete(&key).await.unwrap();
-    bench.store.create(&key, body.into()).await.unwrap();
+    flip_in_second_piece(&bench).await;
     assert_eq!(
         bench.read(ORIGIN, end).await.unwrap(),
         log(ORIGIN, end.bytes_since(ORIGIN))
     );
+}
+
+/// That a piece is damaged is said once nothing takes its place, and not while nobody can look.
+#[tokio::test]
+async fn a_silent_store_does_not_make_a_damaged_piece_the_end() {
+    let mut bench = Bench::new(MemoryStore::new("west"));
+    let end = bench.write(&[CHUNK; 600]).await;
+    bench.compact().await.unwrap();
+    flip_in_second_piece(&bench).await;
+    let faulty = Arc::new(Faulty::scripted(bench.store.clone(), Vec::new()));
+    let section = Section::new(CLUSTER, TIMELINE, ORIGIN, end);
+    let reader = ChainReader::open(faulty.clone(), section, IMPATIENT).await;
+    let mut reader = reader.unwrap();
+    let silent = Fault::Before(ErrorKind::Unavailable);
+    faulty.set_rules(vec![Rule::on(Operation::List, "*", silent)]);
+    let mut read = Vec::new();
+    let error = loop {
+        match reader.next().await {
+            Ok(part) => read.extend(part.unwrap().1),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    faulty.set_rules(Vec::new());
+    read.extend(reader.read_to_end().await.unwrap());
+    assert_eq!(read, log(ORIGIN, end.bytes_since(ORIGIN)));
 }
 
 /// With another key nothing is known to be wrong.
@@ -234,11 +284,69 @@ async fn what_another_key_opens_is_not_called_damaged() {
     store.create(&place, one).await.unwrap();
     let end = compressible().end();
     for (digit, expected) in [('1', None), ('2', Some(ErrorKind::Denied))] {
-        let open = ChainReader::open(store.clone(), CLUSTER, TIMELINE, ORIGIN, end, IMPATIENT);
+        let open = ChainReader::open(
+            store.clone(),
+            Section::new(CLUSTER, TIMELINE, ORIGIN, end),
+            IMPATIENT,
+        );
         let mut reader = open.await.unwrap().with_keys(&Keys::new(vec![key(digit)]));
         let error = reader.read_to_end().await.err();
         assert_eq!(error.as_ref().map(|error| error.kind()), expected);
         let said = error.map_or_else(String::new, |error| error.to_string());
         assert!(!said.contains("damaged"), "{said}");
     }
+}
+
+/// After a change of keys the newest log can be read, and what comes before it only with the old one: in chunks, and merged.
+#[rstest]
+#[case::chunks(false)]
+#[case::pieces(true)]
+#[tokio::test]
+async fn log_is_readable_only_with_all_its_keys(#[case] is_merged: bool) {
+    let store = Arc::new(MemoryStore::new("west"));
+    writer(&store).await;
+    let mut at = ORIGIN;
+    let mut begins = Vec::new();
+    for digit in [None, Some('1'), Some('1'), Some('2')] {
+        let keys = Keys::new(digit.map(key).into_iter().collect());
+        let cipher = Cipher::draw(&keys).unwrap();
+        let chunk = chunk(at, 300);
+        begins.push(at);
+        let (place, body) = match is_merged {
+            false => {
+                let body = encode(&chain(1), &chunk, ORIGIN, "west", cipher.as_ref());
+                (chain(1).link_key(at), body)
+            }
+            true => {
+                let facts = PieceFacts {
+                    epochs: vec![chain(1).epoch],
+                    commits: 2,
+                    last_commit_at: None,
+                    received_at: chunk.facts.received_at,
+                };
+                let (log, cipher) = (&chunk.log, cipher.as_ref());
+                let body = encode_piece(CLUSTER, TIMELINE, at, log, &facts, "west", cipher);
+                let to = chunk.end();
+                (Span { from: at, to }.key(CLUSTER, TIMELINE), body)
+            }
+        };
+        at = chunk.end();
+        store.create(&place, body).await.unwrap();
+    }
+    let locked = async |from: Lsn, digits: &[char]| {
+        let section = Section::new(CLUSTER, TIMELINE, from, at);
+        prove(&*store, section, IMPATIENT).await.unwrap();
+        let keys = Keys::new(digits.iter().copied().map(key).collect());
+        let proven = prove_readable(&*store, section, &keys, IMPATIENT).await;
+        proven.err().map(|error| (error.kind(), error.to_string()))
+    };
+    assert_eq!(locked(ORIGIN, &['2', '1']).await, None);
+    assert_eq!(locked(begins[3], &['2']).await, None);
+    for from in &begins[..3] {
+        let (kind, why) = locked(*from, &['2']).await.unwrap();
+        assert_eq!(kind, ErrorKind::Denied);
+        assert!(why.contains(key('1').id().as_str()), "{why}");
+    }
+    let (_, why) = locked(begins[3], &['1']).await.unwrap();
+    assert!(why.contains(key('2').id().as_str()), "{why}");
 }

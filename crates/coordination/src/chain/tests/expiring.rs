@@ -11,8 +11,8 @@ use dr_provider::{ErrorKind, Key};
 use super::compacting::{Bench, CHUNK, SEGMENT_BYTES, TIMELINE, span};
 use super::{CLUSTER, ORIGIN, log};
 use crate::chain::{
-    Error, LogExpired, LogExpiry, LogStart, Needed, Span, expire_log, log_start, plan_log_expiry,
-    prove,
+    Error, LogExpired, LogExpiry, LogStart, Needed, Section, Span, expire_log, log_start,
+    plan_log_expiry, prove,
 };
 use crate::testing::{IMPATIENT, at};
 
@@ -82,7 +82,12 @@ async fn what_was_given_up_is_no_hole_and_is_not_made_again() {
     );
     bench.read(kept.from, kept.to).await.unwrap();
     // Whoever asks for it is told.
-    let gone = prove(&*bench.store, CLUSTER, TIMELINE, ORIGIN, end, IMPATIENT).await;
+    let gone = prove(
+        &*bench.store,
+        Section::new(CLUSTER, TIMELINE, ORIGIN, end),
+        IMPATIENT,
+    )
+    .await;
     assert!(matches!(gone, Err(Error::Hole { from, .. }) if from == ORIGIN));
     // The same again changes nothing.
     assert_eq!(plan(&*bench.store, &needed).await.unwrap().pieces, []);

@@ -8,8 +8,8 @@ use dr_provider::{Key, ObjectStore};
 
 use super::{CLUSTER, ORIGIN, chain, chunk, log, request, write, writer};
 use crate::chain::{
-    ChainReader, Error, GapRecord, MAX_LOG_BYTES, available, find_tail, open_gaps, pass_over,
-    record_gap, seal,
+    ChainReader, Error, GapRecord, MAX_LOG_BYTES, Section, available, find_tail, open_gaps,
+    pass_over, record_gap, seal,
 };
 use crate::testing::{IMPATIENT, at};
 
@@ -100,16 +100,31 @@ async fn a_chain_goes_on_behind_what_is_lost_and_nobody_takes_it_for_whole() {
     assert_eq!(tail.unwrap().end, end(LOST + 50));
     let timeline = chain(1).timeline;
     let (from, to) = (ORIGIN, end(LOST + 50));
-    let there = available(&*store, CLUSTER, timeline, from, to, IMPATIENT).await;
+    let there = available(
+        &*store,
+        Section::new(CLUSTER, timeline, from, to),
+        IMPATIENT,
+    )
+    .await;
     let there: Vec<_> = there.unwrap().iter().map(|a| (a.from, a.to)).collect();
     assert_eq!(there, [(ORIGIN, end(100)), (end(LOST), end(LOST + 50))]);
-    let refused = ChainReader::open(store.clone(), CLUSTER, timeline, end(50), to, IMPATIENT).await;
+    let refused = ChainReader::open(
+        store.clone(),
+        Section::new(CLUSTER, timeline, end(50), to),
+        IMPATIENT,
+    )
+    .await;
     let Err(Error::Hole { from, to, .. }) = refused else {
         panic!("{refused:?}");
     };
     assert_eq!((from, to), (end(100), end(LOST)));
     let (from, to) = (end(LOST), end(LOST + 50));
-    let behind = ChainReader::open(store.clone(), CLUSTER, timeline, from, to, IMPATIENT).await;
+    let behind = ChainReader::open(
+        store.clone(),
+        Section::new(CLUSTER, timeline, from, to),
+        IMPATIENT,
+    )
+    .await;
     assert_eq!(
         behind.unwrap().read_to_end().await.unwrap(),
         log(end(LOST), 50)

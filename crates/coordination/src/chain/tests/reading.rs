@@ -9,8 +9,8 @@ use dr_provider::{Key, ObjectStore};
 
 use super::{Boot, CLUSTER, ORIGIN, chain, chunk, log, options, request, write, writer};
 use crate::chain::{
-    Available, ChainReader, ChainWriter, Error, Promise, available, chains, encode, find_tail,
-    newest_chain, prove, read_history, seal, summarise, write_history,
+    Available, ChainReader, ChainWriter, Error, Promise, Section, available, chains, encode,
+    find_tail, newest_chain, prove, read_history, seal, summarise, write_history,
 };
 use crate::testing::{IMPATIENT, Scripted, at};
 
@@ -31,7 +31,12 @@ async fn two_epochs(gap: u64) -> Arc<Scripted> {
 
 async fn read(store: &Arc<Scripted>, from: Lsn, to: Lsn) -> Result<Vec<u8>, Error> {
     let timeline = TimelineId(1);
-    let reader = ChainReader::open(store.clone(), CLUSTER, timeline, from, to, IMPATIENT).await;
+    let reader = ChainReader::open(
+        store.clone(),
+        Section::new(CLUSTER, timeline, from, to),
+        IMPATIENT,
+    )
+    .await;
     reader?.read_to_end().await
 }
 
@@ -67,32 +72,18 @@ async fn epochs_of_one_timeline_follow_each_other() {
         from: ORIGIN,
         to: ORIGIN.advance(200),
     };
-    let pieces = available(
-        &*store,
-        CLUSTER,
-        TimelineId(1),
-        Lsn::INVALID,
-        Lsn(u64::MAX),
-        IMPATIENT,
-    )
-    .await
-    .unwrap();
+    let pieces = available(&*store, Section::whole(CLUSTER, TimelineId(1)), IMPATIENT)
+        .await
+        .unwrap();
     assert_eq!(pieces, [all]);
 }
 
 #[tokio::test]
 async fn a_hole_is_refused_and_named() {
     let store = two_epochs(7).await;
-    let pieces = available(
-        &*store,
-        CLUSTER,
-        TimelineId(1),
-        Lsn::INVALID,
-        Lsn(u64::MAX),
-        IMPATIENT,
-    )
-    .await
-    .unwrap();
+    let pieces = available(&*store, Section::whole(CLUSTER, TimelineId(1)), IMPATIENT)
+        .await
+        .unwrap();
     assert_eq!(pieces.len(), 2);
     for (asked, hole) in [
         ((0, 207), (150, 157)),
@@ -108,10 +99,7 @@ async fn a_hole_is_refused_and_named() {
     }
     let none = ChainReader::open(
         store,
-        CLUSTER,
-        TimelineId(2),
-        ORIGIN,
-        ORIGIN.advance(1),
+        Section::new(CLUSTER, TimelineId(2), ORIGIN, ORIGIN.advance(1)),
         IMPATIENT,
     );
     assert!(matches!(none.await, Err(Error::Hole { .. })));
@@ -152,7 +140,11 @@ async fn the_tail_of_a_long_chain_is_found_by_leaps() {
             .unwrap();
         assert_eq!(summary.headers, 32);
         let (from, to) = (Lsn(end.0 - 900), end);
-        let reader = ChainReader::open(store, CLUSTER, TimelineId(1), from, to, IMPATIENT);
+        let reader = ChainReader::open(
+            store,
+            Section::new(CLUSTER, TimelineId(1), from, to),
+            IMPATIENT,
+        );
         let bytes = reader.await.unwrap().read_to_end().await.unwrap();
         assert_eq!(bytes, log(from, 900));
     }
@@ -248,7 +240,11 @@ async fn a_chunk_removed_behind_the_newest_is_named() {
     let (store, starts) = memory(&[5; 3000]).await;
     let (begin, end) = (starts[0], *starts.last().unwrap());
     let timeline = TimelineId(1);
-    let all = available(&*store, CLUSTER, timeline, begin, end, IMPATIENT);
+    let all = available(
+        &*store,
+        Section::new(CLUSTER, timeline, begin, end),
+        IMPATIENT,
+    );
     assert_eq!(
         all.await.unwrap(),
         [Available {
@@ -263,7 +259,11 @@ async fn a_chunk_removed_behind_the_newest_is_named() {
         // The newest chunks still say that all was there.
         let tail = find_tail(&*store, &chain(1), IMPATIENT).await.unwrap();
         assert_eq!(tail.unwrap().end, end);
-        let held = available(&*store, CLUSTER, timeline, begin, end, IMPATIENT);
+        let held = available(
+            &*store,
+            Section::new(CLUSTER, timeline, begin, end),
+            IMPATIENT,
+        );
         let held = held.await.unwrap();
         let before = held.iter().find(|part| part.from == begin);
         assert_eq!(
@@ -276,8 +276,12 @@ async fn a_chunk_removed_behind_the_newest_is_named() {
         assert!(starts[lost + 1..lost + 6].contains(&last.from), "{held:?}");
         assert_eq!(last.to, end);
         for from in [begin, starts[lost]] {
-            let reader =
-                ChainReader::open(store.clone(), CLUSTER, timeline, from, end, IMPATIENT).await;
+            let reader = ChainReader::open(
+                store.clone(),
+                Section::new(CLUSTER, timeline, from, end),
+                IMPATIENT,
+            )
+            .await;
             match reader {
                 Err(Error::Hole { from, to, .. }) => {
                     assert_eq!((from, to), (starts[lost], last.from));
@@ -285,7 +289,11 @@ async fn a_chunk_removed_behind_the_newest_is_named() {
                 other => panic!("{other:?}"),
             }
         }
-        let missing = prove(&*store, CLUSTER, timeline, last.from, end, IMPATIENT);
+        let missing = prove(
+            &*store,
+            Section::new(CLUSTER, timeline, last.from, end),
+            IMPATIENT,
+        );
         missing.await.unwrap();
         store.create(&key, body).await.unwrap();
     }
@@ -299,7 +307,11 @@ async fn a_chunk_that_a_listing_hides_is_found_by_its_key() {
         hidden: chain(1).link_key(starts[20]),
     });
     let (begin, end) = (starts[0], starts[40]);
-    let reader = ChainReader::open(hidden, CLUSTER, TimelineId(1), begin, end, IMPATIENT);
+    let reader = ChainReader::open(
+        hidden,
+        Section::new(CLUSTER, TimelineId(1), begin, end),
+        IMPATIENT,
+    );
     let bytes = reader.await.unwrap().read_to_end().await.unwrap();
     assert_eq!(bytes, log(begin, 200));
 }

@@ -7,7 +7,7 @@ use dr_provider::ErrorKind;
 use proptest::prelude::*;
 
 use super::{Boot, CLUSTER, ORIGIN, chain, chunk, log, options, write, writer};
-use crate::chain::{ChainReader, ChainWriter, Error, find_tail};
+use crate::chain::{ChainReader, ChainWriter, Error, Section, find_tail};
 use crate::testing::{Fault, IMPATIENT, Scripted};
 
 #[tokio::test]
@@ -45,9 +45,13 @@ async fn two_writers_with_other_cuts_write_one_chain() {
     let (mut a, mut b) = (writer(&store).await, writer(&store).await);
     let (left, right) = tokio::join!(write(&mut a, &[10, 20, 30]), write(&mut b, &[25, 15, 20]));
     assert_eq!((left, right), (ORIGIN.advance(60), ORIGIN.advance(60)));
-    let mut reader = ChainReader::open(store, CLUSTER, chain(1).timeline, ORIGIN, left, IMPATIENT)
-        .await
-        .unwrap();
+    let mut reader = ChainReader::open(
+        store,
+        Section::new(CLUSTER, chain(1).timeline, ORIGIN, left),
+        IMPATIENT,
+    )
+    .await
+    .unwrap();
     assert_eq!(reader.read_to_end().await.unwrap(), log(ORIGIN, 60));
 }
 
@@ -167,7 +171,7 @@ proptest! {
             let tail = find_tail(&*store, &chain(1), IMPATIENT).await.unwrap().unwrap();
             assert!(tail.end >= end);
             let timeline = chain(1).timeline;
-            let reader = ChainReader::open(store, CLUSTER, timeline, ORIGIN, tail.end, IMPATIENT);
+            let reader = ChainReader::open(store, Section::new(CLUSTER, timeline, ORIGIN, tail.end), IMPATIENT);
             let all = reader.await.unwrap().read_to_end().await.unwrap();
             assert_eq!(all, log(ORIGIN, tail.end.bytes_since(ORIGIN)));
         });

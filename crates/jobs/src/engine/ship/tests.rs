@@ -21,7 +21,7 @@ use super::*;
 
 /// A receiver of an old primary that writes nothing: it never meets a seal and never ends by itself.
 #[derive(Debug, Default)]
-struct Idle {
+pub(in crate::engine) struct Idle {
     started: AtomicUsize,
 }
 
@@ -91,18 +91,18 @@ impl ResourceDriver for Idle {
     }
 }
 
-fn resource() -> ResourceId {
+pub(in crate::engine) fn resource() -> ResourceId {
     "orders/database".parse().unwrap()
 }
 
-fn view(record: EpochRecord) -> View {
+pub(in crate::engine) fn view(record: EpochRecord) -> View {
     View {
         record: Some(record),
         problem: None,
     }
 }
 
-fn first() -> EpochRecord {
+pub(in crate::engine) fn first() -> EpochRecord {
     let claim = ClusterClaim {
         system_identifier: SystemIdentifier(7),
         timeline: TimelineId(1),

@@ -86,6 +86,15 @@ pub(super) async fn choose(
             return Ok((None, vec![remark]));
         }
     };
+    let written = reader.header().encryption.as_ref();
+    let writing = driver.keys().writing();
+    if written.map(|with| with.key.as_str()) != writing.map(|key| key.id().as_str()) {
+        let remark = format!(
+            "everything was read although {} is recent: the key has been changed since, and a backup has one",
+            base.label
+        );
+        return Ok((None, vec![remark]));
+    }
     // Its own packs were asked about above. That one of those that it shares lies beside a damaged one is reason enough.
     let failed = |label: &str| bases.proofs.get(label).is_some_and(Proofs::failed);
     let shared = reader.packs().iter().map(|pack| pack.label.as_str());

@@ -10,7 +10,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dr_coordination::chain::ChainReader;
+use dr_coordination::chain::{ChainReader, Section};
 use dr_model::{Lsn, RegionName, SegmentSize};
 use dr_provider::Result;
 use dr_provider::error::chain as explain;
@@ -96,10 +96,7 @@ pub(super) async fn broken(
     if from < local {
         let opened = ChainReader::open(
             Arc::clone(driver.store(region)?),
-            server.system_identifier,
-            server.timeline,
-            from,
-            local,
+            Section::new(server.system_identifier, server.timeline, from, local),
             patience(),
         );
         let mut reader = match opened.await {

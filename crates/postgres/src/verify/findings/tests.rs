@@ -1,4 +1,6 @@
+use bytes::Bytes;
 use dr_model::{Lsn, SystemIdentifier, TimelineId};
+use dr_provider::Key;
 use dr_provider::decorate::Recording;
 use dr_provider::store::MemoryStore;
 use rstest::rstest;
@@ -112,6 +114,10 @@ async fn what_failed_has_still_read_the_rest() {
         look(Sample, 6, &[(5, 6)], &[(4, 4)]),
     ])
     .await;
+    // One that cannot be read keeps nothing from being known.
+    let torn = format!("postgres/{CLUSTER}/proof/{label}/19700101T000003.000000Z-hash");
+    let torn = Key::new(torn).unwrap();
+    store.create(&torn, Bytes::from_static(b"{")).await.unwrap();
     let marks = record::marks(&store, CLUSTER).await.unwrap();
     let numbers = async |since| {
         let known = known(&store, CLUSTER, &marks, at(since)).await.unwrap();

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dr_model::loss::{Bound, Estimate};
-use dr_model::{Epoch, Lsn, RegionName, TimelineId};
+use dr_model::{Epoch, Lsn, RegionName, SystemIdentifier, TimelineId};
 use dr_provider::driver::{
     Action, Applied, Dependency, Drained, Evidence, Facts, Fence, Fenced, Frontier, Goal, Instance,
-    LogFacts, LogStream, LossFacts, Plane, PromiseFacts, Recovered, RecoveryPoint, RegionFacts,
-    Role, Sealed, StopProof, Undo, Verified,
+    LogFacts, LogStream, LossFacts, Plane, PromiseFacts, Query, Recovered, RecoveryPoint,
+    RegionFacts, Role, Sealed, StopProof, Undo, Verified,
 };
 use dr_provider::{Error, ErrorKind, ResourceDriver, Result};
 use jiff::Timestamp;
@@ -79,6 +79,7 @@ impl Seen {
                 (false, _) => Instance::Unreachable {
                     why: "connection timed out".to_owned(),
                     runs: state.left_hangs,
+                    on_host: false,
                     hint: None,
                 },
                 (true, true) => running(Role::Primary, 0x5000),
@@ -253,6 +254,24 @@ fn action(name: &str, region: &RegionName, undo: Undo) -> Action {
 }
 
 #[async_trait]
+impl Query for Seen {
+    async fn scalar(&self, _: &RegionName, _: &str, _: Duration) -> Result<Option<String>> {
+        Err(Error::new(ErrorKind::Unsupported, "query", "database"))
+    }
+
+    async fn role(&self, _: &RegionName) -> Result<(SystemIdentifier, Role)> {
+        Err(Error::new(ErrorKind::Unsupported, "query", "database"))
+    }
+
+    async fn sessions(&self, region: &RegionName) -> Result<(SystemIdentifier, u64)> {
+        assert_eq!(*region, east());
+        let mut state = self.0.state();
+        state.left_asked += 1;
+        Ok((SYSTEM, state.left_sessions))
+    }
+}
+
+#[async_trait]
 impl ResourceDriver for Seen {
     fn kind(&self) -> &'static str {
         "postgres"
@@ -386,6 +405,10 @@ impl ResourceDriver for Seen {
                 Undo::Reversible("drop them".to_owned()),
             ),
         }])
+    }
+
+    fn query(&self) -> Option<&dyn Query> {
+        Some(self)
     }
 
     fn still_holds(&self, actions: &[Action], facts: &Facts) -> Result<()> {

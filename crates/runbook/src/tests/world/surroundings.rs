@@ -8,7 +8,7 @@ use bytes::Bytes;
 use dr_model::{Epoch, RegionName, WorkloadName};
 use dr_provider::host::{Command, Output, PathKind};
 use dr_provider::notifier::Message;
-use dr_provider::probe::Health;
+use dr_provider::probe::{ClientProbe, Health};
 use dr_provider::traffic::{TrafficState, View};
 use dr_provider::{Error, ErrorKind, Host, Notifier, Probe, Result, Traffic};
 
@@ -33,6 +33,10 @@ impl Seen {
 impl Traffic for Seen {
     fn describe(&self) -> String {
         "rfc2136 orders.acme.example".to_owned()
+    }
+
+    fn name(&self) -> &str {
+        "orders.acme.example"
     }
 
     fn answer(&self, region: &RegionName) -> Option<String> {
@@ -111,6 +115,24 @@ impl Probe for Seen {
             (true, true) => Health::Healthy("200".to_owned()),
             (true, false) => Health::Unknown("connection refused".to_owned()),
             (false, _) => Health::Unhealthy("503".to_owned()),
+        }
+    }
+}
+
+#[async_trait]
+impl ClientProbe for Seen {
+    fn describe(&self, name: &str) -> String {
+        format!("GET http://{name}:8080/health")
+    }
+
+    async fn probe(&self, name: &str, answer: &str) -> Health {
+        assert_eq!(name, "orders.acme.example");
+        if answer != "10.8.2.20" {
+            return Health::Unhealthy(format!("{answer} is the old side"));
+        }
+        match self.0.state().turned_away {
+            true => Health::Unhealthy("421".to_owned()),
+            false => Health::Healthy("200".to_owned()),
         }
     }
 }

@@ -250,6 +250,7 @@ fn a_standby_that_is_configured_has_to_be_usable() {
     let unseen = Instance::Unreachable {
         why: "gone".to_owned(),
         runs: false,
+        on_host: false,
         hint: None,
     };
     assert_eq!(judged(standby(2), &["west"]), Verdict::Ok);
@@ -361,6 +362,18 @@ fn a_failed_recovery_point_is_a_breach_and_protects_only_beside_another() {
     let judgement = newest(passed_over);
     assert_eq!(judgement.verdict, Verdict::Breach);
     assert!(judgement.reasons[0].contains("no key"), "{judgement:?}");
+}
+
+#[test]
+fn that_no_recovery_point_can_be_restored_is_not_that_there_is_none() {
+    let mut none = log();
+    none.recovery_points.clear();
+    let judgement = judged(Ok(Some(none.clone())));
+    assert!(judgement.reasons[0].contains("there is no recovery point"));
+    none.unusable = vec!["20261120T093005Z-0001: no key".to_owned()];
+    let judgement = judged(Ok(Some(none)));
+    assert_eq!(judgement.verdict, Verdict::Breach);
+    assert!(judgement.reasons[0].ends_with("can be restored: 20261120T093005Z-0001: no key"));
 }
 
 /// Judges the newest recovery point of a store that holds this.

@@ -1,0 +1,227 @@
+//! Restoring what becomes a standby: for a failover without one, which promotes it, and for a server that follows the primary from then on.
+//!
+//! Nobody is asked where anything goes: it is where it was.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dr_coordination::chain::{self, ChainId, Section, find_tail};
+use dr_model::{Lsn, RegionName};
+use dr_provider::driver::{LogStretch, OutsidePlaces, RecoveryPoint, RestoreReport};
+use dr_provider::{Error, ErrorKind, ObjectStore, Result};
+use dr_repository::BackupReader;
+
+use super::choose::Chosen;
+use super::delta::Mark;
+use super::directory::Beside;
+use super::end::End;
+use super::settings::{Ending, Purpose};
+use super::{OPERATION, Ways, choose, configuration, decided, directory, outside};
+use crate::actions::Log;
+use crate::archive::Held;
+use crate::backup::Base;
+use crate::driver::PostgresDriver;
+use crate::register::patience;
+
+impl PostgresDriver {
+    /// Restores recovery point `label` as a standby that replays `log` from the store of `region`: what a failover
+    /// promotes when no standby is left.
+    ///
+    /// Proves before it writes that the store holds all of `log` since the recovery point.
+    pub(crate) async fn restore_standby(
+        &self,
+        region: &RegionName,
+        log: Log,
+        label: &str,
+        directory: &Path,
+    ) -> Result<RestoreReport> {
+        if !self.host(region)?.is_local() {
+            return Err(self.failed(
+                OPERATION,
+                format!("the host in {region} is not this machine"),
+            ));
+        }
+        directory::check(directory)?;
+        let store = self.store(region)?;
+        let bases = self.bases(store, log.system_identifier).await?;
+        let Some(base) = bases
+            .usable
+            .into_iter()
+            .find(|base| base.label.as_str() == label)
+        else {
+            return Err(
+                Error::new(ErrorKind::NotFound, OPERATION, self.resource().to_string()).because(
+                    format!(
+                        "{} holds no usable recovery point {label}",
+                        store.location()
+                    ),
+                ),
+            );
+        };
+        let held = Held::read(store, log.system_identifier, base.log_start()).await?;
+        let chosen = choose::prove(base, &held, log.timeline)
+            .and_then(|(base, reach)| match &reach.hole {
+                Some(hole) => Err(hole.to_string()),
+                None => Ok(Chosen {
+                    base,
+                    reach,
+                    passed_over: Vec::new(),
+                }),
+            })
+            .map_err(|why| self.failed(OPERATION, format!("recovery point {label}: {why}")))?;
+        let sealed = self.seal_of(store, log).await?;
+        let end = End {
+            ending: Ending::Standby { through: sealed },
+            said: "by a promotion".to_owned(),
+            needed: sealed.unwrap_or(chosen.reach.end),
+            proven: true,
+            notes: Vec::new(),
+        };
+        let mut decided = decided(chosen, end, held.history(log.timeline)?);
+        for stretch in &decided.plan.log {
+            let (store, cluster) = (&**store, log.system_identifier);
+            let LogStretch { timeline, from, to } = *stretch;
+            let section = Section::new(cluster, timeline, from, to);
+            chain::prove_readable(store, section, self.keys(), patience()).await?;
+        }
+        decided.plan.tablespaces = self.same_places(&decided.base, directory)?;
+        let reader = self.open_whole(store, &decided.base).await?;
+        self.check_places(&reader, directory, &decided.plan.tablespaces, false)
+            .await?;
+        let purpose = Purpose::Failover(self.instance_options(region)?);
+        self.write(
+            region,
+            directory,
+            (decided, &reader),
+            purpose,
+            Ways::default(),
+        )
+        .await
+    }
+
+    /// Looks, on this machine, at the places that a failover would restore a recovery point to in `region`, and at the room there.
+    pub(crate) async fn check_own_place(
+        &self,
+        region: &RegionName,
+        base: &Base,
+        reader: &BackupReader,
+    ) -> Result<()> {
+        if !self.host(region)?.is_local() {
+            return Ok(());
+        }
+        let directory = &self.instance_options(region)?.data_directory;
+        let tablespaces = self.same_places(base, directory)?;
+        self.check_places(reader, directory, &tablespaces, false)
+            .await
+    }
+
+    /// Returns where the tablespaces of a recovery point were: a failover has nobody to ask, and they go there.
+    fn same_places(&self, base: &Base, directory: &Path) -> Result<BTreeMap<u32, PathBuf>> {
+        let places = OutsidePlaces {
+            same_place: true,
+            ..OutsidePlaces::default()
+        };
+        outside::places(&base.source, &places, Some(directory))
+            .map_err(|(why, hint)| self.failed(OPERATION, why).with_hint(hint))
+    }
+
+    /// Chooses the newest recovery point in the store of `region` from which `log`, which goes on, can be followed without a
+    /// hole; the error says why there is none.
+    pub(crate) async fn point_to_follow_from(
+        &self,
+        region: &RegionName,
+        log: Log,
+    ) -> Result<RecoveryPoint> {
+        let (_, chosen) = self.choose_to_follow(region, log, None).await?;
+        Ok(chosen.base.recovery_point())
+    }
+
+    /// Restores recovery point `label` into `directory` as a standby that has `settings`: they say whom it follows and where
+    /// the log before that is.
+    pub(crate) async fn restore_follower(
+        &self,
+        region: &RegionName,
+        log: Log,
+        label: &str,
+        directory: &Path,
+        settings: String,
+    ) -> Result<u64> {
+        directory::check(directory)?;
+        let (store, chosen) = self.choose_to_follow(region, log, Some(label)).await?;
+        let tablespaces = self.same_places(&chosen.base, directory)?;
+        let reader = self.open_whole(&store, &chosen.base).await?;
+        self.check_places(&reader, directory, &tablespaces, false)
+            .await?;
+        let beside = Beside {
+            signal: Ending::Standby { through: None }.signal(),
+            settings,
+            missing: configuration::missing(&reader).await?,
+            tablespaces,
+            progress: None,
+            mark: Mark {
+                cluster: log.system_identifier,
+            },
+            delta: false,
+        };
+        let stats = directory::write(&reader, directory, beside).await?;
+        Ok(stats.written_bytes)
+    }
+
+    async fn choose_to_follow(
+        &self,
+        region: &RegionName,
+        log: Log,
+        label: Option<&str>,
+    ) -> Result<(Arc<dyn ObjectStore>, Chosen)> {
+        let store = Arc::clone(self.store(region)?);
+        let mut bases = self.bases(&store, log.system_identifier).await?.usable;
+        bases.retain(|base| label.is_none_or(|label| base.label.as_str() == label));
+        // What the proofs speak against is taken only if nothing else will do, and what cannot be read here would be found out only once
+        // the directory was given up for it.
+        bases.sort_by_key(|base| !base.is_sound());
+        let since = bases.iter().map(Base::log_start).min();
+        let held = Held::read(&store, log.system_identifier, since.unwrap_or(Lsn::INVALID)).await?;
+        let place = store.location();
+        let mut reasons = Vec::new();
+        for base in bases {
+            let label = base.label.clone();
+            if let Some(why) = &base.locked {
+                reasons.push(format!("{label}: {why}"));
+                continue;
+            }
+            match choose::prove(base, &held, log.timeline) {
+                Ok((base, reach)) => match &reach.hole {
+                    None => {
+                        let chosen = Chosen {
+                            base,
+                            reach,
+                            passed_over: Vec::new(),
+                        };
+                        return Ok((store, chosen));
+                    }
+                    Some(hole) => reasons.push(format!("{label}: {hole}")),
+                },
+                Err(why) => reasons.push(format!("{label}: {why}")),
+            }
+        }
+        let why = match reasons.as_slice() {
+            [] => format!("{place} holds no recovery point of it"),
+            [first, ..] => format!(
+                "from no recovery point in {place} the log of timeline {} can be followed: {first}",
+                log.timeline
+            ),
+        };
+        Err(self.failed(OPERATION, why))
+    }
+
+    /// Returns where a chain was sealed, if it was.
+    async fn seal_of(&self, store: &Arc<dyn ObjectStore>, log: Log) -> Result<Option<Lsn>> {
+        let chain = ChainId::from(log);
+        let tail = find_tail(&**store, &chain, patience());
+        Ok(tail
+            .await?
+            .filter(|tail| tail.seal.is_some())
+            .map(|tail| tail.end))
+    }
+}
