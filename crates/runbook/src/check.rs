@@ -9,7 +9,8 @@ use dr_model::StepId;
 use crate::plan::{self, Mode, awaits_guards, left_down, ordered, wrong};
 use crate::steps::{
     await_fence, check_data_loss, check_health, fence_primary, open_epoch, prepare_database,
-    promote_database, registry, replace_database, restore_database, seal_wal, switch_traffic,
+    promote_database, rearm_protection, record_evidence, registry, replace_database,
+    restore_database, seal_wal, switch_traffic, verify_traffic,
 };
 
 /// Something to put right.
@@ -73,6 +74,49 @@ fn misnamed(runbook: &Runbook, mode: Mode) -> Option<Finding> {
     })
 }
 
+/// What a move does once something has come up, and what it means for the workload if no step does.
+const EXPECTED: [(&str, &str); 5] = [
+    (
+        check_health::NAME,
+        "nothing proves that the workload works where it was moved to",
+    ),
+    (
+        switch_traffic::NAME,
+        "nothing leads clients to where the workload was moved to",
+    ),
+    (
+        verify_traffic::NAME,
+        "nothing proves that clients reach the workload where it was moved to",
+    ),
+    (
+        rearm_protection::NAME,
+        "nothing makes sure that the workload is protected where it was moved to",
+    ),
+    (
+        record_evidence::NAME,
+        "what came of the move is recorded in its journal alone",
+    ),
+];
+
+/// Advises the steps that somebody has left out of a move.
+fn left_out(runbook: &Runbook) -> Vec<Finding> {
+    let steps = ordered(&runbook.steps);
+    let comes_up = steps.iter().rfind(|step| plan::comes_up(&step.uses));
+    let Some(up) = comes_up else {
+        return Vec::new();
+    };
+    let missing = EXPECTED
+        .iter()
+        .filter(|(name, _)| steps.iter().all(|step| step.uses != *name));
+    let finding = |(name, means): &(&str, &str)| Finding {
+        step: up.id.clone(),
+        is_grave: false,
+        what: format!("no step uses `{name}`: {means}"),
+        hint: "put it behind this step, or make sure of it in another way",
+    };
+    missing.map(finding).collect()
+}
+
 /// Looks a runbook over.
 #[must_use]
 pub fn check(runbook: &Runbook) -> Vec<Finding> {
@@ -86,6 +130,9 @@ pub fn check(runbook: &Runbook) -> Vec<Finding> {
     });
     let mut findings: Vec<_> = wrong.collect();
     findings.extend(misnamed(runbook, mode));
+    if matches!(mode, Mode::Unplanned | Mode::Planned) {
+        findings.extend(left_out(runbook));
+    }
     let mut is_healthy = false;
     let checks_health = runbook
         .steps

@@ -19,7 +19,7 @@ use crate::history::History;
 use crate::old_primary::LOST_REGION_LIMIT;
 use crate::outcome::State;
 use crate::past::Past;
-use crate::record::Batch;
+use crate::record::{Batch, Record};
 use crate::site::Site;
 
 /// How many executions in each store are looked at before a new one begins. An older one that has not ended has been
@@ -303,11 +303,20 @@ async fn open(
 }
 
 fn read(journal: &Journal<Batch>) -> Option<History> {
-    let records = journal.entries().iter().filter_map(|entry| entry.record());
-    History::from_records(journal.execution().clone(), records.flatten())
+    History::from_records(journal.execution().clone(), records(journal))
+}
+
+fn records(journal: &Journal<Batch>) -> impl Iterator<Item = &Record> {
+    let batches = journal.entries().iter().filter_map(|entry| entry.record());
+    batches.flatten()
 }
 
 impl Found {
+    /// Returns what its journal records, in order.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        records(&self.journal)
+    }
+
     /// Returns the execution as in a listing.
     #[must_use]
     pub fn summary(&self) -> Summary {

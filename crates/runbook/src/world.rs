@@ -273,7 +273,11 @@ async fn unwritable(site: &Site, region: &RegionName) -> Option<Unwritable> {
     let store = site.stores.get(region)?;
     let probe = probe_write(store.as_ref(), site.clock.now(), rand::random());
     let (why, hint) = match timeout(LOOK_LIMIT, probe).await {
-        Ok(Ok(_)) => return None,
+        Ok(Ok(tried)) => {
+            // Whoever may not delete leaves it there: a few bytes.
+            timeout(LOOK_LIMIT, store.delete(&tried)).await.ok();
+            return None;
+        }
         Ok(Err(error)) => {
             let hint = match error.kind() {
                 ErrorKind::Full => Some("make room in it".to_owned()),

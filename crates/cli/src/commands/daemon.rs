@@ -34,7 +34,7 @@ use check_readiness::CheckReadiness;
 use control::DaemonControl;
 pub(crate) use control::answer;
 use keep_kit::KeepKit;
-pub(crate) use lock::{Lock, PATIENCE};
+pub(crate) use lock::{Lock, PATIENCE, died_here};
 use registers::Registers;
 use source::DaemonSource;
 use watch_primary::WatchPrimaries;

@@ -18,6 +18,7 @@ use dr_model::{ApproverName, RegionName, RunbookName, WorkloadName};
 use dr_runbook::{Disruption, Mode, Plan, Refusal, Report, Request, Rung, Site};
 use jiff::Timestamp;
 
+use crate::commands::daemon::died_here;
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 use crate::kit;
@@ -245,6 +246,7 @@ pub(crate) async fn run_with(setup: &Setup, args: &Args, output: &Output) -> Res
     if let Some(error) = unanswered {
         return Err(error);
     }
+    warn_of_dead_daemon(setup, &args.to, output)?;
     let several = found.len() > 1;
     if several && !args.plan {
         let names: Vec<_> = found
@@ -287,6 +289,21 @@ pub(crate) async fn run_with(setup: &Setup, args: &Args, output: &Output) -> Res
     }
     print_reports(&reports, several, output)?;
     Ok(exit)
+}
+
+/// Says that the daemon of the region moved to is known to have died: the move itself needs none, and what protects the workload
+/// afterwards does.
+fn warn_of_dead_daemon(setup: &Setup, to: &RegionName, output: &Output) -> Result<()> {
+    let Some(daemon) = &setup.region(to)?.daemon else {
+        return Ok(());
+    };
+    if let Some(process) = died_here(&daemon.state_directory) {
+        output.say(&format!(
+            "{} the daemon of {to} was killed or died (process {process} of this machine): start it, or the workload moves and is not protected afterwards; `rearm-protection` waits for it.",
+            output.stderr.paint(Tone::Warning, "warning:")
+        ));
+    }
+    Ok(())
 }
 
 /// Plans a move of each workload before any of them is moved; `answers` tells whether the target's store does.

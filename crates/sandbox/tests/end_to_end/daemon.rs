@@ -297,6 +297,8 @@ async fn a_daemon_that_is_gone_is_not_taken_for_well() {
     let headline = "ledger: protected, but not known to be well\n";
     assert!(status.starts_with(headline), "{status}");
     assert!(status.contains(&said), "{status}");
+    // Its lock tells at once; that its store takes no log any more would tell after half a minute.
+    assert!(status.contains("was killed or died"), "{status}");
     let checked = dr(&sandbox, &["check", "--online"]).await;
     assert_eq!(checked.status.code(), Some(20), "{checked:?}");
     let unknown = format!("unknown daemon of {RECOVERY}: cannot be reached");

@@ -21,7 +21,28 @@ const INTERVAL: Duration = Duration::from_millis(5);
 /// The lock, held as long as this value lives.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
+}
+
+/// Its name in the state directory.
+const NAME: &str = "daemon.lock";
+
+/// Returns the number of the daemon that was killed on this machine, or died, and that none came after. `None` also if that
+/// cannot be told: the state directory is on another machine, or cannot be read.
+pub(crate) fn died_here(directory: &Path) -> Option<u32> {
+    let mut file = File::open(directory.join(NAME)).ok()?;
+    flock(&file, FlockOperation::NonBlockingLockShared).ok()?;
+    // One that came to its end took its number away.
+    let mut holder = String::new();
+    file.read_to_string(&mut holder).ok()?;
+    holder.trim().parse().ok()
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // If it stays, the daemon counts as one that died; nothing else rests on it.
+        self.file.set_len(0).ok();
+    }
 }
 
 impl Lock {
@@ -31,7 +52,7 @@ impl Lock {
         region: &RegionName,
         patience: Duration,
     ) -> Result<Self> {
-        let path = directory.join("daemon.lock");
+        let path = directory.join(NAME);
         let failed = |error: &std::io::Error| {
             let what = format!("cannot use the state directory `{}`", directory.display());
             let key = format!("regions.{region}.daemon.state_directory");
@@ -81,7 +102,7 @@ impl Lock {
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()));
         written.map_err(|error| failed(&error))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 
@@ -109,5 +130,19 @@ mod tests {
         let (second, ()) = tokio::join!(Lock::take(&state, &region, PATIENCE), go);
         drop(second.unwrap());
         Lock::take(&state, &region, PATIENCE).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_that_died_is_told_from_one_that_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let region: RegionName = "us-east-1".parse().unwrap();
+        assert_eq!(died_here(directory.path()), None);
+        let lock = Lock::take(directory.path(), &region, PATIENCE).await;
+        assert_eq!(died_here(directory.path()), None, "it runs");
+        drop(lock.unwrap());
+        assert_eq!(died_here(directory.path()), None, "it has ended");
+        // The kernel lets go of the lock, and nobody takes the number away.
+        std::fs::write(directory.path().join(NAME), "4711\n").unwrap();
+        assert_eq!(died_here(directory.path()), Some(4711));
     }
 }

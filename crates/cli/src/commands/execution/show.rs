@@ -38,9 +38,11 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
     let mut found = super::find(setup, &args.execution).await?;
     if args.follow {
         let mut told = Told::new(setup, output);
+        let mut history = found.history.clone();
+        told.tell(&history);
+        let mut read = found.records().count();
         loop {
-            told.tell(&found.history);
-            let state = found.history.state();
+            let state = history.state();
             if state.is_final() {
                 break;
             }
@@ -50,6 +52,12 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
             })
             .await;
             found = super::find(setup, &args.execution).await?;
+            // Record by record: what came and went between two looks is told as well, as a pause that somebody has ended.
+            for record in found.records().skip(read) {
+                read += 1;
+                history.take(record);
+                told.tell(&history);
+            }
         }
     }
     let report = found.history.report();

@@ -2,7 +2,8 @@
 //!
 //! They listen on loopback unless told otherwise, so that of another machine usually cannot be
 //! asked from here; another region's may answer on the same address. What an answer is worth, its
-//! region tells. One that cannot be asked is known by the log that it writes into its store, and is unknown if it writes none.
+//! region tells. One that cannot be asked is known by the log that it writes into its store, and is unknown if it writes none, or
+//! if the lock in its state directory shows that it was killed on this machine.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::view::DaemonView;
+use crate::commands::daemon::died_here;
 use crate::wiring::Setup;
 
 /// How long an answer may take.
@@ -35,8 +37,15 @@ pub(crate) async fn daemons(setup: &Setup) -> Vec<DaemonView> {
         .config
         .regions
         .iter()
-        .filter_map(|(name, region)| Some((name, region.daemon.as_ref()?.listen)));
-    join_all(configured.map(|(name, address)| ask(name, address))).await
+        .filter_map(|(name, region)| Some((name, region.daemon.as_ref()?)));
+    let asked = configured.map(|(name, daemon)| async move {
+        let mut view = ask(name, daemon.listen).await;
+        if view.status.is_none() {
+            view.died = died_here(&daemon.state_directory);
+        }
+        view
+    });
+    join_all(asked).await
 }
 
 /// Returns when a region's store last took log of a resource, if that can be told within `limit`.
@@ -75,7 +84,7 @@ impl DaemonView {
         // The time is that of the other machine's clock. One that is ahead shows a daemon that has died as alive for no longer
         // than it would show one that lives.
         let distance = |at| now.duration_since(at).abs();
-        self.took_log_at.is_some_and(|at| distance(at) <= ALIVE)
+        self.died.is_none() && self.took_log_at.is_some_and(|at| distance(at) <= ALIVE)
     }
 }
 
@@ -85,6 +94,7 @@ async fn ask(region: &RegionName, address: SocketAddr) -> DaemonView {
         status: None,
         uptime_seconds: None,
         took_log_at: None,
+        died: None,
         problems: vec![format!("cannot be reached from here at {address}: {why}")],
     };
     let answer = match tokio::time::timeout(LIMIT, get(address)).await {
@@ -109,6 +119,7 @@ async fn ask(region: &RegionName, address: SocketAddr) -> DaemonView {
         status: answer["status"].as_str().map(str::to_owned),
         uptime_seconds: answer["uptime_seconds"].as_f64(),
         took_log_at: None,
+        died: None,
         problems,
     }
 }

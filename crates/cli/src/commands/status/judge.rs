@@ -78,7 +78,7 @@ fn in_region(
     rpo: Duration,
 ) -> Judgement {
     let log = match &seen.log {
-        Err(_) => return unknown(format!("{what}: its store cannot be seen")),
+        Err(_) => return unknown(unseen(what)),
         Ok(None) => return breach(format!("{what}: no log arrives in its store")),
         Ok(Some(log)) => log,
     };
@@ -127,6 +127,17 @@ fn in_region(
             reasons: Vec::new(),
         },
     }
+}
+
+/// Judges whether the stores can be seen at all, that of the primary as well: what it is for, as a way back, cannot be told then.
+fn stores(name: &ResourceName, facts: &Facts) -> Judgement {
+    let silent = facts.regions.iter().filter(|(_, seen)| seen.log.is_err());
+    let silent = silent.map(|(region, _)| unknown(unseen(&format!("{name} in {region}"))));
+    silent.fold(fine(), both)
+}
+
+fn unseen(what: &str) -> String {
+    format!("{what}: its store cannot be seen")
 }
 
 /// Judges the newest recovery point of each store, which is what would be used: that an older one has to stand in for it is for
@@ -298,6 +309,7 @@ pub(super) fn workload(
         let warm = warm.get(name).unwrap_or(&none);
         rest = both(rest, instances(name, record, facts, warm));
         rest = both(rest, newest_points(name, facts));
+        rest = both(rest, stores(name, facts));
         resources.push(protection(name, record, &recovery, facts, rpo));
     }
     for seen in traffic {
@@ -367,6 +379,9 @@ pub(super) fn daemons<'a>(
                 "the daemon of {region} does not know whether all is well"
             )),
             None if view.is_seen_at_work(now) => fine(),
+            None if let Some(process) = view.died => unknown(format!(
+                "nothing shows that the daemon of {region} runs: process {process}, which it was on this machine, was killed or died; start it again"
+            )),
             None => {
                 let log = match view.took_log_at {
                     Some(at) => format!("has taken no log since {at:.0}"),
@@ -410,10 +425,14 @@ fn all(resources: Vec<Judgement>) -> Judgement {
     }
 }
 
-/// Puts two judgements together: the worse verdict and all reasons.
+/// Puts two judgements together: the worse verdict and all reasons, each once.
 pub(super) fn both(mut one: Judgement, other: Judgement) -> Judgement {
     one.verdict = one.verdict.max(other.verdict);
-    one.reasons.extend(other.reasons);
+    for reason in other.reasons {
+        if !one.reasons.contains(&reason) {
+            one.reasons.push(reason);
+        }
+    }
     one
 }
 

@@ -166,6 +166,8 @@ pub(crate) struct DaemonView {
     pub(crate) uptime_seconds: Option<f64>,
     /// When its store last took log of any workload, by its clock: what is known of a daemon that cannot be asked from here.
     pub(crate) took_log_at: Option<Timestamp>,
+    /// The process that it was, if it was killed on this machine, or died, and none came after it.
+    pub(crate) died: Option<u32>,
     /// What is not healthy, or why it cannot be reached.
     pub(crate) problems: Vec<String>,
 }

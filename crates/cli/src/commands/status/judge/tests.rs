@@ -135,6 +135,44 @@ fn what_cannot_be_seen_is_unknown() {
     assert_eq!(judged(Ok(Some(uncovered))).verdict, Verdict::Unknown);
 }
 
+/// Also that of the primary, which protects nobody now, and one of several regions to recover in. It is said once.
+#[test]
+fn a_store_that_cannot_be_seen_is_unknown() {
+    let seen = |log: Result<Option<LogFacts>, String>| RegionFacts {
+        instance: Instance::Absent,
+        log,
+        detail: Value::Null,
+    };
+    let judged = |silent: &str| {
+        let log = |region: &str| match region == silent {
+            true => Err("permission denied".to_owned()),
+            false => Ok(Some(log())),
+        };
+        let regions =
+            ["east", "west", "south"].map(|name| (name.parse().unwrap(), seen(log(name))));
+        let facts = Facts {
+            observed_at: at(1000),
+            system_identifier: None,
+            claim: None,
+            regions: BTreeMap::from(regions),
+        };
+        let name = "database".parse().unwrap();
+        let recovery = ["west".parse().unwrap()];
+        let rpo = Duration::from_secs(60);
+        both(
+            protection(&name, &record(), &recovery, &facts, rpo),
+            stores(&name, &facts),
+        )
+    };
+    assert_eq!(judged("none").verdict, Verdict::Ok);
+    for silent in ["east", "west", "south"] {
+        let judgement = judged(silent);
+        assert_eq!(judgement.verdict, Verdict::Unknown, "{judgement:?}");
+        let said = format!("database in {silent}: its store cannot be seen");
+        assert_eq!(judgement.reasons, [said]);
+    }
+}
+
 #[test]
 fn two_primaries_are_a_breach() {
     let running = |role| RegionFacts {
@@ -306,29 +344,32 @@ fn a_damaged_register_is_a_breach() {
 
 #[test]
 fn a_daemon_is_well_only_if_it_says_so_or_is_seen_at_work() {
-    let judged = |status: Option<&str>, took_log: Option<i64>| {
+    let judged = |status: Option<&str>, took_log: Option<i64>, died: Option<u32>| {
         let view = DaemonView {
             region: "west".parse().unwrap(),
             status: status.map(str::to_owned),
             uptime_seconds: None,
             took_log_at: took_log.map(at),
+            died,
             problems: vec!["ship orders/database: no space left".to_owned()],
         };
         daemons([&view], at(1000)).verdict
     };
-    for (status, took_log, expected) in [
-        (Some("unhealthy"), Some(1000), Verdict::Breach),
-        (Some("unknown"), Some(1000), Verdict::Unknown),
-        (Some("healthy"), None, Verdict::Ok),
+    for (status, took_log, died, expected) in [
+        (Some("unhealthy"), Some(1000), None, Verdict::Breach),
+        (Some("unknown"), Some(1000), None, Verdict::Unknown),
+        (Some("healthy"), None, None, Verdict::Ok),
         // Of another machine: its store says that it works, or nothing does.
-        (None, Some(970), Verdict::Ok),
-        (None, Some(969), Verdict::Unknown),
-        (None, None, Verdict::Unknown),
+        (None, Some(970), None, Verdict::Ok),
+        (None, Some(969), None, Verdict::Unknown),
+        (None, None, None, Verdict::Unknown),
+        // Of this machine, and killed: what it wrote before does not count.
+        (None, Some(1000), Some(4711), Verdict::Unknown),
     ] {
         assert_eq!(
-            judged(status, took_log),
+            judged(status, took_log, died),
             expected,
-            "{status:?} {took_log:?}"
+            "{status:?} {took_log:?} {died:?}"
         );
     }
     assert_eq!(daemons([], at(1000)).verdict, Verdict::Ok);
