@@ -7,7 +7,8 @@
 
 pub(crate) mod actor;
 mod binaries;
-mod checks;
+pub(crate) mod checks;
+pub(crate) mod environment;
 mod keys;
 mod kinds;
 #[cfg(feature = "s3")]

@@ -1,9 +1,7 @@
 //! What regions must not share: a store is the copy that survives the other region, and two daemons on one machine each need
 //! an address and a state directory.
 
-use std::path::Path;
-
-use dr_model::document::{Context, Node, Problem, Span, Value};
+use dr_model::document::{Context, Node, Problem, Span, Value, cleaned};
 
 use crate::config::Contents;
 use crate::region::{Region, StoreLocation};
@@ -42,7 +40,7 @@ pub(crate) fn check(root: &Node, contents: &Contents, context: &mut Context) {
 fn stores(node: &Node, region: &Region, other: &str, earlier: &Region) -> Option<Problem> {
     let what = match (&region.store, &earlier.store) {
         (StoreLocation::Directory(one), StoreLocation::Directory(two)) => {
-            let (one, two) = (clean(one), clean(two));
+            let (one, two) = (cleaned(one), cleaned(two));
             if one == two {
                 format!("`{other}` has the same store")
             } else if one.starts_with(&two) || two.starts_with(&one) {
@@ -67,7 +65,7 @@ fn daemons(node: &Node, region: &Region, other: &str, earlier: &Region) -> Optio
     let (one, two) = (region.daemon.as_ref()?, earlier.daemon.as_ref()?);
     let key = if one.listen == two.listen {
         "listen"
-    } else if clean(&one.state_directory) == clean(&two.state_directory) {
+    } else if cleaned(&one.state_directory) == cleaned(&two.state_directory) {
         "state_directory"
     } else {
         return None;
@@ -75,21 +73,6 @@ fn daemons(node: &Node, region: &Region, other: &str, earlier: &Region) -> Optio
     let what = format!("`{other}` has the same `{key}`");
     let problem = Problem::warning(span(node, &["daemon", key]), what);
     Some(problem.hint("on one machine only one of both daemons can run"))
-}
-
-/// Returns the path without `.`, and without `..` where that can be told from the text.
-fn clean(path: &Path) -> std::path::PathBuf {
-    use std::path::Component;
-    let mut clean = std::path::PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::ParentDir => {
-                clean.pop();
-            }
-            other => clean.push(other),
-        }
-    }
-    clean
 }
 
 /// Returns what tells a location from another: where it is, and who is asked for it.

@@ -56,9 +56,29 @@ fn the_role_can_do_what_it_must_and_no_more() {
         .unwrap();
 
     let script = script(&options());
+    // What the server has more of, for something else, stays: with less it would not even start.
+    let set = |name: &str| cluster.query("postgres", &format!("SHOW {name}")).unwrap();
+    for more in [
+        "wal_level = 'logical'",
+        "max_wal_senders = 33",
+        "max_slot_wal_keep_size = '2GB'",
+    ] {
+        let statement = format!("ALTER SYSTEM SET {more}");
+        cluster.query("postgres", &statement).unwrap();
+    }
+    cluster
+        .query("postgres", "ALTER SYSTEM SET max_replication_slots = 3")
+        .unwrap();
     cluster.script(&script).unwrap();
     cluster.script(&script).expect("it can be run again");
     cluster.control(&["restart", "--mode=fast"]);
+    let now = [
+        "wal_level",
+        "max_wal_senders",
+        "max_slot_wal_keep_size",
+        "max_replication_slots",
+    ];
+    assert_eq!(now.map(set), ["logical", "33", "2GB", "10"]);
     for privilege in PRIVILEGES {
         let has = cluster.query("dr", privilege.test_sql);
         assert_eq!(

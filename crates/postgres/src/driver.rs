@@ -12,7 +12,7 @@ use dr_provider::driver::{
     Action, Applied, Backup, Expire, Facts, Fence, Goal, Instance, LogStream, LossFacts, Query,
     ResourceDriver, Restore, SelfFence, Verified, Verify,
 };
-use dr_provider::{Error, ErrorKind, Host, ObjectStore, Result, SecretSource};
+use dr_provider::{Error, ErrorKind, Host, ObjectStore, Result, Secret, SecretSource};
 use dr_repository::Keys;
 
 use crate::archive::Compactors;
@@ -55,6 +55,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// The start of every `restore_command` that is set up: the program and its `--config`, absolute.
     pub program: Vec<String>,
+    /// Variables and their values that a server that is started here hands on to its `restore_command`, so that this can open the stores.
+    pub environment: Vec<(String, Secret)>,
     /// Where PostgreSQL's own programs are, on hosts that are this machine.
     pub binaries: PathBuf,
 }

@@ -69,14 +69,19 @@ impl Verify for PostgresDriver {
         let bases = self.bases(store, cluster).await?;
         let wanted = request.recovery_point.as_deref();
         let is_wanted = |label: &Label| wanted.is_none_or(|wanted| label.as_str() == wanted);
-        if let Some((label, error)) = bases
-            .unusable
-            .into_iter()
-            .find(|(label, _)| wanted.is_some() && is_wanted(label))
-        {
+        // Whoever asks for the newest is not told that an older one is whole. Labels of one second are in no order.
+        let newest = bases.usable.first().map(|base| base.label.second());
+        let is_unusable = |label: &Label| match wanted {
+            Some(_) => is_wanted(label),
+            None => newest.is_none_or(|newest| label.second() >= newest),
+        };
+        let mut unusable = bases.unusable.into_iter();
+        if let Some((label, error)) = unusable.find(|(label, _)| is_unusable(label)) {
             // Without a manifest that can be read nothing is known to be compared with.
             let what = format!("recovery point {label}");
-            return Err(Error::new(error.kind(), OPERATION, what).because(error));
+            return Err(Error::new(error.kind(), OPERATION, what)
+                .because(error)
+                .with_hint("take a new one; an older one can be verified by its name"));
         }
         let Some(base) = bases.usable.iter().find(|base| is_wanted(&base.label)) else {
             let why = match wanted {

@@ -143,6 +143,8 @@ impl Repository {
                 Err(error @ (Error::Damaged { .. } | Error::Unsupported { .. })) => {
                     Ok(Some((label, Err(error))))
                 }
+                // The others were listed with the same rights.
+                Err(error) if error.kind() == ErrorKind::Denied => Ok(Some((label, Err(error)))),
                 Err(error) => Err(error),
             }
         };

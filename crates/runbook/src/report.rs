@@ -13,8 +13,9 @@ use crate::plan::{Mode, Target};
 use crate::proof;
 use crate::record::{Outcome, Place};
 use crate::request::{Rung, clients_by_hand, override_reason, witness};
+use crate::step::Step;
 use crate::steps::{
-    await_approval, check_health, rearm_protection, replace_database, restore_database,
+    await_approval, check_health, rearm_protection, registry, replace_database, restore_database,
     verify_traffic,
 };
 
@@ -312,14 +313,23 @@ fn steps(history: &History) -> Vec<StepReport> {
 #[must_use]
 pub(crate) fn stuck(history: &History, place: &StepId, why: &str, remedy: &str) -> Stuck {
     let id = &history.execution;
+    let mut remedies = vec![
+        remedy.to_owned(),
+        format!("then `dr execution resume {id}`: it looks before it does anything again"),
+    ];
+    // Some only hold the others up, as a check that was written wrong.
+    let kind = history.plan.step(place);
+    let kind = kind.and_then(|step| registry::find(&step.uses));
+    if kind.is_some_and(Step::may_be_skipped) {
+        remedies.push(format!(
+            "or, if step `{place}` itself is what is wrong, see to what it does by hand: `dr execution resume {id} --skip {place} --reason \"…\"`"
+        ));
+    }
     Stuck {
         step: place.clone(),
         why: why.to_owned(),
         residue: history.residue(),
-        remedy: vec![
-            remedy.to_owned(),
-            format!("then `dr execution resume {id}`: it looks before it does anything again"),
-        ],
+        remedy: remedies,
     }
 }
 

@@ -63,6 +63,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         findings.extend(secrets(&setup));
     }
     findings.extend(schedules::check(&setup.config));
+    findings.extend(stores::keys_from_environment(&setup)?);
     let (runbooks, unusable) = runbooks(&setup);
     findings.extend(runbooks);
     let inside = stores::inside_what_they_protect(&setup)?;

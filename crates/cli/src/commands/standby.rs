@@ -129,6 +129,11 @@ pub(crate) async fn run(command: &Command, config: &Path, output: &Output) -> Re
         )
         .hint("look at it with `--plan`, then add `--yes`"));
     }
+    if !common.plan {
+        for id in &ids {
+            setup.refuse_root(&id.workload)?;
+        }
+    }
     if let Some(id) = ids.first() {
         nothing_under_way(&setup, id).await?;
     }

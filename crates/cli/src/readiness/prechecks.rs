@@ -120,6 +120,14 @@ pub(super) async fn all(
     checks.extend(hosts);
     checks.extend(traffic);
     checks.extend(services);
+    let tried = setup.rehearse_checks(&site.workload, workload, std::iter::once(to));
+    // A configuration that cannot be wired makes no plan either, which says so.
+    for one in tried.await.unwrap_or_default() {
+        checks.push(match one.judge() {
+            Ok(found) => Precheck::new(one.check, Found::Passed, found),
+            Err(why) => Precheck::new(one.check, Found::Failed, why),
+        });
+    }
     for notify in &workload.notify {
         let Notify::Webhook(url) = notify;
         let resolved = setup.secrets().resolve(url.text());

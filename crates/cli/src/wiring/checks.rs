@@ -8,11 +8,11 @@ use async_trait::async_trait;
 use dr_config::{HealthCheck, Workload};
 use dr_local::HttpProbe;
 use dr_model::{RegionName, ResourceId, WorkloadName};
+use dr_provider::driver::Role;
 use dr_provider::probe::{ClientProbe, Health};
-use dr_provider::{Probe, ResourceDriver, Traffic};
+use dr_provider::{Error, Probe, ResourceDriver, Traffic};
 
 use super::Setup;
-use crate::error::Result;
 
 /// How long one look takes at most.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -26,7 +26,7 @@ impl Setup {
         name: &WorkloadName,
         workload: &Workload,
         traffic: &[Arc<dyn Traffic>],
-    ) -> Result<BTreeMap<RegionName, Vec<Arc<dyn Probe>>>> {
+    ) -> crate::error::Result<BTreeMap<RegionName, Vec<Arc<dyn Probe>>>> {
         let mut probes = BTreeMap::new();
         for region in std::iter::once(&workload.home).chain(&workload.recovery) {
             let answer = traffic.iter().find_map(|record| record.answer(region));
@@ -60,6 +60,78 @@ impl Setup {
         }
         Ok(probes)
     }
+}
+
+/// A `sql` check of a workload in one region, tried beforehand.
+pub(crate) struct Rehearsed {
+    /// What is asked where.
+    pub(crate) check: String,
+    /// What the server there says, and whether it is a primary: the answer of a standby may rightly be another.
+    pub(crate) answer: Result<(Option<String>, Role), Error>,
+}
+
+impl Setup {
+    /// Asks the `sql` checks of a workload, which only read, on the servers of some regions that answer: a query that cannot work is
+    /// found out before it is what a failover waits for.
+    pub(crate) async fn rehearse_checks(
+        &self,
+        name: &WorkloadName,
+        workload: &Workload,
+        regions: impl Iterator<Item = &RegionName> + Clone,
+    ) -> crate::error::Result<Vec<Rehearsed>> {
+        let mut found = Vec::new();
+        for check in &workload.checks {
+            let HealthCheck::Sql { resource, query } = check else {
+                continue;
+            };
+            let id = ResourceId {
+                workload: name.clone(),
+                resource: resource.clone(),
+            };
+            let driver = self.driver(&id)?;
+            let Some(role) = driver.query() else { continue };
+            for region in regions.clone() {
+                // Whether a server is there, and lets us in, is another look.
+                let is = match tokio::time::timeout(LIMIT, role.role(region)).await {
+                    Ok(Ok((_, is))) => is,
+                    _ => continue,
+                };
+                let asked = role.scalar(region, query, LIMIT);
+                let answer = match tokio::time::timeout(2 * LIMIT, asked).await {
+                    Ok(Err(error)) if !error.is_permanent() => continue,
+                    Err(_) => continue,
+                    Ok(answer) => answer.map(|value| (value, is)),
+                };
+                found.push(Rehearsed {
+                    check: format!("query {id} in {region}: {query}"),
+                    answer,
+                });
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Rehearsed {
+    /// Says what is wrong with the check, or else what it answers.
+    pub(crate) fn judge(&self) -> Result<String, String> {
+        match &self.answer {
+            Ok((Some(value), _)) if is_true(value) => Ok("it answers that it is so".to_owned()),
+            Ok((_, Role::Standby)) => Ok("a standby can be asked, and does not say so".to_owned()),
+            Ok((value, Role::Primary)) => Err(format!(
+                "the primary answers {}, and `true` is wanted",
+                value.as_ref().map_or_else(
+                    || "with no row, or null".to_owned(),
+                    |value| format!("`{value}`")
+                )
+            )),
+            Err(error) => Err(dr_provider::error::chain(error)),
+        }
+    }
+}
+
+fn is_true(value: &str) -> bool {
+    matches!(value, "t" | "true")
 }
 
 impl Setup {
@@ -118,7 +190,7 @@ impl Probe for SqlProbe {
             return Health::Unknown(format!("kind `{}` answers no queries", self.driver.kind()));
         };
         match query.scalar(&self.region, &self.query, LIMIT).await {
-            Ok(Some(value)) if matches!(value.as_str(), "t" | "true") => Health::Healthy(value),
+            Ok(Some(value)) if is_true(&value) => Health::Healthy(value),
             Ok(value) => Health::Unhealthy(value.unwrap_or_else(|| "no row, or null".to_owned())),
             Err(error) => Health::Unknown(dr_provider::error::chain(&error)),
         }

@@ -16,7 +16,7 @@ use dr_postgres::{Options, Parts, PostgresDriver};
 use dr_provider::{ErrorKind, Host, ObjectStore, ResourceDriver, SecretSource};
 
 use super::stores::Stores;
-use super::{actor, binaries, keys, kinds, stores};
+use super::{actor, binaries, environment, keys, kinds, stores};
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 
@@ -253,7 +253,7 @@ impl Setup {
                 let owner = found.uid();
                 if owner != 0 {
                     let what = format!(
-                        "root cannot move `{workload}`: `{}` belongs to user {owner}, and PostgreSQL's programs refuse to run as root",
+                        "root cannot do this for `{workload}`: `{}` belongs to user {owner}, and PostgreSQL's programs refuse to run as root",
                         place.display()
                     );
                     let hint = format!(
@@ -286,6 +286,7 @@ impl Setup {
             keys: keys::keys(&self.config)?,
             clock: Arc::clone(&self.clock),
             program: self.program()?,
+            environment: environment::variables(&self.config),
             binaries: binaries::binaries(),
         }))
     }

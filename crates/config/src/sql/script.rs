@@ -22,35 +22,68 @@ pub struct Peer {
     pub address: String,
 }
 
-/// Settings without which the log cannot be shipped or a cluster cannot come back; some need a restart.
-const SETTINGS: &[(&str, &str, &str)] = &[
-    (
-        "wal_level",
-        "replica",
-        "the log holds what a standby needs; restart",
-    ),
-    (
-        "max_wal_senders",
-        "10",
-        "two for each region and some to spare; restart",
-    ),
-    (
-        "max_replication_slots",
-        "10",
-        "one for each region and standby, and some to spare; restart",
-    ),
-    ("hot_standby", "on", "a standby answers queries; restart"),
-    (
-        "wal_log_hints",
-        "on",
-        "an old primary can be rewound; needless with checksums; restart",
-    ),
-    (
-        "max_slot_wal_keep_size",
-        "16GB",
-        "a region that is away cannot fill the disk",
-    ),
+/// A setting without which the log cannot be shipped or a cluster cannot come back.
+struct Setting {
+    name: &'static str,
+    /// What it becomes where it is not enough.
+    value: &'static str,
+    /// When its `value` is not enough, in SQL. More than enough is left as it is: a server may need it for something else.
+    lacks: &'static str,
+    why: &'static str,
+}
+
+const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "wal_level",
+        value: "replica",
+        lacks: "value = 'minimal'",
+        why: "the log holds what a standby needs; restart",
+    },
+    Setting {
+        name: "max_wal_senders",
+        value: "10",
+        lacks: "value::integer < 10",
+        why: "two for each region and some to spare; restart",
+    },
+    Setting {
+        name: "max_replication_slots",
+        value: "10",
+        lacks: "value::integer < 10",
+        why: "one for each region and standby, and some to spare; restart",
+    },
+    Setting {
+        name: "hot_standby",
+        value: "on",
+        lacks: "NOT value::boolean",
+        why: "a standby answers queries; restart",
+    },
+    Setting {
+        name: "wal_log_hints",
+        value: "on",
+        lacks: "NOT value::boolean AND NOT current_setting('data_checksums')::boolean",
+        why: "an old primary can be rewound; needless with checksums; restart",
+    },
+    Setting {
+        name: "max_slot_wal_keep_size",
+        value: "16GB",
+        lacks: "value = '-1'",
+        why: "a region that is away cannot fill the disk",
+    },
 ];
+
+impl Setting {
+    /// Returns one line that sets it unless what is set is enough, be it in force or written and waiting for a restart. `ALTER SYSTEM`
+    /// stands in no block, hence `\gexec`.
+    fn statement(&self) -> String {
+        let Self {
+            name, value, lacks, ..
+        } = self;
+        format!(
+            "SELECT $$ALTER SYSTEM SET {name} = '{value}'$$ FROM (SELECT coalesce((SELECT setting FROM pg_file_settings \
+             WHERE name = '{name}' ORDER BY seqno DESC LIMIT 1), current_setting('{name}'))) AS now (value) WHERE {lacks} \\gexec"
+        )
+    }
+}
 
 /// Returns statements for `psql`, run by a superuser in the database of the heartbeat on the primary.
 ///
@@ -89,10 +122,15 @@ pub fn script(options: &Options) -> String {
         "-- Each `sql` check reads with this role: grant it SELECT on what the check reads."
             .to_owned(),
         String::new(),
-        "-- Settings, on the primary and on each standby.".to_owned(),
+        "-- Settings, on the primary and on each standby. What is enough already stays as it is."
+            .to_owned(),
     ]);
-    for (name, value, why) in SETTINGS {
-        lines.push(format!("ALTER SYSTEM SET {name} = '{value}'; -- {why}"));
+    for setting in SETTINGS {
+        lines.push(format!(
+            "-- {} = {}: {}.",
+            setting.name, setting.value, setting.why
+        ));
+        lines.push(setting.statement());
     }
     lines.extend([
         "SELECT pg_reload_conf();".to_owned(),

@@ -14,7 +14,7 @@ use dr_model::Lsn;
 use dr_provider::{Error as StoreError, ErrorKind, ObjectStore};
 use futures::stream::{self, StreamExt};
 
-use super::catalogue::{newest_links, newest_links_after};
+use super::catalogue::{links_after, newest_links, newest_links_after};
 use super::floor::floor;
 use super::link::{Link, Reply, read_header};
 use super::{ChainId, ChunkHeader, Error, Origin, SealRecord};
@@ -370,7 +370,8 @@ fn end_of(link: &Link<ChunkHeader>) -> Option<Lsn> {
     }
 }
 
-/// Reads a chain's origin.
+/// Reads a chain's origin; `None` if nobody has begun the chain. One that is gone from behind its links is damage: the chain is
+/// not to be taken for none, or what follows the merged log would be left out without a word.
 pub(crate) async fn read_origin(
     store: &dyn ObjectStore,
     chain: &ChainId,
@@ -380,7 +381,25 @@ pub(crate) async fn read_origin(
     let found = read(store, &key, patience)
         .await
         .map_err(|error| Error::store(chain, error))?;
-    let Some(bytes) = found else { return Ok(None) };
+    let found = match found {
+        Some(bytes) => Some(bytes),
+        None => {
+            let links = links_after(store, chain, None, Lsn(u64::MAX), 1, patience).await;
+            if links
+                .map_err(|error| Error::store(chain, error))?
+                .is_empty()
+            {
+                return Ok(None);
+            }
+            // It is created before any link, so that it is there now if the chain was begun in between.
+            let found = read(store, &key, patience).await;
+            found.map_err(|error| Error::store(chain, error))?
+        }
+    };
+    let Some(bytes) = found else {
+        let why = "it is missing, and log stands behind it";
+        return Err(corrupt(store, chain, Lsn::INVALID, why));
+    };
     Origin::from_bytes(&bytes, chain)
         .map(Some)
         .map_err(|why| corrupt(store, chain, Lsn::INVALID, why))

@@ -57,7 +57,7 @@ impl PostgresDriver {
         let host = self.host(region)?;
         let directory = &instance.data_directory;
         if processes(&**host, directory).await?.is_empty() {
-            let command = match &instance.start {
+            let mut command = match &instance.start {
                 Some(argv) => Command::new(argv.iter().cloned()),
                 None => Command::new([
                     self.parts().binaries.join("pg_ctl").display().to_string(),
@@ -69,6 +69,9 @@ impl PostgresDriver {
                     "--no-wait".to_owned(),
                 ]),
             };
+            let variables = self.parts().environment.iter();
+            let exposed = variables.map(|(name, value)| (name.clone(), value.expose().to_owned()));
+            command.environment.extend(exposed);
             let output = host.run(&command, COMMAND_LIMIT).await?;
             if output.status != Some(0) {
                 let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();

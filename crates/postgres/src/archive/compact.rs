@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dr_coordination::chain::{CompactOptions, Compactor, bounds, chains, log_start};
-use dr_model::RegionName;
+use dr_model::{Lsn, RegionName};
 use dr_provider::Result;
 use dr_provider::driver::CompactReport;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 
 use super::gap::Lost;
 use super::size::size_at;
+use crate::backup::Base;
 use crate::driver::PostgresDriver;
 use crate::register::patience;
 
@@ -54,6 +55,14 @@ impl PostgresDriver {
             report.stored_bytes += done.stored_bytes;
             report.removed += done.removed;
             report.removal_denied |= done.removal_denied;
+            // What lies before the newest recovery point keeps nothing from being restored from it, and never arrives any more.
+            let since = match done.holes.is_empty() {
+                true => Lsn::INVALID,
+                false => {
+                    let bases = self.bases(store, cluster).await?;
+                    bases.usable.first().map_or(Lsn::INVALID, Base::log_start)
+                }
+            };
             for hole in done.holes {
                 let lost = Lost {
                     system_identifier: cluster,
@@ -64,6 +73,9 @@ impl PostgresDriver {
                     why: format!("{} holds neither piece nor chunk", store.location()),
                 };
                 self.record_lost(region, &lost).await?;
+                if hole.to <= since {
+                    continue;
+                }
                 report.missing.push(format!(
                     "the log of timeline {timeline} has a hole from {} to {} in {}",
                     hole.from,

@@ -5,7 +5,7 @@
 //! directory of the target as well, the standby would be stopped in place of the old primary, which
 //! could go on accepting writes.
 
-use dr_model::document::{Context, Node, Problem};
+use dr_model::document::{Context, Node, Problem, cleaned};
 
 use super::{InstanceOptions, Options};
 
@@ -39,7 +39,7 @@ fn shared(one: &InstanceOptions, other: &InstanceOptions) -> Option<(&'static st
     if one.host != other.host {
         return None;
     }
-    if one.data_directory == other.data_directory {
+    if cleaned(&one.data_directory) == cleaned(&other.data_directory) {
         Some(("data directory", "data_directory"))
     } else if (&one.address, one.port) == (&other.address, other.port) {
         Some(("address and port", "port"))

@@ -40,6 +40,7 @@ fn driver() -> PostgresDriver {
         keys: Keys::default(),
         clock: Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH)),
         program: vec!["dr".to_owned()],
+        environment: Vec::new(),
         binaries: "/usr/bin".into(),
     })
 }

@@ -175,4 +175,15 @@ async fn what_is_merged_under_a_receiver_restores_to_the_ledger_and_a_lost_piece
     let report = site.driver.compact(&west).await.unwrap();
     assert_eq!(report.missing, Vec::<String>::new());
     assert_eq!(since(point.start).await.unwrap(), Vec::<String>::new());
+
+    // What is lost before the newest recovery point is recorded, and lets no run fail for as long as the log is kept.
+    fs::remove_file(&path).unwrap();
+    assert_eq!(site.driver.compact(&west).await.unwrap().missing.len(), 1);
+    let second = site.back_up().await;
+    assert!(second.start > lost.to);
+    let copied = site.driver.copy(&region(EAST), &west, None).await;
+    copied.unwrap();
+    let report = site.driver.compact(&west).await.unwrap();
+    assert_eq!(report.missing, Vec::<String>::new());
+    assert_eq!(since(point.start).await.unwrap().len(), 1);
 }

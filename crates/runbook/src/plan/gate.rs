@@ -55,8 +55,15 @@ pub(super) fn loss(
         (Verdict::Unknown, _) if override_reason(&request.statements).is_none() => {
             let unknown = resources.values().filter(|loss| loss.estimate.is_none());
             let because: Vec<_> = unknown.flat_map(|loss| loss.because.clone()).collect();
+            // Without the store moved to there is nothing to go on with, whatever is accepted.
+            let to = &request.to;
+            let is_silent = world.resources.values().any(|resource| {
+                let seen = resource.facts.regions.get(to);
+                seen.is_some_and(|seen| seen.log.is_err())
+            });
             return Err(Refusal::LossUnknown {
                 because: because.join("; "),
+                may_be_accepted: !is_silent,
             });
         }
         _ => {}

@@ -72,7 +72,17 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
             (loss, proofs)
         }
         Mode::Unplanned | Mode::Planned => {
-            let mut loss = gate::loss(world, request, (mode == Mode::Unplanned).then_some(from))?;
+            let left = (mode == Mode::Unplanned).then_some(from);
+            let mut loss = gate::loss(world, request, left).map_err(|refusal| match refusal {
+                Refusal::LossUnknown {
+                    because,
+                    may_be_accepted,
+                } => Refusal::LossUnknown {
+                    because,
+                    may_be_accepted: may_be_accepted && mode == Mode::Unplanned,
+                },
+                other => other,
+            })?;
             let proofs = gate::proofs(world, from, &loss, request, gate::Left::of(runbook))?;
             loss.bound = match mode {
                 // Nothing is promoted before that is proven.

@@ -151,6 +151,8 @@ pub enum Refusal {
     LossUnknown {
         /// What that rests on.
         because: String,
+        /// Whether it may be accepted: not where the store moved to cannot be seen, nor by a move that loses nothing.
+        may_be_accepted: bool,
     },
     /// Nothing will prove that the old primary has stopped.
     #[error("nothing proves that `{resource}` in {from} accepts no more writes: {why}")]
@@ -354,8 +356,12 @@ impl Refusal {
                     false => format!("accept it with `--max-loss {}s`", estimate.delay_seconds.ceil()),
                 }
             }
+            Self::LossUnknown {
+                may_be_accepted: true,
+                ..
+            } => "accept an unknown loss with `--override \"reason\"`".to_owned(),
             Self::LossUnknown { .. } => {
-                "accept an unknown loss with `--override \"reason\"`".to_owned()
+                "bring back what cannot be seen, and run the command again".to_owned()
             }
             Self::NoProof { hint, .. } => format!("{}, if that can be done; else make sure that it has stopped and say so with `--witness \"NAME: what was seen\"`, or go on without proof with `--override \"reason\"`", hint.as_deref().unwrap_or("put right what keeps it from being seen")),
             Self::Alive { hint, .. } => format!("{}, or stop it by hand and run the command again; a witness does not outweigh a server that answers, or whose processes are there", hint.as_deref().unwrap_or("put right what stands in the way")),

@@ -4,10 +4,12 @@ use std::process::{Command, Stdio};
 
 use dr_sandbox::{HOME, LostStore, RECOVERY, Sandbox};
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::executions::{epochs, executions};
 use crate::support::{
-    acknowledge, backup, dr, end, fail_over, is_primary, judged, refused, says, start, until,
+    acknowledge, backup, database_in, dr, dr_json, end, fail_over, is_primary, judged, refused,
+    says, start, until,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,6 +204,11 @@ async fn the_store_of_another_region_is_not_failed_over_to() {
     )
     .await;
     assert!(!is_primary(&sandbox, RECOVERY).await);
+    // What it holds protects nothing here.
+    let status = dr_json(&sandbox, &["status", "--json"]).await;
+    assert_eq!(status["workloads"][0]["protected"], Value::Null, "{status}");
+    let log = &database_in(&sandbox, RECOVERY).await["log"];
+    assert_eq!(*log, Value::Null, "{log}");
 
     // In its place again, it is.
     std::fs::rename(&store, home.place().lost_store()).unwrap();

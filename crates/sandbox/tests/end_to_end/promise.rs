@@ -7,7 +7,7 @@ use dr_sandbox::{HOME, LostStore, RECOVERY, Sandbox};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{
-    acknowledge, acknowledge_after, cluster, dr_json, end, fail_over, judged, start, until,
+    acknowledge, acknowledge_after, cluster, dr, dr_json, end, fail_over, judged, start, until,
 };
 
 const NAMES: &str = "synchronous_standby_names";
@@ -22,6 +22,11 @@ async fn every_way_around_the_wait_makes_it_conditional() {
 
     primary.set(NAMES, "").await.unwrap();
     conditional(&sandbox, "synchronous_standby_names is").await;
+    // Whoever asks only for the state is told as well.
+    let status = dr(&sandbox, &["status"]).await;
+    assert_eq!(status.status.code(), Some(10), "{}", status.stdout);
+    let said = "may be acknowledged and lost: synchronous_standby_names is";
+    assert!(status.stdout.contains(said), "{}", status.stdout);
     primary
         .set(NAMES, &format!("FIRST 1 ({receiver})"))
         .await

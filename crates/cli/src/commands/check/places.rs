@@ -16,6 +16,7 @@ use super::findings::{Finding, Level};
 use crate::commands::status;
 use crate::error::Result;
 use crate::wiring::Setup;
+use crate::wiring::checks::Rehearsed;
 
 /// How long one look may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -33,6 +34,7 @@ pub(super) async fn check(
     findings.push(detection(setup, name, workload).await?);
     findings.extend(hosts(setup, name, workload).await?);
     findings.extend(services(setup, name, workload).await?);
+    findings.extend(checks(setup, name, workload).await?);
     for notify in &workload.notify {
         let Notify::Webhook(url) = notify;
         let subject = format!("webhook of {}", url.span());
@@ -89,6 +91,21 @@ async fn traffic(setup: &Setup, workload: &Workload) -> Result<Vec<Finding>> {
         });
     }
     Ok(findings)
+}
+
+/// Whether the `sql` checks can be answered, where a server is.
+async fn checks(setup: &Setup, name: &WorkloadName, workload: &Workload) -> Result<Vec<Finding>> {
+    let regions = std::iter::once(&workload.home).chain(&workload.recovery);
+    let tried = setup.rehearse_checks(name, workload, regions).await?;
+    let finding = |one: Rehearsed| {
+        match one.judge() {
+        Ok(found) => Finding::ok(one.check, found),
+        Err(why) => Finding::new(Level::Failed, one.check, why).remedy(
+            "put the query right, or grant the role SELECT on what it reads: `check-health` would wait for it in vain",
+        ),
+    }
+    };
+    Ok(tried.into_iter().map(finding).collect())
 }
 
 /// Whether anybody would be told of an outage of the primary.

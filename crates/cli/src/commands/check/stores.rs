@@ -6,13 +6,14 @@ use dr_config::{StoreLocation, Workload};
 use dr_coordination::identity::read_identity;
 use dr_coordination::probe::{newest_probe, probe_store, probe_write, require_atomic_create};
 use dr_model::{RegionName, ResourceId, WorkloadName};
+use dr_postgres::{InstanceOptions, StandbyPolicy};
 use dr_provider::{ErrorKind, ObjectStore, Result};
 use futures::future::join_all;
 use jiff::SignedDuration;
 
 use super::findings::{Finding, Level};
 use crate::output::seconds;
-use crate::wiring::Setup;
+use crate::wiring::{Setup, environment};
 
 /// A probe that is older says little about the store of today: a mount, a bucket's rules or its software may have changed.
 const PROBE_AGE: SignedDuration = SignedDuration::from_hours(24);
@@ -81,6 +82,46 @@ pub(super) async fn register(
         Err(error) => Finding::error(subject, &error.into()),
     };
     vec![finding]
+}
+
+/// Names the servers that `dr` may not have started and that would open a store with keys from the environment: it cannot give them any,
+/// and a failover finds out only when the old primary has been fenced.
+pub(super) fn keys_from_environment(setup: &Setup) -> crate::error::Result<Vec<Finding>> {
+    let names: Vec<String> = environment::names(&setup.config)
+        .into_iter()
+        .map(|name| format!("`{name}`"))
+        .collect();
+    let mut findings = Vec::new();
+    if names.is_empty() {
+        return Ok(findings);
+    }
+    let names = names.join(", ");
+    for (workload, contents) in &setup.config.workloads {
+        for resource in contents.resources.keys() {
+            let id = ResourceId {
+                workload: workload.clone(),
+                resource: resource.clone(),
+            };
+            let instances = setup.postgres_options(&id)?.instances;
+            let warm = |one: &InstanceOptions| one.standby == StandbyPolicy::Warm;
+            let others = instances
+                .iter()
+                .filter(|(_, one)| one.start.is_some() || warm(one));
+            for (region, _) in others {
+                let subject = format!("restore_command of {id} in {region}");
+                let found = format!(
+                    "the stores are opened with {names} of the environment, which a server has only if whoever starts it gives it that: \
+                     without, a failover stops behind the fence, at log that the server has to fetch"
+                );
+                findings.push(
+                    Finding::new(Level::Warning, subject, found).remedy(
+                        "name the keys by `${file:…}`, which every program can read, or set the variables in the server's unit too",
+                    ),
+                );
+            }
+        }
+    }
+    Ok(findings)
 }
 
 /// Names the stores that lie in a data directory on this machine: they are lost with what they are to bring back, and every backup

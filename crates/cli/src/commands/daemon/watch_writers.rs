@@ -117,6 +117,7 @@ impl WatchWriters {
         let regions: Vec<_> = std::iter::once(&site.home).chain(&site.recovery).collect();
         let mut others = Vec::new();
         let mut unseen = Vec::new();
+        let mut primary_accepts = true;
         for (name, driver) in &site.resources {
             let looks = regions
                 .iter()
@@ -140,6 +141,7 @@ impl WatchWriters {
             drop(seen);
             for (region, found) in regions.iter().zip(found) {
                 let is_primary = **region == epochs.newest.primary;
+                primary_accepts &= !is_primary || found == Found::Accepts;
                 match found {
                     Found::Accepts if !is_primary => others.push(format!("{name} in {region}")),
                     // Whether the primary answers, another line says. Of one that never was primary nothing is feared: what
@@ -164,8 +166,12 @@ impl WatchWriters {
         }
         let others = others.join(", ");
         match suspected.replace(*epoch) {
-            Some(before) if before == *epoch => Condition::Bad(format!(
+            Some(before) if before == *epoch && primary_accepts => Condition::Bad(format!(
                 "TWO PRIMARIES: {others} accepts writes although {primary} is primary since epoch {epoch}; what is written there is lost: stop it"
+            )),
+            // As a move leaves it that was killed between its epoch and its fence: to stop the only one that serves would be an outage.
+            Some(before) if before == *epoch => Condition::Bad(format!(
+                "{others} accepts writes although {primary}, which does not, is primary since epoch {epoch}; `dr execution list` shows the move to be gone on with or ended, and what is written until then may be lost"
             )),
             _ => Condition::Unknown(format!(
                 "{others} accepts writes although {primary} is primary since epoch {epoch}; it is looked at again"

@@ -7,9 +7,11 @@ use dr_coordination::register::EpochRecord;
 use dr_model::{Epoch, RegionName, ResourceName};
 use dr_postgres::{Options, Slot};
 use dr_provider::driver::{Facts, Instance, LogFacts, RegionFacts, Role};
+use dr_runbook::executions::Summary;
 use jiff::Timestamp;
 
 use super::view::{DaemonView, OutageView, RegisterView, TrafficView, Verdict};
+use crate::commands::execution::needs_somebody;
 use crate::readiness::Readiness;
 
 /// What is known, with its reasons unless it is ok.
@@ -257,6 +259,22 @@ pub(super) fn commits(
     all
 }
 
+/// Judges what commits wait for: that it was promised and does not hold is no line among others, whoever changed it.
+fn promises(name: &ResourceName, record: &EpochRecord, facts: &Facts) -> Judgement {
+    let broken = record.synchronous(name).iter().filter_map(|region| {
+        let log = facts.regions.get(region)?.log.as_ref().ok()?.as_ref()?;
+        let promise = log.promise.as_ref()?;
+        let is_broken = promise.epoch == record.epoch && !promise.held;
+        is_broken.then(|| {
+            breach(format!(
+                "the conditions of waiting for the store of {region} do not hold, so that a commit on {name} may be acknowledged and lost: {}; `dr check --online` says what to do",
+                promise.reasons.join("; ")
+            ))
+        })
+    });
+    broken.fold(fine(), both)
+}
+
 /// Judges a workload.
 pub(super) fn workload(
     regions: &[RegionName],
@@ -310,6 +328,7 @@ pub(super) fn workload(
         rest = both(rest, instances(name, record, facts, warm));
         rest = both(rest, newest_points(name, facts));
         rest = both(rest, stores(name, facts));
+        rest = both(rest, promises(name, record, facts));
         resources.push(protection(name, record, &recovery, facts, rpo));
     }
     for seen in traffic {
@@ -351,6 +370,21 @@ pub(super) fn failovers(moves: &[Readiness]) -> Judgement {
         });
     }
     judgement
+}
+
+/// Judges executions that have not ended: while nobody goes on with one, it stands in the way of every other.
+pub(super) fn executions(unfinished: &[Summary]) -> Judgement {
+    let left = unfinished
+        .iter()
+        .filter(|execution| needs_somebody(execution));
+    let judged = left.map(|execution| {
+        unknown(format!(
+            "execution {} has not ended and nobody goes on with it: {}",
+            execution.execution,
+            execution.ways_on()
+        ))
+    });
+    judged.fold(fine(), both)
 }
 
 /// Judges an outage: whoever reads it has to decide.

@@ -24,6 +24,7 @@ use super::view::{
     TrafficView, Verdict, WorkloadView,
 };
 use crate::error::Result;
+use crate::exit::Exit;
 use crate::readiness;
 use crate::wiring::Setup;
 
@@ -48,15 +49,17 @@ pub(super) async fn look(
             .iter()
             .map(|(name, driver)| facts(setup, name, driver, &regions)),
     );
-    let ((record, register), facts, traffic, (found, unseen), failovers) = tokio::join!(
+    let ((record, register), facts, traffic, (found, unseen), failovers, others) = tokio::join!(
         newest(&register),
         resources,
         join_all(records.iter().map(traffic)),
         executions::list(&setup.stores, &setup.clock),
         readiness::all(setup, &name, workload),
+        of_others(setup, &regions),
     );
     let failovers = failovers?;
-    let facts: BTreeMap<ResourceName, Facts> = facts.into_iter().collect();
+    let mut facts: BTreeMap<ResourceName, Facts> = facts.into_iter().collect();
+    let (record, register) = without_others(&others, &mut facts, record, register);
     let slots = slots(setup, &name, &facts, record.as_ref()).await?;
     let rpo = workload.objectives.rpo;
     let warm = warm(setup, &name, workload)?;
@@ -85,6 +88,8 @@ pub(super) async fn look(
     let judgement = both(judgement, judge::commits(record.as_ref(), &slots));
     let judgement = both(judgement, judge::failovers(&failovers));
     let judgement = both(judgement, judge::outage(outage.as_ref()));
+    let executions: Vec<_> = found.into_iter().filter(goes_on).collect();
+    let judgement = both(judgement, judge::executions(&executions));
     let mut reasons = judgement.reasons;
     // Executions in a store that cannot be seen change nothing that is measured here; they are
     // worth a line.
@@ -114,9 +119,42 @@ pub(super) async fn look(
         traffic,
         outage,
         failovers,
-        executions: found.into_iter().filter(goes_on).collect(),
+        executions,
         workload: name,
     })
+}
+
+/// Finds the stores that stand in the place of a region's and are another's, by what is wrong with each. One that does not answer, or
+/// that nobody has initialised, says so to whoever reads it.
+async fn of_others(setup: &Setup, regions: &[RegionName]) -> BTreeMap<RegionName, String> {
+    let looks = regions.iter().map(|region| async move {
+        let look = tokio::time::timeout(LIMIT, setup.identity(region)).await;
+        let error = look.ok()?.err()?;
+        (error.exit == Exit::Refused).then(|| (region.clone(), error.message))
+    });
+    join_all(looks).await.into_iter().flatten().collect()
+}
+
+/// Leaves out what such stores hold: none of it protects this region, and their register is not its register.
+fn without_others(
+    others: &BTreeMap<RegionName, String>,
+    facts: &mut BTreeMap<ResourceName, Facts>,
+    record: Option<EpochRecord>,
+    mut register: RegisterView,
+) -> (Option<EpochRecord>, RegisterView) {
+    for (region, why) in others {
+        for facts in facts.values_mut() {
+            if let Some(seen) = facts.regions.get_mut(region) {
+                seen.log = Err(why.clone());
+            }
+        }
+        if register.region.as_ref() == Some(region) || register.damaged {
+            register.proven = false;
+            register.damaged = false;
+            register.problem = Some(why.clone());
+        }
+    }
+    (record, register)
 }
 
 /// Asks the primaries that answer what they keep for the receivers.

@@ -296,7 +296,7 @@ fn waits(view: &ResourceView, style: Style) -> Vec<String> {
             ),
             _ => (Tone::Warning, "its conditions are unknown".to_owned()),
         };
-        let line = format!("commits wait for the store of {region}: {found}");
+        let line = format!("commits are to wait for the store of {region}: {found}");
         lines.push(style.paint(tone, &line));
     }
     lines

@@ -13,8 +13,8 @@ use rstest::rstest;
 use super::compacting::{Bench, CHUNK, SEGMENT_BYTES, TIMELINE, span};
 use super::{CLUSTER, ORIGIN, chain, chunk, log, write, writer};
 use crate::chain::{
-    ChainReader, Chunk, Cipher, Encoding, Flaw, PieceFacts, Section, Span, decode, decode_header,
-    encode, encode_piece, examine, find_tail, prove, prove_readable,
+    ChainReader, Chunk, Cipher, Encoding, Flaw, PieceFacts, Section, Span, bounds, decode,
+    decode_header, encode, encode_piece, examine, find_tail, prove, prove_readable,
 };
 use crate::testing::{IMPATIENT, Scripted};
 
@@ -102,6 +102,34 @@ async fn damage_in_a_store_is_named() {
         .unwrap();
     let error = find_tail(&*store, &chain(1), IMPATIENT).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
+}
+
+/// The chain is not taken for one that nobody has begun: neither would its log be left out, nor begun anew behind it.
+#[tokio::test]
+async fn an_origin_that_is_gone_is_damage() {
+    let store = Scripted::new("west");
+    assert!(
+        find_tail(&*store, &chain(1), IMPATIENT)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    let mut begun = writer(&store).await;
+    let end = write(&mut begun, &[100, 100]).await;
+    store.delete(&chain(1).origin_key()).await.unwrap();
+
+    let error = find_tail(&*store, &chain(1), IMPATIENT).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    let said = error.to_string();
+    assert!(
+        said.contains("/origin` in ") && said.contains("missing"),
+        "{said}"
+    );
+    let section = Section::new(CLUSTER, chain(1).timeline, ORIGIN, end);
+    let whole = prove(&*store, section, IMPATIENT).await.unwrap_err();
+    assert_eq!(whole.kind(), ErrorKind::Corrupt);
+    let outer = bounds(&*store, CLUSTER, chain(1).timeline, IMPATIENT).await;
+    assert_eq!(outer.unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
 fn key(digit: char) -> Key {

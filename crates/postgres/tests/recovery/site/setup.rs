@@ -107,6 +107,7 @@ impl Setup {
                 "/bin/sh".to_owned(),
                 directory.join(SCRIPT).display().to_string(),
             ],
+            environment: Vec::new(),
             binaries: Version::of(&directory.join("primary")).binaries(),
         })
     }
