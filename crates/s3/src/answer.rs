@@ -143,8 +143,8 @@ type Meaning = (ErrorKind, Option<String>, Option<Duration>);
 fn not_sent(lacking: Lacking, call: &Call<'_>) -> Meaning {
     let hint = match lacking {
         Lacking::Missing => {
-            let hint = "name keys under `credentials` of the store, or run where the instance, the pod or the \
-                 environment has a role";
+            let hint = "name keys under `credentials` of the store, or see with `dr check` whether what is named there is on this machine, or run \
+                 where the instance, the pod or the environment has a role";
             return (ErrorKind::Denied, Some(hint.to_owned()), None);
         }
         Lacking::Late => "whoever hands out the credentials did not answer".to_owned(),

@@ -61,6 +61,9 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         Ok(answer) => answer,
         Err(ClientError::Absent { .. }) => {
             let _lock = Lock::take(&state, &region, PATIENCE).await?;
+            output.say(&format!(
+                "No daemon of {region} runs on this machine: the job runs in this process. A snapshot waits for its log, which a daemon ships, for 2 min."
+            ));
             match schedule {
                 Some(schedule) => run_here(&setup, schedule, region).await?,
                 None => assess_here(&setup, args, &region).await?,
