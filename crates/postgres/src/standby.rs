@@ -149,7 +149,7 @@ impl PostgresDriver {
         if primary == *region {
             return Err(self
                 .conflict(format!(
-                    "{region} has the primary itself, since epoch {}",
+                    "{region} has the primary itself; the newest epoch is {}",
                     record.epoch
                 ))
                 .with_hint("name the other region with `--in`"));

@@ -13,7 +13,7 @@ use crate::steps::check_data_loss::shown;
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// The region moved to has the primary already.
-    #[error("{to} has the primary of `{workload}` already, since epoch {epoch}")]
+    #[error("{to} has the primary of `{workload}` already; the newest epoch is {epoch}")]
     TargetIsPrimary {
         /// The region asked for.
         to: RegionName,

@@ -45,7 +45,7 @@ async fn the_target_is_the_primary() {
     assert_eq!(class, Class::Safety);
     assert_eq!(
         text,
-        "us-east-1 has the primary of `orders` already, since epoch 1"
+        "us-east-1 has the primary of `orders` already; the newest epoch is 1"
     );
 }
 

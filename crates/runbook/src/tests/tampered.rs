@@ -222,7 +222,7 @@ async fn a_primary_that_only_the_register_knows_of_is_no_way_out() {
         if world.state().primary_here.is_some() {
             promoted += 1;
             let refusal = plan(&shipped(), &seen, &request).unwrap_err();
-            let has = "us-west-2 has the primary of `orders` already, since epoch 2";
+            let has = "us-west-2 has the primary of `orders` already; the newest epoch is 2";
             assert_eq!(refusal.to_string(), has);
             plan(&shipped_recover(), &seen, &request).unwrap();
             continue;

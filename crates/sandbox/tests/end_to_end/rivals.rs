@@ -54,7 +54,7 @@ async fn of_two_at_the_same_instant_one_wins() {
         &sandbox,
         &FAIL_OVER,
         12,
-        &[RECOVERY, "already, since epoch 2", "hint:"],
+        &[RECOVERY, "already; the newest epoch is 2", "hint:"],
     )
     .await;
     end(sandbox);
