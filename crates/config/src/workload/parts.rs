@@ -66,7 +66,13 @@ fn kind(
         return None;
     }
     let Some(kind) = node.get("kind") else {
-        context.report(Problem::error(&node.span, "`kind` is missing"));
+        let problem = Problem::error(&node.span, "`kind` is missing");
+        let names: Vec<&str> = kinds.keys().copied().collect();
+        context.report(problem.expected(one_of(&names)));
+        // Where there is one kind only the rest is looked at as that.
+        if let (1, Some(check)) = (kinds.len(), kinds.values().next()) {
+            check(node, context);
+        }
         return None;
     };
     let kind = context.within("kind", |c| known_word(kind, c, what, kinds.keys()))?;

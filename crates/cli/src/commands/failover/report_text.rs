@@ -56,7 +56,8 @@ pub(crate) fn render(report: &Report, objectives: Objectives, style: Style) -> S
     }
     // One that runs is told so too: whoever ran it may have died, and taking it over stops them.
     match report.state {
-        State::Running | State::Stuck | State::Paused => {
+        // One that is stuck says it with what is to be done first.
+        State::Running | State::Paused => {
             line("then", format!("dr execution resume {}", report.execution));
         }
         State::AwaitingApproval => {

@@ -23,7 +23,10 @@ pub(crate) fn of(
 ) -> Result<Option<ApproverName>> {
     let policy = &workload.approval;
     if policy.quorum == 0 {
-        return Ok(None);
+        // What is shown to nobody is read all the same: it may be the wrong file on the day it is needed.
+        return key
+            .map_or(Ok(()), |file| read(file).map(drop))
+            .map(|()| None);
     }
     let known = match key {
         Some(file) => {
