@@ -260,6 +260,27 @@ fn a_store_in_the_data_directory_is_refused() {
     }
 }
 
+/// Whether a server that something else starts can open the stores cannot be seen from here: it is said before the day.
+#[test]
+fn keys_from_the_environment_are_warned_of() {
+    let place = Place::new();
+    let root = place.root();
+    let store = |keys: &str| {
+        let entry = format!(
+            "store: {{ url: \"s3://west\", endpoint: \"http://127.0.0.1:9\", credentials: {{ access_key_id: west, secret_access_key: \"{keys}\" }} }}"
+        );
+        let changed = root.replace("store: stores/us-west-2", &entry);
+        assert_ne!(changed, root);
+        place.write("dr.yaml", &changed);
+        place.run(&["check"])
+    };
+    let said = "opened with `DR_TEST_WEST_KEY` of the environment";
+    let ran = store("${env:DR_TEST_WEST_KEY}");
+    assert!(ran.stdout.contains(said), "{ran:?}");
+    let ran = store("${file:west.key}");
+    assert!(!ran.stdout.contains("of the environment, which"), "{ran:?}");
+}
+
 /// A configuration that is valid may protect nothing.
 #[rstest]
 #[case::log("wal:", &["nothing ships its log"])]
