@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use dr_coordination::register::Register;
@@ -159,7 +160,11 @@ impl ResourceDriver for PostgresDriver {
     }
 
     async fn observe(&self, regions: &[RegionName]) -> Facts {
-        self.observe_regions(regions).await
+        self.observe_regions(regions, Duration::MAX).await
+    }
+
+    async fn observe_within(&self, regions: &[RegionName], limit: Duration) -> Facts {
+        self.observe_regions(regions, limit).await
     }
 
     async fn look(&self, region: &RegionName) -> Instance {

@@ -1,6 +1,7 @@
 //! Looking at the cluster in its regions: instances through SQL, or through their host when no server answers, and the
 //! log through the stores. What cannot be seen is a fact of its own.
 
+mod deadline;
 mod restorable;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,8 @@ use crate::backup::Base;
 use crate::data_directory::{Claimed, DataDirectory};
 use crate::driver::PostgresDriver;
 use crate::register::patience;
+
+use deadline::Deadline;
 
 /// What a receiver calls itself in the chunks that it writes, before the name of its region.
 pub(crate) const RECEIVER: &str = "receiver ";
@@ -85,14 +88,14 @@ impl Detail {
 }
 
 impl PostgresDriver {
-    /// Looks at the given regions, all at once.
-    pub(crate) async fn observe_regions(&self, regions: &[RegionName]) -> Facts {
+    /// Looks at the given regions, all at once, and at each part of each for no longer than `limit` in all.
+    pub(crate) async fn observe_regions(&self, regions: &[RegionName], limit: Duration) -> Facts {
         let observed_at = self.clock().now();
         let claimed = OnceCell::new();
         let seen = join_all(
             regions
                 .iter()
-                .map(|region| self.observe_region(region, &claimed)),
+                .map(|region| self.observe_region(region, &claimed, limit)),
         )
         .await;
         let mut facts = Facts {
@@ -152,23 +155,29 @@ impl PostgresDriver {
         &self,
         region: &RegionName,
         claimed: &OnceCell<Option<(Claimed, ClaimFacts)>>,
+        limit: Duration,
     ) -> (Option<SystemIdentifier>, RegionFacts) {
+        let deadline = Deadline::new(self.clock(), limit);
+        let store = format!("the store of {region}");
         let claimed_log = async {
-            let claim = claimed.get_or_init(|| self.newest_claim(LOOK_LIMIT)).await;
+            // The register comes before its copies, and both before the log: none of them may take all that there is.
+            let copies = LOOK_LIMIT.min(limit / 3);
+            let claim = async { Ok(claimed.get_or_init(|| self.newest_claim(copies)).await) };
+            let claim = deadline.of_proof("the register", claim).await.ok()?;
             let claimed = claim.as_ref()?.0;
-            let log = self.observe_log(region, claimed.system_identifier).await;
-            Some((claimed, log))
+            let log = self.observe_log(region, claimed.system_identifier);
+            Some((claimed, deadline.of(&store, log).await))
         };
         let (seen, directory, log) = tokio::join!(
-            self.observe_instance(region),
-            self.observe_directory(region),
+            self.observe_instance(region, &deadline),
+            self.observe_directory(region, &deadline),
             claimed_log
         );
         let (identifier, instance, replayed_at) = seen;
         let (claimed, log) = log.unzip();
         let log = match (log, identifier) {
             (Some(log), _) => log,
-            (None, Some(cluster)) => self.observe_log(region, cluster).await,
+            (None, Some(cluster)) => deadline.of(&store, self.observe_log(region, cluster)).await,
             (None, None) => {
                 Err(self.failed("observe", "the cluster's system identifier is not known"))
             }
@@ -180,7 +189,8 @@ impl PostgresDriver {
         let log = match log {
             // Only a restore needs more than the tail, and a failover that promotes does not wait for more.
             Ok(Some(held)) if instance == Instance::Absent => {
-                self.prove_by_names(region, held).await.map(Some)
+                let proof = Box::pin(self.prove_by_names(region, held));
+                deadline.of(&store, proof).await.map(Some)
             }
             log => log.map(|held| held.map(|held| held.facts)),
         };
@@ -192,7 +202,10 @@ impl PostgresDriver {
                     ..
                 },
                 Ok(Some(held)),
-            ) if *position > held.end => self.free_in_store(region).await,
+            ) if *position > held.end => {
+                let free = async { Ok(self.free_in_store(region).await) };
+                deadline.of(&store, free).await.ok().flatten()
+            }
             _ => None,
         };
         let detail = self.instance_options(region).ok().map(|options| Detail {
@@ -211,6 +224,7 @@ impl PostgresDriver {
                 log: log.map_err(|error| explain(&error)),
                 detail: serde_json::to_value(detail)
                     .expect("names, paths and numbers always have a JSON form"),
+                late: deadline.late(),
             },
         )
     }
@@ -223,13 +237,16 @@ impl PostgresDriver {
     async fn observe_directory(
         &self,
         region: &RegionName,
+        deadline: &Deadline<'_>,
     ) -> std::result::Result<DataDirectory, String> {
         let look = async {
             let directory = &self.instance_options(region)?.data_directory;
             let host = self.host(region)?;
             DataDirectory::look(&**host, &self.parts().binaries, directory).await
         };
-        look.await.map_err(|error| explain(&error))
+        let part = format!("its data directory in {region}");
+        let seen = deadline.of_proof(&part, look).await;
+        seen.map_err(|error| explain(&error))
     }
 
     /// Reads what the region's store holds of the newest epoch's log, within bounds.
@@ -256,12 +273,14 @@ impl PostgresDriver {
     /// Takes no longer than twice [`SIGN_OF_LIFE`] for the register and its copies.
     pub(crate) async fn look_at_instance(&self, region: &RegionName) -> Instance {
         let claim = self.newest_claim(SIGN_OF_LIFE);
-        let (claim, (identifier, instance, _)) = tokio::join!(claim, self.observe_instance(region));
+        let deadline = Deadline::new(self.clock(), Duration::MAX);
+        let looked = self.observe_instance(region, &deadline);
+        let (claim, (identifier, instance, _)) = tokio::join!(claim, looked);
         let Some((claimed, _)) = claim else {
             return of_nobody_knows_whom(instance);
         };
         let directory = match &instance {
-            Instance::Stopped => self.observe_directory(region).await,
+            Instance::Stopped => self.observe_directory(region, &deadline).await,
             _ => Err("it was not looked at".to_owned()),
         };
         own(claimed, identifier, instance, directory.as_ref()).1
@@ -270,6 +289,7 @@ impl PostgresDriver {
     async fn observe_instance(
         &self,
         region: &RegionName,
+        deadline: &Deadline<'_>,
     ) -> (Option<SystemIdentifier>, Instance, Option<Timestamp>) {
         if self.instance_options(region).is_err() {
             return (None, Instance::NotConfigured, None);
@@ -278,8 +298,10 @@ impl PostgresDriver {
             let mut connection = self.connect(region).await?;
             connection.position().await
         };
-        let mut looked = pin!(looked);
-        let by_host = self.state_by_host(region);
+        let part = format!("its server in {region}");
+        let mut looked = pin!(deadline.of(&part, looked));
+        let part = format!("the processes of its server in {region}");
+        let by_host = deadline.of_proof(&part, self.state_by_host(region));
         // A server that hangs takes all the time that there is, and its host knows better. One that answers needs no host, and a look at that
         // which is called off costs the connection that was kept to it.
         let (looked, by_host) = match timeout(HEAD_START, &mut looked).await {

@@ -79,12 +79,12 @@ impl PostgresDriver {
     ) -> Result<(&'static str, Claimed)> {
         let refuse = |why: String| Err(self.failed("plan the fence of", why));
         let Some(detail) = Detail::of(seen) else {
-            return refuse(format!(
-                "nothing is known of its data directory in {region}"
-            ));
+            let why = format!("nothing is known of its data directory in {region}");
+            return refuse(late(why, seen));
         };
         let Some(claimed) = detail.claimed else {
-            return refuse("no record of an epoch says which cluster it is".to_owned());
+            let why = "no record of an epoch says which cluster it is".to_owned();
+            return refuse(late(why, seen));
         };
         let is_not = match &detail.directory {
             Ok(directory) => directory.is_not(claimed),
@@ -439,6 +439,14 @@ impl PostgresDriver {
             parameters: serde_json::to_value(&work)
                 .expect("parameters are names and numbers, which are always valid JSON"),
         }
+    }
+}
+
+/// Adds to why something is not known what of the look ran out of time.
+fn late(why: String, seen: &RegionFacts) -> String {
+    match seen.late.as_slice() {
+        [] => why,
+        late => format!("{why}: the look ran out of time ({})", late.join("; ")),
     }
 }
 

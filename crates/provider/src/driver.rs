@@ -10,6 +10,8 @@ mod facts;
 mod roles;
 mod verify;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use dr_model::{Epoch, ExecutionId, RegionName, WorkloadName};
 
@@ -142,6 +144,14 @@ pub trait ResourceDriver: Send + Sync + std::fmt::Debug {
     ///
     /// MUST answer within a few seconds whatever is broken: what cannot be seen is a fact of its own, not an error.
     async fn observe(&self, regions: &[RegionName]) -> Facts;
+
+    /// Looks as [`Self::observe`] does, for no longer than `limit`; changes nothing.
+    ///
+    /// The parts of the look SHOULD have the limit each for itself, so that a store that is slow hides no host that answers: what was seen in
+    /// time is kept, and [`RegionFacts::late`] names what a proof rests on and was not. Whoever calls bounds it all the same.
+    async fn observe_within(&self, regions: &[RegionName], _limit: Duration) -> Facts {
+        self.observe(regions).await
+    }
 
     /// Looks at the instance in a region alone, whatever its store answers and however its host is; changes nothing.
     ///

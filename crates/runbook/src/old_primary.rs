@@ -12,6 +12,10 @@ use dr_provider::driver::{Facts, Instance, Role};
 /// said what its host sees.
 pub(crate) const LOST_REGION_LIMIT: Duration = Duration::from_millis(2500);
 
+/// How long each part of a look at everything in that region may take, its store, its server, its host: what was seen in time is kept, and
+/// a moment is left to put it together.
+pub(crate) const PART_LIMIT: Duration = Duration::from_millis(2400);
+
 /// What a look came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Look {

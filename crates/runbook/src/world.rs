@@ -2,7 +2,8 @@
 //!
 //! Nothing here is an error: what cannot be seen is a fact of its own, and the plan decides whether it can do without.
 //! Only the looks at the region being left may take its silence for an answer; they are cut off after
-//! `LOST_REGION_LIMIT`, so a dead region never holds up the plan (L1).
+//! `LOST_REGION_LIMIT`, so a dead region never holds up the plan (L1). Each part of them has that limit for itself: what was seen in time
+//! is kept.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -21,7 +22,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::executions::{self, Unfinished, Unreadable};
-use crate::old_primary::{self, LOST_REGION_LIMIT};
+use crate::old_primary::{self, LOST_REGION_LIMIT, PART_LIMIT};
 use crate::past::Past;
 use crate::site::Site;
 
@@ -352,7 +353,7 @@ type Left = (
 );
 
 async fn look_at_left(driver: &dyn ResourceDriver, from: &RegionName) -> Left {
-    let everything = driver.observe(std::slice::from_ref(from));
+    let everything = driver.observe_within(std::slice::from_ref(from), PART_LIMIT);
     let everything = pin!(timeout(LOST_REGION_LIMIT, everything));
     let alone = pin!(timeout(LOST_REGION_LIMIT, driver.look(from)));
     let (everything, alone) = match select(everything, alone).await {
@@ -373,8 +374,9 @@ async fn look_at_left(driver: &dyn ResourceDriver, from: &RegionName) -> Left {
                     on_host: false,
                     hint: None,
                 }),
-                log: Err(why),
+                log: Err(why.clone()),
                 detail: Value::Null,
+                late: vec![format!("everything in {from}: {why}")],
             };
             (BTreeMap::from([(from.clone(), silent)]), None)
         }

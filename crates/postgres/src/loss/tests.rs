@@ -38,6 +38,7 @@ fn facts(instance: Instance, log: Result<Option<LogFacts>, String>) -> Facts {
         instance,
         log,
         detail: serde_json::Value::Null,
+        late: Vec::new(),
     };
     Facts {
         observed_at: at(105),

@@ -83,6 +83,7 @@ fn facts(instance: Instance, points: Vec<RecoveryPoint>) -> Facts {
         instance,
         log: Ok(Some(log)),
         detail: serde_json::Value::Null,
+        late: Vec::new(),
     };
     Facts {
         observed_at: Timestamp::UNIX_EPOCH,
@@ -185,9 +186,28 @@ fn left(instance: Instance, cluster: u64, timeline: u32, state: &str) -> Facts {
         instance,
         log: Err("no route to host".to_owned()),
         detail,
+        late: Vec::new(),
     };
     all.regions.insert(region("us-east-1"), seen);
     all
+}
+
+#[test]
+fn what_ran_out_of_time_is_said_of_what_is_not_known() {
+    let driver = driver();
+    let east = region("us-east-1");
+    let mut facts = left(Instance::Stopped, 7, 1, "shut down");
+    facts.regions.get_mut(&east).unwrap().detail = serde_json::Value::Null;
+    let why = |facts: &Facts| {
+        let error = driver.plan_goal(&fence(), facts).unwrap_err();
+        dr_provider::error::chain(&error)
+    };
+    assert!(!why(&facts).contains("out of time"));
+    let late = "the register: no answer within 2.4 s".to_owned();
+    facts.regions.get_mut(&east).unwrap().late.push(late);
+    let said = why(&facts);
+    let expected = "the look ran out of time (the register: no answer within 2.4 s)";
+    assert!(said.ends_with(expected), "{said}");
 }
 
 fn primary(timeline: u32) -> Instance {

@@ -1,19 +1,22 @@
 //! The fence `stopped` proves something about the old primary only: whatever else stands at its path is left alone, and
 //! no plan expects a proof from it.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dr_model::Epoch;
-use dr_provider::ResourceDriver;
+use dr_provider::decorate::{Fault, Faulty, Operation, Rule};
 use dr_provider::driver::{
     Action, Evidence as _, Facts, Fence, Fenced, Goal, Instance, StopProof, Verified,
 };
 use dr_provider::error::chain;
+use dr_provider::{ObjectStore, ResourceDriver as _};
 
 use crate::promote::prepare;
 use crate::server::{PATIENCE, Server, give_to_postgres, run};
@@ -105,6 +108,35 @@ async fn the_old_primary_is_stopped_and_known_by_the_mark_of_the_fence() {
     site.primary = Server::start(&data, &["hot_standby=on"]).await;
     assert_eq!(site.primary.sql("select pg_is_in_recovery()").await, "t");
     site.driver.apply(&action, &fence()).await.unwrap();
+}
+
+/// A store that lists what it holds only after half a minute takes nothing from what is seen of the machine beside it, and a look with a
+/// limit keeps to it.
+#[tokio::test]
+async fn a_slow_store_hides_no_data_directory() {
+    let mut site = Site::start(1).await;
+    site.primary.stop();
+    let east = region(EAST);
+    let slow = Rule::on(Operation::List, "*", Fault::Delay(PATIENCE));
+    let slow = Faulty::scripted(site.store(EAST), vec![slow]);
+    let stores: BTreeMap<_, Arc<dyn ObjectStore>> = BTreeMap::from([
+        (east.clone(), Arc::new(slow) as Arc<dyn ObjectStore>),
+        (region(WEST), site.store(WEST)),
+    ]);
+    let setup = Setup {
+        data: Some(site.primary.data.clone()),
+        ..Setup::default()
+    };
+    let driver = setup.driver(site.directory.path(), stores);
+    let limit = Duration::from_millis(2400);
+    let looked = driver.observe_within(std::slice::from_ref(&east), limit);
+    let facts = tokio::time::timeout(limit + limit, looked).await.unwrap();
+    let seen = &facts.regions[&east];
+    assert_eq!(seen.instance, Instance::Stopped);
+    let why = seen.log.as_ref().unwrap_err();
+    assert!(why.contains("no answer within 2.4 s"), "{why}");
+    assert_eq!(seen.late, Vec::<String>::new());
+    driver.plan(&goal(), &facts).unwrap();
 }
 
 /// Processes that are frozen, and thawed in the end if they are still there: nobody could stop them otherwise.

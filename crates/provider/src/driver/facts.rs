@@ -162,6 +162,10 @@ pub struct RegionFacts {
     pub log: Result<Option<LogFacts>, String>,
     /// What only the driver understands.
     pub detail: Value,
+    /// The parts of the look that ran out of time, of those which say whose the instance is and whether it runs: each with its limit. Another
+    /// look may see them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub late: Vec<String>,
 }
 
 /// Everything seen of a resource.

@@ -273,11 +273,13 @@ pub(super) fn proofs(
                 });
             }
             Err(why) => {
+                let seen = resource.facts.regions.get(from);
                 return Err(Refusal::NoProof {
                     resource: name.clone(),
                     from: from.clone(),
                     why,
                     hint: hint(resource, from),
+                    late: seen.map(|seen| seen.late.clone()).unwrap_or_default(),
                 });
             }
         };

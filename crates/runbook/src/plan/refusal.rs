@@ -165,6 +165,8 @@ pub enum Refusal {
         why: String,
         /// What to do about it, as whoever was asked said.
         hint: Option<String>,
+        /// The parts of the look that ran out of time, each with its limit.
+        late: Vec<String>,
     },
     /// The old primary answers, and it is known beforehand that it cannot be stopped.
     #[error("`{resource}` in {from} runs, and it could not be proven to be stopped: {why}")]
@@ -363,6 +365,7 @@ impl Refusal {
             Self::LossUnknown { .. } => {
                 "bring back what cannot be seen, and run the command again".to_owned()
             }
+            Self::NoProof { late, .. } if !late.is_empty() => format!("run it again first: the look ran out of time ({}), and sees on a second try what a busy machine did not say on the first; if that stays so: make sure that it has stopped and say so with `--witness \"NAME: what was seen\"`, or go on without proof with `--override \"reason\"`", late.join("; ")),
             Self::NoProof { hint, .. } => format!("{}, if that can be done; else make sure that it has stopped and say so with `--witness \"NAME: what was seen\"`, or go on without proof with `--override \"reason\"`", hint.as_deref().unwrap_or("put right what keeps it from being seen")),
             Self::Alive { hint, .. } => format!("{}, or stop it by hand and run the command again; a witness does not outweigh a server that answers, or whose processes are there", hint.as_deref().unwrap_or("put right what stands in the way")),
             Self::Impossible { hint, .. } => return hint.clone(),

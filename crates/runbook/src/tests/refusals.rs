@@ -209,6 +209,27 @@ async fn a_witness_does_not_outweigh_a_primary_that_answers() {
     accepted(&world, said(witness())).await;
 }
 
+/// A machine that is busy answers a second look: nobody is led to an override by the first. What is wrong for good is said as before.
+#[tokio::test(start_paused = true)]
+async fn what_ran_out_of_time_is_looked_at_again_first() {
+    let world = Everything::new().await;
+    world.state().unfenceable = true;
+    let (_, _, hint) = refused(&world, Request::new(west())).await;
+    assert!(hint.starts_with("put right what keeps it"), "{hint}");
+    world.state().left_late = true;
+    let (class, text, hint) = refused(&world, Request::new(west())).await;
+    assert_eq!(class, Class::Safety);
+    assert!(text.contains("nothing proves"), "{text}");
+    assert!(hint.starts_with("run it again first"), "{hint}");
+    for said in [
+        "its data directory: no answer within 2.4 s",
+        "--witness",
+        "--override",
+    ] {
+        assert!(hint.contains(said), "{hint}");
+    }
+}
+
 /// What is there already is not overwritten, whoever asks; what is wrong with the configuration is no rule, and waiting changes nothing.
 #[test]
 fn only_what_is_there_is_forbidden() {

@@ -57,6 +57,8 @@ pub(crate) struct State {
     pub(crate) left_mute: bool,
     /// Whether whoever looks at more than the server never does.
     pub(crate) left_store_hangs: bool,
+    /// Whether the look at its data directory runs out of time.
+    pub(crate) left_late: bool,
     pub(crate) left_running: bool,
     /// Whether it is known beforehand that stopping the server would prove nothing.
     pub(crate) unfenceable: bool,
@@ -154,6 +156,7 @@ impl Everything {
                 left_hangs: false,
                 left_mute: false,
                 left_store_hangs: false,
+                left_late: false,
                 left_running: false,
                 unfenceable: false,
                 ran_until: None,

@@ -312,6 +312,7 @@ async fn facts(
                         instance,
                         log: Err(why),
                         detail: Value::Null,
+                        late: Vec::new(),
                     },
                 );
             }

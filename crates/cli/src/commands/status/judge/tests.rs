@@ -70,6 +70,7 @@ fn judged(log: Result<Option<LogFacts>, String>) -> Judgement {
         instance: Instance::Absent,
         log,
         detail: Value::Null,
+        late: Vec::new(),
     };
     let facts = Facts {
         observed_at: at(1000),
@@ -142,6 +143,7 @@ fn a_store_that_cannot_be_seen_is_unknown() {
         instance: Instance::Absent,
         log,
         detail: Value::Null,
+        late: Vec::new(),
     };
     let judged = |silent: &str| {
         let log = |region: &str| match region == silent {
@@ -184,6 +186,7 @@ fn two_primaries_are_a_breach() {
         },
         log: Ok(None),
         detail: Value::Null,
+        late: Vec::new(),
     };
     let judged = |west| {
         let regions = BTreeMap::from([
@@ -225,6 +228,7 @@ fn an_old_primary_that_nobody_fenced_is_no_stopped_standby() {
                 } },
                 "claimed": null,
             }),
+            late: Vec::new(),
         };
         let facts = Facts {
             observed_at: at(0),
@@ -264,6 +268,7 @@ fn a_standby_that_is_configured_has_to_be_usable() {
             instance,
             log: Ok(None),
             detail: Value::Null,
+            late: Vec::new(),
         };
         let facts = Facts {
             observed_at: at(0),
@@ -423,6 +428,7 @@ fn newest(log: LogFacts) -> Judgement {
         instance: Instance::Absent,
         log: Ok(Some(log)),
         detail: Value::Null,
+        late: Vec::new(),
     };
     let facts = Facts {
         observed_at: at(1000),
