@@ -246,9 +246,7 @@ impl PostgresDriver {
             } => self.is_log_sealed(&region, log, promised, fence).await,
             Work::ReplayTail { region, log } => self.is_tail_replayed(&region, log).await,
             Work::PromoteStandby { region, .. } => self.is_standby_promoted(&region, fence).await,
-            Work::RestoreBase { region, label, .. } => {
-                self.is_base_restored(&region, &label, fence).await
-            }
+            Work::RestoreBase { region, .. } => self.is_base_restored(&region, fence).await,
             Work::StartRestored { region } => self.is_restored_started(&region).await,
             Work::ConfirmProtection { region } => {
                 self.is_protection_confirmed(&region, fence).await

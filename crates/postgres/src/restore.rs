@@ -6,6 +6,7 @@
 
 mod choose;
 mod configuration;
+mod damage;
 mod delta;
 mod directory;
 mod end;
@@ -23,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dr_model::{Lsn, RegionName, TimelineId};
+use dr_model::{ExecutionId, Lsn, RegionName, TimelineId};
 use dr_provider::driver::{
     Existing, LogReach, LogStretch, Proof, Restore, RestorePlan, RestoreProgress, RestoreReport,
     RestoreRequest,
@@ -38,6 +39,8 @@ use crate::driver::PostgresDriver;
 use crate::wal::TimelineHistory;
 
 pub(crate) use configuration::substitute;
+pub(crate) use damage::{Damaged, Unrestored};
+pub(crate) use directory::CONTROL_FILE;
 pub(crate) use settings::{TARGETS, quoted};
 
 use choose::Chosen;
@@ -48,6 +51,9 @@ pub(crate) use lease::leased;
 use log::stretches;
 pub(crate) use room::free_bytes;
 use settings::{Ending, Purpose, Recovery};
+
+/// What says in a data directory that it is not whole.
+pub(crate) const MARK: &str = Mark::FILE;
 
 const OPERATION: &str = "restore";
 
@@ -110,19 +116,25 @@ impl Restore for PostgresDriver {
             &request.directory,
             (decided, &reader),
             purpose,
-            Ways { delta, progress },
+            Ways {
+                delta,
+                progress,
+                ..Ways::default()
+            },
         )
         .await
     }
 }
 
-/// Refuses a recovery point of which a pack is missing or too short, by one listing of each backup that it refers to.
-async fn check_presence(reader: &BackupReader) -> Result<()> {
-    reader.check_presence().await.map_err(|error| {
-        Error::from(error).with_hint(
-            "restore another recovery point (`--recovery-point`), or from the store of another region (`--in`)",
-        )
-    })
+/// What a person does about a recovery point that is damaged.
+const TAKE_ANOTHER: &str = "restore another recovery point (`--recovery-point`), or from the store of another region (`--in`)";
+
+/// Says of damage, unless that is said already, that another recovery point may be taken.
+fn take_another(error: Error) -> Error {
+    match (error.kind(), error.hint()) {
+        (ErrorKind::Corrupt, None) => error.with_hint(TAKE_ANOTHER),
+        _ => error,
+    }
 }
 
 /// How the files are written.
@@ -130,6 +142,8 @@ async fn check_presence(reader: &BackupReader) -> Result<()> {
 struct Ways {
     /// Whether what is there is restored over.
     delta: bool,
+    /// The execution on whose behalf that is done, and what it leaves in the directory to be known by.
+    note: Option<(ExecutionId, (&'static str, String))>,
     progress: Option<watch::Sender<RestoreProgress>>,
 }
 
@@ -189,9 +203,19 @@ impl PostgresDriver {
 
     /// Decides everything about a restore that a person asks for.
     async fn decide(&self, request: &RestoreRequest) -> Result<(Decided, BackupReader)> {
+        Ok(self.decide_without(request, &Damaged::default()).await?)
+    }
+
+    /// Does so, passing over what was found damaged before.
+    async fn decide_without(
+        &self,
+        request: &RestoreRequest,
+        damaged: &Damaged,
+    ) -> std::result::Result<(Decided, BackupReader), Unrestored> {
         let store = self.store(&request.region)?;
         let cluster = self.cluster_in(store, OPERATION).await?;
-        let bases = self.bases(store, cluster).await?;
+        let mut bases = self.bases(store, cluster).await?;
+        damaged.mark(&mut bases);
         // What a recovery point needs begins where its log does.
         let since = bases.usable.iter().map(Base::log_start).min();
         let mut held = Held::read(store, cluster, since.unwrap_or(Lsn::INVALID)).await?;
@@ -213,7 +237,7 @@ impl PostgresDriver {
                     "the log is damaged in {looks} places: {}",
                     held.damage().join("; ")
                 );
-                return Err(self.failed(OPERATION, why));
+                return Err(self.failed(OPERATION, why).into());
             }
         };
         decided.plan.notes.extend(held.damage().iter().cloned());
@@ -230,7 +254,8 @@ impl PostgresDriver {
                     places.map_err(|(why, hint)| self.invalid(OPERATION, why).with_hint(hint))?;
             }
         }
-        let reader = self.open_whole(store, &decided.base).await?;
+        let opened = self.open_whole(store, &decided.base).await;
+        let reader = opened.map_err(|error| Unrestored::of(&decided.base, error))?;
         let packs = reader.packs().iter();
         decided.plan.pack_bytes = packs.map(|pack| pack.info.bytes).sum();
         let missing = configuration::missing(&reader).await?;
@@ -268,27 +293,30 @@ impl PostgresDriver {
     }
 
     /// Restores what a person asks for as the region's next primary: with the settings and the port of its own server. Fails before
-    /// it writes if less than `spare` bytes would be left of `free`.
+    /// it writes if less than `spare` bytes would be left of `free`. Takes none that is known to be `damaged`.
     pub(crate) async fn restore_next(
         &self,
         request: &RestoreRequest,
         free: u64,
         spare: u64,
-    ) -> Result<RestoreReport> {
+        damaged: &Damaged,
+    ) -> std::result::Result<RestoreReport, Unrestored> {
         directory::check(&request.directory)?;
-        let (mut decided, reader) = self.decide(request).await?;
+        let (mut decided, reader) = self.decide_without(request, damaged).await?;
         let needed = decided.plan.recovery_point.database_bytes + spare;
         check_room(OPERATION, &request.directory, free, needed)?;
         self.verify_log(request, &mut decided).await?;
         let purpose = Purpose::Failover(self.instance_options(&request.region)?);
-        self.write(
+        let base = decided.base.clone();
+        let written = self.write(
             &request.region,
             &request.directory,
             (decided, &reader),
             purpose,
             Ways::default(),
-        )
-        .await
+        );
+        let written = written.await;
+        written.map_err(|error| Unrestored::of(&base, error))
     }
 
     /// Opens a recovery point and proves that it can be read: its manifest, its key, its packs. Reads none of its content.
@@ -298,10 +326,14 @@ impl PostgresDriver {
         base: &Base,
     ) -> Result<BackupReader> {
         let repository = self.repository(store, base.source.system_identifier)?;
-        let reader = repository.open(&base.label).await?;
-        reader.check_key()?;
-        check_presence(&reader).await?;
-        Ok(reader)
+        let opened = async {
+            let reader = repository.open(&base.label).await?;
+            reader.check_key()?;
+            // By one listing of each backup that it refers to.
+            reader.check_presence().await?;
+            Ok::<_, dr_repository::Error>(reader)
+        };
+        opened.await.map_err(|error| take_another(error.into()))
     }
 
     /// Writes the directory.
@@ -328,6 +360,7 @@ impl PostgresDriver {
         };
         let store = self.store(region)?;
         let repository = self.repository(store, base.source.system_identifier)?;
+        let (execution, note) = ways.note.unzip();
         let work = async {
             let beside = Beside {
                 signal: recovery.ending.signal(),
@@ -337,8 +370,10 @@ impl PostgresDriver {
                 progress: ways.progress,
                 mark: Mark {
                     cluster: base.source.system_identifier,
+                    execution,
                 },
                 delta: ways.delta,
+                note,
             };
             directory::write(reader, directory, beside).await
         };

@@ -174,6 +174,34 @@ impl PostgresDriver {
         since.unwrap_or(Timestamp::MIN)
     }
 
+    /// Writes down that a restore found a recovery point damaged, as a look at its bytes would have.
+    pub(crate) async fn record_damage(
+        &self,
+        region: &dr_model::RegionName,
+        store: &Arc<dyn ObjectStore>,
+        base: &Base,
+        why: &str,
+    ) -> Result<()> {
+        let record = VerifyRecord {
+            version: record::VERSION,
+            label: base.label.to_string(),
+            means: VerifyMeans::Hash,
+            failure: Some(why.to_owned()),
+            region: region.clone(),
+            began_at: self.clock().now(),
+            took_seconds: 0.0,
+            read_bytes: 0,
+            read: BTreeMap::new(),
+            damaged: BTreeMap::new(),
+            timeline: base.source.timeline,
+            reached: None,
+            heartbeat_at: None,
+            checks: vec!["it was being restored".to_owned()],
+            by: self.parts().actor.to_string(),
+        };
+        record::write(store, base.source.system_identifier, &record).await
+    }
+
     async fn look_at(
         &self,
         store: &Arc<dyn ObjectStore>,

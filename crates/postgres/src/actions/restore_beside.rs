@@ -54,6 +54,7 @@ impl PostgresDriver {
         let evidence = json!({
             "execution": fence.execution, "target": target, "reached": prepared.reached,
             "heartbeat_at": prepared.heartbeat_at, "checks": prepared.checks,
+            "recovery_point": prepared.label, "passed_over": prepared.passed_over,
         });
         host.write(&data.join(NOTE), evidence.to_string().as_bytes())
             .await?;
@@ -85,10 +86,15 @@ impl PostgresDriver {
             .as_str()
             .unwrap_or("an unknown position");
         let checks = evidence["checks"].as_array().map_or(0, Vec::len);
-        let summary = format!(
+        let mut summary = format!(
             "{} as it was stands beside its place in {region}: it came up at {reached}, and {checks} looks were had at it",
             self.resource()
         );
+        let passed_over = evidence["passed_over"].as_array().into_iter().flatten();
+        let passed_over: Vec<&str> = passed_over.filter_map(Value::as_str).collect();
+        if !passed_over.is_empty() {
+            summary = format!("{summary}; passed over {}", passed_over.join("; "));
+        }
         self.applied(summary, evidence)
     }
 }

@@ -9,7 +9,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
-use dr_model::SystemIdentifier;
+use dr_model::{ExecutionId, SystemIdentifier};
 use dr_provider::{Error, ErrorKind, Result};
 
 use super::directory::{self, CONTROL_FILE};
@@ -17,18 +17,23 @@ use super::directory::{self, CONTROL_FILE};
 /// What says that a data directory is not whole, and whose it will be.
 ///
 /// It stands where the control file of what was there is put, and begins as that does.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Mark {
     /// Whose files the directory will hold.
     pub(super) cluster: SystemIdentifier,
+    /// The execution that writes into it, where one does: what it has begun in a directory that was empty is its own to write anew.
+    pub(super) execution: Option<ExecutionId>,
 }
+
+/// What stands before the execution in a mark, behind the cluster.
+const BY_EXECUTION: &[u8] = b"restored by execution ";
 
 impl Mark {
     /// Where it stands.
     pub(super) const FILE: &str = "global/pg_control.dr-before";
 
     /// Makes sure that no server starts from the directory until it is whole, nor runs there by now. Safe to repeat.
-    pub(super) fn set(self, directory: &Path) -> io::Result<()> {
+    pub(super) fn set(&self, directory: &Path) -> io::Result<()> {
         let global = directory.join("global");
         let (control, mark) = (directory.join(CONTROL_FILE), directory.join(Self::FILE));
         match fs::rename(&control, &mark) {
@@ -43,14 +48,37 @@ impl Mark {
                 let mut builder = DirBuilder::new();
                 builder.recursive(true).mode(0o700).create(&global)?;
                 if !mark.exists() {
+                    let mut text = self.cluster.0.to_le_bytes().to_vec();
+                    if let Some(execution) = &self.execution {
+                        text.extend(BY_EXECUTION);
+                        text.extend(execution.as_str().as_bytes());
+                    }
                     let mut file = File::create(&mark)?;
-                    file.write_all(&self.cluster.0.to_le_bytes())?;
+                    file.write_all(&text)?;
                     file.sync_all()?;
                 }
             }
             Err(error) => return Err(error),
         }
         File::open(global)?.sync_all()
+    }
+
+    /// Tells whether a directory holds what an execution has begun to write into it when it was empty, and nothing else: no control file, and no
+    /// mark of anybody else's.
+    pub(super) fn is_of(execution: &ExecutionId, directory: &Path) -> io::Result<bool> {
+        if directory.join(CONTROL_FILE).exists() {
+            return Ok(false);
+        }
+        let found = match fs::read(directory.join(Self::FILE)) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let by = found
+            .get(8..)
+            .and_then(|rest| rest.strip_prefix(BY_EXECUTION));
+        Ok(by == Some(execution.as_str().as_bytes()))
     }
 
     /// Removes it.
@@ -158,7 +186,10 @@ mod tests {
     use super::*;
 
     const CLUSTER: SystemIdentifier = SystemIdentifier(7_710_488_070_149_487_696);
-    const MARK: Mark = Mark { cluster: CLUSTER };
+    const MARK: Mark = Mark {
+        cluster: CLUSTER,
+        execution: None,
+    };
 
     fn data_directory(cluster: SystemIdentifier) -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
@@ -204,6 +235,33 @@ mod tests {
             Mark::remove(directory).unwrap();
             assert!(!directory.join(Mark::FILE).exists());
         }
+    }
+
+    #[test]
+    fn what_an_execution_has_begun_is_its_own_and_nobody_elses() {
+        let [one, other] = ["one", "other"].map(|name| name.parse::<ExecutionId>().unwrap());
+        let mark = Mark {
+            cluster: CLUSTER,
+            execution: Some(one.clone()),
+        };
+        let is_of = |execution, directory: &Path| Mark::is_of(execution, directory).unwrap();
+        let empty = tempfile::tempdir().unwrap();
+        let empty = empty.path();
+        assert!(!is_of(&one, empty));
+        assert!(!is_of(&one, &empty.join("none")));
+        mark.set(empty).unwrap();
+        assert!(is_of(&one, empty) && !is_of(&other, empty));
+        check(empty, CLUSTER, false).unwrap();
+        // Somebody has made a data directory of it.
+        fs::write(empty.join(CONTROL_FILE), CLUSTER.0.to_le_bytes()).unwrap();
+        assert!(!is_of(&one, empty));
+        // What a person has begun, and what was a data directory before, are not.
+        let by_hand = tempfile::tempdir().unwrap();
+        MARK.set(by_hand.path()).unwrap();
+        assert!(!is_of(&one, by_hand.path()));
+        let before = data_directory(CLUSTER);
+        mark.set(before.path()).unwrap();
+        assert!(!is_of(&one, before.path()));
     }
 
     #[test]

@@ -16,12 +16,12 @@ use dr_repository::{BackupReader, Delta, Progress, RestoreOptions, RestoreStats}
 use tokio::sync::watch;
 
 use super::delta::Mark;
-use super::{OPERATION, configuration};
+use super::{OPERATION, configuration, take_another};
 use crate::actions::PREPARED_NOTE;
 use crate::backup::TABLESPACES;
 use crate::standby::KEPT_NOTE;
 
-pub(super) const CONTROL_FILE: &str = "global/pg_control";
+pub(crate) const CONTROL_FILE: &str = "global/pg_control";
 const UNFINISHED_CONTROL_FILE: &str = "global/pg_control.dr-unfinished";
 
 /// Files of the server that was backed up which say something about it and not about its data.
@@ -81,6 +81,8 @@ pub(super) struct Beside {
     pub(super) mark: Mark,
     /// Whether what is there is restored over.
     pub(super) delta: bool,
+    /// What stands in the directory once it is whole, by its name: for whom it was restored.
+    pub(super) note: Option<(&'static str, String)>,
 }
 
 /// Writes everything.
@@ -90,14 +92,17 @@ pub(super) async fn write(
     beside: Beside,
 ) -> Result<RestoreStats> {
     let delta = beside.delta;
+    let by_execution = beside.mark.execution.is_some();
     write_all(reader, directory, beside).await.map_err(|error| {
         let left = fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some());
         let is_begun = directory.join(Mark::FILE).exists();
         if !left || !is_begun {
-            return error;
+            return take_another(error);
         }
         let subject = subject(directory);
         let hint = match error.kind() {
+            ErrorKind::Full if by_execution => "make room, and the execution goes on over it",
+            _ if by_execution => "the execution goes on over it",
             ErrorKind::Full => "make room, and restore over it with `--delta`",
             ErrorKind::Corrupt => {
                 "remove what is in it, and restore another recovery point (`--recovery-point`), or from the store of \
@@ -130,7 +135,7 @@ async fn write_all(
         elsewhere: elsewhere.collect(),
         owner,
         begin: Some({
-            let (mark, directory) = (beside.mark, directory.to_owned());
+            let (mark, directory) = (beside.mark.clone(), directory.to_owned());
             Arc::new(move || {
                 // Whoever goes on after a kill gives everything to the directory's owner.
                 if let Some((user, group)) = owner {
@@ -203,6 +208,9 @@ fn finish(directory: &Path, beside: &Beside, owner: Option<(u32, u32)>) -> std::
         owner,
     )?;
     append(&directory.join(beside.signal), "", owner)?;
+    if let Some((name, text)) = &beside.note {
+        append(&directory.join(name), text, owner)?;
+    }
     File::open(directory)?.sync_all()?;
     fs::rename(
         directory.join(UNFINISHED_CONTROL_FILE),

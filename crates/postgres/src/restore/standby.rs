@@ -7,17 +7,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dr_coordination::chain::{self, ChainId, Section, find_tail};
-use dr_model::{Lsn, RegionName};
+use dr_model::{ExecutionId, Lsn, RegionName, TimelineId};
 use dr_provider::driver::{LogStretch, OutsidePlaces, RecoveryPoint, RestoreReport};
+use dr_provider::error::chain as explain;
 use dr_provider::{Error, ErrorKind, ObjectStore, Result};
 use dr_repository::BackupReader;
+use serde_json::json;
 
 use super::choose::Chosen;
-use super::delta::Mark;
+use super::damage::{Damaged, Unrestored};
+use super::delta::{self, Mark};
 use super::directory::Beside;
 use super::end::End;
 use super::settings::{Ending, Purpose};
-use super::{OPERATION, Ways, choose, configuration, decided, directory, outside};
+use super::{Decided, OPERATION, Ways, choose, configuration, decided, directory, outside};
 use crate::actions::Log;
 use crate::archive::Held;
 use crate::backup::Base;
@@ -26,15 +29,18 @@ use crate::register::patience;
 
 impl PostgresDriver {
     /// Restores recovery point `label` as a standby that replays `log` from the store of `region`: what a failover
-    /// promotes when no standby is left.
+    /// promotes when no standby is left. One that turns out damaged is passed over for the next older one that comes to the same end.
     ///
-    /// Proves before it writes that the store holds all of `log` since the recovery point.
+    /// Proves before it writes that the store holds all of `log` since the recovery point. Writes into a directory that holds anything
+    /// only if `execution` began to write there when it was empty; `note`, a file of that name, stands there once it is whole, with the recovery
+    /// point and the execution.
     pub(crate) async fn restore_standby(
         &self,
         region: &RegionName,
         log: Log,
         label: &str,
         directory: &Path,
+        (note, execution): (&'static str, &ExecutionId),
     ) -> Result<RestoreReport> {
         if !self.host(region)?.is_local() {
             return Err(self.failed(
@@ -42,23 +48,76 @@ impl PostgresDriver {
                 format!("the host in {region} is not this machine"),
             ));
         }
-        directory::check(directory)?;
         let store = self.store(region)?;
         let bases = self.bases(store, log.system_identifier).await?;
-        let Some(base) = bases
-            .usable
-            .into_iter()
-            .find(|base| base.label.as_str() == label)
-        else {
-            return Err(
-                Error::new(ErrorKind::NotFound, OPERATION, self.resource().to_string()).because(
-                    format!(
-                        "{} holds no usable recovery point {label}",
-                        store.location()
-                    ),
-                ),
-            );
+        let (mut damaged, mut unfit) = (Damaged::default(), Vec::new());
+        let unusable = bases.unusable.iter();
+        let mut unusable = unusable.filter(|(unusable, _)| unusable.as_str() == label);
+        if let Some((label, error)) = unusable.next() {
+            unfit.push(format!("{label}: {}", explain(error)));
+        }
+        for base in in_order(bases.usable, log.timeline, label) {
+            let label = base.label.clone();
+            let decided = match self.decide_standby(store, log, base).await {
+                Ok(decided) => decided,
+                Err(error) if error.is_permanent() => {
+                    unfit.push(format!("{label}: {}", explain(&error)));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let base = decided.base.clone();
+            let passed_over = [damaged.said(), unfit.clone()].concat();
+            let text =
+                json!({ "label": label, "execution": execution, "passed_over": passed_over });
+            let note = (execution.clone(), (note, text.to_string()));
+            match self
+                .write_standby((region, directory), log, decided, note)
+                .await
+            {
+                Ok(mut report) => {
+                    report.plan.passed_over = passed_over;
+                    return Ok(report);
+                }
+                Err(Unrestored::Hindered(error)) => return Err(error),
+                Err(Unrestored::Damaged { error, .. }) => {
+                    self.note_damage((region, store), &mut damaged, &base, &error)
+                        .await;
+                }
+            }
+        }
+        let reasons = [damaged.said(), unfit].concat();
+        let why = match reasons.as_slice() {
+            [] => format!(
+                "{} holds no usable recovery point {label}",
+                store.location()
+            ),
+            reasons => format!(
+                "no recovery point in {} comes to the end of the log: {}",
+                store.location(),
+                reasons.join("; ")
+            ),
         };
+        Err(
+            Error::new(ErrorKind::Corrupt, OPERATION, self.resource().to_string())
+                .because(why)
+                .with_hint(
+                    "bring what is damaged back into the store, from a copy of it or from the store of another region, where it has the same \
+                     name; resumed, the execution tries each again, and writes over what it has written itself",
+                ),
+        )
+    }
+
+    /// Proves that the store holds all of `log` since a recovery point, and decides how it is restored.
+    async fn decide_standby(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        log: Log,
+        base: Base,
+    ) -> Result<Decided> {
+        if let Some(why) = &base.locked {
+            return Err(self.failed(OPERATION, why.clone()));
+        }
         let held = Held::read(store, log.system_identifier, base.log_start()).await?;
         let chosen = choose::prove(base, &held, log.timeline)
             .and_then(|(base, reach)| match &reach.hole {
@@ -69,7 +128,7 @@ impl PostgresDriver {
                     passed_over: Vec::new(),
                 }),
             })
-            .map_err(|why| self.failed(OPERATION, format!("recovery point {label}: {why}")))?;
+            .map_err(|why| self.failed(OPERATION, why))?;
         let sealed = self.seal_of(store, log).await?;
         let end = End {
             ending: Ending::Standby { through: sealed },
@@ -78,26 +137,54 @@ impl PostgresDriver {
             proven: true,
             notes: Vec::new(),
         };
-        let mut decided = decided(chosen, end, held.history(log.timeline)?);
+        let decided = decided(chosen, end, held.history(log.timeline)?);
         for stretch in &decided.plan.log {
             let (store, cluster) = (&**store, log.system_identifier);
             let LogStretch { timeline, from, to } = *stretch;
             let section = Section::new(cluster, timeline, from, to);
             chain::prove_readable(store, section, self.keys(), patience()).await?;
         }
+        Ok(decided)
+    }
+
+    /// Writes a standby into a directory that is empty, or over what the same execution has begun there.
+    async fn write_standby(
+        &self,
+        (region, directory): (&RegionName, &Path),
+        log: Log,
+        mut decided: Decided,
+        note: (ExecutionId, (&'static str, String)),
+    ) -> std::result::Result<RestoreReport, Unrestored> {
+        let store = self.store(region)?;
+        let is_own = Mark::is_of(&note.0, directory).map_err(directory::failed(directory))?;
+        match is_own {
+            true => delta::check(directory, log.system_identifier, false)?,
+            false => directory::check(directory)?,
+        }
         decided.plan.tablespaces = self.same_places(&decided.base, directory)?;
-        let reader = self.open_whole(store, &decided.base).await?;
-        self.check_places(&reader, directory, &decided.plan.tablespaces, false)
+        let base = decided.base.clone();
+        let opened = self.open_whole(store, &base).await;
+        let reader = opened.map_err(|error| Unrestored::of(&base, error))?;
+        self.check_places(&reader, directory, &decided.plan.tablespaces, is_own)
             .await?;
         let purpose = Purpose::Failover(self.instance_options(region)?);
-        self.write(
-            region,
-            directory,
-            (decided, &reader),
-            purpose,
-            Ways::default(),
-        )
-        .await
+        let ways = Ways {
+            delta: is_own,
+            note: Some(note),
+            ..Ways::default()
+        };
+        let written = self.write(region, directory, (decided, &reader), purpose, ways);
+        let written = written.await;
+        written.map_err(|error| Unrestored::of(&base, error))
+    }
+
+    /// Ends what was cut off when a directory was whole already; tells whether it is.
+    pub(crate) fn is_whole(&self, directory: &Path) -> Result<bool> {
+        if !directory.join(directory::CONTROL_FILE).exists() {
+            return Ok(false);
+        }
+        Mark::remove(directory).map_err(directory::failed(directory))?;
+        Ok(true)
     }
 
     /// Looks, on this machine, at the places that a failover would restore a recovery point to in `region`, and at the room there.
@@ -161,8 +248,10 @@ impl PostgresDriver {
             progress: None,
             mark: Mark {
                 cluster: log.system_identifier,
+                execution: None,
             },
             delta: false,
+            note: None,
         };
         let stats = directory::write(&reader, directory, beside).await?;
         Ok(stats.written_bytes)
@@ -224,4 +313,16 @@ impl PostgresDriver {
             .filter(|tail| tail.seal.is_some())
             .map(|tail| tail.end))
     }
+}
+
+/// Puts the recovery points on a timeline into the order in which they are tried: the one that was planned, those that are older, then those
+/// that have been made since; and what the proofs speak against only after all others, because it may have been put right.
+fn in_order(mut bases: Vec<Base>, timeline: TimelineId, planned: &str) -> Vec<Base> {
+    bases.retain(|base| base.source.timeline == timeline || base.label.as_str() == planned);
+    bases.sort_by_key(|base| {
+        let is_newer = base.label.as_str() > planned;
+        let is_planned = base.label.as_str() == planned;
+        (!base.is_sound(), is_newer, !is_planned)
+    });
+    bases
 }

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dr_model::{Lsn, RegionName};
-use dr_provider::Result;
 use dr_provider::driver::{RestoreRequest, RestoreTarget, TargetAction};
+use dr_provider::{Error, ErrorKind, Result};
 use jiff::Timestamp;
 
 use super::boot::{SPARE_BYTES, blocking};
 use super::scratch::Scratch;
 use crate::driver::PostgresDriver;
+use crate::restore::{Damaged, Unrestored};
 
 /// What was restored, and what was seen of it.
 pub(crate) struct Prepared {
@@ -22,6 +23,10 @@ pub(crate) struct Prepared {
     pub(crate) heartbeat_at: Option<Timestamp>,
     /// What the checks said.
     pub(crate) checks: Vec<String>,
+    /// The recovery point that was taken.
+    pub(crate) label: String,
+    /// Newer ones that were not, each with the reason.
+    pub(crate) passed_over: Vec<String>,
 }
 
 impl PostgresDriver {
@@ -39,9 +44,35 @@ impl PostgresDriver {
             action: TargetAction::Pause,
             ..RestoreRequest::new(region.clone(), target.clone(), scratch.data())
         };
-        let report = self
-            .restore_next(&wanted, scratch.free_bytes()?, SPARE_BYTES)
-            .await?;
+        let store = self.store(region)?;
+        let mut damaged = Damaged::default();
+        let report = loop {
+            let free = scratch.free_bytes()?;
+            let restored = self.restore_next(&wanted, free, SPARE_BYTES, &damaged);
+            match restored.await {
+                Ok(report) => break report,
+                // Another one that comes to the same moment loses nothing.
+                Err(Unrestored::Damaged { base, error }) if !damaged.holds(&base.label) => {
+                    self.note_damage((region, store), &mut damaged, &base, &error)
+                        .await;
+                    let cleared = Arc::clone(&scratch);
+                    blocking(move || cleared.clear()).await?.map_err(|error| {
+                        Error::new(ErrorKind::Failed, "empty", place.display().to_string())
+                            .because(error)
+                    })?;
+                }
+                Err(unrestored) if damaged.is_empty() => return Err(unrestored.into()),
+                Err(unrestored) => {
+                    let error = Error::from(unrestored);
+                    return Err(Error::new(error.kind(), "restore", self.resource().to_string())
+                        .because(error)
+                        .with_hint(
+                            "the database is as it was: bring what is damaged back into the store, from a copy of it or from the store of \
+                             another region, where it has the same name; resumed, the execution tries again",
+                        ));
+                }
+            }
+        };
         tracing::debug!(?report, "restored beside the data directory");
         let checked = self.boot_and_look(&scratch).await??;
         scratch.keep();
@@ -50,6 +81,8 @@ impl PostgresDriver {
             reached: checked.reached,
             heartbeat_at: checked.heartbeat_at,
             checks: checked.said,
+            label: report.plan.recovery_point.label,
+            passed_over: report.plan.passed_over,
         })
     }
 }

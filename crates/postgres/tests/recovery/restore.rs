@@ -4,6 +4,7 @@ mod copies;
 mod delta;
 mod flipped;
 mod killed;
+mod passed_over;
 mod refusals;
 mod targets;
 
