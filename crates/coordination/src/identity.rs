@@ -69,7 +69,11 @@ pub async fn read_identity(store: &dyn ObjectStore, region: &RegionName) -> Resu
             Unreadable::Version(version) => error(ErrorKind::Unsupported).because(format!(
                 "its layout is version {version}, and only {FORMAT_VERSION} is known"
             )),
-            Unreadable::Damaged(why) => error(ErrorKind::Corrupt).because(why),
+            Unreadable::Damaged(why) => error(ErrorKind::Corrupt)
+                .because(format!("`{IDENTITY_KEY}` is damaged: {why}"))
+                .with_hint(format!(
+                    "put it right: its `region` is `{region}`, and its `store` is remembered in the state directory of the region's daemon"
+                )),
         })?;
     if &identity.region != region {
         let why = format!(
