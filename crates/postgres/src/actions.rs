@@ -16,6 +16,7 @@ mod resume_primary;
 mod seal_log;
 mod start_installed;
 mod start_restored;
+mod start_server;
 mod stop_old_primary;
 mod stop_writes;
 

@@ -16,6 +16,7 @@ mod loss;
 mod manager;
 mod observe;
 mod options;
+mod orphans;
 pub mod page;
 mod plan;
 mod query;

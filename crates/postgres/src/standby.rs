@@ -30,12 +30,11 @@ pub(crate) use keep::{NOTE as KEPT_NOTE, kept_prefix};
 pub use make::StandbyReport;
 pub(crate) use remains::{Control, Remains, drained};
 
-use crate::actions::{Log, processes};
-use crate::data_directory::Postmaster;
+use crate::actions::Log;
 use crate::driver::PostgresDriver;
 use crate::instance::translate;
 use crate::options::Options;
-use crate::wait::Deadline;
+use crate::orphans::Running;
 use crate::wal::TimelineHistory;
 use progress::Unfinished;
 
@@ -310,26 +309,18 @@ impl PostgresDriver {
         Ok(There::Files(Box::new(remains)))
     }
 
-    /// Returns the processes in a data directory. Those of a server whose first process was killed notice that within moments and end,
-    /// which is waited for: nothing that stops a server would stop them.
+    /// Returns the processes in a data directory, none of which is left of a server that was killed.
     async fn running(&self, host: &dyn Host, directory: &Path) -> Result<Vec<String>> {
-        let deadline = Deadline::new(self.clock(), ORPHANS_LIMIT);
-        loop {
-            let running = processes(host, directory).await?;
-            let first = Postmaster::number(host, directory).await?;
-            let orphaned = first.is_some_and(|first| !running.contains(&first));
-            if running.is_empty() || !orphaned {
-                return Ok(running);
-            }
-            if !deadline.pause().await {
-                return Err(self
-                    .conflict(format!(
-                        "processes {} are left in `{}` of a server whose first process has ended",
-                        running.join(", "),
-                        directory.display()
-                    ))
-                    .with_hint("end them with `kill`, and run the command again"));
-            }
+        let running = self.running_without_orphans(host, directory, ORPHANS_LIMIT);
+        match running.await? {
+            Running::Server(processes) => Ok(processes),
+            Running::Orphans(left) => Err(self
+                .conflict(format!(
+                    "processes {} are left in `{}` of a server whose first process has ended",
+                    left.join(", "),
+                    directory.display()
+                ))
+                .with_hint("end them with `kill`, and run the command again")),
         }
     }
 

@@ -64,10 +64,15 @@ impl<'a> Deadline<'a> {
 
     /// Waits until it is time to look again; `false`, at once, if the time is up.
     pub(crate) async fn pause(&self) -> bool {
+        self.pause_for(INTERVAL).await
+    }
+
+    /// The same for what is not to be tried as often as one looks.
+    pub(crate) async fn pause_for(&self, interval: Duration) -> bool {
         if self.clock.elapsed() >= self.ends {
             return false;
         }
-        tokio::time::sleep(INTERVAL).await;
+        tokio::time::sleep(interval).await;
         true
     }
 }

@@ -2,6 +2,7 @@
 //! rebuilt, and one that was damaged by its users is put back to a moment before.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use dr_sandbox::judge::judge;
 use dr_sandbox::region::signal;
@@ -9,6 +10,7 @@ use dr_sandbox::{HOME, RECOVERY, Sandbox};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::executions::Running;
 use crate::planned::streams;
 use crate::second_loss::register_in;
 use crate::self_fence::{is_stopped, server};
@@ -111,6 +113,49 @@ async fn what_died_is_started_again_with_all_that_it_had() {
     refused(&sandbox, &unknown, 64, &["cache", "`database`"]).await;
     let other = ["runbook", "run", "failover-region", "ledger", "--yes"];
     refused(&sandbox, &other, 64, &["dr failover --to"]).await;
+    end(sandbox);
+}
+
+/// The number in its `postmaster.pid` is that of another process by now: PostgreSQL takes that for a server, and refuses to start another.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_server_left_behind_is_waited_for() {
+    let sandbox = start(Sandbox::builder().standby(false)).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    acknowledge(&load, 100).await;
+    let place = sandbox.region(HOME).unwrap().place().clone();
+    let data = place.data_directory();
+    signal(&server(&sandbox), Signal::KILL);
+    is_stopped(&sandbox).await;
+    let launcher = sandbox.launcher();
+    let directory = &sandbox.layout().directory;
+    let mut sleep = launcher.command(Path::new("sleep"), directory);
+    sleep.arg("600");
+    let other = launcher.start(sleep, &directory.join("other.log")).unwrap();
+    let file = data.join("postmaster.pid");
+    let left = std::fs::read_to_string(&file).unwrap();
+    let (_, rest) = left.split_once('\n').unwrap();
+    std::fs::write(&file, format!("{other}\n{rest}")).unwrap();
+
+    let words = ["runbook", "run", "recover-component", "ledger"];
+    let more = ["--component", "database", "--yes", "--json"];
+    let running = Running::start(&sandbox, &[&words[..], &more].concat());
+    until("a start that was refused", async || {
+        let log = std::fs::read_to_string(place.log("postgres")).unwrap();
+        match log.contains("lock file \"postmaster.pid\" already exists") {
+            true => Ok(()),
+            false if running.has_ended() => panic!("it has given up: {log}"),
+            false => Err("none so far".to_owned()),
+        }
+    })
+    .await;
+    assert!(!running.has_ended());
+    let other = rustix::process::Pid::from_raw(other).unwrap();
+    rustix::process::kill_process(other, Signal::KILL).unwrap();
+    let output = running.end().await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(is_primary(&sandbox, HOME).await);
+    let record = load.stop().await.unwrap();
+    assert_eq!(judged(&sandbox, HOME, &record).await.lost, vec![]);
     end(sandbox);
 }
 
