@@ -28,11 +28,13 @@ impl PostgresDriver {
         fence: &Fence,
     ) -> Result<Applied> {
         let host = self.admitted(region, fence).await?;
+        let beside = self.beside(region)?;
         if let Verified::Done(applied) = self.is_restored_installed(region, fence).await? {
+            self.remove_all(&**host, &beside).await?;
             return Ok(applied);
         }
         let directory = self.instance_options(region)?.data_directory.clone();
-        let data = self.beside(region)?.join("data");
+        let data = beside.join("data");
         if !self.is_of_execution(region, &data, fence).await? {
             let why = format!("`{}` does not hold what was prepared", data.display());
             return Err(self.failed(OPERATION, why));
@@ -59,6 +61,8 @@ impl PostgresDriver {
                 .await?;
         }
         self.rename(&**host, &data, &directory).await?;
+        // What is left there is of the server that was looked at: its log and its socket.
+        self.remove_all(&**host, &beside).await?;
         Ok(self.installed(region, &kept))
     }
 

@@ -6,7 +6,7 @@
 //!
 //! Idempotent because a directory with the note of this execution is left as it is, and any other is made anew.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dr_model::RegionName;
@@ -58,7 +58,7 @@ impl PostgresDriver {
         });
         host.write(&data.join(NOTE), evidence.to_string().as_bytes())
             .await?;
-        Ok(self.prepared(region, evidence))
+        Ok(self.prepared(region, &place, evidence))
     }
 
     pub(super) async fn is_restored_beside(
@@ -67,28 +67,30 @@ impl PostgresDriver {
         target: &RestoreTarget,
         fence: &Fence,
     ) -> Result<Verified> {
-        let note = self.beside(region)?.join("data").join(NOTE);
+        let place = self.beside(region)?;
+        let note = place.join("data").join(NOTE);
         let found = match self.host(region)?.read(&note, 0, 1 << 16).await {
             Ok(text) => serde_json::from_slice::<Value>(&text).unwrap_or_default(),
             Err(error) if error.kind() == ErrorKind::NotFound => Value::Null,
             Err(error) => return Err(error),
         };
         if found["execution"] == json!(fence.execution) && found["target"] == json!(target) {
-            return Ok(Verified::Done(self.prepared(region, found)));
+            return Ok(Verified::Done(self.prepared(region, &place, found)));
         }
         Ok(Verified::NotDone {
             seen: "nothing is ready for this execution".to_owned(),
         })
     }
 
-    fn prepared(&self, region: &RegionName, evidence: Value) -> Applied {
+    fn prepared(&self, region: &RegionName, beside: &Path, evidence: Value) -> Applied {
         let reached = evidence["reached"]
             .as_str()
             .unwrap_or("an unknown position");
         let checks = evidence["checks"].as_array().map_or(0, Vec::len);
         let mut summary = format!(
-            "{} as it was stands beside its place in {region}: it came up at {reached}, and {checks} looks were had at it",
-            self.resource()
+            "{} as it was stands in `{}` in {region}: it came up at {reached}, and {checks} looks were had at it",
+            self.resource(),
+            beside.display()
         );
         let passed_over = evidence["passed_over"].as_array().into_iter().flatten();
         let passed_over: Vec<&str> = passed_over.filter_map(Value::as_str).collect();

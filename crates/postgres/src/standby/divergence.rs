@@ -41,6 +41,23 @@ pub struct Divergence {
     pub partly: bool,
 }
 
+impl Divergence {
+    /// Says of a directory whose log is a part of the present history that it has nothing more.
+    fn none(remains: &Remains) -> Self {
+        Self {
+            timeline: remains.control.timeline,
+            fork: remains.end,
+            end: remains.end,
+            commits: 0,
+            first: None,
+            last: None,
+            tables: Vec::new(),
+            unnamed: Vec::new(),
+            partly: false,
+        }
+    }
+}
+
 /// What stands in a directory that was kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
@@ -60,7 +77,7 @@ pub struct Kept {
     pub start: Vec<String>,
     /// Where it listens then.
     pub port: u16,
-    /// What it has that nobody else has; `None` if that could not be told.
+    /// What it has that nobody else has; `None` if that could not be told when it was kept.
     pub divergence: Option<Divergence>,
 }
 
@@ -123,8 +140,55 @@ impl PostgresDriver {
                 found.push(Found::Here(directory.clone(), measured));
             }
         }
-        found.extend(kept.into_iter().map(|kept| Found::Kept(Box::new(kept))));
+        for mut kept in kept {
+            let unclear = match kept.divergence {
+                None => self.measure_kept(&record.primary, log, &mut kept).await,
+                Some(_) => None,
+            };
+            found.push(Found::Kept(Box::new(kept)));
+            found.extend(unclear.map(Found::Unclear));
+        }
         Ok(found)
+    }
+
+    /// Measures what a directory has that was kept before anybody could tell: what took its place had no history of its own yet. Says
+    /// why it cannot be told, if so.
+    async fn measure_kept(
+        &self,
+        primary: &RegionName,
+        log: Log,
+        kept: &mut Kept,
+    ) -> Option<String> {
+        let place = kept.directory.display().to_string();
+        let measure = async {
+            let host = self.host(&kept.region)?;
+            let running = processes(&**host, &kept.directory).await?;
+            if !running.is_empty() {
+                let running = running.join(", ");
+                let why = format!("a server runs there (processes {running})");
+                return Err(self
+                    .failed(OPERATION, why)
+                    .with_hint("stop it, and it is measured"));
+            }
+            let present = self.present_history(primary, log).await?;
+            let binaries = &self.parts().binaries;
+            let remains = Remains::read(&**host, binaries, &kept.directory, &present).await?;
+            let measured = self.measured(primary, &remains).await?;
+            Ok(measured.unwrap_or_else(|| Divergence::none(&remains)))
+        };
+        match measure.await {
+            Ok(divergence) => {
+                kept.divergence = Some(divergence);
+                None
+            }
+            Err(error) => {
+                let hint = error.hint().unwrap_or("start it, and look into it");
+                let why = dr_provider::error::chain(&error);
+                Some(format!(
+                    "what `{place}` has could not be measured: {why} ({hint})"
+                ))
+            }
+        }
     }
 
     /// Says why it cannot be told what the server that runs in `region` has; `None` of a standby of the present history.

@@ -176,7 +176,7 @@ impl PostgresDriver {
     }
 
     /// Removes a directory with all that is in it; succeeds if it is missing.
-    pub(super) async fn remove_all(&self, host: &dyn Host, directory: &Path) -> Result<()> {
+    pub(crate) async fn remove_all(&self, host: &dyn Host, directory: &Path) -> Result<()> {
         let shown = directory.display().to_string();
         let command = Command::new(["rm", "--recursive", "--force", "--", &shown]);
         self.run_long(host, command, LONG).await.map(drop)

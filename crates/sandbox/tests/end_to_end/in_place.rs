@@ -268,6 +268,15 @@ async fn a_damaged_database_is_put_back_to_a_moment_before() {
             .starts_with("pgdata.kept-")
     });
     assert_eq!(kept.count(), 1);
+    let beside = home.data_directory().with_file_name("pgdata.restored");
+    assert!(!beside.exists(), "what it was prepared in is gone");
+    // What was written after the moment is there, and nowhere else.
+    let id = report["execution"].as_str().unwrap();
+    let divergence = dr(&sandbox, &["execution", "divergence", id]).await;
+    assert_eq!(divergence.status.code(), Some(10), "{divergence:?}");
+    for said in ["pgdata.kept-", "behind", "changed ledger: public.ledger"] {
+        assert!(divergence.stdout.contains(said), "{divergence:?}");
+    }
 
     // It is served and protected again; the standby is made anew.
     let load = sandbox.load(Default::default()).unwrap();

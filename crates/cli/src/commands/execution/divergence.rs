@@ -14,7 +14,7 @@ use crate::wiring::Setup;
 ///
 /// Reads the log of the old primary behind the position where the new primary's history leaves it:
 /// how many transactions committed, when, and which tables they changed. What `dr standby` kept of it
-/// is read from its notes. Ends with 10 if any committed, with 0 if none did, and with 11 if that cannot be
+/// is read from its notes; what a restore to a moment put aside is measured where it is kept. Ends with 10 if any committed, with 0 if none did, and with 11 if that cannot be
 /// told: its server runs and may commit more, or log is missing.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
@@ -74,7 +74,7 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
             Exit::Unknown,
             "it cannot be told whether the old primary has what the new one has not",
         )
-        .hint("a server that runs there has to be stopped first: what it commits is lost to everybody else")),
+        .hint("what stands above says why; a server that runs there has to be stopped first: what it commits is lost to everybody else")),
     }
 }
 
