@@ -160,8 +160,7 @@ impl From<Refusal> for CommandError {
             Class::Safety => Exit::Refused,
             Class::Busy => Exit::Busy,
             Class::Unavailable => Exit::Unavailable,
-            // The command line names what the configuration does not have.
-            Class::Invalid if matches!(refusal, Refusal::NoComponent { .. }) => Exit::Usage,
+            Class::Asked => Exit::Usage,
             Class::Invalid => Exit::Configuration,
         };
         let mut made = Self::from_error(exit, &refusal);

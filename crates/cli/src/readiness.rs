@@ -321,7 +321,7 @@ fn found(refusal: &Refusal) -> Found {
             // One is under way: it is shown.
             Class::Busy => Found::Warning,
             Class::Unavailable => Found::Unknown,
-            Class::Safety | Class::Invalid => Found::Failed,
+            Class::Safety | Class::Asked | Class::Invalid => Found::Failed,
         },
     }
 }

@@ -158,7 +158,21 @@ pub(crate) fn plan(
             class: Class::Invalid,
         });
     };
-    Ok(resource.driver.plan(goal, &resource.facts)?)
+    resource
+        .driver
+        .plan(goal, &resource.facts)
+        .map_err(|error| {
+            // A moment that there is not was asked for; everything else that is wrong for good is written somewhere.
+            let moment = matches!(goal, Goal::Prepare { .. }) && error.kind() == ErrorKind::Invalid;
+            let impossible = Impossible::from(error);
+            match moment {
+                true => Impossible {
+                    class: Class::Asked,
+                    ..impossible
+                },
+                false => impossible,
+            }
+        })
 }
 
 /// Lets the driver do an action.

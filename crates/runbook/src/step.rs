@@ -135,12 +135,20 @@ pub struct Impossible {
 }
 
 impl Impossible {
-    /// Says why what was written or asked for can never be done, and what to do about it.
+    /// Says why what was written can never be done, and what to do about it.
     pub fn new(why: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             why: why.into(),
             hint: Some(hint.into()),
             class: Class::Invalid,
+        }
+    }
+
+    /// Says why what was asked for on the command line cannot be, and what to ask for instead.
+    pub fn asked(why: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            class: Class::Asked,
+            ..Self::new(why, hint)
         }
     }
 
@@ -230,7 +238,7 @@ impl Scene<'_> {
     pub(crate) fn refuse_moment(&self, step: &str) -> std::result::Result<(), Impossible> {
         match &self.request.target {
             None => Ok(()),
-            Some(_) => Err(Impossible::new(
+            Some(_) => Err(Impossible::asked(
                 format!("`{step}` goes to the end of the log, and an earlier moment was named"),
                 "take `--at` away, or use a runbook with `prepare-database` and `replace-database`",
             )),

@@ -228,6 +228,21 @@ pub(crate) async fn run_with(setup: &Setup, args: &Args, output: &Output) -> Res
     }
     let name = args.runbook();
     let runbook = setup.runbook(&name)?;
+    let unfit = match Mode::of(runbook) {
+        Mode::InPlace => Some((
+            "it stays in the primary's region",
+            format!("`dr runbook run {name} WORKLOAD` carries it out"),
+        )),
+        Mode::Undo => Some((
+            "it takes a move back",
+            "`dr execution abort` carries it out".to_owned(),
+        )),
+        Mode::Planned | Mode::Unplanned => None,
+    };
+    if let Some((why, hint)) = unfit {
+        let what = format!("the runbook `{name}` moves no workload: {why}");
+        return Err(CommandError::new(Exit::Usage, what).hint(hint));
+    }
     if args.planned && Mode::of(runbook) != Mode::Planned {
         return Err(CommandError::new(
             Exit::Usage,

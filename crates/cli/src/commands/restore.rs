@@ -105,6 +105,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         return Err(CommandError::new(Exit::Usage, what)
             .hint("name a time, a position, a transaction or a restore point with `--at`"));
     }
+    target::refuse_future(&args.at, setup.clock.now())?;
     let directory = std::path::absolute(args.into.as_deref().unwrap_or(Path::new(".")))?;
     let outside = outside(args)?;
     let written = outside.places.values().chain(&outside.root);

@@ -210,6 +210,34 @@ fn a_disruption_in_the_future_is_refused() {
     assert!(ran.stderr.contains("is in the future"), "{ran:?}");
 }
 
+/// What was asked for wrongly is no fault of a file.
+#[tokio::test]
+async fn what_was_asked_for_wrongly_is_a_wrong_command_line() {
+    let place = Place::new();
+    place.initialise_stores().await;
+    place.open_first_epoch().await;
+    let future = "2999-01-01T00:00:00Z";
+    let to = ["failover", "--to", "us-west-2", "--yes", "--runbook"];
+    let restore = ["restore", "orders/database", "--in", "us-west-2", "--plan"];
+    let recover = ["runbook", "plan", "recover-component", "orders"];
+    let component = ["--component", "database", "--at", "2026-11-21T09:30:00Z"];
+    let back = ["runbook", "plan", "restore-database", "orders"];
+    for (words, said) in [
+        ([&to[..], &["recover-component"]].concat(), "dr runbook run"),
+        ([&to[..], &["undo-move"]].concat(), "dr execution abort"),
+        (
+            [&restore[..], &["--at", future]].concat(),
+            "is in the future",
+        ),
+        ([&recover[..], &component].concat(), "take `--at` away"),
+        ([&back[..], &["--at", future]].concat(), "is in the future"),
+    ] {
+        let ran = place.run(&words);
+        assert_eq!(ran.code, 64, "{words:?}: {ran:?}");
+        assert!(ran.stderr.contains(said), "{words:?}: {ran:?}");
+    }
+}
+
 /// What was written wrongly is answered with what can be written.
 #[tokio::test]
 async fn what_can_be_written_instead_is_said() {

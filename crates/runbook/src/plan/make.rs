@@ -441,6 +441,7 @@ fn lane(
             // Who asks for a restore where a server is asks for what a restore never does.
             let class = match (main.class, also.class) {
                 (_, Class::Safety) if scene.request.rung.is_some() => Class::Safety,
+                (Class::Asked, _) | (_, Class::Asked) => Class::Asked,
                 (Class::Invalid, Class::Invalid) => Class::Invalid,
                 _ => Class::Unavailable,
             };
@@ -448,7 +449,7 @@ fn lane(
         }
         (Err(main), None) => {
             let class = match main.class {
-                Class::Invalid => Class::Invalid,
+                known @ (Class::Asked | Class::Invalid) => known,
                 _ => Class::Unavailable,
             };
             Err(refuse(main.why, main.hint, class))

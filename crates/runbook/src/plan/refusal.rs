@@ -268,7 +268,9 @@ pub enum Class {
     Busy,
     /// Something needed cannot be reached.
     Unavailable,
-    /// The configuration or the request is wrong.
+    /// What was asked for is wrong: the command line.
+    Asked,
+    /// The configuration or the runbook is wrong.
     Invalid,
 }
 
@@ -292,8 +294,8 @@ impl Refusal {
             Self::NotPrimary { .. }
             | Self::NoComponent { .. }
             | Self::NotARegion { .. }
-            | Self::NoEpoch { .. }
-            | Self::NoMoment { .. }
+            | Self::NoMoment { .. } => Class::Asked,
+            Self::NoEpoch { .. }
             | Self::LeftDown { .. }
             | Self::TakenAway { .. }
             | Self::Approval { .. }

@@ -32,9 +32,14 @@ impl GoalStep for PrepareDatabase {
     }
 
     fn goal(&self, scene: &Scene<'_>, _: &Target) -> Result<Option<Goal>, Impossible> {
-        let moment = scene.request.target.clone();
-        let Some(moment) = moment.filter(|_| scene.mode == Mode::InPlace) else {
+        if scene.mode != Mode::InPlace {
             return Err(Impossible::new(
+                "a move goes back to no moment",
+                "put them back in their own region, by a runbook as `restore-database` is",
+            ));
+        }
+        let Some(moment) = scene.request.target.clone() else {
+            return Err(Impossible::asked(
                 "nobody has said to which moment",
                 "name it with `--at`: a time, an LSN, a transaction or a restore point",
             ));

@@ -134,7 +134,7 @@ async fn a_moment_is_not_passed_over() {
             let refusal = plan(&runbook, &seen, &request).unwrap_err();
             let text = refusal.to_string();
             assert!(text.contains("an earlier moment was named"), "{text}");
-            assert_eq!(refusal.class(), Class::Invalid);
+            assert_eq!(refusal.class(), Class::Asked);
             assert!(refusal.hint().unwrap().contains("--at"));
         }
     }

@@ -118,7 +118,7 @@ async fn the_target_is_no_region_of_the_workload() {
     let world = Everything::new().await;
     let mars: RegionName = "mars".parse().unwrap();
     let (class, text, hint) = refused(&world, Request::new(mars)).await;
-    assert_eq!(class, Class::Invalid);
+    assert_eq!(class, Class::Asked);
     assert!(
         text.contains("neither its home nor a recovery region"),
         "{text}"

@@ -12,11 +12,25 @@ use jiff::fmt::temporal::DateTimeParser;
 use jiff::tz::{Disambiguation, TimeZone};
 use jiff::{Timestamp, Zoned};
 
+use crate::error::CommandError;
+use crate::exit::Exit;
+
 const EXPECTED: &str = "expected `latest`, `immediate`, a time with its zone such as `2026-11-21T09:30:05Z`, an LSN such as \
      `0/3000148`, `xid:NUMBER` or `name:RESTORE-POINT`";
 
 /// The longest name that PostgreSQL gives a restore point.
 const LONGEST_NAME_BYTES: usize = 63;
+
+/// Refuses a moment that has not been yet: nobody can have it back.
+pub(crate) fn refuse_future(target: &RestoreTarget, now: Timestamp) -> crate::error::Result<()> {
+    match target {
+        RestoreTarget::Time(at) if *at > now => {
+            let what = format!("`--at {at}` is in the future: it is {now:.0} now");
+            Err(CommandError::new(Exit::Usage, what).hint("name a moment that has been"))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// Reads a target.
 pub(crate) fn target(text: &str) -> Result<RestoreTarget, String> {

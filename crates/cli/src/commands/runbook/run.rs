@@ -64,6 +64,9 @@ pub(super) async fn run(
     }
     let workload = setup.workload(&args.workload)?;
     refuse_vague(args, runbook, workload)?;
+    if let Some(at) = &args.at {
+        target::refuse_future(at, setup.clock.now())?;
+    }
     require_somebody(is_plan || args.yes, "dr runbook plan")?;
     let site = Arc::new(setup.site(&args.workload, workload)?);
     let region = primary(&site, args).await?;
