@@ -228,7 +228,9 @@ impl<'a> Executor<'a> {
                 if step.uses == open_epoch::NAME {
                     self.opened = Some(self.site.clock.elapsed());
                 }
-                if let (true, Some(started)) = (step.uses == verify_traffic::NAME, self.started) {
+                let proves = step.uses == verify_traffic::NAME
+                    && verify_traffic::is_proven(&self.history, &step.id);
+                if let (true, Some(started)) = (proves, self.started) {
                     self.rta = Some(self.site.clock.elapsed().saturating_sub(started));
                 }
             }

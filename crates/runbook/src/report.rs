@@ -264,7 +264,7 @@ fn execution_time(history: &History) -> Option<f64> {
         .rev()
         .find(|step| step.uses == proven_by)?;
     let known = history.step(&proven.id)?;
-    if known.state != StepState::Done {
+    if known.state != StepState::Done || !verify_traffic::is_proven(history, &proven.id) {
         return None;
     }
     let took = known.finished_at?.duration_since(history.started_at);

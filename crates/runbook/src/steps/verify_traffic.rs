@@ -2,12 +2,15 @@
 //!
 //! The time to recover is taken when this is so. Somebody who does not answer leads nobody anywhere: that is recorded
 //! and not waited for, but at least one has to answer, and the checks of the name have to pass where it leads. What is still connected
-//! to the old primary is reported with it and waited for by nobody. Idempotent because it only looks.
+//! to the old primary is reported with it and waited for by nobody. Where a person left `check-health` out, nobody has seen the service
+//! there, and waiting for it would only hold up the rest: its checks are made once, and one that does not pass is recorded as not
+//! proven. Idempotent because it only looks.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use dr_model::StepId;
 use dr_model::document::{Context, Node, Reader};
 use dr_provider::driver::{Action, Applied, Verified};
 use dr_provider::probe::Health;
@@ -17,7 +20,10 @@ use futures::future::{join, join_all};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::check_health;
 use super::switch_traffic::{self, find, is_ours};
+use crate::history::History;
+use crate::outcome::StepState;
 use crate::plan::{Idempotency, Plan, Target};
 use crate::poll::{self, Look};
 use crate::residual;
@@ -106,13 +112,15 @@ impl Step for VerifyTraffic {
     ) -> dr_provider::Result<Applied> {
         let traffic = find(work, target)?;
         let within = work.seconds("within").unwrap_or(WITHIN);
+        let nobody_saw_it_serve = is_health_left_out(&work.history);
         let look = || async {
             let views = traffic.views().await;
             if let Some(seen) = disagreement(work.plan(), &views) {
                 return Look::Again(seen);
             }
             match reach(work, traffic.as_ref(), &views).await {
-                Ok(clients) => Look::Over((views, clients)),
+                Ok(clients) => Look::Over((views, Ok(clients))),
+                Err(seen) if nobody_saw_it_serve => Look::Over((views, Err(seen))),
                 Err(seen) => Look::Again(seen),
             }
         };
@@ -135,9 +143,18 @@ impl Step for VerifyTraffic {
             0 => format!("{agree} of {agree} lead to {to}"),
             _ => format!("{agree} lead to {to}, {silent} silent"),
         }];
+        let unproven = clients.as_ref().err().cloned();
+        let clients = clients.unwrap_or_default();
         said.extend(clients.iter().map(Reached::say));
-        if clients.is_empty() {
-            said.push("what a client reaches is unknown: no check goes by the name".to_owned());
+        match &unproven {
+            Some(why) => said.push(format!(
+                "not proven that a client is served: {why}, asked once because `{}` was left out",
+                check_health::NAME
+            )),
+            None if clients.is_empty() => {
+                said.push("what a client reaches is unknown: no check goes by the name".to_owned())
+            }
+            None => {}
         }
         let from = &work.plan().from;
         said.extend(
@@ -145,13 +162,38 @@ impl Step for VerifyTraffic {
                 .iter()
                 .filter_map(|(name, left)| left.say(name, from)),
         );
-        let evidence = json!({ "views": views, "clients": clients, "residual": residual });
+        let mut evidence = json!({ "views": views, "clients": clients, "residual": residual });
+        if let Some(why) = unproven {
+            evidence[UNPROVEN] = json!(why);
+        }
         Ok(work.applied(said.join("; "), evidence))
     }
 
     async fn verify(&self, _: &Work, _: &Target, _: &Action) -> Verified {
         look_again()
     }
+}
+
+/// The evidence that clients are led and not proven to be served: why not.
+const UNPROVEN: &str = "unproven";
+
+/// Tells whether a person left out what would have seen the service.
+fn is_health_left_out(history: &History) -> bool {
+    let mut steps = history.plan.steps.iter();
+    steps.any(|step| {
+        let known = history.step(&step.id);
+        step.uses == check_health::NAME
+            && known.is_some_and(|known| known.state == StepState::Skipped)
+    })
+}
+
+/// Tells whether everything that a step of this name has seen of the clients was proven.
+pub(crate) fn is_proven(history: &History, step: &StepId) -> bool {
+    let mut done = history.actions().filter(|(place, _)| place.step == *step);
+    !done.any(|(place, _)| {
+        let applied = history.applied(place);
+        applied.is_some_and(|applied| applied.evidence.get(UNPROVEN).is_some())
+    })
 }
 
 /// What a client got.

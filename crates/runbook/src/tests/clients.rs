@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use dr_model::StepId;
 use rstest::rstest;
 use serde_json::Value;
 
@@ -10,7 +11,7 @@ use super::world::{Everything, Fault, west};
 use crate::events::Silent;
 use crate::outcome::{Report, State, StepState};
 use crate::request::{Request, Statement};
-use crate::{execute, executions, resume};
+use crate::{Decided, execute, executions, resume, resume_with};
 
 fn summary(report: &Report) -> &str {
     let mut steps = report.steps.iter();
@@ -54,6 +55,46 @@ async fn a_service_that_refuses_its_name_is_not_reached() {
         .await
         .unwrap();
     assert_eq!(report.state, State::Completed);
+}
+
+/// Where a person left out what would have seen the service, it is not waited for, and nothing is said to be proven.
+#[tokio::test(start_paused = true)]
+async fn what_nobody_has_seen_serve_is_asked_once() {
+    let world = Everything::new().await;
+    world.state().healthy = false;
+    world.state().turned_away = true;
+    let report = failover(&world, &Request::new(west())).await;
+    assert_eq!(report.stuck.unwrap().step.0, "verify");
+    let site = Arc::new(world.site("desk"));
+    let skip = Decided {
+        skip: vec![StepId("verify".to_owned())],
+        ..Decided::default()
+    };
+    let report = resume_with(
+        site,
+        &report.execution,
+        "it comes later",
+        vec![],
+        &skip,
+        &Silent,
+    );
+    let report = report.await.unwrap();
+    assert_eq!(report.state, State::CompletedWithExceptions, "{report:#?}");
+    assert_eq!(state_of(&report, "prove"), StepState::Done);
+    let said = summary(&report);
+    for words in [
+        "1 of 1 lead to us-west-2",
+        "not proven that a client is served",
+        "421",
+    ] {
+        assert!(said.contains(words), "{said}");
+    }
+    assert_eq!(report.rta_seconds, None);
+    let evidence = evidence(&world, &report).await;
+    assert!(
+        evidence["unproven"].as_str().unwrap().contains("421"),
+        "{evidence}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
