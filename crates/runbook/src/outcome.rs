@@ -231,6 +231,9 @@ pub struct ResourceReport {
     pub conditions_checked_at: Option<Timestamp>,
     /// What it lost.
     pub loss: Loss,
+    /// Why it may have lost something although it was started again with its own files, one line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doubts: Vec<String>,
     /// The timeline of the new primary.
     pub timeline: Option<TimelineId>,
     /// The newest heartbeat of the old primary found in the recovered copy.

@@ -205,7 +205,10 @@ pub fn bound(history: &History, resource: &ResourceName) -> Bound {
     {
         // It goes on with its log, or loses what somebody wanted to be lost: all until it was stopped.
         let stopped = fenced(history, resource).map(|(_, at)| at);
+        let doubted = recovered(history, resource).is_some_and(|found| !found.doubts.is_empty());
         return match &planned.bound {
+            // It goes on with its log, but may not have written all of it.
+            Bound::Zero if doubted => Bound::Growing { since: None },
             Bound::Growing { since } => Bound::new(false, *since, stopped),
             known => known.clone(),
         };

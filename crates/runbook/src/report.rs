@@ -195,7 +195,10 @@ fn resource(history: &History, name: &ResourceName) -> ResourceReport {
             estimate: planned.and_then(|loss| loss.estimate.clone()),
             bound,
         },
-        timeline: recovered.map(|recovered| recovered.timeline),
+        timeline: recovered.as_ref().map(|recovered| recovered.timeline),
+        doubts: recovered
+            .map(|recovered| recovered.doubts)
+            .unwrap_or_default(),
         heartbeat,
         rpa_seconds: to_disruption.filter(|_| measured),
         // The newest commit that was recovered is up to one beat younger than the heartbeat.

@@ -206,6 +206,7 @@ impl PostgresDriver {
             timeline,
             start: self.fork_point(region, timeline).await?,
             heartbeat: self.read_beat(instance, Some(ended)).await?,
+            doubts: Vec::new(),
         })
     }
 

@@ -16,8 +16,18 @@ use serde_json::json;
 use super::processes;
 use crate::data_directory::Claimed;
 use crate::driver::PostgresDriver;
+use crate::instance::Instance;
 
 const OPERATION: &str = "resume the primary of";
+
+/// What a server has to be set up with so that nothing it acknowledged is missing when it has replayed its own log after a crash, and
+/// what is missing otherwise. `synchronous_commit` is also what roles and databases override.
+const DURABILITY: &str = "select \
+    (select setting from pg_settings where name = 'fsync') = 'off' as no_fsync, \
+    (select setting from pg_settings where name = 'full_page_writes') = 'off' as no_pages, \
+    (select setting from pg_settings where name = 'synchronous_commit') = 'off' or exists ( \
+      select from pg_db_role_setting s cross join unnest(s.setconfig) c where c = 'synchronous_commit=off') as no_wait, \
+    current_setting('wal_writer_delay') as delay";
 
 impl PostgresDriver {
     pub(super) async fn attach_standby(
@@ -155,6 +165,37 @@ impl PostgresDriver {
         }
     }
 
+    /// Says why what it acknowledged may be missing all the same, as it is set up now.
+    async fn doubts(&self, instance: &mut Instance) -> Result<Vec<String>> {
+        let rows = instance.query(OPERATION, DURABILITY).await?;
+        let read = || {
+            let row = rows.only()?;
+            let delay: String = row.get("delay")?;
+            let doubts = [
+                (
+                    row.get::<bool>("no_fsync")?,
+                    "`fsync` is off: what its machine had not written yet is missing, or damaged, if that went down too".to_owned(),
+                ),
+                (
+                    row.get::<bool>("no_pages")?,
+                    "`full_page_writes` is off: a page may be half written if its machine went down too".to_owned(),
+                ),
+                (
+                    row.get::<bool>("no_wait")?,
+                    format!(
+                        "`synchronous_commit` is off, for all or for some: what these committed within three times `wal_writer_delay` \
+                         ({delay}) before it ended may be missing"
+                    ),
+                ),
+            ];
+            Ok(doubts
+                .into_iter()
+                .filter_map(|(holds, why)| holds.then_some(why))
+                .collect())
+        };
+        read().map_err(|error| crate::instance::translate(OPERATION, instance.subject(), error))
+    }
+
     async fn resumed(&self, region: &RegionName, claimed: Claimed) -> Result<Applied> {
         let mut instance = self.connect(region).await?;
         let found = instance.position().await?;
@@ -162,6 +203,7 @@ impl PostgresDriver {
             timeline: claimed.timeline,
             start: found.position,
             heartbeat: self.read_beat(&mut instance, None).await?,
+            doubts: self.doubts(&mut instance).await?,
         };
         Ok(self.applied(
             format!(

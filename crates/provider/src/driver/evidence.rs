@@ -73,6 +73,10 @@ pub struct Recovered {
     /// The newest heartbeat of the *old* primary found in it, read before a new one was written; `None` if there was
     /// none. The achieved recovery point is computed from it.
     pub heartbeat: Option<Timestamp>,
+    /// Why something that was acknowledged may be missing although the server was started again with its own files, one line each:
+    /// it is set up so that it does not keep everything. Empty where nothing speaks against it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doubts: Vec<String>,
 }
 
 /// A part of a driver's evidence with a name of its own.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use dr_model::loss::Bound;
 use dr_model::{Epoch, TimelineId};
 use dr_provider::decorate::{self, Faulty};
 use dr_provider::driver::{Instance, RestoreTarget};
@@ -10,8 +11,8 @@ use rstest::rstest;
 
 use super::runs::planned_by;
 use super::world::{
-    Everything, Fault, east, runbook, shipped, shipped_planned, shipped_recover, shipped_restore,
-    shipped_undo, west,
+    Everything, Fault, database, east, runbook, shipped, shipped_planned, shipped_recover,
+    shipped_restore, shipped_undo, west,
 };
 use crate::events::{Event, Monitor, Silent};
 use crate::outcome::State;
@@ -111,6 +112,22 @@ async fn while_nobody_can_tell_who_is_the_primary_nothing_is_started() {
     let again = resume(desk, &report.execution, "it answers", vec![], &Silent).await;
     assert_eq!(again.unwrap().state, State::Completed);
     assert_eq!(world.count("resume"), 1);
+}
+
+/// A server that was started again has all that it acknowledged, unless it is set up so that it need not.
+#[tokio::test(start_paused = true)]
+async fn what_a_server_may_not_have_kept_is_said() {
+    let world = Everything::new().await;
+    let report = recover(&world, &Silent).await;
+    assert_eq!(report.state, State::Completed);
+    assert_eq!(report.loss.bound, Bound::Zero);
+
+    let world = Everything::new().await;
+    world.state().doubts = vec!["`fsync` is off".to_owned()];
+    let report = recover(&world, &Silent).await;
+    assert_eq!(report.state, State::Completed);
+    assert_eq!(report.loss.bound, Bound::Growing { since: None });
+    assert_eq!(report.resources[&database()].doubts, ["`fsync` is off"]);
 }
 
 /// Whoever names a moment does not get the end of the log instead.

@@ -91,6 +91,8 @@ pub(crate) struct State {
     pub(crate) healthy: bool,
     pub(crate) traffic: TrafficState,
     pub(crate) silent_view: bool,
+    /// Why the database may not have kept all that it acknowledged.
+    pub(crate) doubts: Vec<String>,
     /// Whether the service does not answer to its name.
     pub(crate) turned_away: bool,
     /// Sessions of clients at the old primary, and how often somebody asked for them.
@@ -185,6 +187,7 @@ impl Everything {
                     serial: None,
                 },
                 silent_view: false,
+                doubts: Vec::new(),
                 turned_away: false,
                 left_sessions: 0,
                 left_asked: 0,

@@ -64,6 +64,10 @@ async fn what_died_is_started_again_with_all_that_it_had() {
     let words = ["recover-component", "ledger", "--component", "database"];
     let report = recover(&sandbox, &words).await;
     assert_eq!(report["rung"], "restart", "{report}");
+    let id = report["execution"].as_str().unwrap();
+    let shown = dr(&sandbox, &["execution", "show", id]).await;
+    let said = "nothing that database had acknowledged";
+    assert!(shown.stdout.contains(said), "{shown:?}");
     assert!(is_primary(&sandbox, HOME).await);
     assert_eq!(timeline(&sandbox).await, "00000001");
     acknowledge_after(&load, died).await;

@@ -100,18 +100,24 @@ pub(crate) fn render(report: &Report, objectives: Objectives, style: Style) -> S
                 );
             }
         }
-        let estimate = report
-            .loss
-            .estimate
-            .as_ref()
-            .map_or_else(|| "unknown".to_owned(), estimated);
-        line("loss", format!("estimate {estimate}"));
-        let bound = bounded(
-            report.mode,
-            &report.loss.bound,
-            "the old primary was shut down, and all that it wrote is there",
-        );
-        line("", format!("bound {bound}"));
+        if report.rung == Rung::Restart {
+            for (index, text) in restarted(report, style).into_iter().enumerate() {
+                line(if index == 0 { "loss" } else { "" }, text);
+            }
+        } else {
+            let estimate = report
+                .loss
+                .estimate
+                .as_ref()
+                .map_or_else(|| "unknown".to_owned(), estimated);
+            line("loss", format!("estimate {estimate}"));
+            let bound = bounded(
+                report.mode,
+                &report.loss.bound,
+                "the old primary was shut down, and all that it wrote is there",
+            );
+            line("", format!("bound {bound}"));
+        }
         if report.loss.bound == Bound::Zero {
             let looks = report
                 .resources
@@ -166,6 +172,26 @@ pub(crate) fn render(report: &Report, objectives: Objectives, style: Style) -> S
     }
     line("execution", report.execution.to_string());
     lines.join("\n")
+}
+
+/// Says what is lost where every database was started again with its own files, and of which that cannot be said.
+fn restarted(report: &Report, style: Style) -> Vec<String> {
+    if report.resources.is_empty() {
+        return vec!["nothing: no database was touched".to_owned()];
+    }
+    let is_over = report.state.is_final();
+    let said = report.resources.iter().flat_map(|(name, resource)| {
+        let warn = |why: &str| style.paint(Tone::Warning, &format!("unknown for {name}: {why}"));
+        match (resource.timeline, resource.doubts.as_slice()) {
+            (Some(_), []) => vec![format!(
+                "nothing that {name} had acknowledged: its own files hold it, and the server has replayed them"
+            )],
+            (Some(_), doubts) => doubts.iter().map(|doubt| warn(doubt)).collect(),
+            (None, _) if is_over => vec![format!("nothing of {name}: it ran, and was left as it is")],
+            (None, _) => vec![warn("it has not come up")],
+        }
+    });
+    said.collect()
 }
 
 /// Says what the time to recover consists of, or what it leaves out.

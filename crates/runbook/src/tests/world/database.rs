@@ -151,6 +151,7 @@ impl Seen {
                 timeline: TimelineId(2),
                 start: Lsn(0x5000),
                 heartbeat: Some(before_noon(1250)),
+                doubts: Vec::new(),
             };
             recovered.to_evidence()
         };
@@ -215,6 +216,7 @@ impl Seen {
                     timeline: TimelineId(2),
                     start: Lsn(0x3000),
                     heartbeat: Some(before_noon(60_000)),
+                    doubts: Vec::new(),
                 };
                 Some(self.applied("put back", recovered.to_evidence()))
             }
@@ -226,6 +228,7 @@ impl Seen {
                     timeline: TimelineId(1),
                     start: Lsn(0x5000),
                     heartbeat: Some(before_noon(1250)),
+                    doubts: self.0.state().doubts.clone(),
                 };
                 Some(self.applied("it runs again", resumed.to_evidence()))
             }
