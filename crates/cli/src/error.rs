@@ -172,6 +172,13 @@ impl From<Refusal> for CommandError {
 impl From<dr_runbook::Error> for CommandError {
     fn from(error: dr_runbook::Error) -> Self {
         use dr_runbook::Error;
+        let hint = error.hint();
+        if let Error::NotResumed { refusal, .. } = error {
+            // As the move would have been refused in the first place.
+            let mut made = Self::from(*refusal);
+            made.hints.extend(hint);
+            return made;
+        }
         let exit = match &error {
             Error::NotFound { .. } | Error::OtherWorkload { .. } => Exit::Usage,
             Error::NotRunning { .. } | Error::Skip { .. } | Error::Unskip { .. } => Exit::Refused,
@@ -181,7 +188,7 @@ impl From<dr_runbook::Error> for CommandError {
                 Exit::Refused
             }
             Error::NoStore { .. } => Exit::Configuration,
-            Error::Undo { .. } => Exit::Refused,
+            Error::Undo { .. } | Error::NotResumed { .. } => Exit::Refused,
             Error::SecretInPlan => Exit::Failed,
             Error::NotBegun { source, .. } => exit_of(source.kind()),
             Error::Journal { source, .. } => match source.kind() {
@@ -194,7 +201,7 @@ impl From<dr_runbook::Error> for CommandError {
             },
         };
         let mut made = Self::from_error(exit, &error);
-        made.hints.extend(error.hint());
+        made.hints.extend(hint);
         made
     }
 }

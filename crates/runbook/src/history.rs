@@ -46,12 +46,27 @@ pub struct History {
 pub struct StepHistory {
     /// Its state.
     pub state: StepState,
-    /// When it began.
+    /// When it first began.
     pub began_at: Timestamp,
+    /// When it was begun last: an execution that was interrupted begins the step anew where it is resumed.
+    pub begun_again_at: Timestamp,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
     /// One line.
     pub summary: Option<String>,
+}
+
+impl StepHistory {
+    /// Returns how long it took since it was begun last, in seconds: how long an execution lay is no part of it. `None` if it has not
+    /// ended, or nobody did it.
+    #[must_use]
+    pub fn took_seconds(&self) -> Option<f64> {
+        if self.state == StepState::Skipped {
+            return None;
+        }
+        let took = self.finished_at?.duration_since(self.begun_again_at);
+        Some(took.as_secs_f64())
+    }
 }
 
 /// How far an action has come.
@@ -108,11 +123,15 @@ impl History {
                 let began = || StepHistory {
                     state: StepState::Running,
                     began_at: *at,
+                    begun_again_at: *at,
                     finished_at: None,
                     summary: None,
                 };
                 let known = self.steps.entry(step.clone()).or_insert_with(began);
-                known.state = StepState::Running;
+                *known = StepHistory {
+                    began_at: known.began_at,
+                    ..began()
+                };
                 self.goes_on();
             }
             Record::Intended { place, .. } => {
@@ -163,6 +182,7 @@ impl History {
                 let skipped = StepHistory {
                     state: StepState::Skipped,
                     began_at,
+                    begun_again_at: *at,
                     finished_at: Some(*at),
                     summary: Some(format!("skipped by {by}: {why}")),
                 };

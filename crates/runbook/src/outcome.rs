@@ -254,9 +254,10 @@ pub struct StepReport {
     pub uses: String,
     /// Its state.
     pub state: StepState,
-    /// When it began.
+    /// When it first began.
     pub started_at: Option<Timestamp>,
-    /// How long it took.
+    /// How long it took since it was begun last: not how long an execution lay that was interrupted in it. `None` also if it was left
+    /// out.
     pub took_seconds: Option<f64>,
     /// One line.
     pub summary: Option<String>,

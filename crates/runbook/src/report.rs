@@ -7,7 +7,7 @@ use dr_model::{ResourceName, StepId};
 use dr_provider::driver::Undo;
 use jiff::Timestamp;
 
-use crate::history::{History, Progress};
+use crate::history::{History, Progress, StepHistory};
 use crate::outcome::{Loss, Report, ResourceReport, SealedAt, State, StepReport, StepState, Stuck};
 use crate::plan::{Mode, Target};
 use crate::proof;
@@ -302,10 +302,7 @@ fn steps(history: &History) -> Vec<StepReport> {
             uses: uses.to_owned(),
             state: known.map_or(StepState::Pending, |known| known.state),
             started_at: known.map(|known| known.began_at),
-            took_seconds: known.and_then(|known| {
-                let took = known.finished_at?.duration_since(known.began_at);
-                Some(took.as_secs_f64())
-            }),
+            took_seconds: known.and_then(StepHistory::took_seconds),
             summary: known.and_then(|known| known.summary.clone()),
         }
     };

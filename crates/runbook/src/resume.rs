@@ -3,11 +3,14 @@
 //! Taking over is an entry in the journal, so the former executor learns of it before its next effect. Nobody waits for
 //! a clock. What is not known to be done is looked at first.
 
+mod ahead;
+
 use std::sync::Arc;
 
 use dr_config::Runbook;
 use dr_model::{ExecutionId, ResourceName, StepId};
 use dr_provider::driver::Undo;
+use futures::future::join;
 
 use crate::events::{Event, Monitor};
 use crate::execute::{Error, Executor, execute};
@@ -62,7 +65,8 @@ impl Decided {
 ///
 /// # Errors
 ///
-/// As [`resume`], and [`Error::Skip`] or [`Error::Unskip`] before anything is written if that cannot be.
+/// As [`resume`], and before anything is written [`Error::Skip`] or [`Error::Unskip`] if that cannot be, and [`Error::NotResumed`] if
+/// it would come to a halt further on and all that it has done can still be taken back.
 pub async fn resume_with(
     site: Arc<Site>,
     execution: &ExecutionId,
@@ -73,9 +77,32 @@ pub async fn resume_with(
 ) -> Result<Report, Error> {
     let found = find(&site, execution).await?;
     decided.refuse(&found.history)?;
+    let may_be_taken_back = ahead::may_be_taken_back(&found.history);
+    if may_be_taken_back {
+        let obstacle = ahead::obstacle(&site, &found.history, decided, &statements).await;
+        if let Some(refusal) = obstacle {
+            return Err(Error::NotResumed {
+                execution: execution.clone(),
+                refusal: Box::new(refusal),
+            });
+        }
+    }
     let mut executor = take_over(Arc::clone(&site), execution, reason, monitor).await?;
     // Its former executor may have gone on between the look and the takeover.
     decided.refuse(executor.history())?;
+    let (newer, obstacle) = join(newer_epoch(&site, executor.history()), async {
+        match may_be_taken_back {
+            true => None,
+            false => ahead::obstacle(&site, executor.history(), decided, &statements).await,
+        }
+    })
+    .await;
+    if let Some(refusal) = obstacle {
+        let hint = refusal.hint().unwrap_or_default();
+        monitor.event(&Event::Note(&format!(
+            "warning: {refusal}; it goes on all the same, because what was done cannot be taken back: {hint}"
+        )));
+    }
     for step in &decided.skip {
         executor.skip(step, reason);
     }
@@ -85,7 +112,7 @@ pub async fn resume_with(
     for statement in statements {
         executor.state(statement);
     }
-    match newer_epoch(&site, executor.history()).await {
+    match newer {
         Ok(Some(why)) => return executor.end(State::Superseded, why).await,
         Ok(None) => {}
         // Every effect carries its own fence; the register's silence stops nothing that was begun.

@@ -1,5 +1,6 @@
 //! The whole crate against a world in memory: plans, refusals, and executions that are killed, raced and taken over.
 
+mod ahead;
 mod approvals;
 mod by_hand;
 mod clients;

@@ -15,7 +15,7 @@ use dr_coordination::register::{EpochRecord, Guard};
 use dr_model::{ApprovalPolicy, RegionName, ResourceName, ServiceName, WorkloadName};
 use dr_provider::driver::{Facts, Instance, RegionFacts};
 use dr_provider::traffic::TrafficState;
-use dr_provider::{ErrorKind, ResourceDriver};
+use dr_provider::{ErrorKind, ResourceDriver, Traffic};
 use futures::future::{Either, join, join_all, join3, select};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use crate::executions::{self, Unfinished, Unreadable};
 use crate::old_primary::{self, LOST_REGION_LIMIT, PART_LIMIT};
 use crate::past::Past;
+use crate::plan::Refusal;
 use crate::site::Site;
 
 /// How long a store or a name server may take to answer.
@@ -81,6 +82,16 @@ pub struct Unwritable {
     pub why: String,
     /// What to do about it.
     pub hint: Option<String>,
+}
+
+impl From<Unwritable> for Refusal {
+    fn from(store: Unwritable) -> Self {
+        Self::Unwritable {
+            region: store.region,
+            why: store.why,
+            hint: store.hint,
+        }
+    }
 }
 
 /// What is known of the register.
@@ -188,6 +199,17 @@ pub struct Denied {
     pub hint: Option<String>,
 }
 
+impl Denied {
+    /// Returns why the switch of `record` is not begun.
+    pub(crate) fn refuses(self, record: String) -> Refusal {
+        Refusal::TrafficDenied {
+            record,
+            why: self.why,
+            hint: self.hint,
+        }
+    }
+}
+
 /// Looks at everything that a move to `to` rests on; changes nothing.
 pub async fn observe(site: &Site, to: &RegionName) -> World {
     let register_and_resources = async {
@@ -252,8 +274,9 @@ fn may_go_on(mut unfinished: Vec<Unfinished>, register: &RegisterFacts) -> Vec<U
 /// that is full, read-only or denied answers every other look. The region being left is not asked for it. Tries also whether the
 /// name servers take our key, by an update of nothing.
 pub async fn observe_to_execute(site: &Site, to: &RegionName) -> World {
+    let tries = site.traffic.iter().map(|traffic| denied(traffic.as_ref()));
     let (mut world, journal, denied) =
-        join3(observe(site, to), unwritable(site, to), denied(site)).await;
+        join3(observe(site, to), unwritable(site, to), join_all(tries)).await;
     for (traffic, denied) in world.traffic.iter_mut().zip(denied) {
         traffic.denied = denied;
     }
@@ -270,7 +293,8 @@ pub async fn observe_to_execute(site: &Site, to: &RegionName) -> World {
     world
 }
 
-async fn unwritable(site: &Site, region: &RegionName) -> Option<Unwritable> {
+/// Tells why the store of a region takes nothing, by one small object.
+pub(crate) async fn unwritable(site: &Site, region: &RegionName) -> Option<Unwritable> {
     let store = site.stores.get(region)?;
     let probe = probe_write(store.as_ref(), site.clock.now(), rand::random());
     let (why, hint) = match timeout(LOOK_LIMIT, probe).await {
@@ -405,26 +429,23 @@ async fn look_at_traffic(site: &Site, to: &RegionName) -> Vec<TrafficFacts> {
     join_all(looks).await
 }
 
-/// Tells of each traffic record, in their order, why its authority would not take a switch from us.
-async fn denied(site: &Site) -> Vec<Option<Denied>> {
-    let tries = site.traffic.iter().map(|traffic| async move {
-        match timeout(LOOK_LIMIT, traffic.rehearse()).await {
-            // Refused by the server, or a key of ours that cannot be used: waiting changes neither.
-            Ok(Err(error))
-                if matches!(
-                    error.kind(),
-                    ErrorKind::Denied | ErrorKind::Invalid | ErrorKind::NotFound
-                ) =>
-            {
-                Some(Denied {
-                    why: dr_provider::error::chain(&error),
-                    hint: error.hint().map(str::to_owned),
-                })
-            }
-            _ => None,
+/// Tells why the authority of a traffic record would not take a switch from us, by an update of nothing.
+pub(crate) async fn denied(traffic: &dyn Traffic) -> Option<Denied> {
+    match timeout(LOOK_LIMIT, traffic.rehearse()).await {
+        // Refused by the server, or a key of ours that cannot be used: waiting changes neither.
+        Ok(Err(error))
+            if matches!(
+                error.kind(),
+                ErrorKind::Denied | ErrorKind::Invalid | ErrorKind::NotFound
+            ) =>
+        {
+            Some(Denied {
+                why: dr_provider::error::chain(&error),
+                hint: error.hint().map(str::to_owned),
+            })
         }
-    });
-    join_all(tries).await
+        _ => None,
+    }
 }
 
 fn services(site: &Site, to: &RegionName) -> Vec<ServiceFacts> {

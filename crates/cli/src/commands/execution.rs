@@ -64,7 +64,7 @@ pub(crate) fn standing(summary: &Summary, now: Timestamp) -> String {
     if !matches!(summary.state, State::Running | State::AwaitingApproval) {
         return state.to_owned();
     }
-    if has_ended(&summary.holder) == Some(true) {
+    if is_interrupted(summary) {
         return format!("{state}, interrupted: its process has ended");
     }
     let age = now.duration_since(summary.last_entry_at);
@@ -74,13 +74,15 @@ pub(crate) fn standing(summary: &Summary, now: Timestamp) -> String {
     }
 }
 
+/// Tells whether an execution ought to be under way and its process is known to have ended: that can be told on its machine alone.
+pub(crate) fn is_interrupted(summary: &Summary) -> bool {
+    matches!(summary.state, State::Running | State::AwaitingApproval)
+        && has_ended(&summary.holder) == Some(true)
+}
+
 /// Tells whether nothing more happens in an execution unless somebody goes on with it.
 pub(crate) fn needs_somebody(summary: &Summary) -> bool {
-    match summary.state {
-        State::Stuck | State::Paused => true,
-        State::Running | State::AwaitingApproval => has_ended(&summary.holder) == Some(true),
-        _ => false,
-    }
+    matches!(summary.state, State::Stuck | State::Paused) || is_interrupted(summary)
 }
 
 /// Returns the world of an execution's workload, and what was promised of it.

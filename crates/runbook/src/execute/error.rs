@@ -108,6 +108,14 @@ pub enum Error {
         /// Why not.
         why: String,
     },
+    /// It would come to a halt further on, and is not gone on with while it can still be taken back.
+    #[error("{refusal}")]
+    NotResumed {
+        /// The execution.
+        execution: ExecutionId,
+        /// What would stop it.
+        refusal: Box<Refusal>,
+    },
     /// It cannot be undone.
     #[error("execution {execution} cannot be undone")]
     Undo {
@@ -189,6 +197,9 @@ impl Error {
             Self::Skip { execution, .. } | Self::Unskip { execution, .. } => {
                 format!("`dr execution show {execution}` prints its steps")
             }
+            Self::NotResumed { execution, .. } => format!(
+                "until then execution {execution} stays as it is; `dr execution abort {execution}` ends it"
+            ),
             Self::Undo { execution, refusal } => {
                 return refusal.hint().or(Some(format!(
                     "go forward with `dr execution resume {execution}`"

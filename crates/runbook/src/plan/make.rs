@@ -41,11 +41,7 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
     }
     let head = target(world, request, mode)?;
     if let Some(store) = &world.unwritable {
-        return Err(Refusal::Unwritable {
-            region: store.region.clone(),
-            why: store.why.clone(),
-            hint: store.hint.clone(),
-        });
+        return Err(store.clone().into());
     }
     let switches = |step: &dr_config::Step| step.uses == switch_traffic::NAME;
     // Who sets safety rules aside has not said that they know of this.
@@ -54,11 +50,7 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
         && let Some(record) = world.traffic.iter().find(|facts| facts.denied.is_some())
         && let Some(denied) = &record.denied
     {
-        return Err(Refusal::TrafficDenied {
-            record: record.name.clone(),
-            why: denied.why.clone(),
-            hint: denied.hint.clone(),
-        });
+        return Err(denied.clone().refuses(record.name.clone()));
     }
     let (from, ended) = (&head.primary, head.epoch);
     let accepted = behind::refuse(world, request, mode)?;

@@ -344,7 +344,11 @@ impl Refusal {
                     true => "; a failover out of its region goes past it with `--override \"reason\"`, and without once it is stuck or paused",
                     false => "",
                 };
-                format!("{}{aside}", other.ways_on())
+                format!(
+                    "see how far it comes: `dr execution show {} --follow`; {}{aside}",
+                    other.execution,
+                    other.ways_on()
+                )
             }
             Self::Behind { to, .. } => format!(
                 "let the daemon of {to} run, and make its standby anew with `dr standby create`; only if the primary is lost for good, go \

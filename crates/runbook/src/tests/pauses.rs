@@ -36,7 +36,7 @@ impl Monitor for At {
 
 /// Keeps what is said beside the steps.
 #[derive(Default)]
-struct Notes(Mutex<Vec<String>>);
+pub(crate) struct Notes(pub(crate) Mutex<Vec<String>>);
 
 impl Monitor for Notes {
     fn event(&self, event: &Event<'_>) {
@@ -119,7 +119,7 @@ async fn what_is_over_is_not_paused() {
     ));
 }
 
-async fn stuck_at(world: &Everything, action: &str) -> ExecutionId {
+pub(crate) async fn stuck_at(world: &Everything, action: &str) -> ExecutionId {
     world.script(action, [Fault::Definite; 2]);
     let report = failover(world, &Request::new(west())).await;
     assert_eq!(report.state, State::Stuck);

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dr_coordination::Actor;
 use dr_model::{ExecutionId, StepId};
-use dr_runbook::executions::Found;
+use dr_runbook::executions::{Found, Summary};
 use dr_runbook::history::Progress as ActionProgress;
 use dr_runbook::outcome::StepState;
 use dr_runbook::record::Place;
 use dr_runbook::{Event, History, Monitor, Report, State};
+use serde::Serialize;
 
-use super::approve;
+use super::{approve, is_interrupted, needs_somebody};
 use crate::commands::failover::{Progress, report_text};
 use crate::error::Result;
 use crate::exit::Exit;
@@ -25,6 +27,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const RESTING_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Show an execution as its journal tells it
+///
+/// On the machine that ran it, also whether its process has ended in its midst, and what to do then.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// Its id, as `dr execution list` prints it
@@ -46,8 +50,11 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
             if state.is_final() {
                 break;
             }
+            let summary = found.summary();
+            told.tell_ended(&summary);
             tokio::time::sleep(match state {
-                State::AwaitingApproval | State::Paused | State::Stuck => RESTING_INTERVAL,
+                _ if needs_somebody(&summary) => RESTING_INTERVAL,
+                State::AwaitingApproval => RESTING_INTERVAL,
                 _ => INTERVAL,
             })
             .await;
@@ -61,20 +68,36 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
         }
     }
     let report = found.history.report();
+    let summary = found.summary();
+    let interrupted = Some(&summary).filter(|summary| is_interrupted(summary));
     if output.json {
-        output.json(&report)?;
+        output.json(&Shown {
+            report: &report,
+            interrupted: interrupted.is_some(),
+        })?;
     } else {
-        let mut lines = vec![text(&found, &report, setup, output)?];
+        let mut lines = vec![text(&found, &report, interrupted, setup, output)?];
         lines.extend(approve::lines(&found, setup).await?);
         output.data(&lines.join("\n"))?;
     }
     Ok(Exit::Ok)
 }
 
+/// What is printed as JSON: the report, and what is known beside the journal.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    /// Whether its process is known to have ended in its midst; of one that ran on another machine nobody can tell from here.
+    interrupted: bool,
+}
+
 /// Tells what happens as its executor does, by what is new in the journal.
 struct Told {
     progress: Progress,
     state: Option<State>,
+    /// Whose process was told to have ended.
+    ended: Option<Actor>,
     steps: BTreeMap<StepId, StepState>,
     actions: BTreeMap<Place, ActionProgress>,
 }
@@ -84,6 +107,7 @@ impl Told {
         Self {
             progress: Progress::new(output, Arc::clone(&setup.clock)),
             state: None,
+            ended: None,
             steps: BTreeMap::new(),
             actions: BTreeMap::new(),
         }
@@ -112,13 +136,13 @@ impl Told {
             self.tell_actions(history, &step.id);
             let before = self.steps.insert(step.id.clone(), known.state);
             if known.state != StepState::Running && before != Some(known.state) {
-                let took = known.finished_at.unwrap_or(known.began_at);
-                let took = took.duration_since(known.began_at);
+                let took = known.took_seconds().unwrap_or_default();
+                let took = Duration::try_from_secs_f64(took);
                 self.progress.event(&Event::StepEnded {
                     step,
                     state: known.state,
                     summary: known.summary.as_deref().unwrap_or_default(),
-                    took: took.try_into().unwrap_or_default(),
+                    took: took.unwrap_or_default(),
                 });
             }
         }
@@ -138,6 +162,18 @@ impl Told {
             }
             _ => return,
         };
+        self.progress.event(&Event::Note(&note));
+    }
+
+    /// Tells once of each process that was to carry it out and has ended.
+    fn tell_ended(&mut self, summary: &Summary) {
+        let holder = &summary.holder;
+        if !is_interrupted(summary) || self.ended.as_ref() == Some(holder) {
+            return;
+        }
+        self.ended = Some(holder.clone());
+        let ways_on = summary.ways_on();
+        let note = format!("interrupted: its process has ended ({holder}); {ways_on}");
         self.progress.event(&Event::Note(&note));
     }
 
@@ -171,7 +207,13 @@ impl Told {
     }
 }
 
-fn text(found: &Found, report: &Report, setup: &Setup, output: &Output) -> Result<String> {
+fn text(
+    found: &Found,
+    report: &Report,
+    interrupted: Option<&Summary>,
+    setup: &Setup,
+    output: &Output,
+) -> Result<String> {
     let style = output.stdout;
     let mut table = Table::new(&["STEP", "USES", "STATE", "TOOK", "SUMMARY"]);
     for step in &report.steps {
@@ -184,7 +226,7 @@ fn text(found: &Found, report: &Report, setup: &Setup, output: &Output) -> Resul
         table.toned(vec![
             (None, step.id.to_string()),
             (None, step.uses.clone()),
-            (tone, word(step.state).to_owned()),
+            (tone, word(step.state, interrupted.is_some()).to_owned()),
             (None, step.took_seconds.map(seconds).unwrap_or_default()),
             (None, step.summary.clone().unwrap_or_default()),
         ]);
@@ -193,13 +235,14 @@ fn text(found: &Found, report: &Report, setup: &Setup, output: &Output) -> Resul
     Ok(format!(
         "{}\n\n{}",
         table.render(style),
-        report_text::render(report, objectives, style)
+        report_text::render_found(report, interrupted, objectives, style)
     ))
 }
 
-fn word(state: StepState) -> &'static str {
+fn word(state: StepState, interrupted: bool) -> &'static str {
     match state {
         StepState::Pending => "pending",
+        StepState::Running if interrupted => "interrupted",
         StepState::Running => "running",
         StepState::Done => "done",
         StepState::Excepted => "excepted",

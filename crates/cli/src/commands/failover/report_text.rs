@@ -3,6 +3,7 @@
 use dr_config::Objectives;
 use dr_model::StepId;
 use dr_model::loss::Bound;
+use dr_runbook::executions::Summary;
 use dr_runbook::outcome::StepState;
 use dr_runbook::steps::{check_health, open_epoch, verify_traffic};
 use dr_runbook::{Mode, Report, Rung, State};
@@ -41,7 +42,24 @@ pub(crate) fn exit(report: &Report, objectives: Objectives) -> Exit {
 
 /// Writes the summary.
 pub(crate) fn render(report: &Report, objectives: Objectives, style: Style) -> String {
-    let mut lines = vec![headline(report, style)];
+    render_found(report, None, objectives, style)
+}
+
+/// The same of an execution whose process is known to have ended in its midst, if it is `interrupted`.
+pub(crate) fn render_found(
+    report: &Report,
+    interrupted: Option<&Summary>,
+    objectives: Objectives,
+    style: Style,
+) -> String {
+    let mut lines = vec![match interrupted {
+        None => headline(report, style),
+        Some(summary) => {
+            let (moving, holder) = (moving(report), &summary.holder);
+            let text = format!("{moving} was interrupted: its process has ended ({holder}).");
+            style.paint(Tone::Bad, &text)
+        }
+    }];
     let mut line = |name: &str, text: String| lines.push(format!("  {name:<9} {text}"));
     if let Some(reason) = &report.reason {
         line("because", reason.clone());
@@ -63,8 +81,14 @@ pub(crate) fn render(report: &Report, objectives: Objectives, style: Style) -> S
         State::AwaitingApproval => {
             let approve = format!("dr execution approve {} --key FILE", report.execution);
             line("then", approve);
+            if interrupted.is_some() {
+                line("and", format!("dr execution resume {}", report.execution));
+            }
         }
         _ => {}
+    }
+    if interrupted.is_some_and(|summary| summary.may_be_aborted) {
+        line("or", format!("dr execution abort {}", report.execution));
     }
     let came_up = matches!(
         report.state,
@@ -221,10 +245,7 @@ fn headline(report: &Report, style: Style) -> String {
             "{workload} is up in {to}, epoch {epoch}; that it serves was not seen (step `{step}`)"
         ),
     };
-    let moving = match report.mode {
-        Mode::InPlace => format!("The recovery of {workload} in {to}"),
-        _ => format!("The move of {workload} to {to}"),
-    };
+    let moving = moving(report);
     let (tone, text) = match report.state {
         State::Completed => (Tone::Good, format!("{served}.")),
         State::CompletedWithExceptions => (
@@ -269,6 +290,15 @@ fn headline(report: &Report, style: Style) -> String {
         ),
     };
     style.paint(tone, &text)
+}
+
+/// Says what the execution is.
+fn moving(report: &Report) -> String {
+    let (workload, to) = (&report.workload, &report.to);
+    match report.mode {
+        Mode::InPlace => format!("The recovery of {workload} in {to}"),
+        _ => format!("The move of {workload} to {to}"),
+    }
 }
 
 /// Tells whether its epoch was opened, which comes before everything that changes something.

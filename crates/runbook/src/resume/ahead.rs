@@ -1,0 +1,96 @@
+//! What lies ahead of an execution that goes on: whoever resumes tries what a new plan tries, before anything is written. While nobody
+//! worked at it a key may have been exchanged and a store have filled up.
+//!
+//! As long as the execution can be taken back, what would stop it later refuses it now. Behind that it goes on with a warning: a
+//! database that serves is worth more than the name that leads to it.
+
+use dr_provider::Traffic;
+use futures::future::{join, join_all};
+
+use super::{Decided, refuse_what_stays};
+use crate::history::History;
+use crate::plan::{PlannedStep, Refusal, Target};
+use crate::report::passed_return;
+use crate::request::{Statement, clients_by_hand};
+use crate::site::Site;
+use crate::steps::{open_epoch, switch_traffic};
+use crate::world::{denied, unwritable};
+
+/// Tells whether all that an execution has done can still be taken back.
+pub(super) fn may_be_taken_back(history: &History) -> bool {
+    passed_return(history).is_none() && refuse_what_stays(history).is_ok()
+}
+
+/// Returns what would stop an execution that goes on now: a store that takes nothing, or a name server that does not take the key of a
+/// switch that is still to come. Changes nothing.
+pub(super) async fn obstacle(
+    site: &Site,
+    history: &History,
+    decided: &Decided,
+    statements: &[Statement],
+) -> Option<Refusal> {
+    let (store, switch) = join(
+        store(site, history, decided),
+        switch(site, history, decided, statements),
+    )
+    .await;
+    store.or(switch)
+}
+
+/// Looks whether the stores take what is still to be written: the journal, and the epoch unless it is open.
+async fn store(site: &Site, history: &History, decided: &Decided) -> Option<Refusal> {
+    let plan = &history.plan;
+    if let Some(store) = unwritable(site, &plan.to).await {
+        return Some(store.into());
+    }
+    let opens = plan
+        .steps
+        .iter()
+        .any(|step| step.uses == open_epoch::NAME && is_ahead(history, decided, step));
+    // One that is silent takes no record: an override puts it into the store moved to.
+    let region = &plan.register.region;
+    let takes = opens && plan.register.unproven.is_none();
+    if !takes || [&plan.to, &plan.from].contains(&region) {
+        return None;
+    }
+    unwritable(site, region).await.map(Refusal::from)
+}
+
+/// Looks whether the name servers take our key, where they still need it.
+async fn switch(
+    site: &Site,
+    history: &History,
+    decided: &Decided,
+    statements: &[Statement],
+) -> Option<Refusal> {
+    let stated = clients_by_hand(&history.statements).or_else(|| clients_by_hand(statements));
+    if stated.is_some() {
+        return None;
+    }
+    let steps = history.plan.steps.iter();
+    let steps =
+        steps.filter(|step| step.uses == switch_traffic::NAME && is_ahead(history, decided, step));
+    let targets: Vec<&Target> = steps
+        .flat_map(|step| step.lanes.iter().map(|lane| &lane.target))
+        .filter(|target| history.done(switch_traffic::NAME, target).next().is_none())
+        .collect();
+    let needed = |traffic: &&std::sync::Arc<dyn Traffic>| {
+        targets.contains(&&Target::Traffic(traffic.describe()))
+    };
+    let tries = site
+        .traffic
+        .iter()
+        .filter(needed)
+        .map(|traffic| async move {
+            let denied = denied(traffic.as_ref()).await?;
+            Some(denied.refuses(traffic.describe()))
+        });
+    join_all(tries).await.into_iter().flatten().next()
+}
+
+/// Tells whether a step is still to be done.
+fn is_ahead(history: &History, decided: &Decided, step: &PlannedStep) -> bool {
+    let left_out = decided.skip.contains(&step.id);
+    let taken_up = decided.unskip.contains(&step.id);
+    taken_up || !left_out && !history.is_over(&step.id)
+}
