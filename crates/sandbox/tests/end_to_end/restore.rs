@@ -7,10 +7,11 @@ use dr_model::{Clock, RegionName};
 use dr_sandbox::ledger::{Outcome, Record};
 use dr_sandbox::postgres::Cluster;
 use dr_sandbox::process::Output;
-use dr_sandbox::{HOME, RECOVERY, Sandbox, network};
+use dr_sandbox::{HOME, LostStore, RECOVERY, Sandbox, network};
 
 use crate::support::{
-    acknowledge, ask_lsn, backup, dr, end, now_us, refused, says, start, stored, until,
+    acknowledge, ask_lsn, backup, dr, end, fail_over, judged, lost_before, now_us, refused, says,
+    start, stored, until,
 };
 
 const WRITTEN: &str = "select pg_current_wal_insert_lsn()";
@@ -81,6 +82,58 @@ async fn what_is_restored_ends_where_it_was_told_to() {
     .await;
     assert_eq!(kept.status.code(), Some(0), "{kept:?}");
     end(sandbox);
+}
+
+/// One bit of the newest recovery point is not what it was: no look at names and lengths sees it, and nobody is asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failover_goes_on_with_an_older_recovery_point() {
+    let sandbox = start(Sandbox::builder().standby(false)).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    let older = backup(&sandbox, RECOVERY).await;
+    acknowledge(&load, 200).await;
+    for (job, region) in [("snapshot", HOME), ("copy", RECOVERY)] {
+        let output = dr(&sandbox, &["job", "run", job, "--region", region]).await;
+        assert_eq!(output.status.code(), Some(0), "{}", output.stderr);
+    }
+    let west = sandbox.region(RECOVERY).unwrap();
+    let newest = west.backups().pop().unwrap();
+    assert!(!older.contains(&newest), "{newest}");
+    acknowledge(&load, 200).await;
+    let written = ask_lsn(&sandbox, HOME, WRITTEN).await.unwrap();
+    let before = now_us(&sandbox);
+    stored(&sandbox, RECOVERY, written).await;
+    flip(&west.place().store(), &newest);
+    let east = sandbox.region(HOME).unwrap();
+    east.lose(LostStore::Renamed).unwrap();
+
+    let moved = fail_over(&sandbox, &[]).await;
+    assert_eq!(moved.rung, "restore");
+    let record = load.stop().await.unwrap();
+    let verdict = judged(&sandbox, RECOVERY, &record).await;
+    assert_eq!(lost_before(&verdict, before), 0, "{verdict:?}");
+    let shown = dr(&sandbox, &["execution", "show", &moved.execution]).await;
+    let passed = format!("passed over {newest}");
+    assert!(shown.stdout.contains(&passed), "{}", shown.stdout);
+    let listed = dr(&sandbox, &["recovery-point", "list", "ledger/database"]).await;
+    assert!(listed.stdout.contains("FAILED"), "{}", listed.stdout);
+    end(sandbox);
+}
+
+/// Turns a bit of each pack of a recovery point.
+fn flip(store: &Path, label: &str) {
+    let list = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten();
+    let mut flipped = 0;
+    for cluster in list(&store.join("postgres")) {
+        let packs = cluster.path().join("backup").join(label).join("packs");
+        for pack in list(&packs) {
+            let mut content = std::fs::read(pack.path()).unwrap();
+            let middle = content.len() / 2;
+            content[middle] ^= 1;
+            std::fs::write(pack.path(), content).unwrap();
+            flipped += 1;
+        }
+    }
+    assert!(flipped > 0, "{label} has no packs");
 }
 
 /// Makes a directory that a restore may go into a part of.
