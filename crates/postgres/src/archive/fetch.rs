@@ -147,7 +147,7 @@ impl PostgresDriver {
         match content {
             Found::Bytes(content) => {
                 let path = destination.to_owned();
-                blocking(name, move || put(&path, &content)).await?;
+                blocking(&into(name, destination), move || put(&path, &content)).await?;
             }
             Found::Kept(file) => put_kept(file, name, destination).await?,
             Found::Chained(segment) => {
@@ -157,6 +157,11 @@ impl PostgresDriver {
         }
         Ok(true)
     }
+}
+
+/// Says what is written where: what is not there, or not allowed, may be the place.
+fn into(name: &str, destination: &Path) -> String {
+    format!("{name} into {}", destination.display())
 }
 
 /// Does what waits for a disk.
@@ -173,7 +178,8 @@ async fn blocking<T: Send + 'static>(
 /// Writes a file that is kept whole as it is read.
 async fn put_kept(mut file: Kept, name: &str, destination: &Path) -> Result<()> {
     let (path, bytes) = (destination.to_owned(), file.bytes());
-    let mut put = blocking(name, move || Put::begin(&path, bytes)).await?;
+    let subject = into(name, destination);
+    let mut put = blocking(&subject, move || Put::begin(&path, bytes)).await?;
     while let Some(part) = file.next().await? {
         put = blocking(name, move || put.write(&part).map(|()| put)).await?;
     }
@@ -194,7 +200,8 @@ impl Chained {
             timeline,
         };
         let path = destination.to_owned();
-        let mut file = blocking(name, move || Put::begin(&path, size.bytes())).await?;
+        let subject = into(name, destination);
+        let mut file = blocking(&subject, move || Put::begin(&path, size.bytes())).await?;
         let mut decoder = self
             .is_tail
             .then(|| Decoder::new(start, size, Some(expected)));

@@ -275,7 +275,7 @@ async fn lose(sandbox: &Sandbox, options: &Options, screen: Screen) -> Result<u6
         Some(Standby::Ahead) => {
             let freeze = if options.sync { FREEZE_SYNC } else { FREEZE };
             screen.tell(&format!(
-                "the receivers are frozen for {} s: only the standby has the newest log",
+                "the receivers are frozen for {} s: only the standby has the newest log, and no heartbeat is written",
                 freeze.as_secs()
             ));
             home.signal_daemon(Signal::STOP);
