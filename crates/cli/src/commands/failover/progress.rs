@@ -10,6 +10,7 @@ use dr_runbook::outcome::StepState;
 use dr_runbook::record::Outcome;
 use dr_runbook::steps::await_approval;
 use dr_runbook::{Event, Monitor};
+use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
@@ -135,7 +136,15 @@ impl Monitor for Progress {
             Event::ActionEnded {
                 action, outcome, ..
             } => match outcome {
-                Outcome::Done { .. } => {}
+                // What was done otherwise than was planned is not only for the journal.
+                Outcome::Done { applied, .. } => {
+                    for recovery_point in passed_over(&applied.evidence) {
+                        self.line(&format!(
+                            "        {} {recovery_point}",
+                            self.paint(Tone::Warning, "passed over")
+                        ));
+                    }
+                }
                 Outcome::NotDone { why } => {
                     self.line(&format!(
                         "        {} {}: {why}",
@@ -213,6 +222,14 @@ fn interrupted(progress: &Progress) -> CommandError {
         Some(id) => error.hint(format!("go on with it: `dr execution resume {id}`; see how far it came: `dr execution show {id}`")),
         None => error.hint("nothing was begun"),
     }
+}
+
+/// Returns the recovery points that a restore has passed over, each with the reason: what was found while it was written, and what the note
+/// of one that was cut off says.
+fn passed_over(evidence: &Value) -> impl Iterator<Item = &str> {
+    let places = [&evidence["passed_over"], &evidence["plan"]["passed_over"]];
+    let all = places.into_iter().filter_map(Value::as_array).flatten();
+    all.filter_map(Value::as_str)
 }
 
 #[cfg(test)]

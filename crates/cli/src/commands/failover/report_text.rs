@@ -75,7 +75,8 @@ pub(crate) fn render_found(
     // One that runs is told so too: whoever ran it may have died, and taking it over stops them.
     match report.state {
         // One that is stuck says it with what is to be done first.
-        State::Running | State::Paused => {
+        State::Stuck if report.stuck.is_some() => {}
+        State::Running | State::Stuck | State::Paused => {
             line("then", format!("dr execution resume {}", report.execution));
         }
         State::AwaitingApproval => {
