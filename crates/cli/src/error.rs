@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::Path;
 
 use dr_config::{Problems, Unusable};
+use dr_coordination::register::Error as Register;
 use dr_model::RunbookName;
 use dr_model::document::Severity;
 use dr_provider::ErrorKind;
@@ -92,10 +93,14 @@ impl CommandError {
             .iter()
             .map(|file| format!("`{}`", file.file))
             .collect();
-        made.hint(format!(
-            "put {} right; or move it out of `runbooks/`, if the runbook that is then used will do: `dr runbook show {name}` prints it",
-            names.join(" and ")
-        ))
+        let files = names.join(" and ");
+        // Only what is shipped is there without a file.
+        made.hint(match dr_config::is_used_unasked(name) {
+            true => format!(
+                "put {files} right; or move it out of `runbooks/`, if the runbook that is then used will do: `dr runbook show {name}` prints it"
+            ),
+            false => format!("put {files} right"),
+        })
     }
 
     /// Adds what to do about it.
@@ -144,8 +149,24 @@ fn exit_of(kind: ErrorKind) -> Exit {
 
 impl From<dr_provider::Error> for CommandError {
     fn from(error: dr_provider::Error) -> Self {
-        Self::from_error(exit_of(error.kind()), &error)
+        let exit = match is_register_damaged(&error) {
+            true => Exit::Refused,
+            false => exit_of(error.kind()),
+        };
+        Self::from_error(exit, &error)
     }
+}
+
+/// Tells whether a register is what is damaged: whatever was to be done by what it says is refused, as a failover is.
+fn is_register_damaged(error: &dr_provider::Error) -> bool {
+    let mut next = StdError::source(error);
+    while let Some(cause) = next {
+        if let Some(Register::Damaged { .. }) = cause.downcast_ref::<Register>() {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
 }
 
 impl From<std::io::Error> for CommandError {

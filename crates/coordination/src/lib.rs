@@ -11,7 +11,7 @@
 //! - [`journal`]: what an execution intends and did; takeover.
 //! - [`approval`]: who agreed to what an execution is about to do.
 //! - [`evidence`]: what happened, for whoever asks later.
-//! - [`identity`], [`probe`]: whose a store is, and what it can do.
+//! - [`identity`], [`of_region`], [`probe`]: whose a store is, that it is used for nothing before it has said so, and what it can do.
 //! - [`kit`]: what a machine with nothing but the program needs.
 //! - [`outage`]: that a primary does not answer, and since when. Decides nothing.
 
@@ -25,6 +25,7 @@ pub mod kit;
 #[cfg(test)]
 mod model;
 mod mutation;
+pub mod of_region;
 mod operation;
 pub mod outage;
 pub mod probe;

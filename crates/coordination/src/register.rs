@@ -10,6 +10,7 @@ mod audit;
 mod claims;
 mod client;
 mod error;
+mod rebuild;
 mod record;
 mod walk;
 mod walked;

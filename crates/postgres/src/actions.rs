@@ -77,6 +77,9 @@ pub(crate) enum Work {
         region: RegionName,
         /// Whom the proof has to be about.
         claimed: Claimed,
+        /// The region that gets its log to the last byte; absent in plans of before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<RegionName>,
     },
     /// Make the stopped old primary a standby of the new one.
     FollowPrimary {
@@ -205,7 +208,9 @@ impl PostgresDriver {
             Work::StartRestored { region } => self.start_restored(&region, fence).await,
             Work::ConfirmProtection { region } => self.confirm_protection(&region, fence).await,
             Work::CheckpointPrimary { region } => self.checkpoint_primary(&region).await,
-            Work::StopWrites { region, claimed } => self.stop_writes(&region, claimed, fence).await,
+            Work::StopWrites {
+                region, claimed, ..
+            } => self.stop_writes(&region, claimed, fence).await,
             Work::FollowPrimary { region, primary } => {
                 self.follow_primary(&region, &primary, fence).await
             }
@@ -256,7 +261,9 @@ impl PostgresDriver {
             Work::CheckpointPrimary { .. } => Ok(Verified::NotDone {
                 seen: "it can be done again".to_owned(),
             }),
-            Work::StopWrites { region, claimed } => self.are_writes_stopped(&region, claimed).await,
+            Work::StopWrites {
+                region, claimed, ..
+            } => self.are_writes_stopped(&region, claimed).await,
             Work::FollowPrimary { region, primary } => self.is_following(&region, &primary).await,
             Work::AttachStandby {
                 region, timeline, ..

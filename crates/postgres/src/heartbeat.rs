@@ -68,6 +68,23 @@ impl PostgresDriver {
             .map(|micros| from_micros(instance, micros))
             .transpose()
     }
+
+    /// Reads when the newest commit was made that the server replayed before it became a primary; `None` if it has replayed none since
+    /// it was started.
+    ///
+    /// "If recovery has completed this will remain static at the value in effect at that time" (PostgreSQL manual, Recovery
+    /// Information Functions).
+    pub(crate) async fn read_newest_replayed(
+        &self,
+        instance: &mut Instance,
+    ) -> Result<Option<Timestamp>> {
+        let sql = "select (extract(epoch from pg_last_xact_replay_timestamp()) * 1000000)::bigint";
+        let operation = "read the newest replayed commit of";
+        let micros: Option<i64> = instance.scalar(operation, sql).await?;
+        micros
+            .map(|micros| from_micros(instance, micros))
+            .transpose()
+    }
 }
 
 fn from_micros(instance: &Instance, micros: i64) -> Result<Timestamp> {

@@ -39,6 +39,8 @@ pub(crate) struct Position {
     pub(crate) replayed_at: Option<Timestamp>,
     /// Whether a walreceiver runs, on a standby.
     pub(crate) receiving: bool,
+    /// The physical slots that somebody streams from, on a primary.
+    pub(crate) streams: Vec<String>,
 }
 
 /// What is done to find out whether a server is the one that is meant.
@@ -220,6 +222,10 @@ impl Instance {
                     .get::<Option<i64>>("replayed_at")?
                     .and_then(|micros| Timestamp::from_microsecond(micros).ok()),
                 receiving: row.get("receiving")?,
+                streams: row
+                    .get::<Option<String>>("streams")?
+                    .map(|names| names.split(',').map(str::to_owned).collect())
+                    .unwrap_or_default(),
             })
         };
         read().map_err(|error| translate(operation, &self.subject, error))
@@ -230,7 +236,8 @@ impl Instance {
 /// checkpoint after a promotion.
 const PRIMARY_POSITION: &str = "select s.system_identifier, \
     ('x' || substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8))::bit(32)::int as timeline, \
-    pg_current_wal_flush_lsn() as position, null::pg_lsn as replayed, null::bigint as replayed_at, false as receiving \
+    pg_current_wal_flush_lsn() as position, null::pg_lsn as replayed, null::bigint as replayed_at, false as receiving, \
+    (select string_agg(slot_name, ',') from pg_replication_slots where slot_type = 'physical' and active) as streams \
     from pg_control_system() s";
 
 /// A standby that has only ever read an archive has received nothing: what it has replayed is what it has.
@@ -241,7 +248,8 @@ const PRIMARY_POSITION: &str = "select s.system_identifier, \
 const STANDBY_POSITION: &str = "select s.system_identifier, \
     greatest(r.received_tli, c.timeline_id, f.timeline) as timeline, \
     p.position, pg_last_wal_replay_lsn() as replayed, \
-    (extract(epoch from pg_last_xact_replay_timestamp()) * 1000000)::bigint as replayed_at, r.pid is not null as receiving \
+    (extract(epoch from pg_last_xact_replay_timestamp()) * 1000000)::bigint as replayed_at, r.pid is not null as receiving, \
+    null::text as streams \
     from pg_control_system() s cross join pg_control_checkpoint() c \
     cross join (select greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) as position) p \
     cross join lateral (select greatest((p.position - '0/0'::pg_lsn)::bigint - 1, 0) as byte, \

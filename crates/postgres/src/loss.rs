@@ -18,6 +18,7 @@ pub(crate) fn loss(options: &Options, target: &RegionName, facts: &Facts) -> Los
         return LossFacts {
             estimate: None,
             bound: Bound::Growing { since: None },
+            rests_on: None,
             commits_per_second: None,
             sealing_proves_zero: false,
             because,
@@ -31,11 +32,13 @@ pub(crate) fn loss(options: &Options, target: &RegionName, facts: &Facts) -> Los
     // The standby usually is ahead of the store; whichever is further is what will be served (PROTOCOL 6).
     let standby = facts.regions.get(target).map(|region| &region.instance);
     let (mut safe, mut received_at) = (log.end, log.received_at);
+    // What is covered is so by the store up to its end, or by all that the primary had said, whoever holds that.
+    let mut covering = log.primary_end;
     if let Some(Instance::Running {
         role: Role::Standby,
         timeline,
         position,
-        ..
+        replayed,
     }) = standby
     {
         because.push(format!(
@@ -45,16 +48,18 @@ pub(crate) fn loss(options: &Options, target: &RegionName, facts: &Facts) -> Los
             safe = *position;
             // A standby that streams on while nobody ships is in contact.
             let detail = facts.regions.get(target).and_then(Detail::of);
-            received_at = received_at.max(detail.and_then(|detail| detail.replayed_at));
+            let replayed_at = detail.and_then(|detail| detail.replayed_at);
+            if received_at < replayed_at {
+                (received_at, covering) = (replayed_at, covering.max(replayed.unwrap_or(safe)));
+            }
         }
     }
 
     let missing_bytes = log.primary_end.bytes_since(safe);
     // What covers all that the primary had said at last contact covers that moment.
-    let covered = if missing_bytes == 0 {
-        received_at
-    } else {
-        log.covered_at
+    let (covered, covering) = match missing_bytes {
+        0 => (received_at, covering),
+        _ => (log.covered_at, log.end),
     };
     let estimate = covered.zip(received_at).map(|(covered, last_contact)| {
         let delay_seconds = last_contact.duration_since(covered).as_secs_f64().max(0.0);
@@ -77,6 +82,7 @@ pub(crate) fn loss(options: &Options, target: &RegionName, facts: &Facts) -> Los
     LossFacts {
         estimate,
         bound: Bound::Growing { since: covered },
+        rests_on: Some((log.timeline, covering)),
         commits_per_second: log.commits_per_second,
         sealing_proves_zero: promise(options, target, facts, log, &mut because),
         because,

@@ -4,7 +4,7 @@
 mod deadline;
 mod restorable;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -71,6 +71,12 @@ pub(crate) struct Detail {
     /// When the newest commit was made that a standby has replayed, by the clock of its primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) replayed_at: Option<Timestamp>,
+    /// Whether a standby streams from its primary now.
+    #[serde(default)]
+    pub(crate) receives: bool,
+    /// The regions whose receiver or standby streams from a primary now.
+    #[serde(default)]
+    pub(crate) streams_to: BTreeSet<RegionName>,
     /// Why nothing can be restored to where the instance belongs, as far as that was looked at: there is no room, or a tablespace is
     /// somebody else's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,6 +84,14 @@ pub(crate) struct Detail {
     /// How much more the region's store takes, where its standby has log that has to go there and the store tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) store_free_bytes: Option<u64>,
+}
+
+/// What a server says of itself beside its role and where it is.
+#[derive(Debug, Default)]
+struct Said {
+    replayed_at: Option<Timestamp>,
+    receives: bool,
+    streams_to: BTreeSet<RegionName>,
 }
 
 impl Detail {
@@ -140,7 +154,7 @@ impl PostgresDriver {
             Some((claimed, claim))
         };
         // Whether it is whole is for whoever decides something by it.
-        let newest = self.parts().register.follow();
+        let newest = self.parts().register.glance();
         if let Ok(Ok(Some(record))) = timeout(SIGN_OF_LIFE, newest).await {
             return of(record, true);
         }
@@ -173,7 +187,7 @@ impl PostgresDriver {
             self.observe_directory(region, &deadline),
             claimed_log
         );
-        let (identifier, instance, replayed_at) = seen;
+        let (identifier, instance, said) = seen;
         let (claimed, log) = log.unzip();
         let log = match (log, identifier) {
             (Some(log), _) => log,
@@ -213,7 +227,9 @@ impl PostgresDriver {
             data_directory: options.data_directory.clone(),
             directory,
             claimed,
-            replayed_at,
+            replayed_at: said.replayed_at,
+            receives: said.receives,
+            streams_to: said.streams_to,
             no_place: None,
             store_free_bytes,
         });
@@ -290,9 +306,9 @@ impl PostgresDriver {
         &self,
         region: &RegionName,
         deadline: &Deadline<'_>,
-    ) -> (Option<SystemIdentifier>, Instance, Option<Timestamp>) {
+    ) -> (Option<SystemIdentifier>, Instance, Said) {
         if self.instance_options(region).is_err() {
-            return (None, Instance::NotConfigured, None);
+            return (None, Instance::NotConfigured, Said::default());
         }
         let looked = async {
             let mut connection = self.connect(region).await?;
@@ -325,11 +341,13 @@ impl PostgresDriver {
                     position: position.position,
                     replayed: position.replayed,
                 };
-                (
-                    Some(position.system_identifier),
-                    instance,
-                    position.replayed_at,
-                )
+                let slots = position.streams.iter();
+                let said = Said {
+                    replayed_at: position.replayed_at,
+                    receives: position.receiving,
+                    streams_to: slots.filter_map(|slot| self.region_of_slot(slot)).collect(),
+                };
+                (Some(position.system_identifier), instance, said)
             }
             Err(error) => {
                 let turned_away = error.kind() == ErrorKind::Denied;
@@ -356,7 +374,7 @@ impl PostgresDriver {
                         hint,
                     },
                 };
-                (None, instance, None)
+                (None, instance, Said::default())
             }
         }
     }

@@ -35,7 +35,7 @@ impl PostgresDriver {
             Goal::Promote { region, ended } => self.plan_promote(region, *ended, facts),
             Goal::Restore { region, ended } => self.plan_restore(region, *ended, facts),
             Goal::Rearm { region } => self.plan_rearm(region),
-            Goal::StopWrites { region } => self.plan_stop_writes(region, facts),
+            Goal::StopWrites { region, to } => self.plan_stop_writes(region, to, facts),
             Goal::Follow { region, primary } => self.plan_follow(region, primary),
             Goal::ResumePrimary {
                 region,

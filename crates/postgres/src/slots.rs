@@ -23,7 +23,7 @@ use crate::options::Options;
 const OPERATION: &str = "look at the slots of";
 
 /// A slot of a receiver, as the primary shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Slot {
     /// Its name.
     pub name: String,
@@ -44,6 +44,11 @@ pub struct Slot {
     pub free_bytes: Option<u64>,
     /// All bytes there.
     pub disk_bytes: Option<u64>,
+    /// How long ago whoever streams from it has last confirmed anything, in seconds, by two clocks: a receiver does every second.
+    /// `None` if nobody streams.
+    pub silent_seconds: Option<f64>,
+    /// For how long a statement has been under way that waits for a synchronous standby, in seconds: the longest. `None` if none waits.
+    pub commit_waits_seconds: Option<f64>,
 }
 
 impl Slot {
@@ -101,7 +106,11 @@ impl Slot {
 const QUERY: &str = "\
     select slot_name, active, wal_status, restart_lsn, \
       pg_wal_lsn_diff(pg_current_wal_flush_lsn(), restart_lsn)::bigint as kept, \
-      greatest(safe_wal_size, 0)::bigint as safe \
+      greatest(safe_wal_size, 0)::bigint as safe, \
+      (select extract(epoch from clock_timestamp() - r.reply_time)::float8 \
+        from pg_stat_replication r where r.pid = active_pid) as silent, \
+      (select max(extract(epoch from clock_timestamp() - a.query_start))::float8 \
+        from pg_stat_activity a where a.wait_event = 'SyncRep') as commit_waits \
     from pg_replication_slots where slot_type = 'physical' and slot_name like 'dr\\_%' order by slot_name";
 
 impl PostgresDriver {
@@ -146,6 +155,8 @@ impl PostgresDriver {
                     safe_bytes: bytes("safe")?,
                     free_bytes,
                     disk_bytes,
+                    silent_seconds: row.get("silent")?,
+                    commit_waits_seconds: row.get("commit_waits")?,
                     name,
                 })
             };
@@ -155,7 +166,7 @@ impl PostgresDriver {
         Ok(slots)
     }
 
-    fn region_of_slot(&self, name: &str) -> Option<RegionName> {
+    pub(crate) fn region_of_slot(&self, name: &str) -> Option<RegionName> {
         let mut regions = self.parts().stores.keys();
         regions
             .find(|region| {
@@ -247,6 +258,8 @@ mod tests {
                 safe_bytes: None,
                 free_bytes: None,
                 disk_bytes: None,
+                silent_seconds: None,
+                commit_waits_seconds: None,
             }
         }
     }

@@ -203,18 +203,25 @@ impl PostgresDriver {
         let chain = self.log_of(record, OPERATION)?.into();
         let deadline = Deadline::new(self.clock(), limit);
         for region in regions {
+            let mut before = None;
             loop {
                 let tail = find_tail(&**self.store(region)?, &chain, patience()).await?;
                 let end = tail.map(|tail| tail.end);
-                let streams = streams(instance, region).await?;
-                if streams && end.is_some_and(|end| end >= goal) {
+                let replied = last_reply(instance, region).await?;
+                // One that stands still goes on to be shown as streaming for as long as `wal_sender_timeout`.
+                let confirms = replied.is_some() && before.is_some_and(|old| replied != Some(old));
+                before = before.or(replied);
+                if confirms && end.is_some_and(|end| end >= goal) {
                     break;
                 }
                 if !deadline.pause().await {
                     let why = match end {
-                        _ if !streams => {
+                        _ if replied.is_none() => {
                             format!("no receiver of {region} streams from the primary")
                         }
+                        _ if !confirms => format!(
+                            "the receiver of {region} is connected to the primary and confirms nothing"
+                        ),
                         Some(end) => format!(
                             "the store of {region} holds the log up to {end}, the primary has {goal}"
                         ),
@@ -333,10 +340,13 @@ pub(crate) async fn acknowledged(instance: &mut Instance, region: &RegionName) -
     instance.scalar("look at the slots of", &sql).await
 }
 
-async fn streams(instance: &mut Instance, region: &RegionName) -> Result<bool> {
+/// Returns when the receiver of a region last sent a message to the primary that it streams from, by its clock, in microseconds; `None`
+/// if none streams.
+async fn last_reply(instance: &mut Instance, region: &RegionName) -> Result<Option<i64>> {
     let name = quote_literal(&Options::receiver_name(region));
     let sql = format!(
-        "select exists (select from pg_stat_replication where application_name = {name} and state = 'streaming')"
+        "select max((extract(epoch from reply_time) * 1000000)::bigint) from pg_stat_replication \
+         where application_name = {name} and state = 'streaming'"
     );
     instance.scalar("look at the walsenders of", &sql).await
 }

@@ -87,6 +87,8 @@ pub enum Goal {
     StopWrites {
         /// The region being left.
         region: RegionName,
+        /// The region moved to, which gets its log to the last byte.
+        to: RegionName,
     },
     /// The stopped instance in `region` is a standby of the primary in `primary`, from whose history it does not differ.
     Follow {

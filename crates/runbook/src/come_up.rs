@@ -15,13 +15,17 @@ use crate::plan::{Mode, Target};
 use crate::proof;
 use crate::request::override_reason;
 use crate::step::{Unmet, Work};
-use crate::steps::{assess_region, promote_database, restore_database, seal_wal};
+use crate::steps::{assess_region, promote_database, restore_database, seal_wal, stop_writes};
 
 /// How long reading the heartbeat back may take.
 const HEARTBEAT_LIMIT: Duration = Duration::from_secs(5);
 
 /// How often what is to come up is looked at before it counts as out of reach.
 const TRIES: u32 = 3;
+
+/// How often in a planned move, which nothing makes hurry: whoever is to get the last of the log may have to connect again, as after
+/// a move just before this one.
+const PLANNED_TRIES: u32 = 30;
 
 /// The pause between two of these looks.
 const TRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -43,7 +47,7 @@ pub(crate) fn check(work: &Work, target: &Target) -> std::result::Result<(), Unm
             return Err(Unmet::Forbidden {
                 why: format!("`{target}` in {from} is alive, whatever was witnessed: {seen}"),
                 remedy: format!(
-                    "stop it, then `dr execution resume {}`, which looks again",
+                    "`dr execution abort {}` gives the place back to it, and nothing is lost; or stop it for good, and what it writes until then is lost",
                     work.history.execution
                 ),
             });
@@ -113,7 +117,10 @@ pub(crate) async fn is_still_possible(
     work: &Work,
     only: Option<&Target>,
 ) -> std::result::Result<(), Unmet> {
-    let mut tries = 1..=TRIES;
+    let mut tries = match work.plan().mode {
+        Mode::Planned => 1..=PLANNED_TRIES,
+        _ => 1..=TRIES,
+    };
     loop {
         let _try = tries.next();
         match look_once(work, only).await {
@@ -137,14 +144,24 @@ pub(crate) async fn is_still_possible(
 
 async fn look_once(work: &Work, only: Option<&Target>) -> Result<()> {
     let plan = work.plan();
-    let brings = [promote_database::NAME, restore_database::NAME];
+    let looked_at = [
+        promote_database::NAME,
+        restore_database::NAME,
+        stop_writes::NAME,
+    ];
     let lanes = plan.steps.iter().flat_map(|step| &step.lanes);
     let looks = lanes
-        .filter(|lane| brings.contains(&lane.uses.as_str()))
+        .filter(|lane| looked_at.contains(&lane.uses.as_str()))
         .filter(|lane| only.is_none_or(|only| lane.target == *only))
         .map(|lane| async move {
             let driver = work.driver(&lane.target)?;
-            let mut facts = driver.observe(std::slice::from_ref(&plan.to)).await;
+            // Where nothing is handed over the region left is not asked.
+            let both = [plan.to.clone(), plan.from.clone()];
+            let regions = match lane.uses == stop_writes::NAME {
+                true => &both[..],
+                false => &both[..1],
+            };
+            let mut facts = driver.observe(regions).await;
             driver.look_closely(&plan.to, &mut facts).await;
             let Err(error) = driver.still_holds(&lane.actions, &facts) else {
                 return Ok(());

@@ -6,6 +6,7 @@
 
 mod arm_self_fence;
 pub mod check;
+mod come_back;
 mod come_up;
 pub mod events;
 mod evidence;

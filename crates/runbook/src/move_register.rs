@@ -17,7 +17,7 @@ use dr_provider::Result;
 use dr_provider::driver::{Instance, Role};
 use dr_provider::error::chain;
 
-use crate::executions;
+use crate::executions::{self, Unreadable};
 use crate::poll::{self, Look};
 use crate::site::Site;
 
@@ -77,12 +77,35 @@ pub async fn move_register(site: &Site, region: &RegionName) -> Result<Placed> {
 /// Says why a record that changes nothing about the primary would come in the way of somebody's work, if it may.
 pub(crate) async fn under_way(site: &Site, head: &EpochRecord) -> Option<String> {
     let executions::Newest {
-        unfinished, unseen, ..
+        unfinished,
+        unseen,
+        damaged,
+        ..
     } = executions::newest(site).await;
     if let Some(other) = unfinished.iter().find(|found| found.may_go_on(head)) {
         return Some(format!("execution {} has not ended", other.execution));
     }
-    unseen.into_iter().next()
+    let over = superseded(site, head, &damaged).await;
+    unseen.into_iter().find(|why| !over.contains(&&**why))
+}
+
+/// Returns what is wrong with those journals that nobody can believe whose executions are over all the same: another epoch was opened
+/// after theirs, so that nothing that they still do is taken.
+async fn superseded<'a>(
+    site: &Site,
+    head: &EpochRecord,
+    damaged: &'a [Unreadable],
+) -> Vec<&'a str> {
+    if damaged.is_empty() {
+        return Vec::new();
+    }
+    let records = site.register.read_all().await.unwrap_or_default();
+    let is_over = |journal: &&Unreadable| {
+        let mut ended = records.iter().filter(|record| record.epoch < head.epoch);
+        ended.any(|record| record.execution.as_ref() == Some(&journal.execution))
+    };
+    let over = damaged.iter().filter(is_over);
+    over.map(|journal| journal.why.as_str()).collect()
 }
 
 /// Returns where each resource's primary stands now: what is written here has to arrive elsewhere.

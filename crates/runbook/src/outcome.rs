@@ -161,14 +161,14 @@ pub struct Report {
     /// to write the journal. `None` if it was resumed, because nobody knows how long it lay.
     #[serde(default)]
     pub overhead_seconds: Option<f64>,
-    /// From the newest heartbeat in the recovered copy to the disruption; the largest over the resources. `None` if it
-    /// could not be measured, which is never a pass: without a heartbeat, and where commits may be missing and nobody saw
+    /// From the newest heartbeat in the recovered copy, or the newest commit that it replayed if that is younger, to the disruption;
+    /// the largest over the resources. `None` if it could not be measured, which is never a pass: without either, and where commits may be missing and nobody saw
     /// when the disruption began.
     pub rpa_seconds: Option<f64>,
-    /// What it is at least, where the disruption was not seen: to the last contact.
+    /// What it is at least, where nobody saw exactly when the disruption began: to the last contact, or to the last look that was answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rpa_at_least_seconds: Option<f64>,
-    /// What it is at most, where the disruption was not seen: the bound of the loss. `None` if that is not known either.
+    /// What it is at most then: the bound of the loss, or to the first look that was not answered. `None` if neither is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rpa_at_most_seconds: Option<f64>,
     /// The error of `rpa_seconds`: the interval between heartbeats.
@@ -238,9 +238,13 @@ pub struct ResourceReport {
     pub timeline: Option<TimelineId>,
     /// The newest heartbeat of the old primary found in the recovered copy.
     pub heartbeat: Option<Timestamp>,
+    /// When the newest commit of the old primary was made that the recovered copy has replayed, by the clock of that; `None` if that is
+    /// not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_commit: Option<Timestamp>,
     /// Its achieved recovery point, in seconds; `None` if it could not be measured.
     pub rpa_seconds: Option<f64>,
-    /// What that is at least, where the disruption was not seen: to the last contact.
+    /// What that is at least, where nobody saw exactly when the disruption began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rpa_at_least_seconds: Option<f64>,
 }

@@ -6,6 +6,7 @@
 
 mod behind;
 pub mod condition;
+mod elsewhere;
 mod gate;
 mod hash;
 pub(crate) mod in_place;

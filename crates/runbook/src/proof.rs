@@ -214,9 +214,12 @@ pub fn bound(history: &History, resource: &ResourceName) -> Bound {
         };
     }
     let sealed = sealed(history, resource);
+    let foreseen = planned.and_then(|loss| since(&loss.bound));
     let covered = match &sealed {
+        // The seal knows of the store alone, and a standby may have been ahead of it.
+        Some(sealed) if has_come_up(history, resource, sealed) => sealed.covered_at.max(foreseen),
         Some(sealed) => sealed.covered_at,
-        None => planned.and_then(|loss| since(&loss.bound)),
+        None => foreseen,
     };
     let stopped = fenced(history, resource).map(|(_, at)| at);
     let whole = history.plan.mode == Mode::Planned && is_whole(history, resource).is_ok();
@@ -226,6 +229,15 @@ pub fn bound(history: &History, resource: &ResourceName) -> Bound {
         .witnessed_at
         .filter(|_| alive(history, resource).is_none());
     Bound::new(proven_zero, covered, stopped.or(witnessed))
+}
+
+/// Tells whether what came up holds all that the plan's bound rests on.
+fn has_come_up(history: &History, resource: &ResourceName, sealed: &Sealed) -> bool {
+    let planned = history.plan.loss.resources.get(resource);
+    let rests_on = planned.and_then(|loss| loss.rests_on);
+    rests_on
+        .zip(recovered(history, resource))
+        .is_some_and(|((timeline, lsn), found)| timeline == sealed.timeline && found.start >= lsn)
 }
 
 /// Returns since when a bound counts, if that is known.

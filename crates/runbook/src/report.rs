@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use dr_model::loss::Bound;
 use dr_model::{ResourceName, StepId};
-use dr_provider::driver::Undo;
+use dr_provider::driver::{Recovered, Undo};
 use jiff::Timestamp;
 
 use crate::history::{History, Progress, StepHistory};
 use crate::outcome::{Loss, Report, ResourceReport, SealedAt, State, StepReport, StepState, Stuck};
-use crate::plan::{Mode, Target};
+use crate::plan::{Mode, Plan, Target};
 use crate::proof;
 use crate::record::{Outcome, Place};
 use crate::request::{Rung, clients_by_hand, override_reason, witness};
@@ -94,7 +94,9 @@ pub(crate) fn report(history: &History, state: State, reason: Option<String>) ->
         decision_seconds: None,
         execution_seconds: None,
         overhead_seconds: None,
-        rpa_interval_seconds: plan.heartbeat_seconds,
+        rpa_interval_seconds: plan
+            .heartbeat_seconds
+            .filter(|_| plan.mode != Mode::Planned),
         unprotected_since: unprotected_since(history),
         stuck: history.stuck.clone(),
         steps: steps(history),
@@ -173,13 +175,21 @@ fn resource(history: &History, name: &ResourceName) -> ResourceReport {
     let sealed = proof::sealed(history, name);
     let recovered = proof::recovered(history, name);
     let heartbeat = recovered.as_ref().and_then(|recovered| recovered.heartbeat);
+    let newest_commit = recovered.as_ref().and_then(|found| found.newest_commit);
+    let reaches = recovered.as_ref().and_then(Recovered::reaches);
     let planned = history.plan.loss.resources.get(name);
     let bound = proof::bound(history, name);
-    let to_disruption = match (history.plan.disrupted_at, heartbeat) {
-        (Some(disrupted), Some(beat)) => {
-            Some(disrupted.duration_since(beat).as_secs_f64().max(0.0))
+    let to_disruption = match (history.plan.disrupted_at, reaches) {
+        (Some(disrupted), Some(reached)) => {
+            Some(disrupted.duration_since(reached).as_secs_f64().max(0.0))
         }
         _ => None,
+    };
+    // Where nobody wrote heartbeats their age says nothing: no more is lost than the bound.
+    let most = match bound {
+        Bound::Zero => 0.0,
+        Bound::Seconds { seconds, .. } => seconds,
+        Bound::Growing { .. } => f64::INFINITY,
     };
     let measured = is_measurable(history, name, &bound);
     ResourceReport {
@@ -200,12 +210,30 @@ fn resource(history: &History, name: &ResourceName) -> ResourceReport {
             .map(|recovered| recovered.doubts)
             .unwrap_or_default(),
         heartbeat,
-        rpa_seconds: to_disruption.filter(|_| measured),
-        // The newest commit that was recovered is up to one beat younger than the heartbeat.
-        rpa_at_least_seconds: to_disruption
-            .filter(|_| !measured)
-            .map(|seconds| (seconds - history.plan.heartbeat_seconds.unwrap_or(0.0)).max(0.0)),
+        newest_commit,
+        rpa_seconds: match (history.plan.mode, most) {
+            // The end of the log was compared byte for byte, and until then the old primary went on.
+            (Mode::Planned, 0.0) => Some(0.0),
+            _ => to_disruption.filter(|_| measured),
+        },
+        rpa_at_least_seconds: to_disruption.and_then(|seconds| {
+            // The newest commit that was recovered is up to one beat younger than the heartbeat.
+            let beat = history.plan.heartbeat_seconds.unwrap_or(0.0);
+            let uncertain = match measured {
+                true => between_looks(&history.plan).filter(|_| most > 0.0)?,
+                false => 0.0,
+            };
+            Some((seconds - uncertain - beat).max(0.0).min(most))
+        }),
     }
+}
+
+/// Returns how long lay between the look that the primary answered last and the one that it did not, if the disruption was seen so:
+/// nobody knows when in between it began.
+fn between_looks(plan: &Plan) -> Option<f64> {
+    let seen = plan.disruption.as_ref()?;
+    let seconds = seen.not_after.duration_since(seen.not_before).as_secs_f64();
+    Some(seconds).filter(|seconds| *seconds > 0.0)
 }
 
 /// Tells whether a heartbeat measures what was lost: it was seen when the disruption began, or nothing can be missing. The last

@@ -157,6 +157,8 @@ pub struct ResourceFacts {
     pub driver: Arc<dyn ResourceDriver>,
     /// What was seen.
     pub facts: Facts,
+    /// What was seen of the other regions where the region of the primary is not left; empty in a move.
+    pub elsewhere: BTreeMap<RegionName, RegionFacts>,
     /// The interval between its heartbeats.
     pub heartbeat: Option<Duration>,
 }
@@ -361,14 +363,31 @@ async fn look_at_resources(
             facts.regions.extend(regions);
             facts.system_identifier = facts.system_identifier.or(identifier);
         }
+        let elsewhere = match from {
+            Some(from) if from == to => look_elsewhere(site, driver.as_ref(), to).await,
+            _ => BTreeMap::new(),
+        };
         let facts = ResourceFacts {
             driver: Arc::clone(driver),
             facts,
+            elsewhere,
             heartbeat: driver.log_stream().map(|s| s.heartbeat_interval()),
         };
         (name.clone(), facts)
     });
     join_all(looks).await.into_iter().collect()
+}
+
+async fn look_elsewhere(
+    site: &Site,
+    driver: &dyn ResourceDriver,
+    to: &RegionName,
+) -> BTreeMap<RegionName, RegionFacts> {
+    let regions = std::iter::once(&site.home).chain(&site.recovery);
+    let others = regions.filter(|region| *region != to);
+    let looks = others.map(|region| look_at_left(driver, region));
+    let looks = join_all(looks).await.into_iter();
+    looks.flat_map(|(regions, _)| regions).collect()
 }
 
 type Left = (

@@ -15,6 +15,9 @@ use crate::{Error, Result};
 /// How many directories of earlier runs are kept for looking at.
 const KEPT_RUNS: usize = 3;
 
+/// The longest path of a socket: `sun_path` without the byte that ends it (unix(7)).
+const SOCKET_PATH_BYTES: usize = 107;
+
 /// The directories in which the product's programs may be: that of the running program, and the one above, since tests
 /// run in `target/debug/deps`.
 fn program_directories() -> Vec<PathBuf> {
@@ -102,6 +105,12 @@ pub(crate) fn claim(directory: &Path, user: Option<&User>) -> Result<PathBuf> {
     let directory = directory
         .canonicalize()
         .map_err(Error::file("find", directory))?;
+    let longest = directory.join("us-east-1/daemon/control.sock");
+    if longest.as_os_str().len() > SOCKET_PATH_BYTES {
+        return Err(unusable(
+            "its path is too long for the sockets in it: choose a shorter one",
+        ));
+    }
     let empty = std::fs::read_dir(&directory)
         .map_err(Error::file("read", &directory))?
         .next()
@@ -151,5 +160,16 @@ mod tests {
         std::fs::write(directory.join("sandbox.json"), "{}").unwrap();
         claim(&directory, None).unwrap();
         assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_for_a_socket_is_refused_before_anything_is_begun() {
+        let root = tempfile::tempdir().unwrap();
+        let long = root.path().join("a".repeat(SOCKET_PATH_BYTES));
+        let error = claim(&long, None).unwrap_err();
+        assert!(
+            error.to_string().contains("choose a shorter one"),
+            "{error}"
+        );
     }
 }

@@ -190,7 +190,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         "Start it, as the user that owns the directory, with:"
     };
     output.say(&format!(
-        "It archives nothing and has port {}. {first}",
+        "It archives nothing and has port {}. It may answer before it has replayed all of the log: it is there once `SELECT pg_is_in_recovery()` says f. {first}",
         args.port
     ));
     output.data(&format!(

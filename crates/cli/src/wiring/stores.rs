@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dr_config::{Check, Config, StoreLocation};
+use dr_coordination::of_region::OfRegion;
 use dr_local::{DirectoryStore, LocalSecrets};
 #[cfg(not(feature = "s3"))]
 use dr_model::document::Problem;
@@ -67,7 +68,8 @@ pub(super) fn stores(
             StoreLocation::Other { scheme, .. } => return Err(not_built_in(scheme)),
         };
         let limited = Arc::new(Timeout::new(store, CALL_LIMIT));
-        let store: Arc<dyn ObjectStore> = Arc::new(Retry::new(limited, retry));
+        let retried = Arc::new(Retry::new(limited, retry));
+        let store: Arc<dyn ObjectStore> = Arc::new(OfRegion::new(retried, name.clone()));
         Ok((name.clone(), store))
     };
     #[cfg(not(feature = "s3"))]

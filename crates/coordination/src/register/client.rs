@@ -47,10 +47,10 @@ pub struct CopyView {
 /// The register of one workload.
 #[derive(Clone, Debug)]
 pub struct Register {
-    workload: WorkloadName,
-    stores: BTreeMap<RegionName, Arc<dyn ObjectStore>>,
-    initial: RegionName,
-    patience: Patience,
+    pub(super) workload: WorkloadName,
+    pub(super) stores: BTreeMap<RegionName, Arc<dyn ObjectStore>>,
+    pub(super) initial: RegionName,
+    pub(super) patience: Patience,
     /// Stores that did not say in time what they hold, and until when they are spared. Clones share it.
     silent: Arc<Mutex<BTreeMap<RegionName, Spared>>>,
     /// The records of the last complete walk: they never change, so who follows asks only for the next. Clones share it.
@@ -134,9 +134,23 @@ impl Register {
         Ok(self.walk().await?.into_records())
     }
 
-    /// Returns the newest record without looking for what contradicts it, or for those read before again: for whoever asks every
-    /// second and calls [`Register::read`] now and then. Errors as there, but for records that are missing or have changed.
+    /// Returns the newest record without asking again for those that this process has read whole before: for whoever asks every
+    /// second. The first time it is [`Register::read`]: a register that ends early is nobody's base. Errors as there, but for records that
+    /// went missing or have changed since.
     pub async fn follow(&self) -> Result<Option<EpochRecord>, Error> {
+        let known = self.walked().records().to_vec();
+        if known.is_empty() {
+            return self.read().await;
+        }
+        let began = now();
+        let walk = self.walk_on(known).await?;
+        self.walked().take(walk.records(), began);
+        Ok(walk.into_records().pop())
+    }
+
+    /// Returns the newest record without looking for what contradicts it: quick, to know whom a look is about. Nothing may be decided by
+    /// it. Errors as [`Register::follow`].
+    pub async fn glance(&self) -> Result<Option<EpochRecord>, Error> {
         let known = self.walked().records().to_vec();
         Ok(self.walk_on(known).await?.into_records().pop())
     }
@@ -253,7 +267,7 @@ impl Register {
     }
 
     /// Tells whether a copy says what a record does: another version of the program may have written it otherwise.
-    fn is_copy(&self, bytes: &[u8], record: &EpochRecord) -> bool {
+    pub(super) fn is_copy(&self, bytes: &[u8], record: &EpochRecord) -> bool {
         EpochRecord::from_bytes(bytes, &self.workload, record.epoch)
             .is_ok_and(|copy| copy == *record)
     }
@@ -280,10 +294,12 @@ impl Register {
     async fn walk(&self) -> Result<Walk, Error> {
         // First, so that the walk knows whom not to wait for.
         let seen = self.sightings().await;
-        let mut walk = self.walk_records().await?;
+        let mut began = now();
+        let mut walk = self.walk_on(Vec::new()).await?;
         if contradiction(&self.workload, &walk, &seen).is_some() {
             // It may have been written meanwhile. Nothing of what has been seen is newer than this walk.
-            walk = self.walk_records().await?;
+            began = now();
+            walk = self.walk_on(Vec::new()).await?;
             if let Some(found) = contradiction(&self.workload, &walk, &seen) {
                 let Contradiction {
                     region,
@@ -300,6 +316,7 @@ impl Register {
                 });
             }
         }
+        self.walked().take(walk.records(), began);
         Ok(walk)
     }
 
@@ -366,23 +383,16 @@ impl Register {
         Ok(listed.into_iter().filter_map(of).collect())
     }
 
-    async fn walk_records(&self) -> Result<Walk, Error> {
-        self.walk_on(Vec::new()).await
-    }
-
     /// Walks on behind records that were read before.
     async fn walk_on(&self, known: Vec<EpochRecord>) -> Result<Walk, Error> {
-        let began = now();
         let spared = self.spared();
-        let walk = match self.walk_without(known.clone(), spared.clone()).await {
+        match self.walk_without(known.clone(), spared.clone()).await {
             // Who was spared may be the only one to know.
             Err(Error::Unreachable { .. }) if !spared.is_empty() => {
                 self.walk_without(known, BTreeSet::new()).await
             }
             end => end,
-        }?;
-        self.walked().take(walk.records(), began);
-        Ok(walk)
+        }
     }
 
     async fn walk_without(
@@ -445,7 +455,8 @@ impl Register {
             hint: (!others.is_empty()).then(|| {
                 format!(
                     "put the record back as it was: copy the object `{copy}` of the store of {} to `{place}` in the store of `{region}`, once \
-                     it says what the servers and the execution that it names do",
+                     it says what the servers and the execution that it names do; if no store has that copy, see by `dr execution list` and the \
+                     timelines of the servers whether epoch {epoch} was ever opened: only an object that never was a record may be taken away",
                     others.join(" or ")
                 )
             }),
@@ -526,7 +537,7 @@ impl Register {
             .map_err(|why| self.damaged(region, epoch, &why))
     }
 
-    fn damaged(&self, region: &RegionName, epoch: Epoch, why: &str) -> Error {
+    pub(super) fn damaged(&self, region: &RegionName, epoch: Epoch, why: &str) -> Error {
         Error::Damaged {
             workload: self.workload.clone(),
             region: region.clone(),
@@ -536,7 +547,12 @@ impl Register {
         }
     }
 
-    fn write_error(&self, region: &RegionName, epoch: Epoch, source: dr_provider::Error) -> Error {
+    pub(super) fn write_error(
+        &self,
+        region: &RegionName,
+        epoch: Epoch,
+        source: dr_provider::Error,
+    ) -> Error {
         Error::Write {
             workload: self.workload.clone(),
             region: region.clone(),

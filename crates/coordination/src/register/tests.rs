@@ -11,11 +11,11 @@ use super::walked::Walked;
 use super::{ClusterClaim, EpochRecord, Error, FORMAT_VERSION, Register, next_timeline};
 use crate::testing::{Fault, IMPATIENT, Scripted, actor, at};
 
-fn region(name: &str) -> RegionName {
+pub(super) fn region(name: &str) -> RegionName {
     name.parse().unwrap()
 }
 
-fn workload() -> WorkloadName {
+pub(super) fn workload() -> WorkloadName {
     "orders".parse().unwrap()
 }
 
@@ -44,7 +44,12 @@ fn register(east: &Arc<Scripted>, west: &Arc<Scripted>) -> Register {
     Register::new(workload(), stores, region("west")).with_patience(IMPATIENT)
 }
 
-fn record(epoch: u64, primary: &str, timeline: u32, execution: Option<&str>) -> EpochRecord {
+pub(super) fn record(
+    epoch: u64,
+    primary: &str,
+    timeline: u32,
+    execution: Option<&str>,
+) -> EpochRecord {
     EpochRecord {
         version: FORMAT_VERSION,
         epoch: Epoch(epoch),
@@ -494,4 +499,26 @@ async fn what_was_read_is_not_asked_for_again() {
     w.west.delete(&key).await.unwrap();
     assert_eq!(other.follow().await.unwrap().unwrap().epoch, Epoch(4));
     assert!(other.read().await.is_err());
+}
+
+/// Whoever follows from the beginning is not content with a register that ends early: the copies know better, whatever is readable.
+#[tokio::test]
+async fn a_register_that_ends_early_is_followed_by_nobody() {
+    let w = filled(3).await;
+    w.register.copy_to(&region("east")).await.unwrap();
+    let key = EpochRecord::key(&workload(), Epoch(3));
+    let newest = w.west.get(&key).await.unwrap();
+    w.west.delete(&key).await.unwrap();
+    let other = register(&w.east, &w.west);
+    for _again in 0..2 {
+        let followed = other.follow().await;
+        assert!(
+            matches!(followed, Err(Error::Damaged { .. })),
+            "{followed:?}"
+        );
+        assert_eq!(other.glance().await.unwrap().unwrap().epoch, Epoch(2));
+        assert_eq!(other.read_lately(std::time::Duration::MAX), None);
+    }
+    w.west.create(&key, newest).await.unwrap();
+    assert_eq!(other.follow().await.unwrap().unwrap().epoch, Epoch(3));
 }

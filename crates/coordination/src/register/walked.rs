@@ -1,4 +1,4 @@
-//! What a process has seen of a register: the records of its newest walk, which never change.
+//! What a process has seen of a register: the records of its newest walk that nothing contradicted, which never change.
 
 use std::time::Duration;
 

@@ -55,7 +55,9 @@ impl Connection {
         let because = |kind, code| error(kind).because(format!("the server answered {code}"));
         match answer.metadata.response_code {
             ResponseCode::NoError | ResponseCode::NXDomain => Ok(answer),
-            code @ ResponseCode::Refused => Err(because(ErrorKind::Denied, code)),
+            code @ ResponseCode::Refused => Err(because(ErrorKind::Denied, code).with_hint(
+                "the server does not serve this zone, or not to us: see `server`, and whom it lets ask",
+            )),
             code @ ResponseCode::ServFail => Err(because(ErrorKind::Unavailable, code)),
             code => Err(because(ErrorKind::Failed, code)),
         }

@@ -206,6 +206,7 @@ impl PostgresDriver {
             timeline,
             start: self.fork_point(region, timeline).await?,
             heartbeat: self.read_beat(instance, Some(ended)).await?,
+            newest_commit: self.read_newest_replayed(instance).await?,
             doubts: Vec::new(),
         })
     }

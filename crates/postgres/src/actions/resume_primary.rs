@@ -203,6 +203,7 @@ impl PostgresDriver {
             timeline: claimed.timeline,
             start: found.position,
             heartbeat: self.read_beat(&mut instance, None).await?,
+            newest_commit: None,
             doubts: self.doubts(&mut instance).await?,
         };
         Ok(self.applied(

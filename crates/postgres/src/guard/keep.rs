@@ -259,12 +259,16 @@ impl PostgresDriver {
                 Err(error) => return Look::Withheld(chain(&error)),
             }
         }
-        let newest = self.parts().register.follow().await.map_err(Error::from);
-        judge(
-            newest.map_err(|error| chain(&error)),
-            &request.region,
-            &request.home,
-        )
+        let newest = match self.parts().register.follow().await {
+            // A register that ends before an epoch that this machine has acted for is not whole.
+            Ok(Some(record)) => match host.admit(&record.workload, record.epoch).await {
+                Err(error) if error.kind() == ErrorKind::Superseded => Err(chain(&error)),
+                _ => Ok(Some(record)),
+            },
+            Ok(None) => Ok(None),
+            Err(error) => Err(chain(&Error::from(error))),
+        };
+        judge(newest, &request.region, &request.home)
     }
 }
 

@@ -63,13 +63,13 @@ fn loss_of(facts: &Facts) -> LossFacts {
 
 #[rstest]
 // The store has all that was reported: covered at that moment.
-#[case::store_level(Instance::Absent, 1000, 0.0, 0, 0, 100)]
+#[case::store_level(Instance::Absent, 1000, 0.0, 0, 0, 100, 1000)]
 // It lacks 200 bytes: covered when it last had everything.
-#[case::store_behind(Instance::Absent, 1200, 2.0, 200, 100, 98)]
+#[case::store_behind(Instance::Absent, 1200, 2.0, 200, 100, 98, 1000)]
 // The standby has them.
-#[case::standby_ahead(standby(1300), 1200, 0.0, 0, 0, 100)]
+#[case::standby_ahead(standby(1300), 1200, 0.0, 0, 0, 100, 1200)]
 // The standby is behind the store, which counts.
-#[case::standby_behind(standby(900), 1200, 2.0, 200, 100, 98)]
+#[case::standby_behind(standby(900), 1200, 2.0, 200, 100, 98, 1000)]
 fn the_further_of_store_and_standby_counts(
     #[case] instance: Instance,
     #[case] primary_end: u64,
@@ -77,6 +77,7 @@ fn the_further_of_store_and_standby_counts(
     #[case] missing_bytes: u64,
     #[case] commits: u64,
     #[case] since: i64,
+    #[case] rests_on: u64,
 ) {
     let found = loss_of(&facts(instance, Ok(Some(log(primary_end)))));
     let expected = Estimate {
@@ -93,6 +94,7 @@ fn the_further_of_store_and_standby_counts(
             since: Some(at(since))
         }
     );
+    assert_eq!(found.rests_on, Some((TimelineId(1), Lsn(rests_on))));
 }
 
 /// Nobody ships any more, and the standby streams on.
@@ -107,7 +109,9 @@ fn a_standby_that_streams_is_in_contact() {
         "claimed": null,
         "replayed_at": at(104),
     });
-    let found = loss_of(&facts).estimate.unwrap();
+    let found = loss_of(&facts);
+    assert_eq!(found.rests_on, Some((TimelineId(1), Lsn(5000))));
+    let found = found.estimate.unwrap();
     assert_eq!((found.delay_seconds, found.last_contact), (0.0, at(104)));
     // What has replayed no more than is shipped says nothing more.
     facts

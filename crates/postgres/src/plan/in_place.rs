@@ -98,12 +98,6 @@ impl PostgresDriver {
         let operation = "plan the restore of";
         let seen = self.seen(region, facts, operation)?;
         self.only_here(region, operation)?;
-        if *target == RestoreTarget::Latest {
-            let why = "`latest` is what it was last, with the damage";
-            return Err(self.failed(operation, why).with_hint(
-                "name a moment before it: a time, an LSN, a transaction or a restore point; for a server that is lost: `recover-component`",
-            ));
-        }
         match &seen.log {
             Ok(Some(held)) => self.refuse_out_of_reach(operation, target, held, facts)?,
             Ok(None) => {

@@ -9,6 +9,7 @@ use dr_provider::{Error, ErrorKind, Result};
 use crate::actions::{Log, Work};
 use crate::driver::PostgresDriver;
 use crate::observe::{Detail, would_accept_writes};
+use crate::plan::planned_move::streams;
 
 /// What to do about a standby that is there and does not run. By hand nothing is ever promoted: that would go around the epoch, the
 /// fence and the seal.
@@ -168,6 +169,31 @@ impl PostgresDriver {
                     refused.map_err(|error| unseen(error, seen))?;
                     self.refuse_without(operation, &region, &label, seen)?;
                     return self.refuse_no_place(operation, seen);
+                }
+                Ok(Work::StopWrites {
+                    region,
+                    to: Some(to),
+                    ..
+                }) => {
+                    let seen = self.seen(&region, facts, operation)?;
+                    let runs = matches!(
+                        seen.instance,
+                        Instance::Running {
+                            role: Role::Primary,
+                            ..
+                        }
+                    );
+                    // Stopped by an attempt before this one, it has nothing left to hand over.
+                    if runs && !streams(&region, &to, facts) {
+                        let subject = self.resource().to_string();
+                        return Err(Error::new(ErrorKind::Unavailable, operation, subject)
+                            .because(format!(
+                                "nothing in {to} streams from the primary in {region}, so that the last of its log would not get there"
+                            ))
+                            .with_hint(format!(
+                                "see that `dr daemon --region {to}` runs and reaches the primary, and that its standby streams: `dr status` says"
+                            )));
+                    }
                 }
                 _ => {}
             }

@@ -11,10 +11,19 @@ use crate::data_directory::Claimed;
 use crate::driver::PostgresDriver;
 use crate::observe::Detail;
 
+/// Tells whether something in `to`, its receiver or its standby, streams from the primary in `region`: it gets the last byte when that is
+/// shut down.
+pub(super) fn streams(region: &RegionName, to: &RegionName, facts: &Facts) -> bool {
+    let detail = |region| facts.regions.get(region).and_then(Detail::of);
+    let sends = detail(region).is_some_and(|primary| primary.streams_to.contains(to));
+    sends || detail(to).is_some_and(|standby| standby.receives)
+}
+
 impl PostgresDriver {
     pub(super) fn plan_stop_writes(
         &self,
         region: &RegionName,
+        to: &RegionName,
         facts: &Facts,
     ) -> Result<Vec<Action>> {
         let operation = "plan the orderly end of";
@@ -31,6 +40,12 @@ impl PostgresDriver {
             let why = format!("no primary runs in {region}: {}", describe(&seen.instance));
             return Err(self.failed(operation, why).with_hint(
                 "a planned move needs the primary; without it `dr failover` moves what there is",
+            ));
+        }
+        let mut current = describe(&seen.instance);
+        if !streams(region, to, facts) {
+            current.push_str(&format!(
+                "; nothing in {to} streams from it now, which is waited for before anything is changed"
             ));
         }
         let undo = "start it again, in a new epoch: `dr execution abort` does";
@@ -51,6 +66,7 @@ impl PostgresDriver {
                 Work::StopWrites {
                     region: region.clone(),
                     claimed,
+                    to: Some(to.clone()),
                 },
                 region,
                 Shown {
@@ -59,7 +75,7 @@ impl PostgresDriver {
                         instance.data_directory.display(),
                         instance.host
                     ),
-                    current: Some(describe(&seen.instance)),
+                    current: Some(current),
                     intended: Some("shut down, the end of its log known".to_owned()),
                     undo: Undo::Compensable(undo.to_owned()),
                 },

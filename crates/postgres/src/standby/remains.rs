@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use dr_model::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
+use dr_provider::host::PathKind;
 use dr_provider::{Error, ErrorKind, Host, Result};
 use jiff::Timestamp;
 
@@ -82,6 +83,17 @@ impl Control {
         })
     }
 
+    /// Tells whether a primary ran here last: a server that recovers says so in its state.
+    fn was_primary(&self) -> bool {
+        let states = [
+            "shut down",
+            "shutting down",
+            "in production",
+            "in crash recovery",
+        ];
+        states.contains(&self.state.as_str())
+    }
+
     /// Tells whether a primary ended here in an orderly way, its last record being the checkpoint.
     pub(crate) fn is_shut_down(&self) -> bool {
         self.state == "shut down"
@@ -136,6 +148,21 @@ impl Remains {
                 ),
             ));
         };
+        // Files of a backup that nobody has started yet say what their primary did.
+        let label = directory.join("backup_label");
+        if parting.at.is_none()
+            && control.was_primary()
+            && host.kind(&label).await? == PathKind::Missing
+        {
+            return Err(failed(
+                directory,
+                format!(
+                    "it ran as a primary on timeline {}, which the present primary writes as well: where their logs part no timeline tells, and \
+                     what it wrote is nobody else's",
+                    control.timeline
+                ),
+            ));
+        }
         let from = parting.at.map_or(control.redo, |at| at.min(control.redo));
         // The log between the parting and the newest checkpoint may have been removed: then what it held is not known.
         let (from, partly) = match log.holds(&history, from).await? {

@@ -1,6 +1,6 @@
 //! Decorators of [`ObjectStore`](crate::ObjectStore): each adds one thing to any store.
 //!
-//! The wiring of the binary puts [`Retry`] around [`Timeout`] around every store; tests put
+//! The wiring of the binary puts [`Retry`] around [`Timeout`] around every store, and around both what looks whose store it is; tests put
 //! [`Faulty`] and [`Recording`] underneath. Implementations themselves neither retry nor limit.
 
 mod faulty;

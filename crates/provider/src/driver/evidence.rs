@@ -73,10 +73,22 @@ pub struct Recovered {
     /// The newest heartbeat of the *old* primary found in it, read before a new one was written; `None` if there was
     /// none. The achieved recovery point is computed from it.
     pub heartbeat: Option<Timestamp>,
+    /// When the newest commit of the *old* primary that it has replayed was made, by the clock of that; `None` if it has replayed none
+    /// since it was started. It is younger than the heartbeat where nobody wrote one any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_commit: Option<Timestamp>,
     /// Why something that was acknowledged may be missing although the server was started again with its own files, one line each:
     /// it is set up so that it does not keep everything. Empty where nothing speaks against it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub doubts: Vec<String>,
+}
+
+impl Recovered {
+    /// Returns the newest moment of the old primary that is known to be in it.
+    #[must_use]
+    pub fn reaches(&self) -> Option<Timestamp> {
+        self.heartbeat.max(self.newest_commit)
+    }
 }
 
 /// A part of a driver's evidence with a name of its own.

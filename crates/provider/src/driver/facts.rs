@@ -189,6 +189,10 @@ pub struct LossFacts {
     pub estimate: Option<Estimate>,
     /// The bound as it stands before any fence.
     pub bound: Bound,
+    /// What has to come up in the region moved to, the timeline and the position on it, for the bound to hold: a standby may have been
+    /// ahead of the store, and something else may come up in its place. `None` if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rests_on: Option<(TimelineId, Lsn)>,
     /// Commits a second when the region last heard from the primary; `None` if unknown. What was committed after that is
     /// in no estimate, only in the bound.
     #[serde(default)]

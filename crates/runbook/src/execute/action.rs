@@ -105,11 +105,6 @@ impl Executor<'_> {
         action: &Action,
         attempt: u32,
     ) -> Result<Attempt, Halt> {
-        self.monitor.event(&Event::ActionBegan {
-            target: &lane.target,
-            action,
-            attempt,
-        });
         if changes(action) {
             let at = self.site.clock.now();
             self.note(Record::Intended {
@@ -121,6 +116,12 @@ impl Executor<'_> {
         } else if kind.waits(action) {
             self.write().await?;
         }
+        // Not before it is written that it is intended: until then somebody else may end the execution.
+        self.monitor.event(&Event::ActionBegan {
+            target: &lane.target,
+            action,
+            attempt,
+        });
         let began = self.site.clock.elapsed();
         let limit = limit(step);
         let work = self.work(step);

@@ -157,6 +157,7 @@ pub(super) fn nothing_lost(world: &World, request: &Request) -> LossPlan {
         let loss = LossFacts {
             estimate: None,
             bound: Bound::Zero,
+            rests_on: None,
             commits_per_second: None,
             sealing_proves_zero: false,
             because: vec!["nothing was promoted: the old primary goes on".to_owned()],

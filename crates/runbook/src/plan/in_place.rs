@@ -98,6 +98,7 @@ pub(super) fn loss(world: &World, request: &Request) -> Result<LossPlan, Refusal
         let nothing = LossFacts {
             estimate: None,
             bound: Bound::Zero,
+            rests_on: None,
             commits_per_second: None,
             sealing_proves_zero: false,
             because: vec!["it goes on with its own log".to_owned()],
@@ -132,6 +133,7 @@ fn put_back(world: &World, request: &Request, target: &RestoreTarget) -> LossPla
         let facts = LossFacts {
             estimate: estimate.clone(),
             bound: bound.clone(),
+            rests_on: None,
             commits_per_second: None,
             sealing_proves_zero: false,
             because: vec!["everything after the moment that was named is left out; it is kept beside the data directory".to_owned()],

@@ -11,7 +11,7 @@ use dr_provider::driver::{Action, Instance};
 
 use super::{
     Branch, Claim, Class, Lane, Mode, Plan, PlannedStep, Refusal, RegisterPlan, Replaced, Target,
-    VERSION, behind, condition, gate, gravity, hash, in_place, lint,
+    VERSION, behind, condition, elsewhere, gate, gravity, hash, in_place, lint,
 };
 use crate::executions::Unfinished;
 use crate::past::Predictions;
@@ -45,15 +45,22 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
     }
     let switches = |step: &dr_config::Step| step.uses == switch_traffic::NAME;
     // Who sets safety rules aside has not said that they know of this.
-    if clients_by_hand(&request.statements).is_none()
-        && runbook.steps.iter().any(switches)
-        && let Some(record) = world.traffic.iter().find(|facts| facts.denied.is_some())
-        && let Some(denied) = &record.denied
-    {
-        return Err(denied.clone().refuses(record.name.clone()));
+    if clients_by_hand(&request.statements).is_none() && runbook.steps.iter().any(switches) {
+        for record in &world.traffic {
+            if let Some(denied) = &record.denied {
+                return Err(denied.clone().refuses(record.name.clone()));
+            }
+            if let (Mode::Planned, Err(why)) = (mode, &record.state) {
+                return Err(Refusal::TrafficSilent {
+                    record: record.name.clone(),
+                    why: why.clone(),
+                });
+            }
+        }
     }
     let (from, ended) = (&head.primary, head.epoch);
-    let accepted = behind::refuse(world, request, mode)?;
+    let mut accepted = behind::refuse(world, request, mode)?;
+    accepted.extend(elsewhere::refuse(world, request, mode)?);
     let register = register(world, head, request);
     let (loss, proofs) = match mode {
         // Nothing was promoted, so nothing is left behind.

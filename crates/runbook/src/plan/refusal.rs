@@ -119,6 +119,16 @@ pub enum Refusal {
         /// What to do about it.
         hint: Option<String>,
     },
+    /// A name server does not answer, and nothing makes a planned move hurry.
+    #[error(
+        "whether the switch of {record} would be taken cannot be told, and a planned move would leave clients where they are: {why}"
+    )]
+    TrafficSilent {
+        /// The record.
+        record: String,
+        /// Why it could not be asked.
+        why: String,
+    },
     /// Another execution has not ended.
     #[error(
         "execution {} for `{}` has not ended: {} to {}, begun at {:.0} by {}, {}",
@@ -133,6 +143,20 @@ pub enum Refusal {
         /// The region moved to.
         to: RegionName,
         /// What the epoch claims, since when and by whom, and what there is instead.
+        why: String,
+    },
+    /// Another region holds more of the log than what a database would be rebuilt from.
+    #[error(
+        "{region} holds more of `{resource}`, or may, than what it would be rebuilt from in {to}: {why}"
+    )]
+    HeldElsewhere {
+        /// The resource.
+        resource: ResourceName,
+        /// The region that it would be rebuilt in.
+        to: RegionName,
+        /// The region that holds more.
+        region: RegionName,
+        /// Who there has it up to where, and what there is here.
         why: String,
     },
     /// The estimated loss is larger than what is accepted.
@@ -282,6 +306,7 @@ impl Refusal {
             Self::TargetIsPrimary { .. }
             | Self::Unreadable { .. }
             | Self::Behind { .. }
+            | Self::HeldElsewhere { .. }
             | Self::LossExceeds { .. }
             | Self::LossUnknown { .. }
             | Self::NoProof { .. }
@@ -290,7 +315,9 @@ impl Refusal {
             | Self::DependsOnRegionLeft { .. } => Class::Safety,
             Self::Unfinished(_) => Class::Busy,
             Self::Impossible { class, .. } => *class,
-            Self::RegisterUnreachable { .. } | Self::Unwritable { .. } => Class::Unavailable,
+            Self::RegisterUnreachable { .. }
+            | Self::Unwritable { .. }
+            | Self::TrafficSilent { .. } => Class::Unavailable,
             Self::NotPrimary { .. }
             | Self::NoComponent { .. }
             | Self::NotARegion { .. }
@@ -339,6 +366,9 @@ impl Refusal {
                 let first = hint.as_deref().unwrap_or("put the key right");
                 format!("{first}; or lead the clients yourself, and say how with `--clients-by-hand \"reason\"`")
             }
+            Self::TrafficSilent { .. } => {
+                "see why its name server does not answer; or lead the clients yourself, and say how with `--clients-by-hand \"reason\"`".to_owned()
+            }
             Self::Unfinished(other) => {
                 let aside = match other.from == other.to {
                     true => "; a failover out of its region goes past it with `--override \"reason\"`, and without once it is stuck or paused",
@@ -353,6 +383,10 @@ impl Refusal {
             Self::Behind { to, .. } => format!(
                 "let the daemon of {to} run, and make its standby anew with `dr standby create`; only if the primary is lost for good, go \
                  back to what there is with `--override \"reason\"`: all that was written since is lost, and what was taken back comes back"
+            ),
+            Self::HeldElsewhere { region, to, .. } => format!(
+                "move there, which loses none of that: `dr failover --to {region}`; to rebuild in {to} all the same, and leave it out, say why with \
+                 `--override \"reason\"`"
             ),
             Self::LossExceeds { estimate, .. } => {
                 match estimate.lived_on_seconds > 0.0 {

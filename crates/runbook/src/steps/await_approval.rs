@@ -221,7 +221,7 @@ async fn still_holds(work: &Work) -> Result<()> {
     for name in work.plan().loss.resources.keys() {
         let target = Target::Resource(name.clone());
         let (_, loss) = assess_region::resource(work, &target).await?;
-        let estimate = check_data_loss::as_known(work, loss);
+        let estimate = check_data_loss::as_known(work, loss, None);
         check_data_loss::judged(work, &target, estimate.as_ref())?;
     }
     Ok(())

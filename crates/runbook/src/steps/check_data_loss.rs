@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use dr_model::loss::{Estimate, Verdict, judge};
 use dr_provider::Result;
 use dr_provider::driver::{Action, Applied, LossFacts, Verified};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::assess_region;
@@ -77,7 +78,7 @@ impl Step for CheckDataLoss {
             _ => None,
         };
         let estimate = match seen {
-            Some(seen) => as_known(work, seen),
+            Some(seen) => as_known(work, seen, None),
             None => planned.and_then(|loss| loss.estimate),
         };
         let summary = judged(work, target, estimate.as_ref())?;
@@ -90,12 +91,13 @@ impl Step for CheckDataLoss {
     }
 }
 
-/// Returns what was estimated by a look at the region moved to alone, with what else is known of the primary's end.
-pub(crate) fn as_known(work: &Work, loss: LossFacts) -> Option<Estimate> {
+/// Returns what was estimated by a look at the region moved to alone, with what else is known of the primary's end: when it was `seen` to
+/// be alive, and by whoever saw the outage.
+pub(crate) fn as_known(work: &Work, loss: LossFacts, seen: Option<Timestamp>) -> Option<Estimate> {
     let plan = work.plan();
     let life = match plan.mode {
         Mode::Unplanned if !loss.sealing_proves_zero => {
-            plan.disruption.as_ref().and_then(Disruption::last_life)
+            seen.max(plan.disruption.as_ref().and_then(Disruption::last_life))
         }
         _ => None,
     };
@@ -141,7 +143,7 @@ pub(crate) fn shown(estimate: Option<&Estimate>) -> String {
             match estimate.lived_on_seconds {
                 0.0 => format!("{seconds:.1} s{commits} at last contact"),
                 on => format!(
-                    "{seconds:.1} s{commits}, of which the primary lived {on:.1} s after the last contact"
+                    "{seconds:.1} s{commits}, counting that the primary lived {on:.1} s after the last contact"
                 ),
             }
         }

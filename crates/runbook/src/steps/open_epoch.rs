@@ -5,7 +5,8 @@
 //! each cluster. Idempotent because meeting our own record is success.
 //!
 //! Before that write it is looked once more whether what was planned to bring the resources up is still there: people take their time
-//! to approve, and from here on a planned move stops a primary that is well.
+//! to approve, and from here on a planned move stops a primary that is well. For the same reason the old primary is looked at once more
+//! if the plan is old: one that has come back is whole until its epoch is ended.
 //!
 //! If the register cannot be read and somebody overrides that by name, the record is put among the copies in the store
 //! moved to, where readers find it as long as the register stays silent. Such an epoch is unproven for ever.
@@ -19,10 +20,10 @@ use dr_provider::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
 use super::assess_region::{describe, superseded};
-use crate::come_up;
 use crate::plan::{Idempotency, Mode, Target};
 use crate::request::override_reason;
 use crate::step::{Impossible, Scene, Step, Unmet, Work};
+use crate::{come_back, come_up};
 
 /// The step's name.
 pub const NAME: &str = "open-epoch";
@@ -84,7 +85,8 @@ impl Step for OpenEpoch {
     }
 
     async fn check(&self, work: &Work, _: &Target) -> std::result::Result<(), Unmet> {
-        come_up::is_still_possible(work, None).await
+        come_up::is_still_possible(work, None).await?;
+        come_back::is_as_planned(work).await
     }
 
     async fn apply(&self, work: &Work, _: &Target, _: &Action) -> Result<Applied> {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use dr_provider::driver::Goal;
+use dr_provider::driver::{Goal, RestoreTarget};
 
 use crate::plan::{Mode, Target};
 use crate::resource_goal::GoalStep;
@@ -44,6 +44,12 @@ impl GoalStep for PrepareDatabase {
                 "name it with `--at`: a time, an LSN, a transaction or a restore point",
             ));
         };
+        if moment == RestoreTarget::Latest {
+            return Err(Impossible::asked(
+                "`latest` is what it was last, with the damage",
+                "name a moment before it: a time, an LSN, a transaction or a restore point; for a server that is lost: `recover-component`",
+            ));
+        }
         Ok(Some(Goal::Prepare {
             region: scene.to().clone(),
             target: moment,

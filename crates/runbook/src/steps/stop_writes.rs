@@ -79,6 +79,7 @@ impl Step for StopWrites {
         }
         let goal = Goal::StopWrites {
             region: scene.from.clone(),
+            to: scene.to().clone(),
         };
         resource_goal::plan(scene, target, &goal)
     }

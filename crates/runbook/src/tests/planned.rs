@@ -1,6 +1,7 @@
 //! Planned moves: nothing is promoted before everything is proven to be there, and what was begun can be taken back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dr_config::Runbook;
 use dr_model::loss::Bound;
@@ -15,8 +16,8 @@ use super::world::{
 use crate::events::Silent;
 use crate::outcome::{State, StepState};
 use crate::proof::ProofName;
-use crate::request::Request;
-use crate::{Error, Mode, Report, abort, execute, executions, observe, plan, resume};
+use crate::request::{Request, Statement};
+use crate::{Class, Error, Mode, Report, abort, execute, executions, observe, plan, resume};
 
 /// Makes a world in which nothing is wrong.
 async fn well() -> Everything {
@@ -49,7 +50,10 @@ async fn nothing_is_lost_and_the_old_primary_follows(#[case] runbook: Runbook) {
     assert_eq!(report.state, State::Completed, "{report:#?}");
     assert_eq!(report.fence, ProofName::Stopped);
     assert_eq!(report.loss.bound, Bound::Zero);
-    assert_eq!(report.rpa_seconds, Some(0.25));
+    assert_eq!(
+        (report.rpa_seconds, report.rpa_interval_seconds),
+        (Some(0.0), None)
+    );
     assert_eq!(
         effects(&world),
         [
@@ -296,4 +300,47 @@ async fn who_slept_over_it_promotes_nothing() {
     let site = Arc::new(world.site("laptop"));
     let again = resume(site, &stuck.execution, "go on", vec![], &Silent).await;
     assert!(matches!(again, Err(Error::Over { .. })), "{again:?}");
+}
+
+/// Everything else would be done by the time the switch is tried, and a planned move can wait.
+#[tokio::test(start_paused = true)]
+async fn a_name_server_that_is_silent_refuses_a_planned_move_alone() {
+    let world = well().await;
+    world.state().name_server_silent = true;
+    let site = world.site("laptop");
+    let seen = observe(&site, &west()).await;
+    let request = Request::new(west());
+    let refused = plan(&shipped_planned(), &seen, &request).unwrap_err();
+    assert_eq!(refused.class(), Class::Unavailable, "{refused}");
+    assert!(refused.to_string().contains("no answer"), "{refused}");
+    let by_hand = Request {
+        statements: vec![Statement::ClientsByHand("the load balancer".to_owned())],
+        ..request.clone()
+    };
+    plan(&shipped_planned(), &seen, &by_hand).unwrap();
+    plan(&shipped(), &seen, &request).unwrap();
+}
+
+/// Whoever is to get the last of the log may have to connect again first.
+#[tokio::test(start_paused = true)]
+async fn a_planned_move_waits_for_whoever_gets_the_rest_of_the_log() {
+    let world = well().await;
+    let plan = planned_by(&world, &shipped_planned(), &Request::new(west())).await;
+    world.state().nobody_streams = true;
+    let connects = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(effects(&world), [""; 0]);
+        world.state().nobody_streams = false;
+    };
+    let run = execute(Arc::new(world.site("laptop")), plan, &Silent);
+    let (report, ()) = tokio::join!(run, connects);
+    assert_eq!(report.unwrap().state, State::Completed);
+
+    let world = well().await;
+    let plan = planned_by(&world, &shipped_planned(), &Request::new(west())).await;
+    world.state().nobody_streams = true;
+    let run = execute(Arc::new(world.site("laptop")), plan, &Silent);
+    let report = run.await.unwrap();
+    assert_eq!(report.state, State::Failed, "{report:#?}");
+    assert_eq!(effects(&world), [""; 0]);
 }

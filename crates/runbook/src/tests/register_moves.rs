@@ -1,6 +1,7 @@
 //! The register moves away from the primary once another region can take it, and not before.
 
 use dr_model::Epoch;
+use dr_provider::store::list_all;
 
 use super::crash::die;
 use super::world::{Everything, east, west};
@@ -78,4 +79,34 @@ async fn it_stays_while_an_execution_could_go_on() {
         &move_register(&site, &west()).await.unwrap(),
         "has not ended",
     );
+}
+
+/// Nobody can tell what an execution did whose journal is damaged; what it may still do nobody takes once its epoch is over.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_journal_holds_it_until_its_epoch_is_over() {
+    let world = Everything::new().await;
+    assert!(die(&world, &Request::new(west()), 5, true).await);
+    let store = &world.stores[&west()];
+    let entries = list_all(store.as_ref(), "execution/").await.unwrap();
+    let damaged = &entries[2].key;
+    store.delete(damaged).await.unwrap();
+    store.create(damaged, "{}".into()).await.unwrap();
+    let site = Site {
+        resources: [].into(),
+        ..world.site("a")
+    };
+    site.register.copy_to(&east()).await.unwrap();
+    let placed = move_register(&site, &west()).await.unwrap();
+    stays(&placed, "is damaged");
+
+    let head = site.register.read().await.unwrap().unwrap();
+    let third = dr_coordination::register::EpochRecord {
+        epoch: Epoch(3),
+        execution: None,
+        ..head
+    };
+    site.register.create(&third).await.unwrap();
+    site.register.copy_to(&east()).await.unwrap();
+    let placed = move_register(&site, &west()).await.unwrap();
+    assert!(matches!(placed, Placed::Moved(_)), "{placed:?}");
 }

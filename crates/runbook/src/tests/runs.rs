@@ -6,6 +6,7 @@ use std::time::Duration;
 use dr_config::Runbook;
 use dr_model::loss::Bound;
 use dr_model::{Epoch, Lsn, TimelineId};
+use rstest::rstest;
 
 use super::world::{Everything, Fault, before_noon, database, noon, shipped, west};
 use crate::events::{Event, Monitor, Silent};
@@ -211,6 +212,26 @@ async fn an_override_leaves_the_loss_open() {
     );
 }
 
+/// The store was last covered 1.4 s ago, and the standby held everything until 0.6 s ago.
+#[rstest]
+#[case::it_came_up(1, 0x5000, 600)]
+#[case::less_came_up(1, 0x5001, 1400)]
+#[case::of_another_timeline(2, 0x5000, 1400)]
+#[tokio::test(start_paused = true)]
+async fn the_bound_is_what_came_up(
+    #[case] timeline: u32,
+    #[case] position: u64,
+    #[case] milliseconds: i64,
+) {
+    let world = Everything::new().await;
+    world.state().held = Some((TimelineId(timeline), Lsn(position)));
+    let report = failover(&world, &Request::new(west())).await;
+    let Bound::Seconds { since, .. } = report.loss.bound else {
+        panic!("{:?}", report.loss.bound);
+    };
+    assert_eq!(since, before_noon(milliseconds));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_definite_failure_takes_the_fallback() {
     let world = Everything::new().await;
@@ -405,6 +426,28 @@ async fn a_plan_that_holds_a_secret_is_not_executed() {
     let result = execute(Arc::new(world.site("laptop")), plan, &Silent).await;
     assert!(matches!(result, Err(crate::Error::SecretInPlan)));
     assert!(world.journals().await.is_empty());
+}
+
+/// Whoever writes heartbeats ended a minute before the primary was lost: their age is no loss.
+#[tokio::test(start_paused = true)]
+async fn heartbeats_that_were_not_written_are_no_loss() {
+    let world = Everything::new().await;
+    world.state().heartbeat = before_noon(60_000);
+    world.state().newest_commit = Some(before_noon(100));
+    let disruption = Some(Disruption::stated(noon()));
+    let request = Request {
+        disruption,
+        ..Request::new(west())
+    };
+    let report = failover(&world, &request).await;
+    assert_eq!(report.rpa_seconds, Some(0.1));
+
+    // Without a younger commit nothing says that anything was lost, and no more than the bound can be.
+    let world = Everything::new().await;
+    world.state().heartbeat = before_noon(60_000);
+    let report = failover(&world, &Request::new(west())).await;
+    let between = (report.rpa_at_least_seconds, report.rpa_at_most_seconds);
+    assert_eq!(between, (Some(1.4), Some(1.4)));
 }
 
 #[tokio::test(start_paused = true)]

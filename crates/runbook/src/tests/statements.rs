@@ -2,6 +2,7 @@
 //! seen.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rstest::rstest;
 
@@ -193,4 +194,58 @@ async fn a_slow_store_does_not_hide_a_primary_from_the_plan() {
     let refusal = plan(&shipped(), &seen, &request).unwrap_err();
     assert_eq!(refusal.class(), Class::Safety);
     assert!(refusal.to_string().contains("runs"), "{refusal}");
+}
+
+/// People took their time, and the old primary came back meanwhile: until its epoch is ended it is whole.
+#[rstest]
+#[case::it_answers(Left::Answers, true)]
+#[case::its_processes_are_there(Left::Runs, true)]
+#[case::still_silent(Left::Silent, false)]
+#[tokio::test(start_paused = true)]
+async fn what_was_witnessed_is_looked_at_again_before_the_epoch(
+    #[case] left: Left,
+    #[case] has_come_back: bool,
+) {
+    let world = Everything::new().await;
+    Left::Silent.set(&world);
+    let request = Request {
+        statements: vec![witness()],
+        ..Request::new(west())
+    };
+    let plan = planned(&world, &request).await;
+    world.clock.advance(Duration::from_secs(60));
+    left.set(&world);
+    let site = Arc::new(world.site("laptop"));
+    let report = execute(site, plan, &Silent).await.unwrap();
+    if !has_come_back {
+        assert_eq!(report.state, State::Completed);
+        return;
+    }
+    assert_eq!(report.state, State::Failed, "{report:#?}");
+    let why = report.reason.unwrap();
+    assert!(why.contains("has come back since the plan"), "{why}");
+    assert_eq!(world.state().effects, []);
+}
+
+/// What it has written since the plan was made is lost as well.
+#[rstest]
+#[case(30, State::Completed)]
+#[case(70, State::Failed)]
+#[tokio::test(start_paused = true)]
+async fn what_a_living_primary_wrote_while_people_decided_is_judged(
+    #[case] seconds: u64,
+    #[case] expected: State,
+) {
+    let world = Everything::new().await;
+    Left::Answers.set(&world);
+    let plan = planned(&world, &Request::new(west())).await;
+    world.clock.advance(Duration::from_secs(seconds));
+    let site = Arc::new(world.site("laptop"));
+    let report = execute(site, plan, &Silent).await.unwrap();
+    assert_eq!(report.state, expected, "{report:#?}");
+    if expected == State::Failed {
+        let why = report.reason.unwrap();
+        assert!(why.contains("exceeds the budget"), "{why}");
+        assert_eq!(world.state().effects, []);
+    }
 }

@@ -70,6 +70,16 @@ pub(crate) struct State {
     /// What the newest epoch was seen to say of the database.
     pub(crate) claim: Option<ClaimFacts>,
     pub(crate) delay_seconds: Option<f64>,
+    /// Whether nothing in the region moved to streams from the primary.
+    pub(crate) nobody_streams: bool,
+    /// Whether the name server answers nobody.
+    pub(crate) name_server_silent: bool,
+    /// The newest heartbeat that what comes up holds.
+    pub(crate) heartbeat: Timestamp,
+    /// When the newest commit was made that what comes up has replayed.
+    pub(crate) newest_commit: Option<Timestamp>,
+    /// What a standby that is ahead of the store is known to hold: all until 0.6 s ago.
+    pub(crate) held: Option<(TimelineId, Lsn)>,
     /// Where the log of the old primary ends, if it was shut down in good order.
     pub(crate) drained: Option<Lsn>,
     /// Where that will be.
@@ -167,6 +177,11 @@ impl Everything {
                 synchronous: false,
                 claim: None,
                 delay_seconds: Some(0.4),
+                nobody_streams: false,
+                name_server_silent: false,
+                heartbeat: before_noon(1250),
+                newest_commit: None,
+                held: None,
                 drained: None,
                 left_end: Lsn(0x5000),
                 left_follows: false,

@@ -48,14 +48,19 @@ pub struct Failover {
 pub struct Resource {
     /// The newest heartbeat of the old primary found in the recovered copy.
     pub heartbeat: Option<Timestamp>,
+    /// When the newest commit was made that the recovered copy has replayed.
+    #[serde(default)]
+    pub newest_commit: Option<Timestamp>,
 }
 
 impl Failover {
-    /// Returns how much was lost by the heartbeat if the primary was lost at `lost_at`, in seconds.
+    /// Returns how much was lost by the heartbeat, or by the newest commit if that is younger, if the primary was lost at `lost_at`, in
+    /// seconds.
     #[must_use]
     pub fn rpa_since(&self, lost_at: Timestamp) -> Option<f64> {
-        let beats: Option<Vec<_>> = self.resources.values().map(|r| r.heartbeat).collect();
-        let oldest = beats?.into_iter().min()?;
+        let reached = self.resources.values();
+        let reached: Option<Vec<_>> = reached.map(|r| r.heartbeat.max(r.newest_commit)).collect();
+        let oldest = reached?.into_iter().min()?;
         Some(lost_at.duration_since(oldest).as_secs_f64().max(0.0))
     }
 }

@@ -26,8 +26,8 @@ pub struct Summary {
     /// Time to recover, from the start of `dr failover`: detection and decision were not exercised. `null` if clients were
     /// not proven to be led to the new region.
     pub rta_seconds: Option<f64>,
-    /// From the newest heartbeat in the recovered database to the loss, which no daemon had the time to measure: the demo knows
-    /// it. `null` if the heartbeat could not be read.
+    /// From the newest heartbeat in the recovered database, or the newest commit that it replayed if that is younger, to the loss, which
+    /// no daemon had the time to measure: the demo knows it. `null` if neither could be read.
     pub rpa_seconds: Option<f64>,
     /// What the engine itself took of the execution's time, beside what its steps did.
     pub overhead_seconds: Option<f64>,
@@ -76,7 +76,7 @@ impl Summary {
         let interval = failover
             .rpa_interval_seconds
             .map_or(String::new(), |interval| {
-                format!("by the heartbeat, ± its interval of {interval:.2} s")
+                format!("by heartbeats and commits, ± {interval:.2} s")
             });
         let position = |key: &str| match &self.sealed[key] {
             serde_json::Value::String(text) => text.clone(),

@@ -195,6 +195,67 @@ async fn a_guarded_primary_is_moved_by_plan_and_back() {
     end(sandbox);
 }
 
+/// The newest record is gone, as from a store that was put back from an older copy: the one before it says that the primary is at home.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guard_starts_nothing_by_a_register_that_ends_early() {
+    let sandbox = start(guarded()).await;
+    backup(&sandbox, RECOVERY).await;
+    is_armed(&sandbox, HOME).await;
+    move_by_plan(&sandbox, &["failover", "--planned", "--to", RECOVERY]).await;
+    streams(&sandbox, HOME).await;
+    let [guard, _] = guard_and_watcher(&sandbox);
+    signal(&[guard], Signal::TERM);
+    is_stopped(&sandbox).await;
+    let data = sandbox.region(HOME).unwrap().place().data_directory();
+    std::fs::remove_file(data.join("standby.signal")).unwrap();
+    // Nobody adds a record meanwhile.
+    for region in [HOME, RECOVERY] {
+        sandbox.region(region).unwrap().signal_daemon(Signal::STOP);
+    }
+    let stores = [HOME, RECOVERY].map(|region| sandbox.region(region).unwrap().place().store());
+    let mut taken = Vec::new();
+    loop {
+        let newest = newest_record(&sandbox);
+        if newest.primary.as_str() == HOME {
+            break;
+        }
+        let key = EpochRecord::key(&newest.workload, newest.epoch);
+        let places = stores.iter().map(|store| store.join(key.as_str()));
+        let place = places.into_iter().find(|place| place.exists()).unwrap();
+        let content = std::fs::read(&place).unwrap();
+        std::fs::remove_file(&place).unwrap();
+        taken.push((place, content));
+    }
+    assert_ne!(taken, vec![]);
+
+    let guard = sandbox.region(HOME).unwrap().start_guard().unwrap();
+    until("the guard waiting", async || {
+        let log = std::fs::read_to_string(sandbox.region(HOME).unwrap().place().log("guard"));
+        let log = log.unwrap();
+        match log.contains("is missing") {
+            true => Ok(()),
+            false => Err(log),
+        }
+    })
+    .await;
+    assert_eq!(server(&sandbox), vec![]);
+    assert!(dr_sandbox::process::is_alive(guard));
+    for (place, content) in taken {
+        std::fs::write(place, content).unwrap();
+    }
+    until(
+        "the end of the guard",
+        async || match dr_sandbox::process::is_alive(guard) {
+            true => Err("it runs".to_owned()),
+            false => Ok(()),
+        },
+    )
+    .await;
+    assert_eq!(server(&sandbox), vec![]);
+    assert!(is_primary(&sandbox, RECOVERY).await);
+    end(sandbox);
+}
+
 /// A server that is not configured to have a guard gets none.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_a_guard_in_its_configuration_is_refused() {

@@ -12,7 +12,7 @@ use crate::executions::executions;
 use crate::planned::streams;
 use crate::second_loss::register_in;
 use crate::support::{
-    acknowledge, acknowledge_after, backup, cluster, dr, dr_json, end, fail_over, is_primary,
+    acknowledge, acknowledge_after, ask, backup, cluster, dr, dr_json, end, fail_over, is_primary,
     judged, now_us, refused, start, until,
 };
 
@@ -240,5 +240,40 @@ async fn a_standby_is_built_from_the_store_or_from_the_primary() {
         }
     })
     .await;
+    end(sandbox);
+}
+
+/// Somebody starts the standby without its signal file and writes to it: it is on the primary's timeline, and no part of its history.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_was_written_to_is_not_taken_for_one() {
+    let sandbox = start(Sandbox::builder()).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    backup(&sandbox, RECOVERY).await;
+    acknowledge(&load, 50).await;
+    streams(&sandbox, RECOVERY).await;
+    let west = cluster(&sandbox, RECOVERY);
+    west.stop().await.unwrap();
+    let data = sandbox.region(RECOVERY).unwrap().place().data_directory();
+    std::fs::remove_file(data.join("standby.signal")).unwrap();
+    west.start().unwrap();
+    west.wait_ready().await.unwrap();
+    let client = west.connect("postgres").await.unwrap();
+    let write = client.batch_execute("create table public.astray (id int)");
+    write.await.unwrap();
+    drop(client);
+    west.stop().await.unwrap();
+    acknowledge(&load, 50).await;
+
+    let made = make(&sandbox, &["create", "ledger", "--in", RECOVERY]).await;
+    assert_eq!(made["report"]["method"], "recovery-point", "{made}");
+    let passed_over = made["plan"]["passed_over"].to_string();
+    assert!(passed_over.contains("it ran as a primary"), "{made}");
+    let kept = made["report"]["kept"]["directory"].as_str().unwrap();
+    assert!(Path::new(kept).join("PG_VERSION").exists(), "{made}");
+    streams(&sandbox, RECOVERY).await;
+    let there = "select to_regclass('public.astray') is not null";
+    assert_eq!(ask(&sandbox, RECOVERY, there).await.unwrap(), "false");
+    let record = load.stop().await.unwrap();
+    assert_eq!(judged(&sandbox, HOME, &record).await.lost, vec![]);
     end(sandbox);
 }

@@ -27,6 +27,9 @@ pub(crate) const NAME: &str = "check-readiness";
 /// The first wait after an assessment that found something wrong; doubled with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
+/// The longest wait after one: what was put right by hand is not to be an alarm for minutes more.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
 /// How often it is looked whether the epoch has changed.
 const TICK: Duration = Duration::from_secs(5);
 
@@ -118,7 +121,7 @@ impl CheckReadiness {
                 every.mul_f64(rand::rng().random_range(0.8..=1.0))
             } else {
                 let wait = pause.min(every);
-                pause = wait * 2;
+                pause = (wait * 2).min(LONGEST_PAUSE);
                 wait
             };
             let until = self.setup.clock.elapsed() + wait;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dr_coordination::identity::read_identity;
 use dr_jobs::engine::{Board, Condition};
 use dr_model::RegionName;
 use dr_provider::error::chain;
@@ -64,7 +65,11 @@ impl Registers {
 
     /// Looks once whether a register can move, and at what guards the primary.
     async fn look(&self, site: &Site, task: &str) {
-        let condition = match move_register(site, &self.region).await {
+        let mut placed = move_register(site, &self.region).await;
+        if placed.is_err() && self.rebuild(site).await {
+            placed = move_register(site, &self.region).await;
+        }
+        let condition = match placed {
             Ok(Placed::Well) => Condition::Good("not here with the primary".to_owned()),
             Ok(Placed::Moved(record)) => Condition::Good(format!(
                 "moved to {} with epoch {}",
@@ -79,6 +84,29 @@ impl Registers {
         };
         self.board.set(task, condition);
         self.arm(site).await;
+    }
+
+    /// Puts the register's records back into the store of the region, if that was begun anew after they were made; tells whether it did.
+    async fn rebuild(&self, site: &Site) -> bool {
+        let Some(store) = site.stores.get(&self.region) else {
+            return false;
+        };
+        let Ok(identity) = read_identity(&**store, &self.region).await else {
+            return false;
+        };
+        let rebuilt = site.register.rebuild(&self.region, identity.created_at);
+        // Why not is what reading the register says.
+        let epochs = rebuilt.await.unwrap_or_default();
+        if epochs.is_empty() {
+            return false;
+        }
+        let epochs: Vec<_> = epochs.iter().map(ToString::to_string).collect();
+        tracing::warn!(
+            workload = %site.workload,
+            epochs = epochs.join(", "),
+            "records of the register are put back from their copies: this store was begun after they were made"
+        );
+        true
     }
 
     async fn keep_one(&self, site: &Site, mut stop: watch::Receiver<bool>) {

@@ -41,7 +41,11 @@ pub(super) async fn prepare(
         .identity(region)
         .await
         .map_err(|error| match error.exit {
-            Exit::Unavailable if is_directory => error.hint("is its disk mounted?"),
+            Exit::Unavailable if remembered.is_some() => CommandError {
+                // A store that was there is not made anew, whatever is in its place.
+                hints: vec![gone(is_directory, &memory)],
+                ..error
+            },
             _ => error,
         })?;
     match remembered {
@@ -75,6 +79,19 @@ pub(super) async fn prepare(
         output.say(&made);
     }
     Ok(())
+}
+
+/// Says what to do about a store that this daemon has worked with and that is not there.
+fn gone(is_directory: bool, memory: &Path) -> String {
+    let first = match is_directory {
+        true => "is its disk mounted?",
+        false => "see whether the bucket is there, and whether its keys may read it.",
+    };
+    format!(
+        "{first} This daemon has worked with the store, and makes no new one in its place. If it is gone for good, remove `{}` and start the daemon \
+         again: it begins an empty store, into which recovery points and log have to be taken anew",
+        memory.display()
+    )
 }
 
 /// Makes a store of it, if it is none; returns what to say of that.

@@ -90,7 +90,7 @@ pub(crate) fn render(plan: &Plan, style: Style) -> String {
     }
     if let Some(predicted) = plan.predicted_seconds {
         lines.push(format!(
-            "  takes     {}, as executions of this runbook did lately",
+            "  takes     {} until clients are led there, as lately",
             seconds(predicted)
         ));
     }
@@ -227,7 +227,7 @@ pub(super) fn estimated(estimate: &Estimate) -> String {
     text.push_str(&match estimate.lived_on_seconds {
         0.0 => format!(" at last contact, {contact:.3}"),
         on => format!(
-            ", of which the primary lived {} after the last contact, {contact:.3}",
+            ", counting that the primary lived {} after the last contact, {contact:.3}",
             seconds(on)
         ),
     });

@@ -28,6 +28,7 @@ pub(crate) fn exit(report: &Report, objectives: Objectives) -> Exit {
             let rpa = match (report.rpa_at_least_seconds, report.rpa_at_most_seconds) {
                 (Some(least), _) if least > rpo.as_secs_f64() => Exit::Breach,
                 (Some(_), Some(most)) if most <= rpo.as_secs_f64() => Exit::Ok,
+                (Some(_), _) => Exit::Unknown,
                 _ => judge(report.rpa_seconds, rpo),
             };
             judge(report.rta_seconds, objectives.rto).worse(rpa)
@@ -347,8 +348,12 @@ fn between(least: f64, report: &Report, objective: f64, style: Style) -> String 
         None => format!("at least {least:.2} s"),
     };
     let objective = seconds(objective);
+    let why = match report.rpa_seconds {
+        Some(_) => "the disruption began between two looks",
+        None => "nobody saw when the disruption began",
+    };
     format!(
-        "{} ({word} the objective of {objective}): nobody saw when the disruption began",
+        "{} ({word} the objective of {objective}): {why}",
         style.paint(tone, &range)
     )
 }

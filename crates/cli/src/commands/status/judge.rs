@@ -6,7 +6,7 @@ use std::time::Duration;
 use dr_coordination::register::EpochRecord;
 use dr_model::{Epoch, RegionName, ResourceName};
 use dr_postgres::{Options, Slot};
-use dr_provider::driver::{Facts, Instance, LogFacts, RegionFacts, Role};
+use dr_provider::driver::{Facts, Instance, LogFacts, PromiseFacts, RegionFacts, Role};
 use dr_runbook::executions::Summary;
 use jiff::Timestamp;
 
@@ -231,14 +231,35 @@ fn instances(
     all
 }
 
-/// Returns those of the regions whose stores commits wait for that nobody receives for.
-pub(super) fn blocking<'a>(sync: &'a [RegionName], slots: &[Slot]) -> Vec<&'a RegionName> {
-    let streams = |region: &&RegionName| {
+/// How long a receiver may confirm nothing while commits wait for it: it does every second, and its clock is another.
+const SILENT_SECONDS: f64 = 10.0;
+
+/// How long a statement that waits for a receiver may have been under way before it counts as hanging.
+const WAITING_SECONDS: f64 = 5.0;
+
+/// How old the conditions of synchronous mode may be: they are written down every 10 s at the latest (PROTOCOL 5).
+pub(super) const CONDITIONS_SECONDS: f64 = 20.0;
+
+/// Returns those of the regions whose stores commits wait for, and hang, with why they do.
+pub(super) fn blocking<'a>(
+    sync: &'a [RegionName],
+    slots: &[Slot],
+) -> Vec<(&'a RegionName, String)> {
+    let why = |region: &'a RegionName| {
         let name = Options::receiver_name(region);
         let mut of_it = slots.iter().filter(|slot| slot.name == name);
-        of_it.any(|slot| slot.active)
+        let Some(slot) = of_it.find(|slot| slot.active) else {
+            return Some((region, "nobody receives for it".to_owned()));
+        };
+        let silent = slot
+            .silent_seconds
+            .filter(|since| *since > SILENT_SECONDS)?;
+        slot.commit_waits_seconds
+            .filter(|since| *since > WAITING_SECONDS)?;
+        let why = format!("its receiver is connected and has confirmed nothing for {silent:.0} s");
+        Some((region, why))
     };
-    sync.iter().filter(|region| !streams(region)).collect()
+    sync.iter().filter_map(why).collect()
 }
 
 /// Judges whether commits go on: one that waits for a store hangs while nobody receives for it.
@@ -249,9 +270,9 @@ pub(super) fn commits(
     let mut all = fine();
     for (name, slots) in slots {
         let sync = record.map_or(&[][..], |record| record.synchronous(name));
-        for region in blocking(sync, slots) {
+        for (region, why) in blocking(sync, slots) {
             let found = breach(format!(
-                "commits on {name} hang: they wait for the store of {region}, and nobody receives for it; start `dr daemon --region {region}`, or let them go on without it with `dr sync disable`"
+                "commits on {name} hang: they wait for the store of {region}, and {why}; start `dr daemon --region {region}` (again), or let them go on without it with `dr sync disable`"
             ));
             all = both(all, found);
         }
@@ -261,18 +282,30 @@ pub(super) fn commits(
 
 /// Judges what commits wait for: that it was promised and does not hold is no line among others, whoever changed it.
 fn promises(name: &ResourceName, record: &EpochRecord, facts: &Facts) -> Judgement {
-    let broken = record.synchronous(name).iter().filter_map(|region| {
+    let not_kept = record.synchronous(name).iter().filter_map(|region| {
         let log = facts.regions.get(region)?.log.as_ref().ok()?.as_ref()?;
-        let promise = log.promise.as_ref()?;
-        let is_broken = promise.epoch == record.epoch && !promise.held;
-        is_broken.then(|| {
-            breach(format!(
+        let of_now = |promise: &&PromiseFacts| promise.epoch == record.epoch;
+        let Some(promise) = log.promise.as_ref().filter(of_now) else {
+            return Some(unknown(format!(
+                "whether commits on {name} wait for the store of {region} has not been seen yet under epoch {}",
+                record.epoch
+            )));
+        };
+        let age = facts.observed_at.duration_since(promise.checked_at);
+        let age = age.as_secs_f64();
+        if !promise.held {
+            return Some(breach(format!(
                 "the conditions of waiting for the store of {region} do not hold, so that a commit on {name} may be acknowledged and lost: {}; `dr check --online` says what to do",
                 promise.reasons.join("; ")
+            )));
+        }
+        (age > CONDITIONS_SECONDS).then(|| {
+            unknown(format!(
+                "whether commits on {name} wait for the store of {region} was last seen {age:.0} s ago"
             ))
         })
     });
-    broken.fold(fine(), both)
+    not_kept.fold(fine(), both)
 }
 
 /// Judges a workload.

@@ -4,7 +4,7 @@ use dr_postgres::Slot;
 use dr_provider::driver::{Instance, Role};
 use jiff::Timestamp;
 
-use super::judge::blocking;
+use super::judge::{CONDITIONS_SECONDS, blocking};
 use super::view::{RegionView, ResourceView, StatusView, Verdict, WorkloadView};
 use crate::commands::execution::{needs_somebody, standing};
 use crate::output::{Style, Table, Tone, amount, seconds};
@@ -128,7 +128,7 @@ fn workload(view: &WorkloadView, now: Timestamp, style: Style) -> String {
         lines.extend(self::failover(failover, style));
     }
     for resource in &view.resources {
-        lines.push(self::resource(resource, style));
+        lines.push(self::resource(resource, now, style));
     }
     lines.join("\n")
 }
@@ -178,7 +178,7 @@ fn failover(view: &Readiness, style: Style) -> Vec<String> {
     lines
 }
 
-fn resource(view: &ResourceView, style: Style) -> String {
+fn resource(view: &ResourceView, now: Timestamp, style: Style) -> String {
     let identity = view
         .system_identifier
         .map(|id| format!(" (cluster {id})"))
@@ -225,7 +225,7 @@ fn resource(view: &ResourceView, style: Style) -> String {
         .map(|line| format!("\n    {}", style.paint(Tone::Faint, &line)))
         .collect();
     let table = table.render(style).replace('\n', "\n    ");
-    let waits: String = waits(view, style)
+    let waits: String = waits(view, now, style)
         .iter()
         .map(|line| format!("\n    {line}"))
         .collect();
@@ -267,7 +267,7 @@ fn kept(view: &ResourceView, style: Style) -> Vec<String> {
 }
 
 /// Says whom commits wait for, and for each of them whether a seal there would prove that nothing is lost, or why not.
-fn waits(view: &ResourceView, style: Style) -> Vec<String> {
+fn waits(view: &ResourceView, now: Timestamp, style: Style) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(since) = view.sync_lost_since {
         lines.push(style.paint(
@@ -278,17 +278,20 @@ fn waits(view: &ResourceView, style: Style) -> Vec<String> {
     for region in &view.sync {
         let log = view.regions.iter().find(|seen| seen.region == *region);
         let log = log.and_then(|seen| seen.log.as_ref());
-        let hangs = view
-            .slots
-            .as_ref()
-            .is_some_and(|slots| blocking(std::slice::from_ref(region), slots).contains(&region));
-        if hangs {
-            let line =
-                format!("commits wait for the store of {region}, and hang: nobody receives for it");
+        let slots = view.slots.as_deref();
+        let hangs = slots.map(|slots| blocking(std::slice::from_ref(region), slots));
+        if let Some((_, why)) = hangs.and_then(|hangs| hangs.into_iter().next()) {
+            let line = format!("commits wait for the store of {region}, and hang: {why}");
             lines.push(style.paint(Tone::Bad, &line));
             continue;
         }
+        let age = log.and_then(|log| Some(now.duration_since(log.promise_checked_at?)));
+        let age = age.map_or(f64::INFINITY, |age| age.as_secs_f64());
         let (tone, found) = match log.map(|log| (log.promise_held, &log.promise_reasons)) {
+            Some((Some(true), _)) if age > CONDITIONS_SECONDS => (
+                Tone::Warning,
+                format!("its conditions were last seen to hold {} ago", seconds(age)),
+            ),
             Some((Some(true), _)) => (Tone::Good, "its conditions hold".to_owned()),
             Some((Some(false), reasons)) => (
                 Tone::Warning,

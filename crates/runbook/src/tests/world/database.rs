@@ -147,10 +147,15 @@ impl Seen {
     /// Says what an action has left behind, if it has been done.
     fn done(&self, action: &Action) -> Option<Applied> {
         let recovered = || {
+            let (heartbeat, newest_commit) = {
+                let state = self.0.state();
+                (state.heartbeat, state.newest_commit)
+            };
             let recovered = Recovered {
                 timeline: TimelineId(2),
                 start: Lsn(0x5000),
-                heartbeat: Some(before_noon(1250)),
+                heartbeat: Some(heartbeat),
+                newest_commit,
                 doubts: Vec::new(),
             };
             recovered.to_evidence()
@@ -216,6 +221,7 @@ impl Seen {
                     timeline: TimelineId(2),
                     start: Lsn(0x3000),
                     heartbeat: Some(before_noon(60_000)),
+                    newest_commit: None,
                     doubts: Vec::new(),
                 };
                 Some(self.applied("put back", recovered.to_evidence()))
@@ -228,6 +234,7 @@ impl Seen {
                     timeline: TimelineId(1),
                     start: Lsn(0x5000),
                     heartbeat: Some(before_noon(1250)),
+                    newest_commit: None,
                     doubts: self.0.state().doubts.clone(),
                 };
                 Some(self.applied("it runs again", resumed.to_evidence()))
@@ -378,7 +385,7 @@ impl ResourceDriver for Seen {
                 region,
                 Undo::Irreversible("a new timeline begins".to_owned()),
             ),
-            Goal::StopWrites { region } => match seen(region).map(|seen| &seen.instance) {
+            Goal::StopWrites { region, .. } => match seen(region).map(|seen| &seen.instance) {
                 Some(Instance::Running {
                     role: Role::Primary,
                     ..
@@ -424,6 +431,10 @@ impl ResourceDriver for Seen {
             let goal = match action.name.as_str() {
                 "promote-standby" => Goal::Promote { region, ended },
                 "restore-instance" => Goal::Restore { region, ended },
+                "shut-down" if self.0.state().nobody_streams => {
+                    let error = Error::new(ErrorKind::Unavailable, "stop", "orders/database");
+                    return Err(error.because("nothing streams from it"));
+                }
                 _ => continue,
             };
             self.plan(&goal, facts)?;
@@ -523,8 +534,9 @@ impl ResourceDriver for Seen {
         LossFacts {
             estimate,
             bound: Bound::Growing {
-                since: Some(before_noon(1400)),
+                since: Some(before_noon(state.held.map_or(1400, |_| 600))),
             },
+            rests_on: state.held,
             commits_per_second: None,
             sealing_proves_zero: state.synchronous,
             because: vec!["as scripted".to_owned()],

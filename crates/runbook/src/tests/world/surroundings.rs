@@ -51,6 +51,10 @@ impl Traffic for Seen {
     }
 
     async fn observe(&self) -> Result<TrafficState> {
+        if self.0.state().name_server_silent {
+            let error = Error::new(ErrorKind::Unavailable, "ask", "orders.acme.example");
+            return Err(error.because("no answer"));
+        }
         Ok(self.0.state().traffic.clone())
     }
 

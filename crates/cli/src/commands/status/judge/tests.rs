@@ -6,6 +6,7 @@ use dr_coordination::Actor;
 use dr_coordination::register::FORMAT_VERSION;
 use dr_model::{Epoch, Lsn, SystemIdentifier, TimelineId};
 use dr_provider::driver::RecoveryPoint;
+use rstest::rstest;
 use serde_json::Value;
 
 use super::*;
@@ -450,7 +451,7 @@ fn commits_that_hang_are_a_breach() {
             ..record()
         }
     };
-    let slots = |active| {
+    let slots = |active, silent_seconds, commit_waits_seconds| {
         let slot = Slot {
             name: "dr_west".to_owned(),
             region: Some("west".parse().unwrap()),
@@ -461,17 +462,65 @@ fn commits_that_hang_are_a_breach() {
             safe_bytes: None,
             free_bytes: None,
             disk_bytes: None,
+            silent_seconds,
+            commit_waits_seconds,
         };
         BTreeMap::from([(name.clone(), vec![slot])])
     };
     let judged = |regions: &[&str], active| {
         let record = waits(regions);
-        commits(Some(&record), &slots(active)).verdict
+        commits(Some(&record), &slots(active, None, None)).verdict
     };
+    // One that stands still goes on to be shown as streaming; one that has nothing to confirm holds nobody up.
+    let silent = |silent, waits_for| {
+        let slots = slots(true, Some(silent), waits_for);
+        commits(Some(&waits(&["west"])), &slots).verdict
+    };
+    assert_eq!(silent(11.0, Some(11.0)), Verdict::Breach);
+    assert_eq!(silent(11.0, None), Verdict::Ok);
+    assert_eq!(silent(1.0, Some(11.0)), Verdict::Ok);
     assert_eq!(judged(&[], false), Verdict::Ok);
     assert_eq!(judged(&["west"], true), Verdict::Ok);
     assert_eq!(judged(&["west"], false), Verdict::Breach);
     assert_eq!(judged(&["west", "north"], true), Verdict::Breach);
     // A primary that was not asked says nothing.
     assert_eq!(commits(Some(&waits(&["west"])), &BTreeMap::new()), fine());
+}
+
+/// What nobody has seen, or not for a while, is not known to hold.
+#[rstest]
+#[case::held(Some((2, true, 995)), Verdict::Ok)]
+#[case::broken(Some((2, false, 995)), Verdict::Breach)]
+#[case::last_seen_long_ago(Some((2, true, 970)), Verdict::Unknown)]
+#[case::of_an_epoch_before(Some((1, true, 995)), Verdict::Unknown)]
+#[case::never_seen(None, Verdict::Unknown)]
+fn conditions_that_are_not_known_are_not_healthy(
+    #[case] seen: Option<(u64, bool, i64)>,
+    #[case] expected: Verdict,
+) {
+    let name: ResourceName = "database".parse().unwrap();
+    let record = EpochRecord {
+        sync: BTreeMap::from([(name.clone(), vec!["west".parse().unwrap()])]),
+        ..record()
+    };
+    let promise = seen.map(|(epoch, held, checked_at)| PromiseFacts {
+        held,
+        checked_at: at(checked_at),
+        reasons: Vec::new(),
+        epoch: Epoch(epoch),
+        from: None,
+    });
+    let seen = RegionFacts {
+        instance: Instance::Absent,
+        log: Ok(Some(LogFacts { promise, ..log() })),
+        detail: Value::Null,
+        late: Vec::new(),
+    };
+    let facts = Facts {
+        observed_at: at(1000),
+        system_identifier: None,
+        claim: None,
+        regions: BTreeMap::from([("west".parse().unwrap(), seen)]),
+    };
+    assert_eq!(promises(&name, &record, &facts).verdict, expected);
 }
