@@ -39,5 +39,7 @@ pub use options::{
     StoreLoss, VerifyOptions,
 };
 pub use slots::Slot;
-pub use standby::{Divergence, Found, Kept, Method, StandbyPlan, StandbyReport, StandbyRequest};
+pub use standby::{
+    Divergence, Found, Kept, Method, StandbyPlan, StandbyReport, StandbyRequest, Unread,
+};
 pub use synchronous::{SyncChange, SyncWish};

@@ -7,10 +7,12 @@
 //!
 //! Killed anywhere, the same again goes on: a file beside the directory says that its content is unfinished and ours.
 
+mod beyond;
 mod boot;
 mod divergence;
 mod keep;
 mod lineage;
+mod log_files;
 mod make;
 mod progress;
 mod remains;
@@ -25,6 +27,7 @@ use dr_provider::host::PathKind;
 use dr_provider::{Error, ErrorKind, Host, Result};
 use serde::{Deserialize, Serialize};
 
+pub use beyond::Unread;
 pub use divergence::{Divergence, Found, Kept};
 pub(crate) use keep::{NOTE as KEPT_NOTE, kept_prefix};
 pub use make::StandbyReport;

@@ -5,6 +5,7 @@
 //! counts as valid is what PostgreSQL's own reader (`xlogreader.c`, versions 15 to 18) accepts, no more and no less.
 
 mod decoder;
+mod ending;
 mod history;
 mod minimal;
 mod page;
@@ -12,8 +13,9 @@ mod record;
 mod segment;
 
 pub use decoder::{Decoder, Expected, Stop, StopReason};
+pub use ending::Ending;
 pub use history::{Ancestor, HistoryError, TimelineHistory};
 pub use minimal::{MinimalSearch, MinimalTime};
 pub use page::{PAGE_BYTES, major_version};
-pub use record::{CommitInfo, Record, Relation, RestorePoint, TransactionEnd};
+pub use record::{Record, Relation, RestorePoint, TransactionEnd};
 pub use segment::{SEGMENT_HEADER_BYTES, SegmentError, SegmentInfo, check_segment, segment_size};

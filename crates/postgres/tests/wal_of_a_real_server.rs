@@ -32,7 +32,7 @@ fn load() -> Workload {
         "wal_level=logical\nmax_prepared_transactions=5\nautovacuum=off\n\
          max_wal_size=1GB\ncheckpoint_timeout=1h\nsynchronous_commit=on\n",
     );
-    cluster.sql("CREATE EXTENSION pg_walinspect; CREATE TABLE t(i bigserial, v text); SELECT pg_switch_wal()");
+    cluster.sql("CREATE EXTENSION pg_walinspect; CREATE TABLE t(i bigserial, v text); CREATE TABLE t2(i int primary key); SELECT pg_switch_wal()");
     let start = segment_size().start_of(cluster.lsn("SELECT pg_current_wal_insert_lsn()"));
     cluster.sql("CHECKPOINT");
     for size in [10, 900, 8000, 70_000] {
@@ -51,6 +51,14 @@ fn load() -> Workload {
     cluster.sql(
         "BEGIN; INSERT INTO t(v) VALUES ('d'); SAVEPOINT s; INSERT INTO t(v) VALUES ('e'); COMMIT",
     );
+    cluster.sql("BEGIN; INSERT INTO t(v) VALUES ('x'); SAVEPOINT s; INSERT INTO t(v) VALUES ('y'); ROLLBACK");
+    // More subtransactions than the head of a record has room for.
+    let nested = "SAVEPOINT s; INSERT INTO t(v) VALUES ('s'); RELEASE s; ".repeat(100);
+    cluster.sql(&format!("BEGIN; {nested}COMMIT"));
+    cluster.sql(
+        "BEGIN; CREATE TABLE w(i int); SAVEPOINT s; INSERT INTO w VALUES (1); DROP TABLE t2; PREPARE TRANSACTION 'three'",
+    );
+    cluster.sql("COMMIT PREPARED 'three'");
     cluster.sql(
         "SELECT pg_replication_origin_create('o'); SELECT pg_replication_origin_session_setup('o'); \
          BEGIN; INSERT INTO t(v) VALUES ('f'); SELECT pg_replication_origin_xact_setup('0/1', now()); COMMIT",
@@ -132,16 +140,60 @@ fn agrees_with_the_server() {
         .collect();
     let commits: Vec<(Lsn, Timestamp)> = records
         .iter()
-        .filter_map(|r| Some((r.start, r.commit?.at)))
+        .filter_map(|r| Some((r.start, r.committed_at?)))
         .collect();
     assert!(commits.len() > 300);
     assert_eq!(commits, theirs);
     assert!(dump.contains("COMMIT_PREPARED") && dump.contains("origin: node"));
 
+    endings(&dump, &records);
     every_start(start, &bytes, &records);
     every_cut(start, &bytes, &records);
     cuts_against_waldump(start, end, &bytes);
     segments(&cluster, start, end);
+}
+
+/// Who ends with a transaction, what files go with it, and which transaction is the next one.
+fn endings(dump: &str, records: &[Record]) {
+    let (mut children, mut files, mut prepared, mut running) = (0, 0, 0, 0);
+    for line in dump.lines() {
+        let Some(start) = support::dumped_lsn(line) else {
+            continue;
+        };
+        let record = records.iter().find(|record| record.start == start).unwrap();
+        let description = line.split("desc: ").nth(1).unwrap_or_default();
+        if let Some(next) = description.strip_prefix("RUNNING_XACTS nextXid ") {
+            let next = next.split(' ').next().unwrap();
+            assert_eq!(record.next_transaction, next.parse().ok(), "{line}");
+            running += 1;
+            continue;
+        }
+        assert_eq!(record.next_transaction, None, "{line}");
+        if record.transaction_end().is_none() {
+            assert_eq!(record.ending, None, "{line}");
+            continue;
+        }
+        let ending = record.ending.as_deref().cloned().unwrap_or_default();
+        assert!(record.ending.is_none() || ending.is_whole, "{line}");
+        let list = |name: &str| -> Vec<String> {
+            let list = description.split(name).nth(1).unwrap_or_default();
+            let list = list.split(';').next().unwrap_or_default();
+            list.split_whitespace().map(str::to_owned).collect()
+        };
+        let ours = ending.children.iter().map(ToString::to_string);
+        assert_eq!(ours.collect::<Vec<_>>(), list("; subxacts:"), "{line}");
+        let ours = ending.dropped.iter();
+        let ours = ours.map(|file| format!("base/{}/{}", file.database, file.number));
+        assert_eq!(ours.collect::<Vec<_>>(), list("; rels:"), "{line}");
+        let number = description.split_once("_PREPARED ");
+        let number = number.and_then(|(_, rest)| rest.split(':').next()?.parse().ok());
+        assert_eq!(ending.prepared, number, "{line}");
+        children = children.max(ending.children.len());
+        files = files.max(ending.dropped.len());
+        prepared += u32::from(ending.prepared.is_some());
+    }
+    assert_eq!((children, prepared), (100, 3));
+    assert!(files > 0 && running > 0);
 }
 
 /// Reading from any segment on finds the same records.

@@ -134,7 +134,7 @@ impl Followed {
             let search = &mut self.search;
             let fed = self.decoder.feed(&bytes, |record| {
                 search.see(&record);
-                commits.extend(record.commit.map(|commit| (record.end, commit.at)));
+                commits.extend(record.committed_at.map(|at| (record.end, at)));
             });
             fed.map(|()| (self, commits))
         });

@@ -111,11 +111,11 @@ impl Cutter {
             .feed(data, |record| {
                 minimal.see(&record);
                 if minimal.found().is_none()
-                    && let Some(commit) = record.commit
+                    && let Some(at) = record.committed_at
                     && record.end > tail
                 {
                     *commits += 1;
-                    *last = Some(last.map_or(commit.at, |before| before.max(commit.at)));
+                    *last = Some(last.map_or(at, |before| before.max(at)));
                 }
             })
             .map_err(CutError::NotWal)?;

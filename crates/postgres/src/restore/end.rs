@@ -349,7 +349,7 @@ fn hit(record: &Record, stop: &Stop) -> Option<Hit> {
             // The server compares the lower half, which is all that the log has.
             let same = u64::from(record.transaction) == *number & u64::from(u32::MAX);
             match record.transaction_end().filter(|_| same)? {
-                TransactionEnd::Commit => Some(hit(record.commit.map(|commit| commit.at), false)),
+                TransactionEnd::Commit => Some(hit(record.committed_at, false)),
                 TransactionEnd::Abort => Some(hit(None, true)),
                 TransactionEnd::Prepared => None,
             }

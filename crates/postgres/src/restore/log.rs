@@ -163,7 +163,7 @@ impl Log {
             let mut last = Last::default();
             self.read(&part_from(log, from, self.size), |record| {
                 last.record = Some(record.start);
-                last.commit_at = last.commit_at.max(record.commit.map(|commit| commit.at));
+                last.commit_at = last.commit_at.max(record.committed_at);
                 ControlFlow::Continue(())
             })
             .await?;

@@ -10,8 +10,9 @@ use dr_provider::{ErrorKind, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::beyond::{Beyond, Unread};
 use super::keep::{NOTE, NOTE_BYTES, kept_prefix};
-use super::remains::{Beyond, Remains};
+use super::remains::Remains;
 use crate::actions::{Log, processes};
 use crate::driver::PostgresDriver;
 use crate::wal::Relation;
@@ -33,15 +34,25 @@ pub struct Divergence {
     pub first: Option<Timestamp>,
     /// When the last of them committed.
     pub last: Option<Timestamp>,
-    /// The tables whose rows they changed: `database: schema.table`.
+    /// The tables that they changed, before the fork too, or dropped: `database: schema.table`.
     pub tables: Vec<String>,
     /// Files of tables that the present primary does not know, by their numbers: made or rewritten behind the fork.
     pub unnamed: Vec<String>,
-    /// Whether log behind the fork is missing, so that there may have been more.
+    /// Whether not all of the log could be read that tells of them, so that there may be more than is said here.
     pub partly: bool,
+    /// What may be missing, and why; notes of older versions of `dr` do not say.
+    #[serde(default)]
+    pub unread: Vec<Unread>,
 }
 
 impl Divergence {
+    /// Tells whether every commit is counted, though the tables may not all be named.
+    #[must_use]
+    pub fn counts_all(&self) -> bool {
+        let tables_only = |unread: &Unread| matches!(unread, Unread::Tables(_));
+        !self.partly || (!self.unread.is_empty() && self.unread.iter().all(tables_only))
+    }
+
     /// Says of a directory whose log is a part of the present history that it has nothing more.
     fn none(remains: &Remains) -> Self {
         Self {
@@ -54,6 +65,7 @@ impl Divergence {
             tables: Vec::new(),
             unnamed: Vec::new(),
             partly: false,
+            unread: Vec::new(),
         }
     }
 }
@@ -102,8 +114,8 @@ impl Found {
             Self::Here(_, divergence) => divergence.as_ref(),
             Self::Kept(kept) => kept.divergence.as_ref(),
         }?;
-        match (divergence.commits, divergence.partly) {
-            (0, true) => None,
+        match (divergence.commits, divergence.counts_all()) {
+            (0, false) => None,
             (commits, _) => Some(commits > 0),
         }
     }
@@ -258,9 +270,10 @@ impl PostgresDriver {
             first,
             last,
             relations,
-            partly,
+            dropped,
+            unread,
         } = &remains.beyond;
-        let (tables, unnamed) = self.name_tables(primary, relations).await?;
+        let (tables, unnamed) = self.name_tables(primary, relations, dropped).await?;
         Ok(Some(Divergence {
             timeline: remains.control.timeline,
             fork: remains.parting.at.unwrap_or(remains.end),
@@ -270,19 +283,22 @@ impl PostgresDriver {
             last: *last,
             tables,
             unnamed,
-            partly: *partly,
+            partly: !unread.is_empty(),
+            unread: unread.clone(),
         }))
     }
 
-    /// Names tables by the files that they are in. The present primary has the same catalogs up to the fork.
+    /// Names tables by the files that they are in, and those that cannot be named by their numbers. The present primary has the same
+    /// catalogs up to the fork; a file that it does not know and that was dropped came and went behind it.
     async fn name_tables(
         &self,
         primary: &RegionName,
         relations: &BTreeSet<Relation>,
+        dropped: &BTreeSet<Relation>,
     ) -> Result<(Vec<String>, Vec<String>)> {
         let (mut tables, mut unnamed) = (BTreeSet::new(), BTreeSet::new());
         let mut by_database: BTreeMap<u32, Vec<&Relation>> = BTreeMap::new();
-        for relation in relations {
+        for relation in relations.union(dropped) {
             by_database
                 .entry(relation.database)
                 .or_default()
@@ -308,8 +324,9 @@ impl PostgresDriver {
                     (Some(Named::Table(table)), Some(name)) => {
                         tables.insert(format!("{name}: {table}"));
                     }
-                    // What a transaction changes in the catalogs says nothing about the data of anybody.
-                    (Some(Named::Catalog), _) => {}
+                    // What a transaction changes in the catalogs says nothing about the data of anybody, nor does an index.
+                    (Some(Named::Other), _) => {}
+                    _ if dropped.contains(relation) => {}
                     _ => {
                         unnamed.insert(format!("{database}/{}", relation.number));
                     }
@@ -332,7 +349,7 @@ impl PostgresDriver {
             .collect();
         // The rows of a long value are in a table beside its own.
         let sql = format!(
-            "select f.number, n.nspname = 'pg_catalog' as is_catalog, \
+            "select f.number, n.nspname = 'pg_catalog' or c.relkind not in ('r', 't', 'm') as is_other, \
              quote_ident(n.nspname) || '.' || quote_ident(coalesce(o.relname, c.relname)) as name \
              from (values {}) f(tablespace, number) \
              join pg_class c on c.oid = pg_filenode_relation(f.tablespace::oid, f.number::oid) \
@@ -349,7 +366,7 @@ impl PostgresDriver {
             let read = |row: &dr_pgwire::Row| {
                 let number: String = row.get(0)?;
                 let named = match row.get(1)? {
-                    true => Named::Catalog,
+                    true => Named::Other,
                     false => Named::Table(row.get(2)?),
                 };
                 Ok((number, named))
@@ -372,8 +389,8 @@ impl PostgresDriver {
 
 /// What a file is.
 enum Named {
-    /// Of PostgreSQL itself.
-    Catalog,
+    /// Of PostgreSQL itself, or an index or a sequence, which goes with its table.
+    Other,
     /// Of a table of this name.
     Table(String),
 }

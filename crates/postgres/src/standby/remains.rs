@@ -3,22 +3,20 @@
 //! Read from its `pg_wal`, up to the first byte that PostgreSQL itself would not replay: what is counted here is what the old
 //! primary would have after a crash recovery, and what nobody else has.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use dr_model::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
 use dr_provider::host::PathKind;
 use dr_provider::{Error, ErrorKind, Host, Result};
-use jiff::Timestamp;
 
+use super::beyond::{Beyond, Counting, Unread};
 use super::lineage::{Parting, parting};
+use super::log_files::LogFiles;
 use crate::data_directory::{control_data, control_value};
-use crate::wal::{Decoder, Expected, Record, Relation, TimelineHistory, TransactionEnd};
+use crate::wal::{Expected, TimelineHistory};
 
 const OPERATION: &str = "read the log in";
-
-/// Bytes of a timeline history file that are read.
-const HISTORY_BYTES: u64 = 1 << 20;
 
 /// What `pg_controldata` says that a stopped directory is judged by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,19 +98,6 @@ impl Control {
     }
 }
 
-/// What a directory has beyond another history.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Beyond {
-    /// Transactions that committed.
-    pub(crate) commits: u64,
-    pub(crate) first: Option<Timestamp>,
-    pub(crate) last: Option<Timestamp>,
-    /// The tables whose rows they changed.
-    pub(crate) relations: BTreeSet<Relation>,
-    /// Whether log behind the parting is missing, so that there may have been more.
-    pub(crate) partly: bool,
-}
-
 /// Where the log in a directory parts from another history, and where it ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Remains {
@@ -165,10 +150,8 @@ impl Remains {
         }
         let from = parting.at.map_or(control.redo, |at| at.min(control.redo));
         // The log between the parting and the newest checkpoint may have been removed: then what it held is not known.
-        let (from, partly) = match log.holds(&history, from).await? {
-            true => (from, false),
-            false => (control.redo, true),
-        };
+        let whole = log.holds(&history, from).await?;
+        let from = if whole { from } else { control.redo };
         let expected = Expected {
             system_identifier: control.system_identifier,
             timeline: control.timeline,
@@ -177,11 +160,27 @@ impl Remains {
         let end = log
             .decode(&history, from, expected, |record| counting.take(&record))
             .await?;
+        let (mut beyond, transactions) = counting.finish();
+        if let Some(at) = parting.at {
+            if !whole {
+                let why = format!("the log from {at} to {from} is no longer in its `pg_wal`");
+                beyond.unread.push(Unread::Commits(why));
+            } else if let Some(oldest) = transactions.oldest() {
+                // What they changed before the parting is as far from the present history as the rest of them.
+                let earlier = log.changes_before(&history, expected, at, oldest, |record| {
+                    if transactions.has(record.transaction) {
+                        beyond.relations.extend(record.relation);
+                    }
+                });
+                let why = earlier.await?;
+                beyond.unread.extend(why.map(Unread::Tables));
+            }
+        }
         Ok(Self {
             control,
             parting,
             end,
-            beyond: counting.finish(partly),
+            beyond,
         })
     }
 
@@ -222,145 +221,7 @@ pub(crate) async fn drained(host: &dyn Host, directory: &Path, control: &Control
     }
 }
 
-/// The `pg_wal` of a directory.
-struct LogFiles<'a> {
-    host: &'a dyn Host,
-    directory: &'a Path,
-    size: SegmentSize,
-}
-
-impl LogFiles<'_> {
-    /// Reads the history of a timeline; the first one has none.
-    async fn history(&self, timeline: TimelineId) -> Result<TimelineHistory> {
-        if timeline.0 == 1 {
-            return Ok(TimelineHistory::root(timeline));
-        }
-        let path = self
-            .directory
-            .join("pg_wal")
-            .join(timeline.history_file_name());
-        let content = self.host.read(&path, 0, HISTORY_BYTES).await?;
-        TimelineHistory::parse(timeline, &content)
-            .map_err(|error| failed(self.directory, error.to_string()))
-    }
-
-    fn file(&self, history: &TimelineHistory, start: Lsn) -> String {
-        // The segment in which a timeline begins is the new one's.
-        let last = start.advance(self.size.bytes() - 1);
-        self.size.file_name(history.timeline_at(last), start)
-    }
-
-    async fn segment(&self, history: &TimelineHistory, start: Lsn) -> Result<Option<bytes::Bytes>> {
-        let path = self
-            .directory
-            .join("pg_wal")
-            .join(self.file(history, start));
-        match self.host.read(&path, 0, self.size.bytes()).await {
-            Ok(content) => Ok(Some(content)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn holds(&self, history: &TimelineHistory, at: Lsn) -> Result<bool> {
-        let path = self
-            .directory
-            .join("pg_wal")
-            .join(self.file(history, self.size.start_of(at)));
-        match self.host.read(&path, 0, 1).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Hands out every record from the segment of `from` on, and returns the end of the last one.
-    async fn decode(
-        &self,
-        history: &TimelineHistory,
-        from: Lsn,
-        expected: Expected,
-        mut sink: impl FnMut(Record),
-    ) -> Result<Lsn> {
-        let mut at = self.size.start_of(from);
-        let mut decoder = Decoder::new(at, self.size, Some(expected));
-        while let Some(bytes) = self.segment(history, at).await? {
-            if decoder.feed(&bytes, &mut sink).is_err() {
-                break;
-            }
-            at = at.advance(self.size.bytes());
-        }
-        decoder.last_end().filter(|end| *end > from).ok_or_else(|| {
-            failed(
-                self.directory,
-                format!("there is no complete record at {from}"),
-            )
-        })
-    }
-}
-
-/// Counts what was committed behind a position.
-struct Counting {
-    /// `None` if nothing can be behind it.
-    from: Option<Lsn>,
-    found: Beyond,
-    committed: BTreeSet<u32>,
-    aborted: BTreeSet<u32>,
-    has_children: bool,
-    changed: BTreeMap<u32, BTreeSet<Relation>>,
-}
-
-impl Counting {
-    fn new(from: Option<Lsn>) -> Self {
-        Self {
-            from,
-            found: Beyond::default(),
-            committed: BTreeSet::new(),
-            aborted: BTreeSet::new(),
-            has_children: false,
-            changed: BTreeMap::new(),
-        }
-    }
-
-    fn take(&mut self, record: &Record) {
-        if self.from.is_none_or(|from| record.start < from) {
-            return;
-        }
-        if let Some(relation) = record.relation {
-            self.changed
-                .entry(record.transaction)
-                .or_default()
-                .insert(relation);
-        }
-        if record.transaction_end() == Some(TransactionEnd::Abort) {
-            self.aborted.insert(record.transaction);
-        }
-        let Some(commit) = record.commit else { return };
-        // A record without a number commits nothing that anybody wrote, as after `vacuum`.
-        if record.transaction != 0 || record.transaction_end() == Some(TransactionEnd::Prepared) {
-            self.found.commits += 1;
-            self.found.first.get_or_insert(commit.at);
-            self.found.last = self.found.last.max(Some(commit.at));
-        }
-        self.committed.insert(record.transaction);
-        self.has_children |=
-            commit.has_children || record.transaction_end() == Some(TransactionEnd::Prepared);
-    }
-
-    fn finish(mut self, partly: bool) -> Beyond {
-        for (transaction, relations) in std::mem::take(&mut self.changed) {
-            // Of a subtransaction only its own number is known here, and no record ends it by itself when it commits.
-            let open = self.has_children && !self.aborted.contains(&transaction);
-            if self.committed.contains(&transaction) || open {
-                self.found.relations.extend(relations);
-            }
-        }
-        self.found.partly = partly;
-        self.found
-    }
-}
-
-fn failed(directory: &Path, why: String) -> Error {
+pub(super) fn failed(directory: &Path, why: String) -> Error {
     Error::new(
         ErrorKind::Failed,
         OPERATION,

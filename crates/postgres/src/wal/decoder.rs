@@ -1,11 +1,12 @@
 //! Finds records in a stream of WAL bytes.
 //!
 //! Bytes come in pieces of any size, as the network delivers them; nothing is copied but each record's first bytes, and
-//! the checksum is computed as the pieces come, so that the cost is that of CRC-32C. A decoder stops for good at the
+//! what the end of a transaction says of it, and the checksum is computed as the pieces come, so that the cost is that of CRC-32C. A decoder stops for good at the
 //! first byte that PostgreSQL's reader would not accept: everything it has handed out is before that.
 
 use dr_model::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
 
+use super::ending::REST_BYTES;
 use super::page::{LONG_HEADER_BYTES, PAGE_BYTES, PageHeader, major_version};
 use super::record::{CHECKSUM_OFFSET, HEAD_BYTES, HEADER_BYTES, Record, RecordHeader};
 
@@ -79,6 +80,8 @@ pub struct Decoder {
     position: Lsn,
     state: State,
     record: Open,
+    /// What of that record is kept behind its head.
+    rest: Vec<u8>,
     /// The header of the current page while it is incomplete.
     header: [u8; LONG_HEADER_BYTES],
     header_bytes: usize,
@@ -109,6 +112,7 @@ impl Decoder {
                 State::Between
             },
             record: Open::at(start),
+            rest: Vec::new(),
             header: [0; LONG_HEADER_BYTES],
             header_bytes: 0,
             in_page: !on_page_boundary,
@@ -297,6 +301,7 @@ impl Decoder {
                     return Ok(clamp(padding, piece.len()));
                 }
                 self.record = Open::at(self.position);
+                self.rest.clear();
                 self.state = State::Record;
                 self.take_record(piece, sink)
             }
@@ -329,6 +334,7 @@ impl Decoder {
         self.record.checksum = crc32c::crc32c_append(self.record.checksum, data);
         let kept = self.keep_head(data, HEAD_BYTES);
         self.record.seen_bytes += bounded(data.len() - kept);
+        self.keep_rest(&data[kept..]);
         used += data.len();
         if self.record.seen_bytes == self.record.total_bytes {
             let record = self
@@ -346,6 +352,14 @@ impl Decoder {
         self.record.head[seen.min(limit)..seen.min(limit) + take].copy_from_slice(&bytes[..take]);
         self.record.seen_bytes += bounded(take);
         take
+    }
+
+    /// Keeps what stands behind the head of a record that ends a transaction.
+    fn keep_rest(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() && RecordHeader::parse(&self.record.head).ends_transaction() {
+            let room = REST_BYTES.saturating_sub(self.rest.len());
+            self.rest.extend_from_slice(&bytes[..room.min(bytes.len())]);
+        }
     }
 
     fn check_header(&self) -> Result<(), StopReason> {
@@ -384,13 +398,23 @@ impl Decoder {
         }
         self.last = Some((self.record.start, end));
         let known = &head[..self.record.seen().min(HEAD_BYTES)];
+        // Read in the middle of a page, the version shows at the next: until then no ending is read.
+        let ending = self.major_version().and_then(|version| {
+            if self.rest.is_empty() {
+                header.ending(known, version)
+            } else {
+                header.ending(&[known, &self.rest].concat(), version)
+            }
+        });
         Ok(Record {
             start: self.record.start,
             end,
             resource_manager: header.resource_manager,
             info: header.info,
             transaction: header.transaction,
-            commit: header.commit(known),
+            committed_at: header.committed_at(known),
+            ending,
+            next_transaction: header.next_transaction(known),
             restore_point: header.restore_point(known),
             wal_level: header.wal_level(known),
             relation: header.relation(known),

@@ -1,11 +1,14 @@
-//! Record headers, and the little of their content that matters here: ends of transactions, restore points, segment
-//! switches and changes of the level of the log.
+//! Record headers, and the little of their content that matters here: ends of transactions, which of them run, restore
+//! points, segment switches and changes of the level of the log.
 //!
-//! Layout: `XLogRecord` in `access/xlogrecord.h`, `xl_xact_commit` in `access/xact.h`, `xl_restore_point` and
-//! `xl_parameter_change` in `access/xlog_internal.h`; the same in versions 15 to 18.
+//! Layout: `XLogRecord` in `access/xlogrecord.h`, `xl_xact_commit` in `access/xact.h`, `xl_running_xacts` in
+//! `storage/standbydefs.h`, `xl_restore_point` and `xl_parameter_change` in `access/xlog_internal.h`; the same in versions
+//! 15 to 18.
 
 use dr_model::Lsn;
 use jiff::Timestamp;
+
+use super::ending::Ending;
 
 /// Bytes of a record header (`SizeOfXLogRecord`).
 pub(super) const HEADER_BYTES: usize = 24;
@@ -19,6 +22,7 @@ const RESTORE_POINT_NAME_BYTES: usize = 64;
 
 const XLOG_MANAGER: u8 = 0;
 const TRANSACTION_MANAGER: u8 = 1;
+const STANDBY_MANAGER: u8 = 8;
 /// Highest built-in resource manager (`RM_LOGICALMSG_ID`); extensions have 128 to 255.
 const LAST_BUILT_IN_MANAGER: u8 = 21;
 const FIRST_CUSTOM_MANAGER: u8 = 128;
@@ -33,6 +37,7 @@ const COMMIT: u8 = 0x00;
 const ABORT: u8 = 0x20;
 const COMMIT_PREPARED: u8 = 0x30;
 const ABORT_PREPARED: u8 = 0x40;
+const RUNNING_TRANSACTIONS: u8 = 0x10;
 
 /// The managers of the records that change rows (`RM_HEAP2_ID`, `RM_HEAP_ID`).
 const HEAP_MANAGERS: [u8; 2] = [9, 10];
@@ -45,15 +50,16 @@ const BLOCK_SAME_RELATION: u8 = 0x80;
 const IMAGE_HEADER_BYTES: usize = 5;
 const IMAGE_HAS_HOLE: u8 = 0x01;
 const IMAGE_COMPRESSED: u8 = 0x04 | 0x08 | 0x10;
-/// A commit says more than its time (`XLOG_XACT_HAS_INFO`), in four bytes behind it: that subtransactions committed too.
-const COMMIT_HAS_INFO: u8 = 0x80;
-const COMMIT_HAS_CHILDREN: u32 = 0x02;
+/// The end of a transaction says more than its time (`XLOG_XACT_HAS_INFO`), in four bytes behind it: what follows.
+const END_HAS_INFO: u8 = 0x80;
 
 const DATA_SHORT: u8 = 255;
 const DATA_LONG: u8 = 254;
 const ORIGIN: u8 = 253;
 const TOP_LEVEL_TRANSACTION: u8 = 252;
 
+/// Where the number of the next transaction stands among those that run: behind two counts and a flag.
+const NEXT_TRANSACTION_OFFSET: usize = 12;
 /// Where the level of the log stands in a change of parameters: behind five numbers.
 const WAL_LEVEL_OFFSET: usize = 20;
 /// The number of `wal_level = minimal` (`WAL_LEVEL_MINIMAL`).
@@ -76,8 +82,14 @@ pub struct Record {
     pub info: u8,
     /// Transaction that it belongs to; 0 if none.
     pub transaction: u32,
-    /// If it commits a transaction, plainly or prepared: what it says of it.
-    pub commit: Option<CommitInfo>,
+    /// If it commits a transaction, plainly or prepared: when, by the server's clock, the one that `recovery_target_time`
+    /// is compared with.
+    pub committed_at: Option<Timestamp>,
+    /// If it ends a transaction, and says of it more than when: what.
+    pub ending: Option<Box<Ending>>,
+    /// If it says which transactions run: the number of the next one. All with this number or a later one have written nothing
+    /// before this record.
+    pub next_transaction: Option<u32>,
     /// If it is a restore point: what it says.
     pub restore_point: Option<Box<RestorePoint>>,
     /// If it says with which parameters the server goes on: its `wal_level`, as a number.
@@ -133,15 +145,6 @@ impl Record {
     }
 }
 
-/// What a commit record says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CommitInfo {
-    /// The server's clock at the commit, the one that `recovery_target_time` is compared with.
-    pub at: Timestamp,
-    /// Whether subtransactions commit with it, whose numbers stand elsewhere in the record.
-    pub has_children: bool,
-}
-
 /// The fields of a record header.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RecordHeader {
@@ -176,34 +179,47 @@ impl RecordHeader {
         self.resource_manager == XLOG_MANAGER && self.info & MANAGER_INFO == SWITCH
     }
 
+    /// Tells whether the record ends a transaction, so that its content is kept behind the head too.
+    pub(super) fn ends_transaction(&self) -> bool {
+        self.resource_manager == TRANSACTION_MANAGER
+            && matches!(
+                self.info & TRANSACTION_OPERATION,
+                COMMIT | ABORT | COMMIT_PREPARED | ABORT_PREPARED
+            )
+    }
+
     /// Reads the commit time out of a commit record's first bytes.
-    ///
-    /// A commit refers to no blocks, so its data follows a few short headers: the replication origin and the top-level
-    /// transaction, each if there is one, and the length of the data.
-    pub(super) fn commit(&self, head: &[u8]) -> Option<CommitInfo> {
+    pub(super) fn committed_at(&self, head: &[u8]) -> Option<Timestamp> {
         let operation = self.info & TRANSACTION_OPERATION;
         if self.resource_manager != TRANSACTION_MANAGER
             || (operation != COMMIT && operation != COMMIT_PREPARED)
         {
             return None;
         }
-        let mut at = HEADER_BYTES;
-        let data = loop {
-            match *head.get(at)? {
-                ORIGIN => at += 3,
-                TOP_LEVEL_TRANSACTION => at += 5,
-                DATA_SHORT => break at + 2,
-                DATA_LONG => break at + 5,
-                _ => return None,
-            }
-        };
-        let at = time(head.get(data..data + 8)?)?;
-        let said = (self.info & COMMIT_HAS_INFO != 0).then(|| head.get(data + 8..data + 12));
-        let said = said.flatten().and_then(|bytes| bytes.try_into().ok());
-        Some(CommitInfo {
-            at,
-            has_children: said.map_or(0, u32::from_le_bytes) & COMMIT_HAS_CHILDREN != 0,
-        })
+        let data = data_offset(head)?;
+        time(head.get(data..data + 8)?)
+    }
+
+    /// Reads what the end of a transaction says beside its time, out of the record as far as it was kept.
+    pub(super) fn ending(&self, kept: &[u8], major_version: u16) -> Option<Box<Ending>> {
+        if !self.ends_transaction() || self.info & END_HAS_INFO == 0 {
+            return None;
+        }
+        let flags = data_offset(kept)? + 8;
+        let content = kept.get(flags + 4..)?;
+        let flags = u32::from_le_bytes(kept.get(flags..flags + 4)?.try_into().ok()?);
+        Ending::parse(flags, content, major_version).map(Box::new)
+    }
+
+    /// Reads the number of the next transaction out of the first bytes of a record that says which of them run.
+    pub(super) fn next_transaction(&self, head: &[u8]) -> Option<u32> {
+        if self.resource_manager != STANDBY_MANAGER
+            || self.info & MANAGER_INFO != RUNNING_TRANSACTIONS
+        {
+            return None;
+        }
+        let at = data_offset(head)? + NEXT_TRANSACTION_OFFSET;
+        Some(u32::from_le_bytes(head.get(at..at + 4)?.try_into().ok()?))
     }
 
     /// Reads the table out of the first bytes of a record that changes rows: references to blocks come first, and the first
@@ -264,6 +280,21 @@ impl RecordHeader {
         let at = HEADER_BYTES + 2 + WAL_LEVEL_OFFSET;
         let bytes = head.get(at..at + 4)?.try_into().ok()?;
         Some(u32::from_le_bytes(bytes))
+    }
+}
+
+/// Returns where the data of a record begins that refers to no blocks: behind a few short headers, the replication origin and
+/// the top-level transaction, each if there is one, and the length of the data.
+fn data_offset(head: &[u8]) -> Option<usize> {
+    let mut at = HEADER_BYTES;
+    loop {
+        match *head.get(at)? {
+            ORIGIN => at += 3,
+            TOP_LEVEL_TRANSACTION => at += 5,
+            DATA_SHORT => return Some(at + 2),
+            DATA_LONG => return Some(at + 5),
+            _ => return None,
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod archive;
 mod backup;
 mod clocks;
 mod compact;
+mod divergence;
 mod encryption;
 mod expire;
 mod fence;

@@ -102,6 +102,11 @@ impl Site {
 
     /// Opens an epoch whose primary is in the east.
     pub(crate) async fn open_epoch(&self, epoch: u64, timeline: u32) {
+        self.open_epoch_in(EAST, epoch, timeline).await;
+    }
+
+    /// Opens an epoch, while the site's primary still runs.
+    pub(crate) async fn open_epoch_in(&self, primary: &str, epoch: u64, timeline: u32) {
         let system_identifier = self.primary.system_identifier().await;
         let claim = ClusterClaim {
             system_identifier,
@@ -113,7 +118,7 @@ impl Site {
             version: dr_coordination::register::FORMAT_VERSION,
             epoch: Epoch(epoch),
             workload: "orders".parse().unwrap(),
-            primary: region(EAST),
+            primary: region(primary),
             register: region(WEST),
             clusters: BTreeMap::from([("database".parse().unwrap(), claim)]),
             sync: BTreeMap::new(),

@@ -13,7 +13,8 @@ use crate::wiring::Setup;
 /// Show what the old primary committed that the new one does not have
 ///
 /// Reads the log of the old primary behind the position where the new primary's history leaves it:
-/// how many transactions committed, when, and which tables they changed. What `dr standby` kept of it
+/// how many transactions committed, when, and which tables they changed, before that position too if they
+/// began there. What of the log could not be read for that is said. What `dr standby` kept of it
 /// is read from its notes; what a restore to a moment put aside is measured where it is kept. Ends with 10 if any committed, with 0 if none did, and with 11 if that cannot be
 /// told: its server runs and may commit more, or log is missing.
 #[derive(Clone, Debug, clap::Args)]

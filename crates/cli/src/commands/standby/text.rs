@@ -89,10 +89,10 @@ pub(crate) fn kept(kept: &Kept, setup: &Setup) -> String {
 
 /// Says what an old primary has that nobody else has.
 pub(crate) fn divergence_lines(divergence: &Divergence) -> Vec<String> {
-    let count = match (divergence.commits, divergence.partly) {
-        (1, false) => "1 commit".to_owned(),
-        (count, false) => format!("{count} commits"),
-        (count, true) => format!("at least {count} commits, some of the log is missing"),
+    let count = match (divergence.commits, divergence.counts_all()) {
+        (1, true) => "1 commit".to_owned(),
+        (count, true) => format!("{count} commits"),
+        (count, false) => format!("at least {count} commits, some of the log is missing"),
     };
     let mut lines = vec![format!(
         "{count} behind {} on timeline {}, to {}",
@@ -113,6 +113,7 @@ pub(crate) fn divergence_lines(divergence: &Divergence) -> Vec<String> {
             divergence.unnamed.join(", ")
         ));
     }
+    lines.extend(divergence.unread.iter().map(ToString::to_string));
     lines
 }
 
