@@ -187,8 +187,7 @@ impl PostgresDriver {
                     Err(error)
                         if !matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Superseded) =>
                     {
-                        self.nobody_answers(&region, claimed).await?;
-                        Err(error)
+                        Err(self.not_stopped(&region, claimed, error).await)
                     }
                     ended => ended,
                 }

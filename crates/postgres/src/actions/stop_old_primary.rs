@@ -224,33 +224,64 @@ impl PostgresDriver {
     /// Makes sure that no primary of the cluster answers at the instance's address: the directory could be a copy, with
     /// the server in another one.
     pub(super) async fn nobody_answers(&self, region: &RegionName, claimed: Claimed) -> Result<()> {
+        let Some(answer) = self.answer(region, claimed).await else {
+            return Ok(());
+        };
+        let why = match answer {
+            Answer::Primary(said) => {
+                return Err(self.alive(format!("{said}: the directory is not its own")));
+            }
+            Answer::Standby(said) => format!("{said}: the directory is not its own"),
+            Answer::Other(said) => said,
+        };
+        Err(self.failed(OPERATION, why))
+    }
+
+    /// Adds to why the old primary was not stopped that it answers, if it does: nobody can have seen it stopped then.
+    pub(super) async fn not_stopped(
+        &self,
+        region: &RegionName,
+        claimed: Claimed,
+        error: Error,
+    ) -> Error {
+        match self.answer(region, claimed).await {
+            Some(Answer::Primary(said)) => {
+                let alive = self.alive(format!("{}; and {said}", cause(&error)));
+                match error.hint() {
+                    Some(hint) => alive.with_hint(hint),
+                    None => alive,
+                }
+            }
+            _ => error,
+        }
+    }
+
+    /// Returns what answers at the instance's address, or why that cannot be asked; `None` if nobody does.
+    async fn answer(&self, region: &RegionName, claimed: Claimed) -> Option<Answer> {
         let ask = async {
             let mut connection = self.connect(region).await?;
             connection.position().await
         };
-        let why = match tokio::time::timeout(ANSWER_LIMIT, ask).await {
+        match tokio::time::timeout(ANSWER_LIMIT, ask).await {
             Ok(Ok(found)) if found.system_identifier == claimed.system_identifier => {
                 let answers = |what: &str| {
-                    format!(
-                        "a {what} of this cluster still answers where that in {region} listens: the directory is not its own"
-                    )
+                    format!("a {what} of this cluster still answers where that in {region} listens")
                 };
-                if !found.in_recovery {
-                    return Err(self.alive(answers("primary")));
-                }
-                answers("standby")
+                Some(match found.in_recovery {
+                    false => Answer::Primary(answers("primary")),
+                    true => Answer::Standby(answers("standby")),
+                })
             }
-            Ok(Err(error)) if error.kind() == ErrorKind::Invalid => format!(
+            Ok(Err(error)) if error.kind() == ErrorKind::Invalid => Some(Answer::Other(format!(
                 "whether anybody answers where that in {region} listens cannot be asked: {}",
                 chain(&error)
-            ),
-            Ok(Err(error)) if error.is_permanent() => format!(
+            ))),
+            Ok(Err(error)) if error.is_permanent() => Some(Answer::Other(format!(
                 "somebody still answers where that in {region} listens: {}",
                 chain(&error)
-            ),
-            _ => return Ok(()),
-        };
-        Err(self.failed(OPERATION, why))
+            ))),
+            _ => None,
+        }
     }
 
     /// The error that says that the old primary was seen to be alive, after it was tried to stop it.
@@ -273,6 +304,24 @@ impl PostgresDriver {
             ),
             fenced.to_evidence(),
         )
+    }
+}
+
+/// Who answers at the address of the old primary, as a sentence.
+enum Answer {
+    /// A primary of its cluster.
+    Primary(String),
+    /// A standby of its cluster.
+    Standby(String),
+    /// Somebody who does not say what it is, or cannot be asked.
+    Other(String),
+}
+
+/// Returns why something was not done: the causes alone where they say more than what was tried.
+fn cause(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) if error.operation() == OPERATION => chain(source),
+        _ => chain(error),
     }
 }
 

@@ -16,7 +16,7 @@ use dr_provider::driver::{
     Action, Evidence as _, Facts, Fence, Fenced, Goal, Instance, StopProof, Verified,
 };
 use dr_provider::error::chain;
-use dr_provider::{ObjectStore, ResourceDriver as _};
+use dr_provider::{ErrorKind, ObjectStore, ResourceDriver as _};
 
 use crate::promote::prepare;
 use crate::server::{PATIENCE, Server, give_to_postgres, run};
@@ -328,6 +328,23 @@ async fn a_copy_proves_nothing_while_the_primary_answers_elsewhere() {
     let error = site.driver.apply(&action, &fence()).await.unwrap_err();
     assert!(chain(&error).contains("still answers"), "{}", chain(&error));
     assert_eq!(server.sql("select 1").await, "1");
+}
+
+/// That it answers is the consequence; what an operator has to put right comes first.
+#[tokio::test]
+async fn why_a_primary_that_answers_was_not_stopped_is_said_first() {
+    let mut site = Site::start(1).await;
+    let action = planned(&site).await;
+    site.set_up(Setup {
+        data: Some(site.place("unmounted")),
+        ..Setup::default()
+    });
+    let error = site.driver.apply(&action, &fence()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    let said = chain(&error);
+    let why = said.find("there is no such directory").unwrap();
+    let answers = said.find("still answers").unwrap();
+    assert!(why < answers && !said.contains("not its own"), "{said}");
 }
 
 #[tokio::test]
