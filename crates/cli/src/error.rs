@@ -209,7 +209,12 @@ impl From<dr_runbook::Error> for CommandError {
                 Exit::Refused
             }
             Error::NoStore { .. } => Exit::Configuration,
-            Error::Undo { .. } | Error::NotResumed { .. } => Exit::Refused,
+            // What cannot be seen now may allow it later; what is seen forbids it.
+            Error::Undo { refusal, .. } => match refusal.class() {
+                Class::Unavailable => Exit::Unavailable,
+                _ => Exit::Refused,
+            },
+            Error::NotResumed { .. } => Exit::Refused,
             Error::SecretInPlan => Exit::Failed,
             Error::NotBegun { source, .. } => exit_of(source.kind()),
             Error::Journal { source, .. } => match source.kind() {
@@ -222,7 +227,71 @@ impl From<dr_runbook::Error> for CommandError {
             },
         };
         let mut made = Self::from_error(exit, &error);
+        if let Error::HasEffects { residue, .. } = &error {
+            let changed = residue.iter().map(|note| format!("it has changed: {note}"));
+            made.causes.extend(changed);
+        }
         made.hints.extend(hint);
         made
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dr_model::StepId;
+    use dr_runbook::plan::Target;
+    use rstest::rstest;
+
+    use super::*;
+
+    fn undo(class: Class) -> dr_runbook::Error {
+        dr_runbook::Error::Undo {
+            execution: "move".parse().unwrap(),
+            refusal: Box::new(Refusal::Impossible {
+                step: StepId("resume".to_owned()),
+                target: Target::Resource("database".parse().unwrap()),
+                why: "not seen".to_owned(),
+                hint: None,
+                class,
+            }),
+        }
+    }
+
+    /// Going forward is no way on where nobody can see whether there is one.
+    #[rstest]
+    #[case::not_seen(
+        Class::Unavailable,
+        Exit::Unavailable,
+        "`dr execution abort move` again"
+    )]
+    #[case::forbidden(Class::Safety, Exit::Refused, "`dr execution resume move`")]
+    fn what_cannot_be_undone_ends_by_its_cause(
+        #[case] class: Class,
+        #[case] exit: Exit,
+        #[case] hint: &str,
+    ) {
+        let error = CommandError::from(undo(class));
+        assert_eq!(error.exit as u8, exit as u8);
+        let [said] = &error.hints[..] else {
+            panic!("{error:?}");
+        };
+        assert!(said.ends_with(hint), "{said}");
+    }
+
+    #[test]
+    fn what_was_changed_is_told_one_line_each() {
+        let error = CommandError::from(dr_runbook::Error::HasEffects {
+            execution: "move".parse().unwrap(),
+            why: "a point of no return was passed: promoted".to_owned(),
+            residue: vec!["seal: sealed".to_owned(), "promote: promoted".to_owned()],
+            hint: "go forward".to_owned(),
+        });
+        assert!(error.message.ends_with("passed: promoted"));
+        let lines = [
+            "it has changed: seal: sealed",
+            "it has changed: promote: promoted",
+        ];
+        assert_eq!(error.causes, lines);
+        assert_eq!(error.hints, ["go forward"]);
     }
 }

@@ -66,6 +66,9 @@ pub(crate) struct Detail {
     data_directory: PathBuf,
     /// What the directory says about itself, or why that cannot be told.
     pub(crate) directory: std::result::Result<DataDirectory, String>,
+    /// Whether that cannot be told because its host does not answer.
+    #[serde(default)]
+    pub(crate) is_host_away: bool,
     /// What the primary of the newest epoch writes; `None` if no record of an epoch could be read.
     pub(crate) claimed: Option<Claimed>,
     /// When the newest commit was made that a standby has replayed, by the clock of its primary.
@@ -187,6 +190,8 @@ impl PostgresDriver {
             self.observe_directory(region, &deadline),
             claimed_log
         );
+        let is_host_away = directory.as_ref().is_err_and(|error| !error.is_permanent());
+        let directory = directory.map_err(|error| explain(&error));
         let (identifier, instance, said) = seen;
         let (claimed, log) = log.unzip();
         let log = match (log, identifier) {
@@ -226,6 +231,7 @@ impl PostgresDriver {
             host: options.host.clone(),
             data_directory: options.data_directory.clone(),
             directory,
+            is_host_away,
             claimed,
             replayed_at: said.replayed_at,
             receives: said.receives,
@@ -254,15 +260,14 @@ impl PostgresDriver {
         &self,
         region: &RegionName,
         deadline: &Deadline<'_>,
-    ) -> std::result::Result<DataDirectory, String> {
+    ) -> Result<DataDirectory> {
         let look = async {
             let directory = &self.instance_options(region)?.data_directory;
             let host = self.host(region)?;
             DataDirectory::look(&**host, &self.parts().binaries, directory).await
         };
         let part = format!("its data directory in {region}");
-        let seen = deadline.of_proof(&part, look).await;
-        seen.map_err(|error| explain(&error))
+        deadline.of_proof(&part, look).await
     }
 
     /// Reads what the region's store holds of the newest epoch's log, within bounds.
@@ -296,7 +301,10 @@ impl PostgresDriver {
             return of_nobody_knows_whom(instance);
         };
         let directory = match &instance {
-            Instance::Stopped => self.observe_directory(region, &deadline).await,
+            Instance::Stopped => {
+                let seen = self.observe_directory(region, &deadline).await;
+                seen.map_err(|error| explain(&error))
+            }
             _ => Err("it was not looked at".to_owned()),
         };
         own(claimed, identifier, instance, directory.as_ref()).1

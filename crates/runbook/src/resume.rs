@@ -384,19 +384,32 @@ impl History {
 }
 
 fn has_changed(history: &History) -> Error {
-    let why = match (history.plan.mode, passed_return(history)) {
-        (Mode::InPlace, _) => "a database is down because of it".to_owned(),
-        (_, Some(Ok(done))) => format!("a point of no return was passed: {done}"),
-        (_, Some(Err(begun))) => {
-            format!("a point of no return was passed, or nobody knows whether it was: {begun}")
-        }
-        (Mode::Undo, None) => "it takes back a move itself".to_owned(),
-        (_, None) => "the newest epoch is not the one that it has opened".to_owned(),
+    let execution = history.execution.clone();
+    let forward = format!("go forward with `dr execution resume {execution}`");
+    let (why, hint) = match (history.plan.mode, passed_return(history)) {
+        (Mode::InPlace, _) => (
+            "a database is down because of it".to_owned(),
+            format!("{forward}; or leave the region: a failover out of it can be begun at once"),
+        ),
+        (_, Some(Ok(done))) => (
+            format!("a point of no return was passed: {done}"),
+            format!("{forward}, then move back"),
+        ),
+        (_, Some(Err(begun))) => (
+            format!("a point of no return was passed, or nobody knows whether it was: {begun}"),
+            format!("{forward}, which finds out, then move back"),
+        ),
+        (Mode::Undo, None) => ("it takes back a move itself".to_owned(), forward),
+        (_, None) => (
+            "the newest epoch is not the one that it has opened".to_owned(),
+            "`dr status` shows who is primary; a new move can be begun".to_owned(),
+        ),
     };
     Error::HasEffects {
-        execution: history.execution.clone(),
+        execution,
         why,
         residue: history.residue(),
+        hint,
     }
 }
 

@@ -167,8 +167,8 @@ impl From<Error> for Impossible {
             why: dr_provider::error::chain(&error),
             hint: error.hint().map(str::to_owned),
             class: match error.kind() {
-                // What is there already is not overwritten.
-                ErrorKind::AlreadyExists => Class::Safety,
+                // What is there already is not overwritten, and what is there may forbid it.
+                ErrorKind::AlreadyExists | ErrorKind::Conflict => Class::Safety,
                 ErrorKind::Invalid => Class::Invalid,
                 _ => Class::Unavailable,
             },

@@ -1,8 +1,8 @@
 //! What only a planned move has: the orderly end of a primary that runs, its turning into a standby, and the way back.
 
 use dr_model::RegionName;
-use dr_provider::Result;
 use dr_provider::driver::{Action, Facts, Instance, Role, Undo};
+use dr_provider::{Error, ErrorKind, Result};
 
 use super::Shown;
 use super::obstacles::describe;
@@ -112,20 +112,28 @@ impl PostgresDriver {
         facts: &Facts,
     ) -> Result<Vec<Action>> {
         let operation = "plan to resume the primary of";
+        let refused = |kind, why: String| {
+            Error::new(kind, operation, self.resource().to_string()).because(why)
+        };
         let seen = self.seen(region, facts, operation)?;
         let Some(detail) = Detail::of(seen) else {
             let why = format!("nothing is known of its data directory in {region}");
-            return Err(self.failed(operation, why));
+            return Err(refused(ErrorKind::Unavailable, why));
         };
-        let found = detail
-            .directory
-            .map_err(|why| self.failed(operation, why))?;
+        let (host, is_host_away) = (detail.host, detail.is_host_away);
+        let found = detail.directory.map_err(|why| match is_host_away {
+            // What stands there may allow it, and nobody can look.
+            true => refused(ErrorKind::Unavailable, why).with_hint(format!(
+                "see to it that the host `{host}` in {region} can be reached from here, or run the command on it; then again"
+            )),
+            false => refused(ErrorKind::Conflict, why),
+        })?;
         let claimed = Claimed {
             system_identifier: found.system_identifier,
             timeline: found.fenced.unwrap_or(found.timeline),
         };
         if let Some(why) = found.is_not(claimed) {
-            return Err(self.failed(operation, why));
+            return Err(refused(ErrorKind::Conflict, why));
         }
         let other = self.seen(standby, facts, operation)?;
         let follows = matches!(
@@ -142,15 +150,12 @@ impl PostgresDriver {
         // Whoever would promote it reads the register first, under a newer epoch than its own from here on. So what was not begun
         // is not done any more, and whether the server is there does not matter.
         if promoted || !(follows || unpromoted) {
-            return Err(self
-                .failed(
-                    operation,
-                    format!(
-                        "the server in {standby} is not seen to be a standby on timeline {}: {}",
-                        claimed.timeline,
-                        describe(&other.instance)
-                    ),
-                )
+            let why = format!(
+                "the server in {standby} is not seen to be a standby on timeline {}: {}",
+                claimed.timeline,
+                describe(&other.instance)
+            );
+            return Err(refused(ErrorKind::Conflict, why)
                 .with_hint("once it is promoted there is no way back but another move"));
         }
         let left_alone = match follows {

@@ -501,6 +501,33 @@ fn the_old_primary_is_resumed_without_a_standby_only_if_none_was_promoted() {
     }
 }
 
+/// Nobody can tell what stands on a host that does not answer, and it may answer tomorrow; what is seen there forbids it.
+#[rstest]
+#[case::host_away(true, ErrorKind::Unavailable, Some("the host `east`"))]
+#[case::nothing_there(false, ErrorKind::Conflict, None)]
+fn an_old_primary_that_cannot_be_looked_at_is_not_resumed(
+    #[case] away: bool,
+    #[case] kind: ErrorKind,
+    #[case] hint: Option<&str>,
+) {
+    let mut facts = left(Instance::Stopped, 7, 1, "shut down");
+    facts.regions.get_mut(&region("us-east-1")).unwrap().detail = serde_json::json!({
+        "host": "east", "data_directory": "/db", "directory": { "Err": "not seen" },
+        "is_host_away": away, "claimed": null,
+    });
+    let goal = Goal::ResumePrimary {
+        region: region("us-east-1"),
+        standby: west(),
+        unpromoted: true,
+    };
+    let refused = driver().plan_goal(&goal, &facts).unwrap_err();
+    assert_eq!(refused.kind(), kind, "{refused:?}");
+    match (hint, refused.hint()) {
+        (Some(hint), Some(said)) => assert!(said.contains(hint), "{said}"),
+        (hint, said) => assert_eq!(hint, said),
+    }
+}
+
 /// What cannot be restored is refused by the plan, not after people have said yes to it.
 #[rstest]
 #[case::before_all(-1, "the earliest moment that can be restored is")]

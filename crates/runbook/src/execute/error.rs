@@ -6,7 +6,7 @@ use dr_provider::ErrorKind;
 use jiff::Timestamp;
 
 use crate::outcome::State;
-use crate::plan::Refusal;
+use crate::plan::{Class, Refusal};
 
 /// Why an execution could not be carried out, resumed or ended. What happens within one is a state in its report.
 #[derive(Debug, thiserror::Error)]
@@ -134,14 +134,16 @@ pub enum Error {
         why: String,
     },
     /// It has changed something and cannot be ended by saying so.
-    #[error("execution {execution} cannot be ended: {why}; it has changed: {}", residue.join("; "))]
+    #[error("execution {execution} cannot be ended: {why}")]
     HasEffects {
         /// The execution.
         execution: ExecutionId,
         /// What stands in the way.
         why: String,
-        /// What it changed.
+        /// What it changed, one line each.
         residue: Vec<String>,
+        /// What to do instead.
+        hint: String,
     },
 }
 
@@ -200,20 +202,17 @@ impl Error {
             Self::NotResumed { execution, .. } => format!(
                 "until then execution {execution} stays as it is; `dr execution abort {execution}` ends it"
             ),
-            Self::Undo { execution, refusal } => {
-                return refusal.hint().or(Some(format!(
-                    "go forward with `dr execution resume {execution}`"
-                )));
-            }
+            Self::Undo { execution, refusal } => match (refusal.hint(), refusal.class()) {
+                (Some(hint), _) => hint,
+                (None, Class::Unavailable) => {
+                    format!("put that right, and run `dr execution abort {execution}` again")
+                }
+                (None, _) => format!("go forward with `dr execution resume {execution}`"),
+            },
             Self::NotTakenBack { .. } => {
                 "`dr status` shows who is primary; a new move can be begun".to_owned()
             }
-            Self::HasEffects { execution, .. } => {
-                format!(
-                    "go forward with `dr execution resume {execution}`, then move back; out of a region in which something is recovered in place a \
-                     failover can be begun at once"
-                )
-            }
+            Self::HasEffects { hint, .. } => hint.clone(),
         })
     }
 }

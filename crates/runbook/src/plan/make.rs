@@ -449,6 +449,8 @@ fn lane(
         (Err(main), None) => {
             let class = match main.class {
                 known @ (Class::Asked | Class::Invalid) => known,
+                // A move can be made another way; there is one way only to take one back.
+                Class::Safety if scene.request.undoes.is_some() => Class::Safety,
                 _ => Class::Unavailable,
             };
             Err(refuse(main.why, main.hint, class))

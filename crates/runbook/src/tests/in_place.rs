@@ -297,6 +297,8 @@ async fn what_took_a_database_down_is_not_ended_there() {
     let refused = abort(Arc::clone(&desk), id, "enough", &shipped_undo(), &Silent).await;
     let refused = refused.unwrap_err();
     assert!(matches!(refused, Error::HasEffects { .. }), "{refused}");
+    let hint = refused.hint().unwrap();
+    assert!(hint.contains("a failover out of it"), "{hint}");
 
     // Up again, it may.
     world.script("start-left", [Fault::Definite]);

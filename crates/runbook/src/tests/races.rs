@@ -218,7 +218,13 @@ async fn only_what_has_promoted_nothing_can_be_aborted() {
     let refused = abort(site, &stuck.execution, "no", &undo, &Silent)
         .await
         .unwrap_err();
-    assert!(matches!(refused, Error::HasEffects { .. }), "{refused}");
+    let Error::HasEffects { residue, hint, .. } = &refused else {
+        panic!("{refused}");
+    };
+    // What it has changed is listed, and is no part of the sentence.
+    assert!(residue.len() > 3, "{residue:?}");
+    assert!(!refused.to_string().contains(&residue[0]), "{refused}");
+    assert!(hint.ends_with("then move back"), "{hint}");
 
     // This one dies before it opens its epoch.
     let world = Everything::new().await;
