@@ -239,6 +239,7 @@ impl From<dr_runbook::Error> for CommandError {
 #[cfg(test)]
 mod tests {
     use dr_model::StepId;
+    use dr_runbook::outcome::State;
     use dr_runbook::plan::Target;
     use rstest::rstest;
 
@@ -293,5 +294,15 @@ mod tests {
         ];
         assert_eq!(error.causes, lines);
         assert_eq!(error.hints, ["go forward"]);
+    }
+
+    #[test]
+    fn what_is_over_can_be_looked_at() {
+        let error = CommandError::from(dr_runbook::Error::Over {
+            execution: "move".parse().unwrap(),
+            state: State::Completed,
+        });
+        assert_eq!(error.exit as u8, Exit::Refused as u8);
+        assert!(error.hints[0].contains("`dr execution show move`"));
     }
 }

@@ -192,7 +192,9 @@ impl Error {
             Self::NotFound { .. } => "`dr execution list` prints them".to_owned(),
             Self::NotSeen { .. } => "see why these stores cannot be read".to_owned(),
             Self::OtherWorkload { workload, .. } => format!("resume it for `{workload}`"),
-            Self::Over { .. } => return None,
+            Self::Over { execution, .. } => format!(
+                "`dr execution show {execution}` prints what came of it; what is begun next is an execution of its own"
+            ),
             Self::NotRunning { execution, .. } => {
                 format!("go on with it: `dr execution resume {execution}`")
             }

@@ -101,7 +101,13 @@ async fn a_standby_that_goes_while_people_approve_leaves_the_primary_alone() {
     assert_eq!(report["state"], "failed", "{output:?}");
     assert_ne!(output.status.code(), Some(0), "{output:?}");
     let late = ["execution", "abort", &id];
-    refused(&sandbox, &late, 12, &["is over: failed"]).await;
+    refused(
+        &sandbox,
+        &late,
+        12,
+        &["is over: failed", "dr execution show"],
+    )
+    .await;
 
     assert_eq!(epochs(&sandbox), before, "no epoch was opened");
     assert!(is_primary(&sandbox, HOME).await);
