@@ -100,7 +100,7 @@ impl Restore for PostgresDriver {
 
     async fn restore(&self, request: &RestoreRequest) -> Result<RestoreReport> {
         if request.existing == Existing::Nothing {
-            directory::check(&request.directory)?;
+            self.check_free(&request.directory).await?;
         }
         let (mut decided, reader) = self.decide(request).await?;
         let delta = request.existing != Existing::Nothing;
@@ -169,12 +169,18 @@ impl PostgresDriver {
         let tablespaces = &decided.plan.tablespaces;
         let delta = request.existing != Existing::Nothing;
         match request.existing {
-            Existing::Nothing => directory::check(directory)?,
+            Existing::Nothing => self.check_free(directory).await?,
             Existing::SameCluster => delta::check(directory, cluster, false)?,
             Existing::AnyCluster => delta::check(directory, cluster, true)?,
         }
         self.check_places(reader, directory, tablespaces, delta)
             .await
+    }
+
+    /// Makes sure that nothing stands in the directory that a person names.
+    async fn check_free(&self, directory: &Path) -> Result<()> {
+        let (at, configured) = (directory.to_owned(), self.configured_owners());
+        blocking(move || directory::check_named(&at, &configured)).await?
     }
 
     /// Looks at where tablespaces go, and whether there is room for everything.

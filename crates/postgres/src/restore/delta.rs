@@ -136,7 +136,7 @@ fn system_identifier(directory: &Path) -> io::Result<Option<SystemIdentifier>> {
 }
 
 /// Says which server runs in a directory, or what is left of one.
-fn running(directory: &Path) -> io::Result<Option<String>> {
+pub(super) fn running(directory: &Path) -> io::Result<Option<String>> {
     let text = match fs::read_to_string(directory.join("postmaster.pid")) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -15,7 +15,8 @@ use dr_provider::{Error, ErrorKind, Result};
 use dr_repository::{BackupReader, Delta, Progress, RestoreOptions, RestoreStats};
 use tokio::sync::watch;
 
-use super::delta::Mark;
+use super::delta::{self, Mark};
+use super::in_use::{self, Owner};
 use super::{OPERATION, configuration, take_another};
 use crate::actions::PREPARED_NOTE;
 use crate::backup::TABLESPACES;
@@ -64,6 +65,33 @@ pub(super) fn check(directory: &Path) -> Result<()> {
         ),
         Err(error) => Err(failed(directory)(error)),
     }
+}
+
+/// As [`check`], for a directory that a person names: says of a data directory whose it is, and whether a server runs there. Waits for
+/// file systems.
+pub(super) fn check_named(directory: &Path, configured: &[Owner]) -> Result<()> {
+    let error = match check(directory) {
+        Err(error) if error.kind() == ErrorKind::Invalid => error,
+        other => return other,
+    };
+    if !directory.join(CONTROL_FILE).exists() {
+        return Err(error);
+    }
+    let place = in_use::real(directory);
+    let owner = configured
+        .iter()
+        .find(|owner| in_use::real(&owner.directory) == place);
+    let what = match owner {
+        Some(owner) => format!("the data directory of {}", owner.who),
+        None => "a data directory".to_owned(),
+    };
+    let runs = delta::running(directory).map_err(failed(directory))?;
+    let runs = runs.unwrap_or_else(|| "no server runs there".to_owned());
+    let why = format!("the directory is not empty: it is {what}, and {runs}");
+    let error = Error::new(ErrorKind::Conflict, "restore into", subject(directory)).because(why);
+    Err(error.with_hint(
+        "restore into a directory that does not exist yet; over one whose server is stopped, `--delta` does",
+    ))
 }
 
 /// What is written beside the files of a backup.

@@ -98,7 +98,7 @@ pub(super) fn check<'a>(
 }
 
 /// Follows all links of a path, as far as it exists.
-fn real(path: &Path) -> PathBuf {
+pub(super) fn real(path: &Path) -> PathBuf {
     let mut there = path;
     loop {
         if let Ok(found) = fs::canonicalize(there) {

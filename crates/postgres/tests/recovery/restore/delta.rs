@@ -68,12 +68,17 @@ async fn a_copy_that_went_its_own_way_is_brought_back_by_writing_what_differs() 
         restore(&site, &data, Existing::SameCluster).await,
         "a server runs there",
     );
+    refused_as(
+        ErrorKind::Conflict,
+        restore(&site, &data, Existing::Nothing).await,
+        "not empty: it is the data directory of the instance in us-west-2, and a server runs there, process",
+    );
     server.stop();
     fs::write(data.join(&path), vec![7; 8192]).unwrap();
     refused_as(
-        ErrorKind::Invalid,
+        ErrorKind::Conflict,
         restore(&site, &data, Existing::Nothing).await,
-        "not empty",
+        "not empty: it is the data directory of the instance in us-west-2, and no server runs there",
     );
 
     let report = restore(&site, &data, Existing::SameCluster).await.unwrap();
