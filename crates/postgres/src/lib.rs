@@ -12,6 +12,7 @@ mod expire;
 mod guard;
 mod heartbeat;
 mod instance;
+mod lock;
 mod loss;
 mod manager;
 mod observe;

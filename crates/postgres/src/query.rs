@@ -14,7 +14,7 @@ use crate::instance::translate;
 /// the kind of a session is hidden, as it is without `pg_monitor`.
 const SESSIONS: &str = "select case when bool_or(usename is not null and backend_type is null) then null \
      else count(*) filter (where backend_type = 'client backend' \
-     and not (usename = current_user and application_name in ('dr', 'dr backup'))) end \
+     and not (usename = current_user and (application_name = 'dr' or application_name like 'dr %'))) end \
      from pg_stat_activity where pid <> pg_backend_pid()";
 
 #[async_trait]

@@ -29,12 +29,6 @@ use crate::wait::Deadline;
 
 const OPERATION: &str = "change whom commits wait for on";
 
-/// Names the advisory lock, in the database with the schema `dr`.
-const LOCK: &str = "1685218159, 1";
-
-/// How long another change may hold the lock.
-const LOCK_LIMIT: Duration = Duration::from_secs(10);
-
 /// How long a changed setting may take to be in force.
 const SETTING_LIMIT: Duration = Duration::from_secs(10);
 
@@ -80,7 +74,7 @@ impl PostgresDriver {
     ) -> Result<SyncChange> {
         let seen = self.read_register(OPERATION).await?;
         let mut instance = self.connect(&seen.primary).await?;
-        instance.lock_synchronous(OPERATION).await?;
+        instance.lock(OPERATION).await?;
         let record = self.read_register(OPERATION).await?;
         if record.primary != seen.primary {
             return Err(self.ended(&record));
@@ -311,23 +305,6 @@ impl PostgresDriver {
                     .with_hint("something overrides `ALTER SYSTEM`, as an option on the server's command line does"));
             }
         }
-    }
-}
-
-impl Instance {
-    /// Takes the lock under which `synchronous_standby_names` is changed; it ends with this session.
-    pub(crate) async fn lock_synchronous(&mut self, operation: &str) -> Result<()> {
-        let limit = LOCK_LIMIT.as_millis();
-        self.query(operation, &format!("set lock_timeout = {limit}"))
-            .await?;
-        let sql = format!("select pg_advisory_lock({LOCK})");
-        let locked = self
-            .query_within(operation, &sql, LOCK_LIMIT + Duration::from_secs(2))
-            .await;
-        locked.map_err(|error| {
-            error.with_hint("somebody else changes it now; try again when that has come to its end")
-        })?;
-        Ok(())
     }
 }
 

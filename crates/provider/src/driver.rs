@@ -45,6 +45,8 @@ pub struct Fence {
     pub epoch: Epoch,
     /// The execution that makes it.
     pub execution: ExecutionId,
+    /// How often that had been taken over when its executor began: of two of them, the one with the larger number has the say.
+    pub takeovers: u32,
 }
 
 /// What a step wants of a resource.

@@ -109,6 +109,8 @@ pub(crate) struct Executor<'a> {
     busy: Duration,
     /// Whether the journal is another's now: what we would add is not heard.
     taken_over: bool,
+    /// How often the execution had been taken over when this process began; what it reads of later takeovers is another's.
+    takeovers: u32,
 }
 
 impl<'a> Executor<'a> {
@@ -122,6 +124,7 @@ impl<'a> Executor<'a> {
         if history.plan.mode == Mode::Unplanned {
             site.register.leave(&history.plan.from);
         }
+        let takeovers = journal.takeovers();
         Self {
             redactor: Redactor::new(&site.secrets),
             site,
@@ -135,6 +138,7 @@ impl<'a> Executor<'a> {
             opened: None,
             busy: Duration::ZERO,
             taken_over: false,
+            takeovers,
         }
     }
 
@@ -348,6 +352,7 @@ impl<'a> Executor<'a> {
             history: Arc::clone(&self.history),
             step: Arc::new(step.clone()),
             opened: self.opened,
+            takeovers: self.takeovers,
         }
     }
 

@@ -281,6 +281,8 @@ pub struct Work {
     pub step: Arc<PlannedStep>,
     /// When this process first knew that the execution's epoch is open, by the site's monotonic clock; `None` if another did.
     pub opened: Option<Duration>,
+    /// How often the execution had been taken over when this process began.
+    pub takeovers: u32,
 }
 
 impl Work {
@@ -297,6 +299,7 @@ impl Work {
             workload: self.plan().workload.clone(),
             epoch: self.plan().opens,
             execution: self.history.execution.clone(),
+            takeovers: self.takeovers,
         }
     }
 

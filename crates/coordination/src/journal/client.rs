@@ -109,6 +109,14 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         self.entries.last().map(|entry| &entry.actor)
     }
 
+    /// Returns how often the execution was taken over, as far as the journal was read and written.
+    #[must_use]
+    pub fn takeovers(&self) -> u32 {
+        let all = self.entries.iter();
+        let takeovers = all.filter(|entry| matches!(entry.body, Body::Takeover { .. }));
+        u32::try_from(takeovers.count()).unwrap_or(u32::MAX)
+    }
+
     /// Reads entries written since the last look; returns how many were new.
     pub async fn read_on(&mut self) -> Result<usize, Error> {
         let before = self.entries.len();

@@ -17,6 +17,7 @@ use dr_provider::{Error, ErrorKind, Result};
 
 use crate::driver::PostgresDriver;
 use crate::instance::{Instance, translate};
+use crate::lock::session_name;
 use crate::manager::is_managed;
 use crate::options::Options;
 use crate::wait::Deadline;
@@ -34,9 +35,10 @@ impl PostgresDriver {
         fence: &Fence,
     ) -> Result<Applied> {
         self.admitted(region, fence).await?;
-        let mut instance = self.connect(region).await?;
+        let session = session_name(fence);
+        let mut instance = self.connect_as(region, &session).await?;
         // Whoever makes its commits wait for somebody later must not find that undone by a late promotion.
-        instance.lock_synchronous(OPERATION).await?;
+        instance.lock_for(OPERATION, fence).await?;
         let claimed = self.claim(fence).await?;
         let mut position = instance.position().await?;
         let mut unslotted = None;
@@ -55,8 +57,8 @@ impl PostgresDriver {
             if let Some(words) = &options.promote {
                 self.promote_by(OPERATION, region, words).await?;
                 // It may have started the server anew, which ended this session and its lock.
-                instance = self.connect(region).await?;
-                instance.lock_synchronous(OPERATION).await?;
+                instance = self.connect_as(region, &session).await?;
+                instance.lock_for(OPERATION, fence).await?;
                 position = instance.position().await?;
             }
         }
@@ -64,7 +66,14 @@ impl PostgresDriver {
             let seconds = PROMOTION_LIMIT.as_secs();
             let sql = format!("select pg_promote(true, {seconds})");
             let limit = PROMOTION_LIMIT + Duration::from_secs(5);
-            instance.query_within(OPERATION, &sql, limit).await?;
+            let promoted = instance.query_within(OPERATION, &sql, limit).await;
+            if let Err(error) = promoted {
+                // One that an executor before us has asked for goes on without it, and may have ended just now.
+                position = instance.position().await?;
+                if position.in_recovery {
+                    return Err(error);
+                }
+            }
             let deadline = Deadline::new(self.clock(), PROMOTION_LIMIT);
             while position.in_recovery {
                 position = instance.position().await?;

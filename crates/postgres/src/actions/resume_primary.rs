@@ -17,6 +17,7 @@ use super::processes;
 use crate::data_directory::Claimed;
 use crate::driver::PostgresDriver;
 use crate::instance::Instance;
+use crate::lock::session_name;
 
 const OPERATION: &str = "resume the primary of";
 
@@ -38,8 +39,8 @@ impl PostgresDriver {
         fence: &Fence,
     ) -> Result<Applied> {
         self.admitted(region, fence).await?;
-        let mut instance = self.connect(region).await?;
-        instance.lock_synchronous(OPERATION).await?;
+        let mut instance = self.connect_as(region, &session_name(fence)).await?;
+        instance.lock_for(OPERATION, fence).await?;
         let found = instance.position().await?;
         if !found.in_recovery || found.timeline != timeline {
             let why = format!(

@@ -33,6 +33,7 @@ fn fence() -> Fence {
         workload: "orders".parse().unwrap(),
         epoch: Epoch(2),
         execution: "test".parse().unwrap(),
+        takeovers: 0,
     }
 }
 

@@ -29,6 +29,7 @@ fn fence() -> Fence {
         workload: "orders".parse().unwrap(),
         epoch: Epoch(1),
         execution: "test".parse().unwrap(),
+        takeovers: 0,
     }
 }
 

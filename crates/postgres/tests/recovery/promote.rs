@@ -1,6 +1,7 @@
 //! A promotion ends on the timeline that its epoch claims, whatever earlier epochs claimed and never wrote.
 
 use dr_model::Epoch;
+use dr_pgwire::Connection;
 use dr_provider::ResourceDriver as _;
 use dr_provider::driver::{Action, Fence, Undo};
 use serde_json::json;
@@ -109,7 +110,56 @@ fn fence(epoch: u64) -> Fence {
         workload: "orders".parse().unwrap(),
         epoch: Epoch(epoch),
         execution: "test".parse().unwrap(),
+        takeovers: 0,
     }
+}
+
+/// Connects as the executor of an execution does that was taken over so often, and takes the lock of a promotion.
+async fn holder(server: &Server, name: &str) -> Connection {
+    let mut config = server.config();
+    name.clone_into(&mut config.application_name);
+    let mut connection = Connection::connect(&config).await.unwrap();
+    let lock = "select pg_advisory_lock(1685218159, 1)";
+    connection.query(lock).await.unwrap();
+    connection
+}
+
+/// As one on a machine that sleeps: it holds its session, and does nothing in it.
+#[tokio::test]
+async fn the_session_of_an_executor_that_was_taken_over_from_is_ended() {
+    let mut site = site().await;
+    site.commit(5).await;
+    site.restart_as_standby().await;
+    site.open_epoch(2, 2).await;
+    let action = promotion(&site).await;
+    let taken_over = Fence {
+        takeovers: 1,
+        ..fence(2)
+    };
+    // Of another execution, or of the one that has taken over: it is named, and left alone.
+    for name in ["dr 0 other", "dr 1 test", "dr 2 test", "psql"] {
+        let mut other = holder(&site.primary, name).await;
+        let pid = other.query("select pg_backend_pid()").await.unwrap();
+        let pid: String = pid.first().unwrap().get(0).unwrap();
+        let refused = site.driver.apply(&action, &taken_over).await.unwrap_err();
+        let said = dr_provider::error::chain(&refused);
+        let named = format!("that calls itself `{name}`");
+        for wanted in ["lock", &format!("process {pid} of the server"), &named] {
+            assert!(said.contains(wanted), "{said}");
+        }
+        let hint = refused.hint().unwrap();
+        assert!(
+            hint.contains(&format!("pg_terminate_backend({pid})")),
+            "{hint}"
+        );
+        other.query("select 1").await.unwrap();
+        assert_eq!(site.primary.sql("select pg_is_in_recovery()").await, "t");
+    }
+
+    let mut asleep = holder(&site.primary, "dr 0 test").await;
+    site.driver.apply(&action, &taken_over).await.unwrap();
+    assert_eq!(timeline(&site.primary).await, "00000002");
+    asleep.query("select 1").await.unwrap_err();
 }
 
 async fn timeline(server: &Server) -> String {

@@ -174,6 +174,7 @@ async fn seal(site: &Site, ended: Epoch) -> Sealed {
         workload: "orders".parse().unwrap(),
         epoch: ended.next(),
         execution: "20261121T120000Z-0000".parse().unwrap(),
+        takeovers: 0,
     };
     let applied = site.driver.apply(action, &fence).await.unwrap();
     Sealed::from_evidence(&applied.evidence).unwrap()

@@ -94,6 +94,7 @@ async fn repeat_here_and_nothing_changes() {
             history: Arc::clone(&history),
             step: Arc::new(step.clone()),
             opened: None,
+            takeovers: 0,
         };
         let kind = registry::find(&step.uses).unwrap();
         if kind.name() == "assess-region" {
@@ -168,6 +169,7 @@ async fn a_restore_never_targets_a_promoted_standby() {
         history: Arc::new(history),
         step: Arc::new(step.clone()),
         opened: None,
+        takeovers: 0,
     };
     let restore = registry::find("restore-database").unwrap();
     let unmet = restore

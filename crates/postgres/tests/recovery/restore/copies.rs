@@ -37,6 +37,7 @@ async fn a_failover_restores_a_standby_that_waits_for_its_promotion() {
         workload: "orders".parse().unwrap(),
         epoch: Epoch(2),
         execution: "test".parse().unwrap(),
+        takeovers: 0,
     };
     ResourceDriver::apply(&site.driver, &action, &fence)
         .await

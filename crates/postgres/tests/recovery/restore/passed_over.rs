@@ -41,6 +41,7 @@ fn fence(execution: &str) -> Fence {
         workload: "orders".parse().unwrap(),
         epoch: Epoch(2),
         execution: execution.parse().unwrap(),
+        takeovers: 0,
     }
 }
 
