@@ -6,6 +6,7 @@ mod confirm_protection;
 mod detach_standby;
 mod follow_primary;
 mod forget_target;
+mod gather_log;
 mod install_restored;
 mod processes;
 mod promote_standby;
@@ -49,6 +50,12 @@ pub(crate) enum Work {
     DetachStandby { region: RegionName },
     /// Put into the store what the standby has received beyond it.
     ArchiveSurplus { region: RegionName, log: Log },
+    /// Put into the store what other regions hold of the log beyond it.
+    GatherLog {
+        region: RegionName,
+        log: Log,
+        others: Vec<RegionName>,
+    },
     /// End the epoch's log in the store. `promised` is the epoch being ended, if commits waited for this region in it.
     SealLog {
         region: RegionName,
@@ -141,6 +148,7 @@ impl Work {
             Self::StopOldPrimary { .. } => "stop-old-primary",
             Self::DetachStandby { .. } => "detach-standby",
             Self::ArchiveSurplus { .. } => "archive-surplus",
+            Self::GatherLog { .. } => "gather-log",
             Self::SealLog { .. } => "seal-log",
             Self::ReplayTail { .. } => "replay-tail",
             Self::PromoteStandby { .. } => "promote-standby",
@@ -194,6 +202,11 @@ impl PostgresDriver {
             }
             Work::DetachStandby { region } => self.detach_standby(&region, fence).await,
             Work::ArchiveSurplus { region, log } => self.archive_surplus(&region, log, fence).await,
+            Work::GatherLog {
+                region,
+                log,
+                others,
+            } => self.gather_log(&region, log, &others, fence).await,
             Work::SealLog {
                 region,
                 log,
@@ -244,6 +257,11 @@ impl PostgresDriver {
             }
             Work::DetachStandby { region } => self.is_standby_detached(&region).await,
             Work::ArchiveSurplus { region, log } => self.is_surplus_archived(&region, log).await,
+            Work::GatherLog {
+                region,
+                log,
+                others,
+            } => self.is_log_gathered(&region, log, &others).await,
             Work::SealLog {
                 region,
                 log,

@@ -31,7 +31,11 @@ impl PostgresDriver {
     pub(crate) fn plan_goal(&self, goal: &Goal, facts: &Facts) -> Result<Vec<Action>> {
         match goal {
             Goal::Fence { region } => self.plan_fence(region, facts),
-            Goal::Seal { region, ended } => self.plan_seal(region, *ended, facts),
+            Goal::Seal {
+                region,
+                ended,
+                gather,
+            } => self.plan_seal(region, *ended, gather, facts),
             Goal::Promote { region, ended } => self.plan_promote(region, *ended, facts),
             Goal::Restore { region, ended } => self.plan_restore(region, *ended, facts),
             Goal::Rearm { region } => self.plan_rearm(region),
@@ -126,7 +130,13 @@ impl PostgresDriver {
         }
     }
 
-    fn plan_seal(&self, region: &RegionName, ended: Epoch, facts: &Facts) -> Result<Vec<Action>> {
+    fn plan_seal(
+        &self,
+        region: &RegionName,
+        ended: Epoch,
+        gather: &[RegionName],
+        facts: &Facts,
+    ) -> Result<Vec<Action>> {
         let seen = self.seen(region, facts, "plan the seal of")?;
         let log = self.log(region, ended, facts)?;
         let mut actions = Vec::new();
@@ -171,6 +181,26 @@ impl PostgresDriver {
             if let Ok(Some(held)) = &seen.log {
                 end = held.end.max(*position).to_string();
             }
+        }
+        if !gather.is_empty() {
+            let names: Vec<_> = gather.iter().map(RegionName::as_str).collect();
+            let names = names.join(" and ");
+            actions.push(self.action(
+                Work::GatherLog {
+                    region: region.clone(),
+                    log,
+                    others: gather.to_vec(),
+                },
+                region,
+                Shown {
+                    summary: format!(
+                        "put into the store of {region} what {names} holds of the log beyond it"
+                    ),
+                    current: Some(format!("ends at {end}")),
+                    intended: Some("the furthest of all".to_owned()),
+                    undo: Undo::Compensable("not needed: the log only grows".to_owned()),
+                },
+            ));
         }
         actions.push(self.action(
             Work::SealLog {

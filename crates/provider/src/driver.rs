@@ -64,6 +64,8 @@ pub enum Goal {
         region: RegionName,
         /// The epoch being ended.
         ended: Epoch,
+        /// Other regions, none of which is left, that hold more of the log than the store of `region`: what they hold comes first.
+        gather: Vec<RegionName>,
     },
     /// The standby in `region` is the primary of the epoch after `ended` (PROTOCOL 6).
     Promote {

@@ -6,7 +6,7 @@
 
 mod behind;
 pub mod condition;
-mod elsewhere;
+pub(crate) mod elsewhere;
 mod gate;
 mod hash;
 pub(crate) mod in_place;

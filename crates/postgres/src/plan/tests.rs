@@ -115,6 +115,7 @@ fn a_standby_is_detached_archived_and_then_sealed() {
     let goal = Goal::Seal {
         region: west(),
         ended: Epoch(1),
+        gather: Vec::new(),
     };
     let actions = driver()
         .plan_goal(&goal, &facts(standby(1), Vec::new()))
@@ -137,6 +138,7 @@ fn only_fencing_depends_on_the_region_being_left() {
         Goal::Seal {
             region: west(),
             ended: Epoch(1),
+            gather: Vec::new(),
         },
         Goal::Promote {
             region: west(),
@@ -394,7 +396,14 @@ fn a_restore_without_log_of_the_epoch_takes_the_chain_that_is_there() {
         actions[0].summary
     );
     let (region, ended) = (west(), Epoch(2));
-    let seal = driver().plan_goal(&Goal::Seal { region, ended }, &facts);
+    let seal = driver().plan_goal(
+        &Goal::Seal {
+            region,
+            ended,
+            gather: Vec::new(),
+        },
+        &facts,
+    );
     let seal = seal.unwrap().pop().unwrap();
     assert_eq!(
         seal.summary,
@@ -563,7 +572,14 @@ fn log_that_does_not_fit_into_the_store_is_refused(
         "claimed": null, "store_free_bytes": free,
     });
     let (region, ended) = (west(), Epoch(1));
-    let planned = driver().plan_goal(&Goal::Seal { region, ended }, &facts);
+    let planned = driver().plan_goal(
+        &Goal::Seal {
+            region,
+            ended,
+            gather: Vec::new(),
+        },
+        &facts,
+    );
     match planned {
         Ok(_) => assert!(!refused),
         Err(error) => {

@@ -165,6 +165,7 @@ async fn seal(site: &Site, ended: Epoch) -> Sealed {
     let goal = Goal::Seal {
         region: region(WEST),
         ended,
+        gather: Vec::new(),
     };
     let actions = site.driver.plan(&goal, &facts).unwrap();
     let [action] = actions.as_slice() else {

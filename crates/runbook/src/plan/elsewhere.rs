@@ -1,23 +1,45 @@
-//! Whether another region holds more of the log than the store that a database is rebuilt from in its own. Pure.
+//! What other regions hold of the log of a database that is rebuilt in its own. Pure.
 //!
-//! What is rebuilt in place takes nothing but its region's own store. A standby, or another region's store, may have heard of the primary
-//! longer: then moving there loses less, and what is rebuilt here begins another history beside commits that are there.
+//! A standby, or another region's store, may have heard of the primary longer than the store of its own region. It is taken over before
+//! the log is sealed; what cannot be seen cannot be.
 
 use dr_model::{Lsn, RegionName};
 use dr_provider::driver::{Instance, LogFacts, RegionFacts, Role};
 
-use super::{Mode, Refusal, in_place};
+use super::{Mode, Refusal, Target, in_place};
 use crate::request::{Request, override_reason};
+use crate::step::Scene;
 use crate::world::{ResourceFacts, World};
 
-/// Refuses to rebuild in place with less than another region holds; where that is overridden, and where a region could not be looked at,
-/// returns what it means, to be warned of.
+/// Returns the regions that hold more of the log than the store that a database is rebuilt from, which is to be gathered first. Somebody who
+/// sets safety rules aside leaves it where it is.
+pub(crate) fn gathered(scene: &Scene<'_>, target: &Target) -> Vec<RegionName> {
+    let Target::Resource(name) = target else {
+        return Vec::new();
+    };
+    let (world, request) = (scene.world, scene.request);
+    let rebuilt = scene.mode == Mode::InPlace && request.target.is_none();
+    let resource = world.resources.get(name).filter(|_| rebuilt);
+    let own = resource.and_then(|resource| Some((own_log(resource, &request.to)?, resource)));
+    let Some((own, resource)) = own.filter(|_| override_reason(&request.statements).is_none())
+    else {
+        return Vec::new();
+    };
+    let ahead = resource
+        .elsewhere
+        .iter()
+        .filter(|(_, seen)| matches!(beyond(own, seen), Ok(Some(_))));
+    ahead.map(|(region, _)| region.clone()).collect()
+}
+
+/// Refuses to rebuild in place while a store that commits waited for cannot be seen; says what else is not taken over.
 pub(super) fn refuse(world: &World, request: &Request, mode: Mode) -> Result<Vec<String>, Refusal> {
     let mut warnings = Vec::new();
     // Whoever names a moment wants what came after it to be left out.
     if mode != Mode::InPlace || request.target.is_some() {
         return Ok(warnings);
     }
+    let overridden = override_reason(&request.statements).is_some();
     for (name, resource) in &world.resources {
         if in_place::goes_on(world, request, name) {
             continue;
@@ -25,43 +47,26 @@ pub(super) fn refuse(world: &World, request: &Request, mode: Mode) -> Result<Vec
         let Some(own) = own_log(resource, &request.to) else {
             continue;
         };
+        let claim = resource.facts.claim.as_ref();
         for (region, seen) in &resource.elsewhere {
-            let Ok(held) = beyond(own, seen) else {
-                let claim = resource.facts.claim.as_ref();
-                let promised = claim.is_some_and(|claim| claim.sync.contains(region));
-                if promised && override_reason(&request.statements).is_none() {
-                    return Err(Refusal::HeldElsewhere {
+            match beyond(own, seen) {
+                Err(()) if !overridden && claim.is_some_and(|claim| claim.sync.contains(region)) => {
+                    return Err(Refusal::UnseenElsewhere {
                         resource: name.clone(),
                         to: request.to.clone(),
                         region: region.clone(),
-                        why: "commits waited for its store, which could not be looked at"
-                            .to_owned(),
                     });
                 }
-                warnings.push(format!(
+                Err(()) => warnings.push(format!(
                     "{region} could not be looked at, and may hold more of the log of `{name}` than the store of {} does",
                     request.to
-                ));
-                continue;
-            };
-            let Some((holder, end)) = held else {
-                continue;
-            };
-            if override_reason(&request.statements).is_none() {
-                return Err(Refusal::HeldElsewhere {
-                    resource: name.clone(),
-                    to: request.to.clone(),
-                    region: region.clone(),
-                    why: format!(
-                        "{holder} has it up to {end}, and the store of {} up to {}",
-                        request.to, own.end
-                    ),
-                });
+                )),
+                Ok(Some((holder, end))) if overridden => warnings.push(format!(
+                    "{holder} in {region} has the log of `{name}` up to {end}: what lies beyond {} is left out, by override",
+                    own.end
+                )),
+                Ok(_) => {}
             }
-            warnings.push(format!(
-                "{holder} in {region} has the log of `{name}` up to {end}: what lies beyond {} is left out, by override",
-                own.end
-            ));
         }
     }
     Ok(warnings)

@@ -145,19 +145,17 @@ pub enum Refusal {
         /// What the epoch claims, since when and by whom, and what there is instead.
         why: String,
     },
-    /// Another region holds more of the log than what a database would be rebuilt from.
+    /// What a database would be rebuilt from may lack what commits waited for.
     #[error(
-        "{region} holds more of `{resource}`, or may, than what it would be rebuilt from in {to}: {why}"
+        "commits on `{resource}` waited for the store of {region}, which cannot be looked at: what it would be rebuilt from in {to} may lack some of them"
     )]
-    HeldElsewhere {
+    UnseenElsewhere {
         /// The resource.
         resource: ResourceName,
         /// The region that it would be rebuilt in.
         to: RegionName,
-        /// The region that holds more.
+        /// The region whose store cannot be seen.
         region: RegionName,
-        /// Who there has it up to where, and what there is here.
-        why: String,
     },
     /// The estimated loss is larger than what is accepted.
     #[error(
@@ -306,7 +304,7 @@ impl Refusal {
             Self::TargetIsPrimary { .. }
             | Self::Unreadable { .. }
             | Self::Behind { .. }
-            | Self::HeldElsewhere { .. }
+            | Self::UnseenElsewhere { .. }
             | Self::LossExceeds { .. }
             | Self::LossUnknown { .. }
             | Self::NoProof { .. }
@@ -384,9 +382,9 @@ impl Refusal {
                 "let the daemon of {to} run, and make its standby anew with `dr standby create`; only if the primary is lost for good, go \
                  back to what there is with `--override \"reason\"`: all that was written since is lost, and what was taken back comes back"
             ),
-            Self::HeldElsewhere { region, to, .. } => format!(
-                "move there, which loses none of that: `dr failover --to {region}`; to rebuild in {to} all the same, and leave it out, say why with \
-                 `--override \"reason\"`"
+            Self::UnseenElsewhere { region, to, .. } => format!(
+                "see why the store of {region} does not answer, or move there: `dr failover --to {region}`; to rebuild in {to} with what there is, say why \
+                 with `--override \"reason\"`"
             ),
             Self::LossExceeds { estimate, .. } => {
                 match estimate.lived_on_seconds > 0.0 {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use dr_provider::driver::Goal;
 
 use super::open_epoch;
-use crate::plan::{Idempotency, Target};
+use crate::plan::{Idempotency, Target, elsewhere};
 use crate::resource_goal::GoalStep;
 use crate::step::{Impossible, Scene};
 
@@ -48,6 +48,7 @@ impl GoalStep for SealWal {
         Ok(Some(Goal::Seal {
             region: scene.to().clone(),
             ended: scene.ended,
+            gather: elsewhere::gathered(scene, target),
         }))
     }
 }

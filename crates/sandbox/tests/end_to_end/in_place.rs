@@ -7,6 +7,7 @@ use std::path::Path;
 use dr_sandbox::judge::judge;
 use dr_sandbox::region::signal;
 use dr_sandbox::{HOME, RECOVERY, Sandbox};
+use rstest::rstest;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -200,6 +201,54 @@ async fn a_database_without_its_files_is_rebuilt_where_it_was() {
     assert!(verdict.recovered > 0, "{verdict:?}");
     let verdict = judge(&after, &found);
     assert_eq!((verdict.holes, verdict.lost), (vec![], vec![]));
+    end(sandbox);
+}
+
+/// The daemon of the primary's own region ended before the primary did: its store lacks what another region has.
+#[rstest]
+#[case::a_store(false)]
+#[case::a_standby(true)]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_region_holds_is_gathered_before_a_rebuild(#[case] by_standby: bool) {
+    let sandbox = start(Sandbox::builder()).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    backup(&sandbox, HOME).await;
+    acknowledge(&load, 50).await;
+    let west = sandbox.region(RECOVERY).unwrap();
+    let mut ended = vec![sandbox.region(HOME).unwrap()];
+    if by_standby {
+        ended.push(west);
+    }
+    for region in &ended {
+        region.signal_daemon(Signal::KILL);
+    }
+    acknowledge(&load, 200).await;
+    let record = load.stop().await.unwrap();
+    let follower = match by_standby {
+        true => cluster(&sandbox, RECOVERY).standby_name(),
+        false => west.receiver_name(),
+    };
+    until("all of the log in the other region", async || {
+        let query = format!(
+            "select bool_and(flush_lsn >= pg_current_wal_flush_lsn()) from pg_stat_replication where application_name = '{follower}'"
+        );
+        match ask(&sandbox, HOME, &query).await?.as_str() {
+            "true" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    })
+    .await;
+    signal(&server(&sandbox), Signal::KILL);
+    is_stopped(&sandbox).await;
+    let data = sandbox.region(HOME).unwrap().place().data_directory();
+    std::fs::rename(&data, data.with_extension("gone")).unwrap();
+    for region in &ended {
+        region.start_daemon().await.unwrap();
+    }
+    let words = ["recover-component", "ledger", "--component", "database"];
+    let report = recover(&sandbox, &words).await;
+    assert_eq!(report["rung"], "restore", "{report}");
+    assert_eq!(judged(&sandbox, HOME, &record).await.lost, vec![]);
     end(sandbox);
 }
 

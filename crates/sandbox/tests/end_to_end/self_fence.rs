@@ -199,8 +199,11 @@ async fn a_guarded_primary_is_moved_by_plan_and_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guard_starts_nothing_by_a_register_that_ends_early() {
     let sandbox = start(guarded()).await;
+    let load = sandbox.load(Default::default()).unwrap();
     backup(&sandbox, RECOVERY).await;
     is_armed(&sandbox, HOME).await;
+    acknowledge(&load, 20).await;
+    load.stop().await.unwrap();
     move_by_plan(&sandbox, &["failover", "--planned", "--to", RECOVERY]).await;
     streams(&sandbox, HOME).await;
     let [guard, _] = guard_and_watcher(&sandbox);
