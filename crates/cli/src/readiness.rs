@@ -160,6 +160,15 @@ pub(crate) async fn assess(
             match plan(setup, workload, world, to) {
                 Ok(plan) => checks.extend(planned(setup, &site, &plan, &mut readiness)?),
                 Err(NoPlan::Refused(Refusal::TargetIsPrimary { .. })) => return Ok(None),
+                // What is under way brings it there.
+                Err(NoPlan::Refused(Refusal::Unfinished(_)))
+                    if world
+                        .register
+                        .head()
+                        .is_some_and(|head| head.primary == *to) =>
+                {
+                    return Ok(None);
+                }
                 Err(NoPlan::Refused(refusal)) => {
                     checks.push(Precheck::new(PLAN, found(&refusal), refusal.to_string()));
                     readiness.hint = refusal.hint();
