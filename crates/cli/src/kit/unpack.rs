@@ -61,9 +61,9 @@ fn open(location: &str) -> Result<(Room, Arc<dyn ObjectStore>)> {
     let here = std::env::current_dir()?;
     write_file(&room.0.join(RELATIVE_TO), &here.display().to_string())?;
     let setup = Setup::load(&room.0).map_err(|error| named(location, &room.0, error))?;
-    let store = setup.stores.values().next().cloned();
-    let store = store.ok_or_else(|| CommandError::new(Exit::Usage, "no store is named"))?;
-    Ok((room, store))
+    let region = setup.stores.keys().next();
+    let region = region.ok_or_else(|| CommandError::new(Exit::Usage, "no store is named"))?;
+    Ok((room, setup.store_of_anybody(region)?))
 }
 
 /// Says of an error what was written on the command line, and not in which file it was put to be read.

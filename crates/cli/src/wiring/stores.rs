@@ -11,8 +11,10 @@ use dr_local::{DirectoryStore, LocalSecrets};
 #[cfg(not(feature = "s3"))]
 use dr_model::document::Problem;
 use dr_model::{Clock, RegionName};
+use dr_provider::ObjectStore;
+#[cfg(feature = "s3")]
+use dr_provider::SecretSource;
 use dr_provider::decorate::{Retry, RetryOptions, Timeout};
-use dr_provider::{ObjectStore, SecretSource};
 
 use super::Setup;
 use crate::error::Result;
@@ -47,34 +49,42 @@ pub(super) fn kinds() -> BTreeMap<&'static str, Check> {
     }
 }
 
-/// Opens the stores of all regions; looks at none of them.
+/// Opens the stores of all regions, each of which has to say that it is its region's before it is used; looks at none of them.
 pub(super) fn stores(
     config: &Config,
     secrets: &Arc<LocalSecrets>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Stores> {
-    let secrets = Arc::clone(secrets) as Arc<dyn SecretSource>;
     let open = |(name, region): (&RegionName, &dr_config::Region)| {
-        let (store, retry): (Arc<dyn ObjectStore>, _) = match &region.store {
-            StoreLocation::Directory(path) => {
-                (Arc::new(DirectoryStore::open(path)?), DIRECTORY_RETRY)
-            }
-            #[cfg(feature = "s3")]
-            StoreLocation::Other { node, .. } => {
-                let store = super::s3::open(config, node, &secrets, clock)?;
-                (Arc::new(store), RetryOptions::default())
-            }
-            #[cfg(not(feature = "s3"))]
-            StoreLocation::Other { scheme, .. } => return Err(not_built_in(scheme)),
-        };
-        let limited = Arc::new(Timeout::new(store, CALL_LIMIT));
-        let retried = Arc::new(Retry::new(limited, retry));
-        let store: Arc<dyn ObjectStore> = Arc::new(OfRegion::new(retried, name.clone()));
+        let store = open(config, region, secrets, clock)?;
+        let store: Arc<dyn ObjectStore> = Arc::new(OfRegion::new(store, name.clone()));
         Ok((name.clone(), store))
     };
-    #[cfg(not(feature = "s3"))]
-    let _unused = (&secrets, clock);
     config.regions.iter().map(open).collect()
+}
+
+/// Opens a store, whosever it is.
+fn open(
+    config: &Config,
+    region: &dr_config::Region,
+    secrets: &Arc<LocalSecrets>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<dyn ObjectStore>> {
+    let (store, retry): (Arc<dyn ObjectStore>, _) = match &region.store {
+        StoreLocation::Directory(path) => (Arc::new(DirectoryStore::open(path)?), DIRECTORY_RETRY),
+        #[cfg(feature = "s3")]
+        StoreLocation::Other { node, .. } => {
+            let secrets = Arc::clone(secrets) as Arc<dyn SecretSource>;
+            let store = super::s3::open(config, node, &secrets, clock)?;
+            (Arc::new(store), RetryOptions::default())
+        }
+        #[cfg(not(feature = "s3"))]
+        StoreLocation::Other { scheme, .. } => return Err(not_built_in(scheme)),
+    };
+    #[cfg(not(feature = "s3"))]
+    let _unused = (config, secrets, clock);
+    let limited = Arc::new(Timeout::new(store, CALL_LIMIT));
+    Ok(Arc::new(Retry::new(limited, retry)))
 }
 
 /// No configuration with one is accepted; this is for the compiler.
@@ -105,6 +115,12 @@ pub(super) fn secrets(config: &Config) -> Vec<String> {
 }
 
 impl Setup {
+    /// Opens the store of a region, which may be any region's: that of a kit is asked whose it is by nobody before the kit has been read.
+    pub(crate) fn store_of_anybody(&self, region: &RegionName) -> Result<Arc<dyn ObjectStore>> {
+        let secrets = Arc::new(self.secrets().clone());
+        open(&self.config, self.region(region)?, &secrets, &self.clock)
+    }
+
     /// Makes the place of a region's store into one; fails with `AlreadyExists` if it is one, and with
     /// `Invalid` if it holds anything else.
     pub(crate) async fn initialise_store(

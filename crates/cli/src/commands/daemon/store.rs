@@ -89,7 +89,7 @@ fn gone(is_directory: bool, memory: &Path) -> String {
     };
     format!(
         "{first} This daemon has worked with the store, and makes no new one in its place. If it is gone for good, remove `{}` and start the daemon \
-         again: it begins an empty store, into which recovery points and log have to be taken anew",
+         again: it begins an empty store, into which recovery points and log are taken anew. Then restart the other daemons, which have seen the old one",
         memory.display()
     )
 }
