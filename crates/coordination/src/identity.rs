@@ -56,9 +56,18 @@ impl Identity {
 /// `Unavailable` or `NotFound` if the store has no identity, depending on the implementation; `Corrupt` if it cannot be
 /// read; `Unsupported` if its layout is not known; `Invalid` if it belongs to another region.
 pub async fn read_identity(store: &dyn ObjectStore, region: &RegionName) -> Result<Identity> {
+    read_identity_within(store, region, Patience::default()).await
+}
+
+/// As [`read_identity`], with no more patience than given.
+pub(crate) async fn read_identity_within(
+    store: &dyn ObjectStore,
+    region: &RegionName,
+    patience: Patience,
+) -> Result<Identity> {
     let error = |kind| Error::new(kind, "use store", store.location());
     let identity = key(IDENTITY_KEY.to_owned());
-    let bytes = read(store, &identity, Patience::default()).await?;
+    let bytes = read(store, &identity, patience).await?;
     let Some(bytes) = bytes else {
         return Err(error(ErrorKind::NotFound)
             .because("it was never initialised")

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dr_model::RegionName;
+use dr_provider::decorate::Operation;
 use dr_provider::store::{CopySource, IDENTITY_KEY, ObjectInfo};
 use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result};
 use tokio::sync::OnceCell;
 
-use crate::identity::read_identity;
+use crate::identity::read_identity_within;
+use crate::operation::Patience;
 
 /// Lets no call through before the identity object has been read and names the region. Until then every call but those about that object
 /// is `Unavailable`: what the store holds is not known.
@@ -34,40 +36,42 @@ impl OfRegion {
         }
     }
 
-    async fn identified(&self) -> Result<&dyn ObjectStore> {
+    /// Returns the store for an operation on `subject`, once it is known to be the region's.
+    async fn identified(&self, operation: Operation, subject: &str) -> Result<&dyn ObjectStore> {
+        // Whoever asks has patience of its own.
+        let once = Patience {
+            attempts: 1,
+            ..Patience::default()
+        };
         let identify = async || {
-            let read = read_identity(&*self.inner, &self.region).await;
-            read.map(drop).map_err(unknown)
+            let read = read_identity_within(&*self.inner, &self.region, once).await;
+            read.map(drop)
+                .map_err(|error| self.unknown(operation, subject, &error))
         };
         self.known.get_or_try_init(identify).await?;
         Ok(&*self.inner)
     }
 
-    async fn of(&self, key: &Key) -> Result<&dyn ObjectStore> {
+    async fn of(&self, operation: Operation, key: &Key) -> Result<&dyn ObjectStore> {
         match key.as_str() == IDENTITY_KEY {
             true => Ok(&*self.inner),
-            false => self.identified().await,
+            false => self.identified(operation, key.as_str()).await,
         }
     }
-}
 
-/// Makes an error about the identity one about everything else: whatever is wrong with it, nothing else is known.
-fn unknown(error: Error) -> Error {
-    if error.kind() == ErrorKind::Unavailable {
-        return error;
+    /// Makes an error about the identity one about what was asked for: whatever is wrong with it, nothing else is known. It says what an
+    /// operation on a store says that has been identified before and does not answer any more.
+    fn unknown(&self, operation: Operation, subject: &str, error: &Error) -> Error {
+        let subject = format!("{}/{subject}", self.inner.location());
+        let unknown = Error::new(ErrorKind::Unavailable, operation.phrase(), subject);
+        let unknown = match error.hint() {
+            Some(hint) => unknown.with_hint(hint.to_owned()),
+            None => unknown,
+        };
+        // Of another kind, its own words would say the opposite; its cause says why.
+        let why = std::error::Error::source(error).map(ToString::to_string);
+        unknown.because(why.unwrap_or_else(|| error.to_string()))
     }
-    let unknown = Error::new(
-        ErrorKind::Unavailable,
-        error.operation().to_owned(),
-        error.subject().to_owned(),
-    );
-    let unknown = match error.hint() {
-        Some(hint) => unknown.with_hint(hint.to_owned()),
-        None => unknown,
-    };
-    // Of another kind, its own words would say the opposite; its cause says why.
-    let why = std::error::Error::source(&error).map(ToString::to_string);
-    unknown.because(why.unwrap_or_else(|| error.to_string()))
 }
 
 #[async_trait]
@@ -77,19 +81,25 @@ impl ObjectStore for OfRegion {
     }
 
     async fn create(&self, key: &Key, body: Bytes) -> Result<()> {
-        self.of(key).await?.create(key, body).await
+        self.of(Operation::Create, key)
+            .await?
+            .create(key, body)
+            .await
     }
 
     async fn get(&self, key: &Key) -> Result<Bytes> {
-        self.of(key).await?.get(key).await
+        self.of(Operation::Get, key).await?.get(key).await
     }
 
     async fn get_range(&self, key: &Key, offset: u64, length: u64) -> Result<Bytes> {
-        self.of(key).await?.get_range(key, offset, length).await
+        self.of(Operation::GetRange, key)
+            .await?
+            .get_range(key, offset, length)
+            .await
     }
 
     async fn head(&self, key: &Key) -> Result<ObjectInfo> {
-        self.of(key).await?.head(key).await
+        self.of(Operation::Head, key).await?.head(key).await
     }
 
     async fn list(
@@ -98,15 +108,25 @@ impl ObjectStore for OfRegion {
         after: Option<&Key>,
         limit: usize,
     ) -> Result<Vec<ObjectInfo>> {
-        self.identified().await?.list(prefix, after, limit).await
+        self.identified(Operation::List, prefix)
+            .await?
+            .list(prefix, after, limit)
+            .await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
-        self.identified().await?.delete(key).await
+        self.identified(Operation::Delete, key.as_str())
+            .await?
+            .delete(key)
+            .await
     }
 
     async fn free_bytes(&self) -> Option<u64> {
-        self.identified().await.ok()?.free_bytes().await
+        self.identified(Operation::Head, IDENTITY_KEY)
+            .await
+            .ok()?
+            .free_bytes()
+            .await
     }
 
     fn copy_source(&self, key: &Key) -> Option<CopySource> {
@@ -114,7 +134,10 @@ impl ObjectStore for OfRegion {
     }
 
     async fn copy_from(&self, source: &CopySource, key: &Key) -> Result<()> {
-        self.identified().await?.copy_from(source, key).await
+        self.identified(Operation::CopyFrom, key.as_str())
+            .await?
+            .copy_from(source, key)
+            .await
     }
 }
 
