@@ -125,7 +125,8 @@ fn workload(view: &WorkloadView, now: Timestamp, style: Style) -> String {
         ));
     }
     for failover in &view.failovers {
-        lines.extend(self::failover(failover, style));
+        let said = view.register.problem.as_deref();
+        lines.extend(self::failover(failover, said, style));
     }
     for resource in &view.resources {
         lines.push(self::resource(resource, now, style));
@@ -146,13 +147,19 @@ fn headline(view: &WorkloadView) -> (Tone, &'static str) {
     }
 }
 
-fn failover(view: &Readiness, style: Style) -> Vec<String> {
+/// Says what a move would come to; what has been `said` of the register already is not said again.
+fn failover(view: &Readiness, said: Option<&str>, style: Style) -> Vec<String> {
+    let brief = |text: &str| match said.filter(|said| !said.is_empty()) {
+        Some(said) => text.replace(said, "see above"),
+        None => text.to_owned(),
+    };
     let would = match (&view.refusal, view.rung, view.proof) {
         (Some(why), ..) => {
             let tone = match view.verdict {
                 Verdict::Ok => Tone::Warning,
                 Verdict::Unknown | Verdict::Breach => Tone::Bad,
             };
+            let why = brief(why);
             format!("{}: {why}", style.paint(tone, "would be refused"))
         }
         (None, Some(rung), Some(proof)) => {
@@ -172,7 +179,7 @@ fn failover(view: &Readiness, style: Style) -> Vec<String> {
             Found::Failed => Tone::Bad,
             _ => Tone::Warning,
         };
-        let line = format!("{}: {}", check.name, check.detail);
+        let line = format!("{}: {}", check.name, brief(&check.detail));
         lines.push(format!("            {}", style.paint(tone, &line)));
     }
     lines
