@@ -1,17 +1,16 @@
 //! Whether a standby holds the log that its region's store holds.
 //!
 //! A server that was started as a primary by hand, without a promotion, writes the timeline that it followed, and can be made a standby
-//! again: no position and no timeline tells that its log is another. Promoted, it would lose what the store holds. So it is looked before
-//! a plan counts on it whether the last bytes that both hold are the same. Streaming writes over the log from the beginning of a segment
-//! on, so that they may be by now: then the standby has replayed more than it was sent, or the store has no checkpoint where the
-//! standby has its newest one, or what the standby has beyond the store does not go on where that ends. A look that fails or takes too
-//! long speaks against nothing.
+//! again: no position and no timeline tells that its log is another, and streaming writes over what it wrote. Promoted, it would lose what
+//! the store holds. Two things give it away: it has replayed more than its primary has sent it, and the store has no checkpoint where the
+//! standby has its newest one, which on a standby is always its primary's. Whether it is so is looked at before a plan counts on it. A
+//! look that fails, takes too long or cannot tell speaks against nothing: a standby is worth more than a doubt.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use dr_coordination::chain::{ChainReader, Section};
-use dr_model::{Lsn, RegionName, SegmentSize};
+use dr_model::{Lsn, RegionName};
 use dr_provider::driver::{Facts, Instance, Role};
 use dr_provider::{Error, Result};
 use serde_json::Value;
@@ -22,10 +21,10 @@ use crate::actions::Log;
 use crate::driver::PostgresDriver;
 use crate::instance::Instance as Connected;
 use crate::register::patience;
-use crate::wal::{Decoder, Expected, PAGE_BYTES};
+use crate::wal::PAGE_BYTES;
 
-/// How much is compared: log that parted anywhere before differs in each of its pages, by their contents and by where records begin.
-const COMPARED_BYTES: u64 = 8192;
+/// How much is read where a checkpoint has to be.
+const CHECKPOINT_BYTES: u64 = 64;
 
 /// How long after it has connected a standby has been sent the rest of a segment.
 const SENT_AFTER: Duration = Duration::from_millis(500);
@@ -43,7 +42,6 @@ impl PostgresDriver {
         let Instance::Running {
             role: Role::Standby,
             timeline,
-            position,
             ..
         } = &seen.instance
         else {
@@ -52,7 +50,7 @@ impl PostgresDriver {
         let (Ok(Some(held)), Some(system_identifier)) = (&seen.log, cluster) else {
             return;
         };
-        if held.timeline != *timeline || held.end.min(*position) <= held.start {
+        if held.timeline != *timeline {
             return;
         }
         let log = Log {
@@ -60,7 +58,7 @@ impl PostgresDriver {
             timeline: *timeline,
             epoch: held.epoch,
         };
-        let compared = self.parted_at(region, log, (held.start, held.end), *position);
+        let compared = self.parted_at(region, log, (held.start, held.end));
         let Ok(Ok(Some(at))) = timeout(LIMIT, compared).await else {
             return;
         };
@@ -72,13 +70,12 @@ impl PostgresDriver {
         }
     }
 
-    /// Returns where the log of the standby, which has it up to `position`, is seen not to be that of the store from `begin` to `end`.
+    /// Returns where the log of the standby is seen not to be that of the store, which has it from `begin` to `end`.
     async fn parted_at(
         &self,
         region: &RegionName,
         log: Log,
         (begin, end): (Lsn, Lsn),
-        position: Lsn,
     ) -> Result<Option<Lsn>> {
         let mut instance = self.connect(region).await?;
         if let Some(at) = replayed_unsent(&mut instance).await? {
@@ -86,38 +83,14 @@ impl PostgresDriver {
         }
         let sql = "select checkpoint_lsn from pg_control_checkpoint()";
         let checkpoint: Lsn = instance.scalar("read the checkpoint of", sql).await?;
-        let (_, size) = self.standby_position(region).await?;
-        let to = end.min(position);
-        if (begin..to).contains(&checkpoint) {
-            let until = to.min(checkpoint.advance(COMPARED_BYTES));
+        if (begin..end).contains(&checkpoint) {
+            let until = end.min(checkpoint.advance(CHECKPOINT_BYTES));
             let stored = self.stored(region, log, checkpoint, until).await?;
-            if !is_checkpoint(&stored, checkpoint, log, size) {
+            if !is_checkpoint(&stored, checkpoint) {
                 return Ok(Some(checkpoint));
             }
         }
-        // Within one segment, which is one file.
-        let last = Lsn(to.0.saturating_sub(1));
-        let from = begin
-            .max(size.start_of(last))
-            .max(Lsn(to.0.saturating_sub(COMPARED_BYTES)));
-        let own = self.read_wal(region, log, size, from, to).await?;
-        let stored = self.stored(region, log, from, to).await?;
-        if own != stored {
-            return Ok(Some(from));
-        }
-        // From the page that the store ends in, where a page begins with what is left of a record.
-        let page = Lsn(last.0 - last.0 % PAGE_BYTES);
-        if end >= position || page < begin {
-            return Ok(None);
-        }
-        let beyond = position.min(end.advance(COMPARED_BYTES));
-        let stored = self.stored(region, log, page, end).await?;
-        let own = self.read_wal(region, log, size, end, beyond).await?;
-        let mut decoder = Decoder::new(page, size, Some(expected(log)));
-        let fed = decoder
-            .feed(&stored, |_| {})
-            .and_then(|()| decoder.feed(&own, |_| {}));
-        Ok(fed.is_err().then_some(end))
+        Ok(None)
     }
 
     async fn stored(&self, region: &RegionName, log: Log, from: Lsn, to: Lsn) -> Result<Vec<u8>> {
@@ -129,11 +102,12 @@ impl PostgresDriver {
     }
 }
 
-/// Returns what a standby has replayed up to, if that is further than what it was sent, which it streams. It is sent everything from the
-/// beginning of a segment on when it connects, so that a moment later tells.
+/// Returns what a standby has replayed up to, if that is further than what it was sent, which it streams. When it connects it is sent
+/// everything from the beginning of a segment on, so that only a moment later tells, and nothing before anything has come.
 async fn replayed_unsent(instance: &mut Connected) -> Result<Option<Lsn>> {
     const SQL: &str = "select max(pg_last_wal_replay_lsn()) from pg_stat_wal_receiver \
-        where status = 'streaming' and flushed_lsn < pg_last_wal_replay_lsn()";
+        where status = 'streaming' and flushed_lsn > receive_start_lsn and flushed_lsn < pg_last_wal_replay_lsn() \
+        and last_msg_receipt_time > clock_timestamp() - interval '2 s'";
     let operation = "read the WAL position of";
     let first: Option<Lsn> = instance.scalar(operation, SQL).await?;
     if first.is_none() {
@@ -143,15 +117,9 @@ async fn replayed_unsent(instance: &mut Connected) -> Result<Option<Lsn>> {
     instance.scalar(operation, SQL).await
 }
 
-fn expected(log: Log) -> Expected {
-    Expected {
-        system_identifier: log.system_identifier,
-        timeline: log.timeline,
-    }
-}
-
-/// Tells whether a checkpoint record begins at `at`, where `bytes` begin; so it counts if it does not end in them.
-fn is_checkpoint(bytes: &[u8], at: Lsn, log: Log, size: SegmentSize) -> bool {
+/// Tells whether a checkpoint record begins at `at`, where `bytes` begin; so it counts if not enough of it is there to tell, or if its head
+/// goes on behind that of a page.
+fn is_checkpoint(bytes: &[u8], at: Lsn) -> bool {
     /// Bytes of the head of a record, and where in it the kind stands (`XLogRecord` in access/xlogrecord.h).
     const HEAD: usize = 24;
     const INFO: usize = 16;
@@ -159,45 +127,40 @@ fn is_checkpoint(bytes: &[u8], at: Lsn, log: Log, size: SegmentSize) -> bool {
     const XLOG: u8 = 0;
     const SHUTDOWN: u8 = 0x00;
     const ONLINE: u8 = 0x10;
-    let page_left = PAGE_BYTES - at.0 % PAGE_BYTES;
-    if let Some(head) = bytes.get(..HEAD)
-        && page_left >= HEAD as u64
-        && (head[INFO + 1] != XLOG || ![SHUTDOWN, ONLINE].contains(&(head[INFO] & 0xF0)))
-    {
-        return false;
+    /// How long they may be: 114 bytes in versions 15 to 18.
+    const LENGTHS: std::ops::RangeInclusive<u32> = 100..=200;
+    let Some(head) = bytes.get(..HEAD) else {
+        return true;
+    };
+    if PAGE_BYTES - at.0 % PAGE_BYTES < HEAD as u64 {
+        return true;
     }
-    let mut decoder = Decoder::new(at, size, Some(expected(log)));
-    let mut whole = false;
-    let fed = decoder.feed(bytes, |_| whole = true);
-    whole || fed.is_ok()
+    let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
+    let kind = (head[INFO + 1], head[INFO] & 0xF0);
+    LENGTHS.contains(&length) && [(XLOG, SHUTDOWN), (XLOG, ONLINE)].contains(&kind)
 }
 
 #[cfg(test)]
 mod tests {
-    use dr_model::{Epoch, SystemIdentifier, TimelineId};
-
     use super::*;
 
-    #[test]
-    fn what_is_no_record_is_no_checkpoint() {
-        let log = Log {
-            system_identifier: SystemIdentifier(7),
-            timeline: TimelineId(1),
-            epoch: Epoch(1),
-        };
-        let size = SegmentSize::try_from(16 << 20).unwrap();
-        let is = |bytes: &[u8]| is_checkpoint(bytes, Lsn(0x100_0028), log, size);
-        assert!(!is(&[0x55; 200]));
-        let mut other = [0; 200];
-        other[0] = 114;
-        // Of the right kind, and its checksum is wrong.
-        assert!(!is(&other));
-        other[INFO_OF_HEAP.0] = INFO_OF_HEAP.1;
-        assert!(!is(&other));
-        // What is too short to tell speaks against nothing.
-        assert!(is(&[]));
+    /// The head of a record of a length and a kind.
+    fn head(length: u8, manager: u8, info: u8) -> Vec<u8> {
+        let mut head = vec![0; 114];
+        (head[0], head[16], head[17]) = (length, info, manager);
+        head
     }
 
-    /// Where the resource manager stands, and that of the heap.
-    const INFO_OF_HEAP: (usize, u8) = (17, 10);
+    #[test]
+    fn a_checkpoint_is_told_by_its_head() {
+        let at = Lsn(0x100_0028);
+        let is = |bytes: &[u8]| is_checkpoint(bytes, at);
+        assert!(is(&head(114, 0, 0x00)) && is(&head(114, 0, 0x10)));
+        // Of the heap, a switch of the segment, too short, and nothing but zeros.
+        assert!(!is(&head(114, 10, 0x00)) && !is(&head(114, 0, 0x40)));
+        assert!(!is(&head(30, 0, 0x10)) && !is(&[0; 114]));
+        // What is too short to tell, or goes on behind the head of a page, speaks against nothing.
+        assert!(is(&[0; 23]));
+        assert!(is_checkpoint(&[0; 114], Lsn(0x100_1FF0)));
+    }
 }

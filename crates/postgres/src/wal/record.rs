@@ -60,6 +60,11 @@ const TOP_LEVEL_TRANSACTION: u8 = 252;
 
 /// Where the number of the next transaction stands among those that run: behind two counts and a flag.
 const NEXT_TRANSACTION_OFFSET: usize = 12;
+/// The same in a checkpoint (`CheckPoint` in `catalog/pg_control.h`): behind a position, two timelines, a flag, and since 17 the level of
+/// the log, in what was padding.
+const NEXT_OF_CHECKPOINT_OFFSET: usize = 24;
+/// The checkpoint of a server that shuts down (`XLOG_CHECKPOINT_SHUTDOWN`): while it is written no transaction gets a number.
+const SHUTDOWN_CHECKPOINT: u8 = 0x00;
 /// Where the level of the log stands in a change of parameters: behind five numbers.
 const WAL_LEVEL_OFFSET: usize = 20;
 /// The number of `wal_level = minimal` (`WAL_LEVEL_MINIMAL`).
@@ -211,14 +216,15 @@ impl RecordHeader {
         Ending::parse(flags, content, major_version).map(Box::new)
     }
 
-    /// Reads the number of the next transaction out of the first bytes of a record that says which of them run.
+    /// Reads the number of the next transaction out of the first bytes of a record that says which of them run, or of the checkpoint of a
+    /// server that shut down.
     pub(super) fn next_transaction(&self, head: &[u8]) -> Option<u32> {
-        if self.resource_manager != STANDBY_MANAGER
-            || self.info & MANAGER_INFO != RUNNING_TRANSACTIONS
-        {
-            return None;
-        }
-        let at = data_offset(head)? + NEXT_TRANSACTION_OFFSET;
+        let offset = match (self.resource_manager, self.info & MANAGER_INFO) {
+            (STANDBY_MANAGER, RUNNING_TRANSACTIONS) => NEXT_TRANSACTION_OFFSET,
+            (XLOG_MANAGER, SHUTDOWN_CHECKPOINT) => NEXT_OF_CHECKPOINT_OFFSET,
+            _ => return None,
+        };
+        let at = data_offset(head)? + offset;
         Some(u32::from_le_bytes(head.get(at..at + 4)?.try_into().ok()?))
     }
 
