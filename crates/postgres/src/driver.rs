@@ -173,7 +173,6 @@ impl ResourceDriver for PostgresDriver {
 
     async fn look_closely(&self, region: &RegionName, facts: &mut Facts) {
         self.look_at_restorable(region, facts).await;
-        self.look_for_astray(region, facts).await;
     }
 
     fn plan(&self, goal: &Goal, facts: &Facts) -> Result<Vec<Action>> {

@@ -1,7 +1,6 @@
 //! Looking at the cluster in its regions: instances through SQL, or through their host when no server answers, and the
 //! log through the stores. What cannot be seen is a fact of its own.
 
-mod astray;
 mod deadline;
 mod restorable;
 
@@ -81,9 +80,6 @@ pub(crate) struct Detail {
     /// The regions whose receiver or standby streams from a primary now.
     #[serde(default)]
     pub(crate) streams_to: BTreeSet<RegionName>,
-    /// Why a standby is not to be promoted although it is on the timeline: its log is not that of its region's store.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) astray: Option<String>,
     /// Why nothing can be restored to where the instance belongs, as far as that was looked at: there is no room, or a tablespace is
     /// somebody else's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -240,7 +236,6 @@ impl PostgresDriver {
             replayed_at: said.replayed_at,
             receives: said.receives,
             streams_to: said.streams_to,
-            astray: None,
             no_place: None,
             store_free_bytes,
         });

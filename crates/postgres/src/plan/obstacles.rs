@@ -55,13 +55,7 @@ impl PostgresDriver {
                 role: Role::Standby,
                 timeline,
                 ..
-            } if *timeline == log.timeline => {
-                if let Some(why) = Detail::of(seen).and_then(|detail| detail.astray) {
-                    return Err(self.failed(operation, why).with_hint(
-                        "stop it and make it anew with `dr standby reseed`; if the primary is lost, stop it and move its data directory away: the database is rebuilt from the store",
-                    ));
-                }
-            }
+            } if *timeline == log.timeline => {}
             Instance::Running {
                 role: Role::Standby,
                 timeline,
