@@ -9,6 +9,7 @@
 mod audit;
 mod claims;
 mod client;
+mod copies;
 mod error;
 mod rebuild;
 mod record;

@@ -10,7 +10,6 @@ use jiff::Timestamp;
 
 use super::{EpochRecord, Error, Register};
 use crate::operation::read;
-use crate::publish::{Published, publish};
 
 impl Register {
     /// Puts those records whose place is the store of `region`, begun at `begun_at`, back from their copies in the other stores, as far as
@@ -52,7 +51,8 @@ impl Register {
             let Some(copy) = copy.filter(|copy| copy.created_at < begun_at) else {
                 return Err(damaged);
             };
-            self.put_back(region, &copy).await?;
+            let key = EpochRecord::key(&self.workload, epoch);
+            self.put(region, &key, &copy).await?;
             put_back.push(epoch);
         }
     }
@@ -68,17 +68,6 @@ impl Register {
         }
         let copy = copies.pop()?;
         copies.iter().all(|other| *other == copy).then_some(copy)
-    }
-
-    async fn put_back(&self, region: &RegionName, record: &EpochRecord) -> Result<(), Error> {
-        let key = EpochRecord::key(&self.workload, record.epoch);
-        let store = &self.stores[region];
-        let published = publish(&**store, key, record.to_bytes(), self.patience).await;
-        match published.map_err(|source| self.write_error(region, record.epoch, source))? {
-            Published::Ours => Ok(()),
-            Published::Theirs(bytes) if self.is_copy(&bytes, record) => Ok(()),
-            Published::Theirs(_) => Err(self.damaged(region, record.epoch, "its copy differs")),
-        }
     }
 }
 
