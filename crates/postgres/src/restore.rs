@@ -29,6 +29,7 @@ use dr_provider::driver::{
     Existing, LogReach, LogStretch, Proof, Restore, RestorePlan, RestoreProgress, RestoreReport,
     RestoreRequest,
 };
+use dr_provider::error::chain as explain;
 use dr_provider::{Error, ErrorKind, Result};
 use dr_repository::BackupReader;
 use tokio::sync::watch;
@@ -207,9 +208,22 @@ impl PostgresDriver {
         room::check(reader, directory, tablespaces, delta).await
     }
 
-    /// Decides everything about a restore that a person asks for.
+    /// Decides everything about a restore that a person asks for. A recovery point that turns out not to be whole is passed over for another
+    /// one, unless the person named it; nothing is written about it, because this may be a plan.
     async fn decide(&self, request: &RestoreRequest) -> Result<(Decided, BackupReader)> {
-        Ok(self.decide_without(request, &Damaged::default()).await?)
+        let mut damaged = Damaged::default();
+        loop {
+            match self.decide_without(request, &damaged).await {
+                Err(Unrestored::Damaged { base, error })
+                    if request.recovery_point.is_none() && !damaged.holds(&base.label) =>
+                {
+                    let why = explain(&error);
+                    tracing::warn!(label = %base.label, "the recovery point cannot be restored, another one is looked for: {why}");
+                    damaged.add(&base.label, why);
+                }
+                decided => return Ok(decided?),
+            }
+        }
     }
 
     /// Does so, passing over what was found damaged before.
@@ -312,7 +326,7 @@ impl PostgresDriver {
         let needed = decided.plan.recovery_point.database_bytes + spare;
         check_room(OPERATION, &request.directory, free, needed)?;
         self.verify_log(request, &mut decided).await?;
-        let purpose = Purpose::Failover(self.instance_options(&request.region)?);
+        let purpose = Purpose::InPlace(self.instance_options(&request.region)?);
         let base = decided.base.clone();
         let written = self.write(
             &request.region,

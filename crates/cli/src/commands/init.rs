@@ -201,7 +201,7 @@ fn next_steps(args: &Args, directory: &Path) -> Result<Vec<String>> {
         String::new(),
         "The log is received as it is written, so archive_command is not needed. To push finished segments as well, and for".to_owned(),
         "a standby that has fallen behind its slot:".to_owned(),
-        format!("  archive_command = '{dr} wal push {resource} %p --in {}'", args.home),
+        format!("  archive_command = '{dr} wal push {resource} %p'"),
         format!(
             "  restore_command = '{dr} wal fetch {resource} %f %p --in {} --standby'",
             args.recovery

@@ -16,6 +16,7 @@ use dr_provider::driver::{
 };
 use dr_provider::{Error, ErrorKind};
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::error::{CommandError, Result};
@@ -152,7 +153,13 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         directory.display()
     ));
     let work = progress::show(restore.restore(&request), &written, &*setup.clock, output);
-    let report = work.await.map_err(|error| refused(&directory, error))?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let report = tokio::select! {
+        report = work => report.map_err(|error| refused(&directory, error))?,
+        _ = interrupt.recv() => return Err(interrupted(&directory)),
+        _ = terminate.recv() => return Err(interrupted(&directory)),
+    };
     if output.json {
         output.json(&json!({ "directory": directory, "report": report }))?;
         return Ok(Exit::Ok);
@@ -199,6 +206,14 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         quoted(&directory)
     ))?;
     Ok(Exit::Ok)
+}
+
+/// Says what an interruption leaves behind: as much as a kill.
+fn interrupted(directory: &Path) -> CommandError {
+    CommandError::new(Exit::Interrupted, "interrupted").hint(format!(
+        "`{}` may hold a part of the files now, which no server starts from: restore over it with `--delta`, or remove what is in it",
+        directory.display()
+    ))
 }
 
 /// What a rule forbids ends with its own code.

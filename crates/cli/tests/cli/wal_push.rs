@@ -1,6 +1,7 @@
 //! `dr wal push`: by the daemon if one listens, else by this process; 0 only for what is durable, and never a code from
 //! which PostgreSQL's archiver would start anew (R12).
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -50,6 +51,15 @@ impl Control for Told {
 }
 
 async fn push(place: &Place, by: Option<Told>) -> (Ran, Vec<PushRequest>) {
+    push_from(place, place.path(), &["--in", "us-east-1"], by).await
+}
+
+async fn push_from(
+    place: &Place,
+    directory: &Path,
+    region: &[&str],
+    by: Option<Told>,
+) -> (Ran, Vec<PushRequest>) {
     let state = place.path().join("state/us-east-1");
     std::fs::create_dir_all(&state).unwrap();
     let (_stop, stopped) = watch::channel(false);
@@ -60,9 +70,10 @@ async fn push(place: &Place, by: Option<Told>) -> (Ran, Vec<PushRequest>) {
     }
     let mut command = place.command();
     // As the archiver gives it: relative to where it starts the command.
-    command.current_dir(place.path());
+    command.current_dir(directory);
     let path = format!("pg_wal/{SEGMENT}");
-    command.args(["wal", "push", "orders/database", &path, "--in", "us-east-1"]);
+    command.args(["wal", "push", "orders/database", &path]);
+    command.args(region);
     let ran = tokio::task::spawn_blocking(move || command.output().unwrap().into());
     let ran = ran.await.unwrap();
     let asked = told.map_or_else(Vec::new, |told| told.asked.lock().unwrap().clone());
@@ -110,4 +121,22 @@ async fn without_a_daemon_that_can_read_the_file_this_process_does_it() {
         assert!(ran.stderr.contains("store"), "{ran:?}");
         assert!(!ran.stderr.contains("the daemon says no"), "{ran:?}");
     }
+}
+
+/// A standby has its primary's `archive_command`, so the command says by itself in which region it is.
+#[tokio::test]
+async fn the_region_is_that_of_the_data_directory() {
+    let place = Place::new();
+    let data = place.path().join("data/us-east-1");
+    std::fs::create_dir_all(&data).unwrap();
+    let (ran, asked) = push_from(&place, &data, &[], told(None)).await;
+    assert_eq!((ran.code, asked.len()), (0, 1), "{ran:?}");
+
+    let (ran, asked) = push_from(&place, place.path(), &[], told(None)).await;
+    assert_eq!((ran.code, asked.len()), (64, 0), "{ran:?}");
+    assert!(
+        ran.stderr.contains("cannot tell in which region"),
+        "{ran:?}"
+    );
+    assert!(ran.stderr.contains("--in REGION"), "{ran:?}");
 }

@@ -146,7 +146,7 @@ impl PostgresDriver {
         }
         // What kept a newer one from being used says more than that an older one would be too late.
         reasons.append(&mut too_late);
-        Err(self.nothing_will_do(store, request, &reasons, &possible, &bases.given_up))
+        Err(self.nothing_will_do(store, request, &reasons, &possible, bases))
     }
 
     /// Returns the recovery points that may be taken, only the one that was asked for if one was, and why others may not.
@@ -207,7 +207,7 @@ impl PostgresDriver {
         request: &RestoreRequest,
         reasons: &[Reason],
         possible: &Possible,
-        given_up: &[Label],
+        bases: &Bases,
     ) -> Error {
         let shown: Vec<String> = reasons
             .iter()
@@ -227,7 +227,8 @@ impl PostgresDriver {
             _ => format!("the earliest moment that can be restored is {at}"),
         });
         let taken_back = match request.target {
-            RestoreTarget::Time(at) if request.recovery_point.is_none() => given_up
+            RestoreTarget::Time(at) if request.recovery_point.is_none() => bases
+                .given_up
                 .iter()
                 .filter(|label| label.begun_at().is_some_and(|begun| begun <= at))
                 .max()
@@ -240,8 +241,13 @@ impl PostgresDriver {
                 }),
             _ => None,
         };
+        let is_locked = bases.usable.iter().any(|base| base.locked.is_some());
+        let locked = is_locked.then(|| {
+            "name the key file of what is encrypted under `encryption` in `dr.yaml`".to_owned()
+        });
         let hints: Vec<String> = earliest
             .into_iter()
+            .chain(locked)
             .chain(possible.newest.clone())
             .chain(taken_back)
             .collect();

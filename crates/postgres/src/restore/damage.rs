@@ -71,6 +71,11 @@ impl Damaged {
         self.0.contains_key(label)
     }
 
+    /// Takes down that one is damaged, here alone.
+    pub(super) fn add(&mut self, label: &Label, why: String) {
+        self.0.insert(label.clone(), why);
+    }
+
     /// Lets it speak against the recovery points that it is about.
     pub(super) fn mark(&self, bases: &mut Bases) {
         for base in &mut bases.usable {
@@ -104,6 +109,6 @@ impl PostgresDriver {
             let why = chain(&error);
             tracing::warn!(%label, "it cannot be said in the store that this recovery point is damaged: {why}");
         }
-        damaged.0.insert(label.clone(), why);
+        damaged.add(label, why);
     }
 }

@@ -142,7 +142,8 @@ pub(super) async fn write(
         let hint = format!(
             "`{subject}` holds a part of the files now, which no server starts from: {hint}"
         );
-        Error::new(error.kind(), "restore into", subject)
+        // Not the directory, maybe, but an object of the store: what is below says which.
+        Error::new(error.kind(), "finish the restore into", subject)
             .because(error)
             .with_hint(hint)
     })

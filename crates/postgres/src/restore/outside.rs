@@ -49,7 +49,11 @@ pub(super) fn check(
         let is_empty = match fs::read_dir(place) {
             Ok(mut entries) => entries.next().is_none(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-            Err(error) => return Err(directory::failed(place)(error)),
+            Err(error) => {
+                return Err(directory::failed(place)(error).with_hint(format!(
+                    "run `dr` as a user who may write there, or name another directory for it: `--tablespace {number}=DIR`"
+                )));
+            }
         };
         if !is_empty {
             let subject = place.display().to_string();

@@ -68,8 +68,10 @@ pub(super) enum Purpose<'a> {
         /// Where it is started, maybe.
         instance: Option<&'a InstanceOptions>,
     },
-    /// The next primary.
+    /// The next primary, in another region than the last one, or in one whose own directory is lost.
     Failover(&'a InstanceOptions),
+    /// The server that stands there already, put back to a moment.
+    InPlace(&'a InstanceOptions),
 }
 
 /// A recovery to be set up.
@@ -112,8 +114,11 @@ pub(super) fn settings(recovery: &Recovery, purpose: &Purpose<'_>) -> String {
     for none in TARGETS.iter().chain(&others) {
         set(none, "");
     }
-    // A restored server must not archive into the place that it was restored from (R30).
-    set("archive_mode", "off");
+    // A restored server must not archive into the place that it was restored from (R30). One that is put back into its own place archives
+    // where it did: under the number of a new timeline, once it is promoted.
+    if !matches!(purpose, Purpose::InPlace(_)) {
+        set("archive_mode", "off");
+    }
     set("recovery_min_apply_delay", "0");
     match &recovery.ending {
         Ending::Target {
@@ -158,7 +163,9 @@ pub(super) fn settings(recovery: &Recovery, purpose: &Purpose<'_>) -> String {
     }
     let (instance, port) = match purpose {
         Purpose::Copy { port, instance } => (*instance, *port),
-        Purpose::Failover(instance) => (Some(*instance), instance.port),
+        Purpose::Failover(instance) | Purpose::InPlace(instance) => {
+            (Some(*instance), instance.port)
+        }
     };
     for (name, value) in instance.iter().flat_map(|instance| &instance.settings) {
         set(name, value);
@@ -180,7 +187,7 @@ pub(super) fn settings(recovery: &Recovery, purpose: &Purpose<'_>) -> String {
         Purpose::Copy { .. } => {
             " An isolated copy: it archives nothing, follows nobody, and has a port of its own."
         }
-        Purpose::Failover(_) => "",
+        Purpose::Failover(_) | Purpose::InPlace(_) => "",
     };
     let mut text = format!(
         "\n# Restored by dr from recovery point {}.{remark}\n",
@@ -260,6 +267,23 @@ mod tests {
         assert_eq!(last(&text, "archive_mode"), Some("'off'"));
         assert_eq!(last(&text, "port"), Some("'54321'"));
         assert_eq!(last(&text, "work_mem"), Some("'8MB'"));
+    }
+
+    /// It is put back to where it was, and goes on archiving as it did; in another place it would archive into where it came from.
+    #[test]
+    fn only_a_server_that_is_put_back_in_place_archives() {
+        let options = crate::options::tests::options();
+        let instance = &options.instances[&"us-east-1".parse().unwrap()];
+        let recovery = Recovery {
+            label: "20261121T093005Z-7f3a".to_owned(),
+            timeline: TimelineId(2),
+            restore_command: "dr wal fetch".to_owned(),
+            ending: Ending::Standby { through: None },
+        };
+        let text = settings(&recovery, &Purpose::InPlace(instance));
+        assert_eq!(last(&text, "archive_mode"), None);
+        let text = settings(&recovery, &Purpose::Failover(instance));
+        assert_eq!(last(&text, "archive_mode"), Some("'off'"));
     }
 
     #[rstest]

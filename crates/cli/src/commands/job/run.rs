@@ -81,7 +81,12 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
                 None => error,
             });
         }
-        Err(error) => return Err(CommandError::from_error(Exit::Unavailable, &error)),
+        Err(error) => {
+            return Err(CommandError::from_error(Exit::Unavailable, &error).hint(
+                "whether the job was done is not known: `dr status` and the daemon's log tell; one that was broken off leaves nothing \
+                 half done, and may be run again",
+            ));
+        }
     };
     if output.json {
         output.json(&answer)?;

@@ -63,12 +63,23 @@ pub(super) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         }
         report.plan
     };
-    if plan.blocked.is_empty() {
+    let kept = plan.kept.iter();
+    let kept = kept.filter(|kept| args.labels.contains(&kept.label));
+    let kept: Vec<String> = kept
+        .map(|kept| format!("{}: {}", kept.label, kept.why.join(", ")))
+        .collect();
+    let (what, causes, hint) = if !plan.blocked.is_empty() {
+        let hint = "a recovery point that is damaged for good is given up with `--label`";
+        ("nothing is deleted", plan.blocked, hint)
+    } else if !kept.is_empty() {
+        let hint = "one that is held is let go by `dr recovery-point release`; the newest stays until there is another";
+        ("what `--label` names is kept", kept, hint)
+    } else {
         return Ok(Exit::Ok);
-    }
-    let mut error = CommandError::new(Exit::Refused, "nothing is deleted");
-    error.causes = plan.blocked;
-    Err(error.hint("a recovery point that is damaged for good is given up with `--label`"))
+    };
+    let mut error = CommandError::new(Exit::Refused, what);
+    error.causes = causes;
+    Err(error.hint(hint))
 }
 
 /// Says what becomes of each recovery point, and of the log.

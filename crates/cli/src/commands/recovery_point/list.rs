@@ -1,5 +1,6 @@
 //! `dr recovery-point list`.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -52,6 +53,15 @@ struct Listing {
 }
 
 impl Listing {
+    /// Says how far the log of a point goes, and whether there is more behind a hole.
+    fn end(&self, point: &RecoveryPoint) -> String {
+        match self.reaches.get(&point.label) {
+            None => "unknown".to_owned(),
+            Some(LogReach { end, hole: None }) => end.to_string(),
+            Some(LogReach { end, hole: Some(_) }) => format!("{end}, a hole"),
+        }
+    }
+
     /// Returns how far the log of a point goes without a hole, and when the last of it was received, if that is known.
     fn window(&self, point: &RecoveryPoint) -> Option<(Lsn, Option<Timestamp>)> {
         let end = self.reaches.get(&point.label)?.end;
@@ -298,7 +308,8 @@ fn show(setup: &Setup, listings: &[Listing], unseen: &[String], output: &Output)
     for listing in listings {
         rows.extend(listing.all().map(|point| (listing, point)));
     }
-    rows.sort_by(|a, b| b.1.label.cmp(&a.1.label));
+    // Labels of one second are in no order.
+    rows.sort_by_key(|(_, point)| Reverse((point.started_at, point.label.clone())));
     if output.json {
         let mut points = Vec::new();
         for (listing, point) in &rows {
@@ -354,7 +365,7 @@ fn show(setup: &Setup, listings: &[Listing], unseen: &[String], output: &Output)
             point.start.to_string(),
             kind(point),
             changed(point),
-            window.map_or_else(|| "unknown".to_owned(), |(end, _)| end.to_string()),
+            listing.end(point),
             window
                 .and_then(|(_, at)| at)
                 .map_or_else(|| "unknown".to_owned(), |at| format!("{at:.0}")),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use dr_model::{RegionName, ResourceId};
+use dr_postgres::Options;
 use dr_server::control::{ClientError, PushRequest, push_wal};
 use serde_json::json;
 
@@ -13,10 +14,11 @@ use crate::wiring::Setup;
 
 /// Put a finished segment of the log into the store
 ///
-/// For archive_command: `dr --config DIR wal push orders/database %p --in us-east-1`. Ends with 0
-/// only when the store holds the whole file; a segment of an epoch that is over is set aside, and
-/// PostgreSQL told that it is done. The daemon of the region does it, if one runs on this machine,
-/// and otherwise this process.
+/// For archive_command: `dr --config DIR wal push orders/database %p`, the same on the servers of
+/// all regions: a standby has its primary's settings, and archives with them once it is promoted.
+/// Ends with 0 only when the store holds the whole file; a segment of an epoch that is over is set
+/// aside, and PostgreSQL told that it is done. The daemon of the region does it, if one runs on
+/// this machine, and otherwise this process.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// The resource, as WORKLOAD/RESOURCE
@@ -24,20 +26,25 @@ pub(crate) struct Args {
     /// The file, `%p` of archive_command; relative to the data directory, where PostgreSQL starts
     /// the command
     path: PathBuf,
-    /// The region that the server is in
+    /// The region that the server is in [default: that whose data directory on this machine holds
+    /// the file]
     #[arg(long = "in", value_name = "REGION")]
-    region: RegionName,
+    region: Option<RegionName>,
 }
 
 pub(super) async fn run(args: &Args, config: &Path, output: &Output) -> Result<Exit> {
     let setup = Setup::load(config)?;
-    setup.postgres_options(&args.resource)?;
-    let summary = match by_daemon(&setup, args).await? {
+    let options = setup.postgres_options(&args.resource)?;
+    let region = match &args.region {
+        Some(region) => region.clone(),
+        None => region_of(&options, &args.path)?,
+    };
+    let summary = match by_daemon(&setup, args, &region).await? {
         Some(summary) => summary,
         None => {
             let driver = setup.postgres(&args.resource)?;
-            setup.identified(&args.region).await?;
-            driver.push_wal(&args.region, &args.path).await?
+            setup.identified(&region).await?;
+            driver.push_wal(&region, &args.path).await?
         }
     };
     if output.json {
@@ -49,12 +56,36 @@ pub(super) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     Ok(Exit::Ok)
 }
 
+/// Returns the region in whose data directory on this machine a file is. PostgreSQL starts the command there, with a path below it, be
+/// `pg_wal` a link to elsewhere.
+fn region_of(options: &Options, path: &Path) -> Result<RegionName> {
+    let path = std::path::absolute(path)?;
+    let instances = options.instances.iter();
+    let here = instances.filter(|(_, instance)| instance.host == "local");
+    let holding = here.filter(|(_, instance)| {
+        let configured = &instance.data_directory;
+        let real = std::fs::canonicalize(configured);
+        path.starts_with(configured) || real.is_ok_and(|real| path.starts_with(real))
+    });
+    let regions: Vec<&RegionName> = holding.map(|(region, _)| region).collect();
+    let why = match regions.as_slice() {
+        [region] => return Ok((*region).clone()),
+        [] => "no data directory that the configuration names on this machine holds it",
+        _ => "several regions have that data directory",
+    };
+    let what = format!(
+        "cannot tell in which region the server of `{}` is: {why}",
+        path.display()
+    );
+    Err(CommandError::new(Exit::Usage, what).hint("say it: `--in REGION`"))
+}
+
 /// Has the daemon of the region do it; `None` if there is none that does.
 ///
 /// Whatever keeps it from an answer, this process then does by itself or says what is wrong: pushing twice is safe. Only what the
 /// daemon says of the file and the store stands.
-async fn by_daemon(setup: &Setup, args: &Args) -> Result<Option<String>> {
-    let Some(daemon) = &setup.region(&args.region)?.daemon else {
+async fn by_daemon(setup: &Setup, args: &Args, region: &RegionName) -> Result<Option<String>> {
+    let Some(daemon) = &setup.region(region)?.daemon else {
         return Ok(None);
     };
     let request = PushRequest {

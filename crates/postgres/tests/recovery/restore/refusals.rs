@@ -190,6 +190,44 @@ async fn an_older_point_is_taken_where_the_newest_is_damaged() {
     assert!(passed_over.starts_with(&newer.label));
 }
 
+/// Nobody has looked at it before: it is found out by the restore itself.
+#[tokio::test]
+async fn an_older_point_is_taken_where_a_pack_of_the_newest_is_short() {
+    let (site, older) = protected(1).await;
+    let newer = site.back_up().await;
+    let packs = format!("{}/packs/", newer.label);
+    let pack = walk(&site.place(EAST))
+        .into_iter()
+        .find(|path| path.contains(&packs));
+    fs::write(pack.unwrap(), "short").unwrap();
+    let place = site.place("recovered");
+    let request = RestoreRequest::new(region(EAST), RestoreTarget::Latest, place.clone());
+    let plan = Restore::plan(&site.driver, &request).await.unwrap();
+    assert_eq!(plan.recovery_point, older);
+    let report = restore(&site, EAST, RestoreTarget::Latest, &place)
+        .await
+        .unwrap();
+    assert_eq!(report.plan.recovery_point, older);
+    assert_eq!(report.plan.passed_over, plan.passed_over);
+    let [passed_over] = plan.passed_over.as_slice() else {
+        panic!("{plan:?}")
+    };
+    assert!(passed_over.starts_with(&newer.label), "{passed_over}");
+    assert!(
+        passed_over.contains("it has 5 bytes instead of"),
+        "{passed_over}"
+    );
+
+    // Whoever names it gets to hear what is wrong with it.
+    let named = RestoreRequest {
+        recovery_point: Some(newer.label),
+        ..RestoreRequest::new(region(EAST), RestoreTarget::Latest, site.place("named"))
+    };
+    let error = Restore::restore(&site.driver, &named).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(!site.place("named").exists());
+}
+
 #[tokio::test]
 async fn a_store_that_goes_away_stops_a_recovery_and_does_not_end_it() {
     let (site, _) = protected(1).await;
