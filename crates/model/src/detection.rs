@@ -14,7 +14,7 @@ pub enum Round {
     Answered,
     /// It did not, and something beside it did.
     Missed,
-    /// Nothing can be told: nothing else answered either.
+    /// Nothing can be told: nothing else answered either, or the primary could not be asked.
     Unclear,
 }
 

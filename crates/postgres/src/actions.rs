@@ -297,9 +297,47 @@ impl PostgresDriver {
             Work::ForgetTarget { region } => self.is_target_forgotten(&region).await,
         };
         // What could not be looked at is unknown, not undone (principle 6).
-        Ok(looked.unwrap_or_else(|error| Verified::Unknown {
-            why: dr_provider::error::chain(&error),
-        }))
+        Ok(match looked {
+            Ok(verified) => verified,
+            Err(error) => {
+                let why = dr_provider::error::chain(&error);
+                let down = self.is_standby_down(&Work::of(action)?, &error).await;
+                Verified::Unknown {
+                    why: [Some(why), down]
+                        .into_iter()
+                        .flatten()
+                        .collect::<Vec<_>>()
+                        .join("; "),
+                }
+            }
+        })
+    }
+
+    /// Says what to do where the standby that an action needs does not answer because it does not run.
+    async fn is_standby_down(&self, work: &Work, error: &Error) -> Option<String> {
+        let (Work::DetachStandby { region }
+        | Work::ArchiveSurplus { region, .. }
+        | Work::ReplayTail { region, .. }
+        | Work::PromoteStandby { region, .. }) = work
+        else {
+            return None;
+        };
+        if error.kind() != ErrorKind::Unavailable {
+            return None;
+        }
+        let host = self.host(region).ok()?;
+        let instance = self.instance_options(region).ok()?;
+        let directory = &instance.data_directory;
+        let processes = processes(&**host, directory).await.ok()?;
+        processes.is_empty().then(|| {
+            let start = match &instance.start {
+                Some(argv) => argv.join(" "),
+                None => self.pg_ctl(directory, &["start"]).argv.join(" "),
+            };
+            format!(
+                "the standby does not run: start it as it is, without promoting it (`{start}`), and go on"
+            )
+        })
     }
 
     /// Notes what an action left behind.

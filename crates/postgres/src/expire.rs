@@ -131,7 +131,9 @@ impl PostgresDriver {
         let bases = self.bases(store, cluster).await?;
         let held = repository.holds().await?;
         let now = self.clock().now();
-        let judged = judge(&bases, &held, &request.retention, &explicit, now);
+        let reaches = self.reaches_of(store, cluster, &bases.usable).await?;
+        let facts_of = (&bases, &reaches);
+        let judged = judge(facts_of, &held, &request.retention, &explicit, now);
         let mut plan = ExpiryPlan {
             blocked: judged.blocked,
             kept: judged.kept,

@@ -262,6 +262,15 @@ const STANDBY_POSITION: &str = "select s.system_identifier, \
 /// Turns an error of the wire into one of the seam: what it means for the caller, and what to do about it.
 pub(crate) fn translate(operation: &str, subject: &str, error: dr_pgwire::Error) -> Error {
     use dr_pgwire::Error as Wire;
+    let is_answer = matches!(
+        error,
+        Wire::Server(_)
+            | Wire::PasswordRequired { .. }
+            | Wire::AuthenticationMethod { .. }
+            | Wire::Scram { .. }
+            | Wire::ServerVersion { .. }
+            | Wire::TlsRefused { .. }
+    );
     let (kind, hint) = match &error {
         Wire::Connect { .. } | Wire::ConnectTimeout { .. } => (ErrorKind::Unavailable, None),
         Wire::Tls { .. } | Wire::TlsRefused { .. } => (
@@ -307,6 +316,10 @@ pub(crate) fn translate(operation: &str, subject: &str, error: dr_pgwire::Error)
         _ => (ErrorKind::Failed, None),
     };
     let translated = Error::new(kind, operation, subject).because(error);
+    let translated = match is_answer {
+        true => translated.answered(),
+        false => translated,
+    };
     match hint {
         Some(hint) => translated.with_hint(hint),
         None => translated,

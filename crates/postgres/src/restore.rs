@@ -24,14 +24,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dr_model::{ExecutionId, Lsn, RegionName, TimelineId};
+use dr_model::{ExecutionId, Lsn, RegionName, SystemIdentifier, TimelineId};
 use dr_provider::driver::{
     Existing, LogReach, LogStretch, Proof, Restore, RestorePlan, RestoreProgress, RestoreReport,
     RestoreRequest,
 };
 use dr_provider::error::chain as explain;
-use dr_provider::{Error, ErrorKind, Result};
-use dr_repository::BackupReader;
+use dr_provider::{Error, ErrorKind, ObjectStore, Result};
+use dr_repository::{BackupReader, Label};
 use tokio::sync::watch;
 
 use crate::archive::Held;
@@ -67,27 +67,9 @@ impl Restore for PostgresDriver {
         let store = self.store(region)?;
         let cluster = self.cluster_in(store, OPERATION).await?;
         let bases = self.bases(store, cluster).await?.usable;
-        let since = bases.iter().map(Base::log_start).min();
-        let held = Held::read(store, cluster, since.unwrap_or(Lsn::INVALID)).await?;
-        let Some(newest) = held.newest_timeline() else {
-            return Ok(BTreeMap::new());
-        };
-        let reach = |base: Base| {
-            let (label, own) = (base.label.to_string(), base.source.timeline);
-            // One that is no part of the newest history goes on along its own.
-            let found = choose::prove(base.clone(), &held, newest)
-                .or_else(|_| choose::prove(base, &held, own));
-            let (_, reach) = found.ok()?;
-            let hole = reach.hole.map(|hole| hole.to_string());
-            Some((
-                label,
-                LogReach {
-                    end: reach.end,
-                    hole,
-                },
-            ))
-        };
-        Ok(bases.into_iter().filter_map(reach).collect())
+        let reaches = self.reaches_of(store, cluster, &bases).await?;
+        let named = |(label, reach): (Label, LogReach)| (label.to_string(), reach);
+        Ok(reaches.into_iter().map(named).collect())
     }
 
     async fn plan(&self, request: &RestoreRequest) -> Result<RestorePlan> {
@@ -158,6 +140,30 @@ struct Decided {
 }
 
 impl PostgresDriver {
+    /// Returns how far the log behind each recovery point goes; those are left out that have not even the log that they need themselves.
+    pub(crate) async fn reaches_of(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        cluster: SystemIdentifier,
+        bases: &[Base],
+    ) -> Result<BTreeMap<Label, LogReach>> {
+        let since = bases.iter().map(Base::log_start).min();
+        let held = Held::read(store, cluster, since.unwrap_or(Lsn::INVALID)).await?;
+        let Some(newest) = held.newest_timeline() else {
+            return Ok(BTreeMap::new());
+        };
+        let reach = |base: &Base| {
+            // One that is no part of the newest history goes on along its own.
+            let found = choose::prove(base.clone(), &held, newest)
+                .or_else(|_| choose::prove(base.clone(), &held, base.source.timeline));
+            let (_, reach) = found.ok()?;
+            let hole = reach.hole.map(|hole| hole.to_string());
+            let end = reach.end;
+            Some((base.label.clone(), LogReach { end, hole }))
+        };
+        Ok(bases.iter().filter_map(reach).collect())
+    }
+
     /// Looks at the directories that are to be written, before anything is.
     async fn check_target(
         &self,

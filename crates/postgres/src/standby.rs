@@ -16,6 +16,7 @@ mod log_files;
 mod make;
 mod progress;
 mod remains;
+mod served;
 mod settings;
 
 use std::path::{Path, PathBuf};
@@ -188,7 +189,8 @@ impl PostgresDriver {
         {
             plan.divergence = self.measured(&plan.primary, remains).await?;
         }
-        self.choose_method(request, &there, log, &mut plan).await?;
+        self.choose_method(request, &there, (log, &present), &mut plan)
+            .await?;
         let changes = match plan.method {
             None | Some(Method::Follow) => false,
             Some(Method::Rewind) => plan.divergence.is_some(),
@@ -207,7 +209,7 @@ impl PostgresDriver {
         &self,
         request: &StandbyRequest,
         there: &There,
-        log: Log,
+        (log, present): (Log, &TimelineHistory),
         plan: &mut StandbyPlan,
     ) -> Result<()> {
         if let There::Unfinished(unfinished) = there
@@ -230,7 +232,13 @@ impl PostgresDriver {
                 continue;
             }
             let unfit = match method {
-                Method::Follow => there.cannot_follow(),
+                Method::Follow => match (there.cannot_follow(), there.remains()) {
+                    (None, Some(remains)) => {
+                        self.is_not_served(&plan.region, &plan.primary, remains, present)
+                            .await?
+                    }
+                    (unfit, _) => unfit,
+                },
                 Method::Rewind => self.cannot_rewind(there, &plan.primary).await?,
                 Method::RecoveryPoint => match self.point_to_follow_from(&plan.region, log).await {
                     Ok(point) => {
@@ -364,6 +372,9 @@ impl PostgresDriver {
             Ok(remains) => remains,
             Err(why) => return Ok(Some(why.clone())),
         };
+        if !remains.is_ahead() {
+            return Ok(Some("it has nothing that would be taken back".to_owned()));
+        }
         if !remains.control.may_be_rewound {
             let why = "the old primary had neither page checksums nor wal_log_hints";
             return Ok(Some(why.to_owned()));
@@ -486,6 +497,14 @@ impl There {
                     remains.control.timeline, remains.end
                 ),
             },
+        }
+    }
+
+    /// Returns what is known of a server's files.
+    fn remains(&self) -> Option<&Remains> {
+        match self {
+            Self::Files(remains) => remains.as_ref().as_ref().ok(),
+            _ => None,
         }
     }
 

@@ -68,6 +68,7 @@ pub struct Error {
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
     hint: Option<String>,
     retry_after: Option<Duration>,
+    is_answer: bool,
 }
 
 impl Error {
@@ -81,6 +82,7 @@ impl Error {
             source: None,
             hint: None,
             retry_after: None,
+            is_answer: false,
         }
     }
 
@@ -103,6 +105,20 @@ impl Error {
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
+    }
+
+    /// Says that the other side has answered: it is there, whatever is wrong.
+    #[must_use]
+    pub fn answered(mut self) -> Self {
+        self.is_answer = true;
+        self
+    }
+
+    /// Tells whether the other side is known to have answered. Otherwise it may be silent, or nothing was asked of it: a secret of ours could
+    /// not be read, for example.
+    #[must_use]
+    pub fn is_answer(&self) -> bool {
+        self.is_answer
     }
 
     /// Returns the kind.

@@ -4,6 +4,7 @@
 //! outcome after, [`resume()`] goes on where another process stopped. Steps stand in [`steps`], one file each; they know a
 //! resource only through its driver. Nothing here prints: progress goes to a [`Monitor`].
 
+mod abort;
 mod arm_self_fence;
 pub mod check;
 mod come_back;
@@ -32,6 +33,7 @@ pub mod step;
 pub mod steps;
 pub mod world;
 
+pub use abort::{Aborted, abort, take_back};
 pub use arm_self_fence::{Armed, arm_self_fence};
 pub use events::{Event, Monitor, Silent};
 pub use execute::{Error, execute};
@@ -40,7 +42,7 @@ pub use move_register::{Placed, move_register};
 pub use outcome::{Report, State};
 pub use plan::{Class, ExpectedProof, Mode, Plan, Refusal, plan};
 pub use request::{Disruption, Request, Rung, Statement};
-pub use resume::{Aborted, Decided, abort, pause, resume, resume_with, take_back};
+pub use resume::{Decided, pause, resume, resume_with};
 pub use site::{ServiceSite, Site};
 pub use world::{World, observe, observe_to_execute, unfinished};
 

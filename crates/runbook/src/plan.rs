@@ -15,7 +15,7 @@ mod make;
 mod mode;
 mod refusal;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dr_coordination::register::ClusterClaim;
 use dr_model::loss::{Bound, Estimate, Verdict};
@@ -27,6 +27,7 @@ use dr_provider::driver::{Action, LossFacts, RestoreTarget, Undo};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use behind::is_behind;
 #[cfg(test)]
 pub(crate) use hash::of as hash_of;
 #[cfg(test)]
@@ -150,6 +151,9 @@ pub struct LossPlan {
     pub verdict: Verdict,
     /// By resource.
     pub resources: BTreeMap<ResourceName, LossFacts>,
+    /// Those that come up, by override, without anything of what was written in the newest epoch: nobody can tell how much that is.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub behind: BTreeSet<ResourceName>,
 }
 
 impl LossPlan {

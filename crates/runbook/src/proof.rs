@@ -213,6 +213,9 @@ pub fn bound(history: &History, resource: &ResourceName) -> Bound {
             known => known.clone(),
         };
     }
+    if history.plan.loss.behind.contains(resource) {
+        return Bound::Growing { since: None };
+    }
     let sealed = sealed(history, resource);
     let foreseen = planned.and_then(|loss| since(&loss.bound));
     let covered = match &sealed {

@@ -191,6 +191,9 @@ fn resource(history: &History, name: &ResourceName) -> ResourceReport {
         Bound::Seconds { seconds, .. } => seconds,
         Bound::Growing { .. } => f64::INFINITY,
     };
+    let grows = matches!(bound, Bound::Growing { .. });
+    // Nobody can tell what came up without: the log that it would be counted in has not reached this region.
+    let to_disruption = to_disruption.filter(|_| bound != Bound::Growing { since: None });
     let measured = is_measurable(history, name, &bound);
     ResourceReport {
         rung: rung(history, name),
@@ -219,9 +222,12 @@ fn resource(history: &History, name: &ResourceName) -> ResourceReport {
         rpa_at_least_seconds: to_disruption.and_then(|seconds| {
             // The newest commit that was recovered is up to one beat younger than the heartbeat.
             let beat = history.plan.heartbeat_seconds.unwrap_or(0.0);
-            let uncertain = match measured {
-                true => between_looks(&history.plan).filter(|_| most > 0.0)?,
-                false => 0.0,
+            let uncertain = match (measured, between_looks(&history.plan)) {
+                (true, Some(between)) if most > 0.0 => between,
+                // It may go on.
+                (true, None) if grows => 0.0,
+                (true, _) => return None,
+                (false, _) => 0.0,
             };
             Some((seconds - uncertain - beat).max(0.0).min(most))
         }),
@@ -269,12 +275,12 @@ fn at_most(resources: &BTreeMap<ResourceName, ResourceReport>) -> Option<f64> {
         .values()
         .map(
             |resource| match (resource.rpa_seconds, &resource.loss.bound) {
+                (_, Bound::Growing { .. }) => None,
                 (Some(measured), _) => Some(measured),
                 (None, Bound::Zero) => Some(0.0),
                 (None, Bound::Seconds { seconds, .. }) => {
                     Some(seconds.max(resource.rpa_at_least_seconds.unwrap_or(0.0)))
                 }
-                (None, Bound::Growing { .. }) => None,
             },
         )
         .collect();

@@ -97,22 +97,31 @@ fn differing(workload: &WorkloadName, walk: &Walk, seen: &[Sighting]) -> Option<
         let (epoch, key) = sighting.keys.last()?;
         let bytes = sighting.newest.as_ref()?;
         let record = walk.records().iter().find(|record| record.epoch == *epoch)?;
-        let why = match EpochRecord::from_bytes(bytes, workload, *epoch) {
+        let (place, from) = (EpochRecord::key(workload, *epoch), walk.place_of(*epoch));
+        let region = &sighting.region;
+        let (why, hint) = match EpochRecord::from_bytes(bytes, workload, *epoch) {
             Ok(copy) if copy == *record => return None,
-            Ok(copy) => format!(
-                "`{key}` in the store of `{}` says that {} is primary ({}), and the register that {} is ({})",
-                sighting.region, copy.primary, copy.reason, record.primary, record.reason
+            Ok(copy) => (
+                format!(
+                    "`{key}` in the store of `{region}` says that {} is primary ({}), and the register that {} is ({})",
+                    copy.primary, copy.reason, record.primary, record.reason
+                ),
+                format!(
+                    "one of both was not put there by `dr`: find out which, by the servers and the execution that each names, and put the right one in the place of the other ({place})"
+                ),
             ),
-            Err(why) => format!("`{key}` in the store of `{}`: {why}", sighting.region),
+            Err(why) => (
+                format!("`{key}` in the store of `{region}`: {why}"),
+                format!(
+                    "the record itself is whole: copy the object `{place}` of the store of `{from}` over `{key}` in the store of `{region}`"
+                ),
+            ),
         };
         Some(Contradiction {
             region: sighting.region.clone(),
             epoch: *epoch,
             why,
-            hint: format!(
-                "one of both was not put there by `dr`: find out which, by the servers and the execution that each names, and put the right one in the place of the other ({})",
-                EpochRecord::key(workload, *epoch)
-            ),
+            hint,
         })
     })
 }

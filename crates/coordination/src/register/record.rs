@@ -168,6 +168,14 @@ impl EpochRecord {
         next
     }
 
+    /// Returns the record that follows this one and changes nothing: it only takes the number of its epoch.
+    ///
+    /// As with [`with_synchronous`](Self::with_synchronous), the primary and the chains stay.
+    #[must_use]
+    pub fn renewed(&self) -> Self {
+        self.with_register(self.register.clone())
+    }
+
     /// Returns the record that follows this one and changes nothing but the guards that the primary is known to run under.
     ///
     /// As with [`with_synchronous`](Self::with_synchronous), the primary and the chains stay.
@@ -175,7 +183,7 @@ impl EpochRecord {
     pub fn with_guards(&self, guards: BTreeMap<ResourceName, Guard>) -> Self {
         Self {
             guards,
-            ..self.with_register(self.register.clone())
+            ..self.renewed()
         }
     }
 

@@ -104,6 +104,12 @@ impl Walk {
             .map_or(&self.initial, |record| &record.register)
     }
 
+    /// Returns the region in whose store record `epoch` is, which was read.
+    pub(crate) fn place_of(&self, epoch: Epoch) -> &RegionName {
+        let before = self.records.iter().rfind(|record| record.epoch < epoch);
+        before.map_or(&self.initial, |record| &record.register)
+    }
+
     fn wanted(&self) -> Epoch {
         self.records
             .last()

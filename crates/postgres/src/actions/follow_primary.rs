@@ -3,9 +3,11 @@
 //!
 //! Idempotent because a standby that streams is left as it is.
 
+use std::time::Duration;
+
 use dr_model::RegionName;
-use dr_provider::Result;
 use dr_provider::driver::{Applied, Fence, Verified};
+use dr_provider::{Host, Result};
 use serde_json::json;
 
 use super::processes;
@@ -13,6 +15,9 @@ use crate::driver::PostgresDriver;
 use crate::standby::Remains;
 
 const OPERATION: &str = "make a standby of the old primary of";
+
+/// How long a standby may take to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 impl PostgresDriver {
     pub(super) async fn follow_primary(
@@ -28,6 +33,9 @@ impl PostgresDriver {
         let directory = &self.instance_options(region)?.data_directory;
         let record = self.read_register(OPERATION).await?;
         let log = self.log_of(&record, OPERATION)?;
+        if !processes(&**host, directory).await?.is_empty() {
+            self.stop_what_follows_nobody(region, &**host).await?;
+        }
         if processes(&**host, directory).await?.is_empty() {
             let present = self.present_history(primary, log).await?;
             let remains =
@@ -53,6 +61,26 @@ impl PostgresDriver {
             format!("the old primary in {region} is a standby, and has received {received}"),
             json!({ "received": received, "notes": notes }),
         ))
+    }
+
+    /// Stops a server that something has started since the old primary was stopped: it is a standby, by the signal that was left, and
+    /// follows nobody, because nobody has told it whom.
+    async fn stop_what_follows_nobody(&self, region: &RegionName, host: &dyn Host) -> Result<()> {
+        let directory = &self.instance_options(region)?.data_directory;
+        let found = async { self.connect(region).await?.position().await };
+        // One that does not answer yet, or accepts no sessions, is waited for as it is.
+        if !found.await.is_ok_and(|found| found.in_recovery) {
+            return Ok(());
+        }
+        let stop = self.pg_ctl(directory, &["stop", "--mode=fast", "--wait"]);
+        let stopped = host.run(&stop, STOP_LIMIT).await?;
+        match stopped.status {
+            Some(0) => Ok(()),
+            _ => {
+                let said = String::from_utf8_lossy(&stopped.stderr).trim().to_owned();
+                Err(self.failed(OPERATION, format!("the server there does not stop: {said}")))
+            }
+        }
     }
 
     pub(super) async fn is_following(

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dr_model::Retention;
-use dr_provider::driver::{Judged, Proof};
+use dr_model::{Lsn, Retention};
+use dr_provider::driver::{Judged, LogReach, Proof};
 use dr_provider::error::chain;
 use dr_repository::{Hold, Label};
 use jiff::{SignedDuration, Timestamp};
@@ -23,9 +23,12 @@ pub(super) struct Verdict {
     pub(super) expired: BTreeSet<Label>,
 }
 
+/// How far the log behind each recovery point goes, by label. One that is not here has not even the log that it needs itself.
+pub(super) type Reaches = BTreeMap<Label, LogReach>;
+
 /// Decides; `explicit` are to go whatever the rule says.
 pub(super) fn judge(
-    bases: &Bases,
+    (bases, reaches): (&Bases, &Reaches),
     held: &BTreeMap<Label, Hold>,
     retention: &Retention,
     explicit: &BTreeSet<Label>,
@@ -70,7 +73,7 @@ pub(super) fn judge(
         (newest_that(&undamaged), "the newest without damage"),
         (newest_that(&proven), "the newest that was proven"),
     ];
-    let begin = log_begin(bases, retention, now);
+    let needed = log_needs(bases, reaches, retention, now);
     for (base, by_rule) in bases.usable.iter().zip(by_rule) {
         let label = &base.label;
         let mut why = Vec::new();
@@ -81,7 +84,7 @@ pub(super) fn judge(
         why.extend(always.map(|(_, why)| (*why).to_owned()));
         if !explicit.contains(label) {
             why.extend(by_rule.iter().map(ToString::to_string));
-            if begin == Some(label) {
+            if needed.contains(label) {
                 why.push("the log is kept from it on".to_owned());
             }
         }
@@ -101,14 +104,39 @@ pub(super) fn judge(
     verdict
 }
 
-/// Returns the recovery point with which any moment of the time that the log is kept for can be restored: the newest that was
-/// complete before it and, as long as none is that old, the oldest of all. So the earliest moment never comes nearer than that.
-fn log_begin<'a>(bases: &'a Bases, retention: &Retention, now: Timestamp) -> Option<&'a Label> {
-    let since = retention.log_since(now)?;
+/// Returns the recovery points with which any moment of the time that the log is kept for can be restored, as far as there is log of it: the
+/// newest that was complete before it and, as long as none is that old, the oldest of all, so that the earliest moment never comes nearer; and
+/// where its log ends in a hole, the first one from which the log goes on behind it.
+fn log_needs<'a>(
+    bases: &'a Bases,
+    reaches: &Reaches,
+    retention: &Retention,
+    now: Timestamp,
+) -> BTreeSet<&'a Label> {
+    let mut needed = BTreeSet::new();
+    let Some(since) = retention.log_since(now) else {
+        return needed;
+    };
     let mut sound = bases.usable.iter().filter(|base| base.is_sound());
     let before = sound.clone().find(|base| base.source.stopped_at <= since);
-    let begin = before.or_else(|| sound.next_back());
-    begin.map(|base| &base.label)
+    let mut next = before.or_else(|| sound.clone().next_back());
+    while let Some(base) = next {
+        needed.insert(&base.label);
+        let ends = reaches
+            .get(&base.label)
+            .filter(|reach| reach.hole.is_some())
+            .map(|reach| reach.end);
+        let goes_on = |end: Lsn| {
+            let mut oldest_first = sound.clone().rev();
+            oldest_first.find(|base| {
+                reaches
+                    .get(&base.label)
+                    .is_some_and(|reach| reach.end > end)
+            })
+        };
+        next = ends.and_then(goes_on);
+    }
+    needed
 }
 
 #[cfg(test)]
@@ -150,6 +178,7 @@ mod tests {
 
     struct Case {
         bases: Bases,
+        reaches: Reaches,
         held: BTreeMap<Label, Hold>,
         explicit: BTreeSet<Label>,
     }
@@ -157,6 +186,7 @@ mod tests {
     fn case(hours: &[i64]) -> Case {
         Case {
             bases: bases(hours),
+            reaches: Reaches::new(),
             held: BTreeMap::new(),
             explicit: BTreeSet::new(),
         }
@@ -169,7 +199,8 @@ mod tests {
                 ..Retention::NOTHING
             };
             let now = at(NOW);
-            judge(&self.bases, &self.held, &retention, &self.explicit, now)
+            let facts = (&self.bases, &self.reaches);
+            judge(facts, &self.held, &retention, &self.explicit, now)
         }
 
         /// Returns the hours of what expires.
@@ -198,24 +229,50 @@ mod tests {
     /// What says that any moment of some days can be restored keeps what that takes, whatever else is kept.
     #[test]
     fn the_earliest_moment_comes_no_nearer_than_the_log_is_kept() {
-        let kept = |hours: &[i64], log: i64| {
+        let kept = |hours: &[i64], log: i64, ends: &[(i64, u64)]| {
             let retention = Retention {
                 last: 1,
                 log: Some(std::time::Duration::from_secs(log.unsigned_abs() * 3600)),
                 ..Retention::NOTHING
             };
-            let case = case(hours);
+            let mut case = case(hours);
+            // All of them to the end of the log, but those that are said to break off.
+            for hour in hours {
+                let broken = ends.iter().find(|(at, _)| at == hour);
+                let reach = LogReach {
+                    end: Lsn(broken.map_or(9000, |(_, end)| *end)),
+                    hole: broken.map(|_| "some log is missing".to_owned()),
+                };
+                case.reaches.insert(base(*hour).label, reach);
+            }
             let (held, explicit) = (&case.held, &case.explicit);
-            let verdict = judge(&case.bases, held, &retention, explicit, at(NOW));
+            let facts = (&case.bases, &case.reaches);
+            let verdict = judge(facts, held, &retention, explicit, at(NOW));
             let label = |one: Judged| one.label.parse::<Label>().unwrap();
             let hour = |one| label(one).begun_at().unwrap().as_second() / 3600;
             verdict.kept.into_iter().map(hour).collect::<Vec<i64>>()
         };
         // The first day: all that there is of it.
-        assert_eq!(kept(&[996, 997, 998, 999], 24), [999, 996]);
+        assert_eq!(kept(&[996, 997, 998, 999], 24, &[]), [999, 996]);
         // Later the newest before the window, and nothing older.
-        assert_eq!(kept(&[900, 950, 970, 980, 999], 24), [999, 970]);
-        assert_eq!(kept(&[900, 999], 1), [999]);
+        assert_eq!(kept(&[900, 950, 970, 980, 999], 24, &[]), [999, 970]);
+        assert_eq!(kept(&[900, 999], 1, &[]), [999]);
+        // Where its log breaks off, the first one behind each hole as well, or what comes after it could not be restored.
+        let broken = [(970, 2000), (980, 2000)];
+        assert_eq!(
+            kept(&[950, 970, 980, 985, 990, 999], 24, &broken),
+            [999, 985, 970]
+        );
+        let twice = [(970, 2000), (980, 3000), (985, 3000)];
+        assert_eq!(
+            kept(&[950, 970, 980, 985, 990, 999], 24, &twice),
+            [999, 990, 980, 970]
+        );
+        // Nothing is behind the last one yet.
+        assert_eq!(
+            kept(&[970, 999], 24, &[(970, 2000), (999, 2000)]),
+            [999, 970]
+        );
     }
 
     #[test]

@@ -16,6 +16,14 @@ use crate::plan::planned_move::streams;
 const STOPPED: &str = "if it is the standby, start it as it is, without promoting it, and run the command again; otherwise `dr standby \
      create` makes a standby of it and keeps what only it has. A restore never overwrites: it wants an empty place, so move the directory away";
 
+/// What is done about a server that runs where a restore would go.
+const RUNS: &str = "a restore never overwrites: stop the server there; then `dr standby create` makes a standby of it and keeps what only it \
+     has, or move the directory away";
+
+/// What is done about a server that runs and does not follow the primary.
+const MADE_ANEW: &str = "stop the server there; then `dr standby create` makes a standby of it and keeps what only it has, as long as the primary \
+     answers";
+
 /// What to do about an old primary that nobody has fenced.
 const NOT_FENCED: &str = "it is an old primary that was not fenced: do not start it, it would accept writes; `dr standby create` makes a \
      standby of it and keeps what only it has";
@@ -67,7 +75,8 @@ impl PostgresDriver {
                         "the standby in {region} is on timeline {timeline}, the log to be ended is of timeline {}",
                         log.timeline
                     ),
-                ));
+                )
+                .with_hint(MADE_ANEW));
             }
             other => {
                 let why = format!("no standby runs in {region}: {}", describe(other));
@@ -80,6 +89,7 @@ impl PostgresDriver {
                         error.with_hint(NOT_FENCED)
                     }
                     Instance::Stopped => error.with_hint(STOPPED),
+                    Instance::Running { .. } => error.with_hint(MADE_ANEW),
                     _ => error,
                 });
             }
@@ -137,8 +147,7 @@ impl PostgresDriver {
                     Instance::Unreachable { .. } => "see why it does not answer: if a standby runs there it can be promoted, and a restore never overwrites one",
                     Instance::Stopped if would_accept_writes(seen).is_some() => NOT_FENCED,
                     Instance::Stopped => STOPPED,
-                    _ => "a restore never overwrites: stop the server there; then `dr standby create` makes a standby of it and keeps what only it \
-                          has, or move the directory away",
+                    _ => RUNS,
                 }));
         }
         Ok(())

@@ -37,6 +37,15 @@ pub struct StandbyReport {
     pub notes: Vec<String>,
 }
 
+/// What `pg_rewind` did, or would do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rewound {
+    /// It took back what diverged.
+    Done,
+    /// It found nothing to take back.
+    NotNeeded,
+}
+
 impl PostgresDriver {
     /// Makes a standby as planned, unless the situation has changed; `say` is told what is being done.
     ///
@@ -193,8 +202,15 @@ impl PostgresDriver {
         }
         self.settle(region, &remains.control, remains.end).await?;
         self.await_checkpoint(&plan.primary, log.timeline).await?;
-        if let Err(why) = self.run_rewind(plan, directory, true).await? {
-            return Ok(Some(why));
+        self.append_restore_command(plan, directory).await?;
+        match self.run_rewind(plan, directory, true).await? {
+            Err(why) => return Ok(Some(why)),
+            // Up to PostgreSQL 15 it goes by the newest checkpoint, which a server that died just after its promotion has from before.
+            Ok(Rewound::NotNeeded) if remains.is_ahead() => {
+                let why = "pg_rewind finds nothing to take back, although its log goes on beyond the primary's";
+                return Ok(Some(why.to_owned()));
+            }
+            Ok(_) => {}
         }
         hold.begin(&Unfinished {
             method: Method::Rewind,
@@ -249,12 +265,20 @@ impl PostgresDriver {
         Ok(())
     }
 
+    /// Lets `pg_rewind` find log in the region's store that the server has removed.
+    async fn append_restore_command(&self, plan: &StandbyPlan, directory: &Path) -> Result<()> {
+        let command = self.standby_restore_command(&plan.region)?;
+        let remark = "Written by dr, for pg_rewind.";
+        let added = settings::text(remark, &[("restore_command", command)]);
+        settings::append(&**self.host(&plan.region)?, directory, &added).await
+    }
+
     async fn run_rewind(
         &self,
         plan: &StandbyPlan,
         directory: &Path,
         dry: bool,
-    ) -> Result<std::result::Result<(), String>> {
+    ) -> Result<std::result::Result<Rewound, String>> {
         let host = self.host(&plan.region)?;
         let program = self
             .parts()
@@ -264,6 +288,9 @@ impl PostgresDriver {
             .to_string();
         let database = format!("dbname='{}'", self.options().database.replace('\'', r"\'"));
         let source = format!("{} {database}", self.conninfo(&plan.primary)?);
+        // It asks the server's program for the command, which needs the configuration.
+        let conf = directory.join("postgresql.conf");
+        let is_configured = host.kind(&conf).await? == PathKind::File;
         let directory = directory.display().to_string();
         let mut argv = vec![
             program,
@@ -276,16 +303,23 @@ impl PostgresDriver {
         if dry {
             argv.push("--dry-run".to_owned());
         }
+        if is_configured {
+            argv.push("--restore-target-wal".to_owned());
+        }
         let mut command = Command::new(argv);
         command.environment = self.password_environment()?;
         command
             .environment
             .push(("LC_ALL".to_owned(), "C".to_owned()));
         let output = host.run(&command, LONG).await?;
-        if output.status == Some(0) {
-            return Ok(Ok(()));
-        }
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status == Some(0) {
+            let is_needed = !said.contains("no rewind required");
+            return Ok(Ok(match is_needed {
+                true => Rewound::Done,
+                false => Rewound::NotNeeded,
+            }));
+        }
         let line = said
             .lines()
             .find(|line| line.contains("error:"))
@@ -444,7 +478,10 @@ impl PostgresDriver {
                 let why = format!("the standby in {region} was started, but {seen}");
                 return Err(self
                     .failed(OPERATION, why)
-                    .with_hint("its server log says what it waits for"));
+                    .with_hint(format!(
+                        "its server log says what it waits for; if that cannot come, stop it, and `dr standby reseed {} --in {region}` builds it anew",
+                        self.resource()
+                    )));
             }
         }
     }

@@ -4,7 +4,10 @@
 //! the timeline before is whole, its store covers all that it was ever told of, and it is the branch that was thrown away. So a move
 //! to it is measured by what the register claims, not by the chain that happens to be there.
 
+use std::collections::BTreeMap;
+
 use dr_coordination::register::EpochRecord;
+use dr_model::{RegionName, ResourceName};
 use dr_provider::driver::{ClaimFacts, Instance, RegionFacts, Role};
 
 use super::{Mode, Refusal, in_place};
@@ -12,8 +15,12 @@ use crate::request::{Request, override_reason};
 use crate::world::{ResourceFacts, World};
 
 /// Refuses to bring up what the newest epoch left behind; where that is overridden, returns what it means, to be warned of.
-pub(super) fn refuse(world: &World, request: &Request, mode: Mode) -> Result<Vec<String>, Refusal> {
-    let mut accepted = Vec::new();
+pub(super) fn refuse(
+    world: &World,
+    request: &Request,
+    mode: Mode,
+) -> Result<BTreeMap<ResourceName, String>, Refusal> {
+    let mut accepted = BTreeMap::new();
     for (name, resource) in &world.resources {
         // What goes on needs nothing of its log, and what is undone is looked at by whoever undoes it.
         let goes_on = mode == Mode::InPlace && in_place::goes_on(world, request, name);
@@ -30,13 +37,28 @@ pub(super) fn refuse(world: &World, request: &Request, mode: Mode) -> Result<Vec
                 why,
             });
         }
-        accepted.push(format!(
+        let warning = format!(
             "nothing of what `{name}` wrote since has reached {}, by override: all of that is lost, and what was taken back \
              comes back: {why}",
             request.to
-        ));
+        );
+        accepted.insert(name.clone(), warning);
     }
     Ok(accepted)
+}
+
+/// Tells whether a region is seen to have nothing of what a database writes in the newest epoch: what it has is older, and so is every sign of
+/// life in it.
+#[must_use]
+pub fn is_behind(world: &World, region: &RegionName) -> bool {
+    let mut resources = world.resources.values();
+    resources.any(|resource| {
+        let claim = resource.facts.claim.as_ref();
+        let seen = resource.facts.regions.get(region);
+        claim
+            .zip(seen)
+            .is_some_and(|(claim, seen)| lacks(claim, seen).is_some())
+    })
 }
 
 /// Refuses what rests on a primary that only the register knows of, because nobody can tell how far the execution came that opened the

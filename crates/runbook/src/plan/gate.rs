@@ -1,7 +1,7 @@
 //! What a move may cost: its loss against the budget, and what will prove that the old primary has stopped
 //! (PROTOCOL 7 and 8). Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dr_config::Runbook;
 use dr_model::loss::{Bound, Estimate, Verdict, judge};
@@ -24,9 +24,17 @@ pub(super) fn loss(
     world: &World,
     request: &Request,
     left: Option<&RegionName>,
+    behind: BTreeSet<ResourceName>,
 ) -> Result<LossPlan, Refusal> {
     let of = |(name, resource): (&ResourceName, &ResourceFacts)| {
         let mut loss = resource.driver.loss(&request.to, &resource.facts);
+        if behind.contains(name) {
+            // All of it is about a log that the newest epoch does not go on with.
+            loss.estimate = None;
+            loss.bound = Bound::Growing { since: None };
+            loss.sealing_proves_zero = false;
+            loss.rests_on = None;
+        }
         // Where commits wait for the other region's store, nothing was acknowledged without it.
         if let Some(left) = left.filter(|_| !loss.sealing_proves_zero) {
             let life = last_life(resource, left, request);
@@ -76,6 +84,7 @@ pub(super) fn loss(
         budget_seconds: budget.as_secs_f64(),
         verdict,
         resources,
+        behind,
     })
 }
 
@@ -170,6 +179,7 @@ pub(super) fn nothing_lost(world: &World, request: &Request) -> LossPlan {
         budget_seconds: request.max_loss.unwrap_or(world.rpo).as_secs_f64(),
         verdict: Verdict::Within,
         resources: world.resources.keys().map(of).collect(),
+        behind: BTreeSet::new(),
     }
 }
 

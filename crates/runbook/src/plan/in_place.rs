@@ -1,7 +1,7 @@
 //! What is different where a workload is recovered in its own region: nothing is left behind, a database that is started again goes
 //! on with its log, and one that is put back loses what it is put back for. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dr_config::Runbook;
 use dr_model::loss::{Bound, Estimate, Verdict};
@@ -93,7 +93,7 @@ pub(super) fn loss(world: &World, request: &Request) -> Result<LossPlan, Refusal
         .partition(|name| goes_on(world, request, name));
     let mut part = world.clone();
     part.resources.retain(|name, _| rebuilt.contains(&name));
-    let mut loss = gate::loss(&part, request, None)?;
+    let mut loss = gate::loss(&part, request, None, BTreeSet::new())?;
     for name in on {
         let nothing = LossFacts {
             estimate: None,
@@ -146,6 +146,7 @@ fn put_back(world: &World, request: &Request, target: &RestoreTarget) -> LossPla
         bound,
         budget_seconds: request.max_loss.unwrap_or(world.rpo).as_secs_f64(),
         verdict: Verdict::Chosen,
+        behind: BTreeSet::new(),
     }
 }
 

@@ -126,15 +126,23 @@ pub(crate) fn wrong(runbook: &Runbook) -> Vec<Wrong> {
     found
 }
 
+/// What makes a move.
+pub(super) const MOVES: &str = "`open-epoch`, and `promote-database` with `fallback: restore-database` behind it, are what moves a workload: \
+     `dr runbook show failover-region` has them in their places";
+
 /// Finds a move that takes the workload from its primary and, whatever is seen on the day or on some days only, brings up nothing in its
-/// place. The plan of the day refuses what would ([`taken_over`]).
+/// place, and one that takes nothing from anybody. The plan of the day refuses what would ([`taken_over`]).
 pub(crate) fn left_down(runbook: &Runbook) -> Option<Wrong> {
     let steps = ordered(&runbook.steps);
     if !matches!(Mode::of(runbook), Mode::Unplanned | Mode::Planned) {
         return None;
     }
     let takes = |step: &&Document| step.uses == open_epoch::NAME;
-    let taken = steps.iter().position(takes)?;
+    let Some(taken) = steps.iter().position(takes) else {
+        let what = "no step opens an epoch, so that no command can carry it out as a move";
+        let first = steps.first()?;
+        return Some(at(first, what.to_owned(), MOVES));
+    };
     let later = steps[taken..].iter();
     let comes_up: Vec<_> = later.filter(|step| comes_up(&step.uses)).collect();
     let conditions: Option<Vec<&str>> = comes_up
@@ -266,11 +274,18 @@ pub(crate) fn dependencies(steps: &[PlannedStep], from: &RegionName) -> Result<(
     Ok(())
 }
 
-/// Refuses a plan that takes a database from its primary and does not bring it up in the other region.
-pub(crate) fn taken_over(steps: &[PlannedStep], scene: &Scene<'_>) -> Result<(), Refusal> {
+/// Refuses a plan that takes a database from its primary and does not bring it up in the other region, and one that moves nothing: carried
+/// out, it would say that the workload is served from there.
+pub(crate) fn taken_over(
+    runbook: &Runbook,
+    steps: &[PlannedStep],
+    scene: &Scene<'_>,
+) -> Result<(), Refusal> {
     let opens = |step: &PlannedStep| step.uses == open_epoch::NAME && !step.lanes.is_empty();
     let Some(taken) = steps.iter().position(opens) else {
-        return Ok(());
+        return Err(Refusal::MovesNothing {
+            runbook: runbook.name.clone(),
+        });
     };
     let up = |target: &Target| {
         let mut later = steps[taken..].iter().flat_map(|step| &step.lanes);

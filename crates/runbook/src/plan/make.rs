@@ -59,7 +59,8 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
         }
     }
     let (from, ended) = (&head.primary, head.epoch);
-    let mut accepted = behind::refuse(world, request, mode)?;
+    let behind = behind::refuse(world, request, mode)?;
+    let mut accepted: Vec<String> = behind.values().cloned().collect();
     accepted.extend(elsewhere::refuse(world, request, mode)?);
     let register = register(world, head, request);
     let (loss, proofs) = match mode {
@@ -72,16 +73,18 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
         }
         Mode::Unplanned | Mode::Planned => {
             let left = (mode == Mode::Unplanned).then_some(from);
-            let mut loss = gate::loss(world, request, left).map_err(|refusal| match refusal {
-                Refusal::LossUnknown {
-                    because,
-                    may_be_accepted,
-                } => Refusal::LossUnknown {
-                    because,
-                    may_be_accepted: may_be_accepted && mode == Mode::Unplanned,
-                },
-                other => other,
-            })?;
+            let behind = behind.into_keys().collect();
+            let mut loss =
+                gate::loss(world, request, left, behind).map_err(|refusal| match refusal {
+                    Refusal::LossUnknown {
+                        because,
+                        may_be_accepted,
+                    } => Refusal::LossUnknown {
+                        because,
+                        may_be_accepted: may_be_accepted && mode == Mode::Unplanned,
+                    },
+                    other => other,
+                })?;
             let proofs = gate::proofs(world, from, &loss, request, gate::Left::of(runbook))?;
             loss.bound = match mode {
                 // Nothing is promoted before that is proven.
@@ -109,7 +112,7 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
         Mode::Undo => lint::dependencies(&steps, from)?,
         Mode::Unplanned | Mode::Planned => {
             lint::dependencies(&steps, from)?;
-            lint::taken_over(&steps, &scene)?;
+            lint::taken_over(runbook, &steps, &scene)?;
         }
     }
     let contacts = loss.resources.values().filter_map(|l| l.estimate.as_ref());

@@ -5,6 +5,7 @@ use std::time::Duration;
 use dr_model::document::Problem;
 use dr_model::{Epoch, ExecutionId, RegionName, ResourceName, RunbookName, StepId, WorkloadName};
 
+use super::lint;
 use crate::executions::Unfinished;
 use crate::plan::Target;
 use crate::steps::check_data_loss::shown;
@@ -254,6 +255,12 @@ pub enum Refusal {
         /// What it takes.
         target: Target,
     },
+    /// A move was asked for, and no step of the runbook opens an epoch.
+    #[error("the runbook `{runbook}` moves nothing: no step of it opens an epoch")]
+    MovesNothing {
+        /// Its name.
+        runbook: RunbookName,
+    },
     /// People have to approve, and the runbook does not ask them before it changes something.
     #[error(
         "`{workload}` requires {quorum} approvals, and the runbook `{runbook}` does not wait for them before it changes something"
@@ -323,6 +330,7 @@ impl Refusal {
             Self::NoEpoch { .. }
             | Self::LeftDown { .. }
             | Self::TakenAway { .. }
+            | Self::MovesNothing { .. }
             | Self::Approval { .. }
             | Self::TrafficDenied { .. }
             | Self::Runbook { .. } => Class::Invalid,
@@ -419,6 +427,7 @@ impl Refusal {
             Self::TakenAway { .. } => {
                 "put `promote-database` with `fallback: restore-database` behind it, without `if`".to_owned()
             }
+            Self::MovesNothing { .. } => lint::MOVES.to_owned(),
             Self::Approval { .. } => {
                 "add a step that uses `await-approval` before the one that uses `open-epoch`".to_owned()
             }

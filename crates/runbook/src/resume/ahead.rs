@@ -7,7 +7,8 @@
 use dr_provider::Traffic;
 use futures::future::{join, join_all};
 
-use super::{Decided, refuse_what_stays};
+use super::Decided;
+use crate::abort::refuse_what_stays;
 use crate::history::History;
 use crate::plan::{PlannedStep, Refusal, Target};
 use crate::report::passed_return;

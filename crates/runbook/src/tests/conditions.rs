@@ -12,6 +12,7 @@ use crate::events::Silent;
 use crate::execute;
 use crate::outcome::{State, StepState};
 use crate::request::Request;
+use crate::{Class, Refusal, observe, plan};
 
 const UNPLANNED: &str = include_str!("../../../../runbooks/failover-region.yaml");
 
@@ -159,4 +160,25 @@ fn what_should_not_be_so_is_found(
         assert!(one.what.contains(what), "{one:?}");
     });
     assert_eq!(findings.len(), usize::from(found.is_some()), "{findings:?}");
+}
+
+/// Carried out as a move it would end as `completed`, and nothing would have been moved.
+#[tokio::test(start_paused = true)]
+async fn a_runbook_that_opens_no_epoch_is_no_move() {
+    let looks = "version: 1\nname: look\nsummary: Look.\nsteps:\n  - { id: assess, uses: assess-region }\n  \
+                 - { id: gate, uses: check-data-loss }\n";
+    let looks = runbook(looks).unwrap();
+    let world = Everything::new().await;
+    let seen = observe(&world.site("laptop"), &west()).await;
+    let refusal = plan(&looks, &seen, &Request::new(west())).unwrap_err();
+    assert!(matches!(refusal, Refusal::MovesNothing { .. }), "{refusal}");
+    assert_eq!(refusal.class(), Class::Invalid);
+    assert!(refusal.hint().unwrap().contains("open-epoch"));
+    let findings = check(&looks);
+    let grave: Vec<_> = findings.iter().filter(|found| found.is_grave).collect();
+    assert_eq!(grave.len(), 1, "{findings:?}");
+    assert!(
+        grave[0].what.contains("no step opens an epoch"),
+        "{grave:?}"
+    );
 }

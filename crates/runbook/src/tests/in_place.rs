@@ -7,6 +7,7 @@ use dr_model::{Epoch, TimelineId};
 use dr_provider::decorate::{self, Faulty};
 use dr_provider::driver::{Instance, RestoreTarget};
 use dr_provider::{ErrorKind, ObjectStore};
+use jiff::SignedDuration;
 use rstest::rstest;
 
 use super::runs::planned_by;
@@ -16,9 +17,9 @@ use super::world::{
 };
 use crate::events::{Event, Monitor, Silent};
 use crate::outcome::State;
-use crate::plan::Class;
+use crate::plan::{Class, is_behind};
 use crate::request::{Request, Statement};
-use crate::{Error, Refusal, Report, abort, execute, observe, plan, resume};
+use crate::{Disruption, Error, Refusal, Report, abort, execute, observe, plan, resume};
 
 /// Lets something happen elsewhere just before a step begins.
 pub(crate) struct Meanwhile<A> {
@@ -210,6 +211,30 @@ async fn what_was_taken_back_does_not_come_back_unasked(#[case] standby: bool, #
         .iter()
         .filter(|warning| warning.contains("comes back"));
     assert_eq!(warned.count(), 1, "{:?}", overridden.warnings);
+
+    // What a daemon saw last is of the timeline before: how much is lost nobody can tell, and it is within no objective.
+    assert!(is_behind(&seen, &west()));
+    let at = seen.observed_at;
+    request.disruption = Some(Disruption {
+        not_before: at - SignedDuration::from_secs(1),
+        not_after: at,
+        detected_at: Some(at),
+        seen_from: Some(west()),
+        by_heartbeat: true,
+    });
+    let overridden = plan(&shipped(), &seen, &request).unwrap();
+    let site = Arc::new(world.site("laptop"));
+    let report = execute(site, overridden, &Silent).await.unwrap();
+    assert!(report.rta_seconds.is_some(), "{report:#?}");
+    assert_eq!(report.loss.bound, Bound::Growing { since: None });
+    assert_eq!(
+        (
+            report.rpa_seconds,
+            report.rpa_at_least_seconds,
+            report.rpa_at_most_seconds
+        ),
+        (None, None, None)
+    );
 }
 
 /// As soon as something of the new log is there, a move is measured by that.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dr_config::Runbook;
+use dr_coordination::register::{self, ClusterClaim, EpochRecord};
 use dr_model::loss::Bound;
 use dr_model::{Epoch, ExecutionId, Lsn};
 use rstest::rstest;
@@ -183,7 +184,11 @@ async fn a_planned_move_can_be_called_off_at_every_point_before_the_promotion() 
             let site = Arc::new(world.site("desk"));
             let undo = shipped_undo();
             match abort(site, &left.execution, "no", &undo, &Silent).await {
-                Err(Error::HasEffects { .. }) => refused += 1,
+                Err(Error::HasEffects { why, .. }) => {
+                    // What is only about to open its epoch is no reason.
+                    assert!(why.contains("a point of no return"), "{why}");
+                    refused += 1;
+                }
                 Err(error) => panic!("death {last}, landed: {lands}: {error}"),
                 Ok(aborted) => {
                     assert!(!begun, "death {last}, landed: {lands}");
@@ -196,6 +201,56 @@ async fn a_planned_move_can_be_called_off_at_every_point_before_the_promotion() 
         }
     }
     assert!(taken_back > 6 && refused > 6, "{taken_back}, {refused}");
+}
+
+/// An executor that stands still in the middle of opening its epoch must find the number taken when it wakes: the old primary would be
+/// superseded by a move that was called off.
+#[tokio::test(start_paused = true)]
+async fn what_was_called_off_before_its_epoch_never_opens_it() {
+    let mut called_off = 0;
+    for last in 1.. {
+        let world = well().await;
+        let plan = planned_by(&world, &shipped_planned(), &Request::new(west())).await;
+        if !die_in(&world, plan, last, true).await {
+            break;
+        }
+        let register = world.register();
+        let head = register.read().await.unwrap().unwrap();
+        let Some(left) = left_behind(&world).await else {
+            continue;
+        };
+        let site = Arc::new(world.site("desk"));
+        let found = executions::find(&world.stores, &site.clock, &left.execution).await;
+        let is_opening = found.unwrap().history.actions().count() > 0;
+        if head.epoch != Epoch(1) || !is_opening {
+            continue;
+        }
+        let undo = shipped_undo();
+        let aborted = abort(Arc::clone(&site), &left.execution, "no", &undo, &Silent).await;
+        let aborted = aborted.unwrap();
+        assert_eq!(aborted.report.unwrap().state, State::Aborted);
+        assert_eq!(aborted.undone_by, None);
+        let kept = register.read().await.unwrap().unwrap();
+        assert_eq!((kept.epoch, &kept.primary), (Epoch(2), &east()));
+        let chains = |record: &EpochRecord| {
+            let clusters = record.clusters.values();
+            let chain = |claim: &ClusterClaim| (claim.timeline, claim.start_lsn);
+            clusters.map(chain).collect::<Vec<_>>()
+        };
+        assert_eq!(chains(&kept), chains(&head));
+        let late = EpochRecord {
+            primary: west(),
+            execution: Some(left.execution.clone()),
+            ..head.renewed()
+        };
+        let lost = register.create(&late).await.unwrap_err();
+        assert!(matches!(lost, register::Error::Lost { .. }), "{lost}");
+        assert!(world.state().left_running);
+        let seen = observe(&world.site("desk"), &west()).await;
+        assert!(seen.unfinished.is_empty(), "{:?}", seen.unfinished);
+        called_off += 1;
+    }
+    assert!(called_off > 0);
 }
 
 /// Whoever takes a move back dies at any write of the journal that does it; the same again brings it to its end.
@@ -228,6 +283,17 @@ async fn taking_a_move_back_survives_every_crash() {
                 None if undoing.is_some() => {}
                 None => is_taken_back(&world, &stuck).await,
             }
+            // The move that was taken back is ended by whoever asks for it once more.
+            let site = Arc::new(world.site("desk"));
+            match abort(site, &stuck, "no", &undo, &Silent).await {
+                Ok(aborted) => {
+                    assert_eq!(aborted.report.unwrap().state, State::Superseded, "{at}");
+                    assert_eq!(aborted.undone_by, None, "{at}");
+                }
+                Err(error) => assert!(matches!(error, Error::Over { .. }), "{at}: {error}"),
+            }
+            let seen = observe(&world.site("desk"), &west()).await;
+            assert!(seen.unfinished.is_empty(), "{at}: {:?}", seen.unfinished);
             assert!(world.state().left_running, "{at}");
             assert_eq!(world.count("resume"), 1, "{at}");
             assert_eq!(world.count("promote-standby"), 0, "{at}");

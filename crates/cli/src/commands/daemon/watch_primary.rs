@@ -26,7 +26,7 @@ use tokio::sync::watch;
 
 use crate::error::Result;
 use crate::wiring::Setup;
-use looks::{Landmark, Looks};
+use looks::{Answer, Landmark, Looks};
 
 /// How long the register may take to say who is primary; the last that was known counts until then.
 const REGISTER_LIMIT: Duration = Duration::from_secs(1);
@@ -171,16 +171,18 @@ impl WatchPrimaries {
         let Some(known) = following else { return };
         let at = watch.site.clock.now();
         let looks = Looks::take(&watch.site, &record.primary).await;
-        let (round, landmarks) = if looks.is_answered() {
-            (Round::Answered, Vec::new())
-        } else {
-            let all = watch.landmarks.get(&record.primary);
-            let answered = looks::ask(all.map_or(&[][..], Vec::as_slice)).await;
-            let round = match answered.is_empty() {
-                true => Round::Unclear,
-                false => Round::Missed,
-            };
-            (round, answered)
+        let (round, landmarks) = match looks.answer() {
+            Answer::There => (Round::Answered, Vec::new()),
+            Answer::Unasked => (Round::Unclear, Vec::new()),
+            Answer::Silent => {
+                let all = watch.landmarks.get(&record.primary);
+                let answered = looks::ask(all.map_or(&[][..], Vec::as_slice)).await;
+                let round = match answered.is_empty() {
+                    true => Round::Unclear,
+                    false => Round::Missed,
+                };
+                (round, answered)
+            }
         };
         match known.detector.take(round, at) {
             Change::None => {}
@@ -317,6 +319,10 @@ fn condition(
                 "{primary} does not answer{since}: `{command}` proposes what to do"
             ))
         }
+        (_, Round::Unclear) if looks.answer() == Answer::Unasked => Condition::Unknown(format!(
+            "{primary} cannot be asked{since}: {}",
+            looks.missed().join("; ")
+        )),
         (_, Round::Unclear) if !has_landmark => Condition::Unknown(format!(
             "{primary} does not answer{since}, and nothing beside it can be asked: name `detection.landmarks`"
         )),

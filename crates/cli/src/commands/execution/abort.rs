@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dr_config::{Runbook, Workload};
 use dr_coordination::register::EpochRecord;
 use dr_model::{ExecutionId, RunbookName, WorkloadName};
-use dr_runbook::{Site, executions};
+use dr_runbook::{Site, State, executions};
 use futures::future::join_all;
 use serde_json::json;
 
@@ -77,6 +77,10 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
         let undone = aborted.undone_by.as_ref();
         return Ok(undone.map_or(Exit::Stuck, |undone| report_text::exit(undone, objectives)));
     };
+    if report.state == State::Superseded {
+        output.say(&report_text::render(&report, objectives, output.stderr));
+        return Ok(report_text::exit(&report, objectives));
+    }
     let what = match &aborted.undone_by {
         None if aborted.stays.is_empty() => "nothing was changed".to_owned(),
         None => format!("what it did stays: {}", aborted.stays.join("; ")),

@@ -348,9 +348,10 @@ fn between(least: f64, report: &Report, objective: f64, style: Style) -> String 
         None => format!("at least {least:.2} s"),
     };
     let objective = seconds(objective);
-    let why = match report.rpa_seconds {
-        Some(_) => "the disruption began between two looks",
-        None => "nobody saw when the disruption began",
+    let why = match (report.rpa_seconds, &report.loss.bound) {
+        (_, Bound::Growing { .. }) => "nothing proves that the old primary has stopped",
+        (Some(_), _) => "the disruption began between two looks",
+        (None, _) => "nobody saw when the disruption began",
     };
     format!(
         "{} ({word} the objective of {objective}): {why}",

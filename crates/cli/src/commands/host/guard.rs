@@ -97,7 +97,7 @@ pub(super) async fn run(args: &Args, config: &Path) -> Result<Exit> {
             ),
         )
         .because(&record.reason)
-        .hint("`dr standby reseed` makes it a standby of the new primary")),
+        .hint("`dr standby create` makes it a standby of the new primary, and keeps what only it has")),
         Guarded::Foreign => Err(CommandError::new(
             Exit::Refused,
             format!(

@@ -26,6 +26,19 @@ enum Found {
     Ill(String),
     /// It did not answer; why.
     Silent(String),
+    /// It was not asked, or not understood: what is wrong may be on this machine.
+    Unasked(String),
+}
+
+/// What a round of looks comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The primary answers.
+    There,
+    /// It does not.
+    Silent,
+    /// It could not be asked.
+    Unasked,
 }
 
 /// One look.
@@ -47,7 +60,7 @@ impl Looks {
         let databases = site.resources.iter().map(|(name, driver)| async move {
             let what = format!("{name} in {primary}");
             let found = match driver.query() {
-                None => Found::Ill(format!("kind `{}` answers no queries", driver.kind())),
+                None => Found::Unasked(format!("kind `{}` answers no queries", driver.kind())),
                 Some(query) => {
                     let asked = query.scalar(primary, "select true", LIMIT);
                     match tokio::time::timeout(LIMIT, asked).await {
@@ -82,21 +95,37 @@ impl Looks {
         Self(databases.into_iter().chain(checks).collect())
     }
 
-    /// Tells whether the primary answers: every database does, or a check passes, which goes all the way.
+    /// Tells whether the primary answers: every database does, or a check passes, which goes all the way. Where there is no database, the
+    /// checks are what is looked at.
     ///
     /// A check that fails while the databases answer is no reason to leave the region.
-    pub(super) fn is_answered(&self) -> bool {
-        let mut databases = self.0.iter().filter(|look| look.is_database);
-        let mut checks = self.0.iter().filter(|look| !look.is_database);
-        databases.all(|look| !matches!(look.found, Found::Silent(_)))
-            || checks.any(|look| look.found == Found::Well)
+    pub(super) fn answer(&self) -> Answer {
+        let (databases, checks): (Vec<&Look>, Vec<&Look>) =
+            self.0.iter().partition(|look| look.is_database);
+        let asked = match databases.is_empty() {
+            true => &checks,
+            false => &databases,
+        };
+        let answers = |look: &&Look| matches!(look.found, Found::Well | Found::Ill(_));
+        let is_silent = |look: &&Look| matches!(look.found, Found::Silent(_));
+        if checks.iter().any(|look| look.found == Found::Well) {
+            Answer::There
+        } else if asked.iter().any(is_silent) {
+            Answer::Silent
+        } else if !asked.is_empty() && asked.iter().all(answers) {
+            Answer::There
+        } else {
+            Answer::Unasked
+        }
     }
 
     /// Returns what was not answered as it should be, one line each.
     pub(super) fn missed(&self) -> Vec<String> {
         let line = |look: &Look| match &look.found {
             Found::Well => None,
-            Found::Ill(what) | Found::Silent(what) => Some(format!("{}: {what}", look.what)),
+            Found::Ill(what) | Found::Silent(what) | Found::Unasked(what) => {
+                Some(format!("{}: {what}", look.what))
+            }
         };
         self.0.iter().filter_map(line).collect()
     }
@@ -107,12 +136,13 @@ impl Looks {
     }
 }
 
-/// Who says no is there.
+/// Who says no is there; an error of our own, such as a secret that cannot be read, says nothing of it.
 fn failed(error: &Error) -> Found {
     let why = dr_provider::error::chain(error);
     match error.kind() {
         ErrorKind::Unavailable | ErrorKind::Unknown => Found::Silent(why),
-        _ => Found::Ill(why),
+        _ if error.is_answer() => Found::Ill(why),
+        _ => Found::Unasked(why),
     }
 }
 
@@ -208,6 +238,7 @@ mod tests {
                 found: match mark {
                     '+' => Found::Well,
                     '!' => Found::Ill("503".to_owned()),
+                    '?' => Found::Unasked("no password".to_owned()),
                     _ => Found::Silent("refused".to_owned()),
                 },
             }
@@ -218,23 +249,48 @@ mod tests {
 
     #[test]
     fn the_primary_answers_if_its_databases_do_or_a_check_goes_all_the_way() {
-        for (databases, checks, answered, objections) in [
-            ("+", "", true, 0),
-            ("-", "", false, 1),
-            ("++", "+", true, 0),
-            ("+-", "", false, 1),
+        use Answer::{Silent, There, Unasked};
+        for (databases, checks, answer, objections) in [
+            ("+", "", There, 0),
+            ("-", "", Silent, 1),
+            ("++", "+", There, 0),
+            ("+-", "", Silent, 1),
             // The application is ill; the region is not lost.
-            ("+", "!-", true, 2),
+            ("+", "!-", There, 2),
             // It refuses our password, so it is there.
-            ("!", "", true, 1),
+            ("!", "", There, 1),
             // We do not reach the database; clients do.
-            ("-", "+", true, 1),
-            ("-", "!", false, 2),
-            ("-", "--", false, 3),
+            ("-", "+", There, 1),
+            ("-", "!", Silent, 2),
+            ("-", "--", Silent, 3),
+            // We have no password to ask it with: whether it is there, nobody knows.
+            ("?", "", Unasked, 1),
+            ("?", "!?", Unasked, 3),
+            ("+?", "", Unasked, 1),
+            ("?", "+", There, 1),
+            ("-?", "", Silent, 2),
+            // The checks are all there is.
+            ("", "+-", There, 1),
+            ("", "!", There, 1),
+            ("", "-", Silent, 1),
+            ("", "", Unasked, 0),
         ] {
             let looks = looks(databases, checks);
-            assert_eq!(looks.is_answered(), answered, "{databases} {checks}");
+            assert_eq!(looks.answer(), answer, "{databases} {checks}");
             assert_eq!(looks.trouble().len(), objections, "{databases} {checks}");
         }
+    }
+
+    #[test]
+    fn only_what_the_other_side_said_is_an_answer() {
+        let error = |kind| Error::new(kind, "resolve", "${file:x}");
+        let unasked = |error: Error| matches!(failed(&error), Found::Unasked(_));
+        assert!(unasked(error(ErrorKind::NotFound)));
+        assert!(unasked(error(ErrorKind::Denied)));
+        assert!(!unasked(error(ErrorKind::Denied).answered()));
+        assert!(matches!(
+            failed(&error(ErrorKind::Unavailable)),
+            Found::Silent(_)
+        ));
     }
 }

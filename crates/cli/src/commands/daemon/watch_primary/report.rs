@@ -7,7 +7,8 @@ use dr_coordination::register::EpochRecord;
 use dr_model::detection::Disruption;
 use dr_provider::error::chain;
 use dr_provider::notifier::Message;
-use dr_runbook::Class;
+use dr_runbook::plan::is_behind;
+use dr_runbook::{Class, World};
 use futures::future::join_all;
 use jiff::Timestamp;
 use serde_json::json;
@@ -36,8 +37,15 @@ impl WatchPrimaries {
         looks: &Looks,
         landmarks: Vec<String>,
     ) -> Result<Outage, String> {
+        let look = dr_runbook::observe(&watch.site, &self.region);
+        let world = tokio::time::timeout(PLAN_LIMIT, look).await.ok();
+        // The last beat of a primary before this one says nothing of this one.
+        let is_of_another = world
+            .as_ref()
+            .is_some_and(|world| is_behind(world, &self.region));
         let (last_answered_at, last_sign) = match disruption.last_answered_at {
             Some(at) => (Some(at), Sign::Answered),
+            None if is_of_another => (None, Sign::Answered),
             None => match self.last_beat(watch, disruption.first_missed_at).await {
                 Some(at) => (Some(at), Sign::Heartbeat),
                 None => (None, Sign::Answered),
@@ -55,7 +63,7 @@ impl WatchPrimaries {
             detected_at: watch.site.clock.now(),
             looks: looks.missed(),
             landmarks,
-            proposal: self.propose(watch).await?,
+            proposal: self.propose(watch, world.as_ref())?,
             reported_by: watch.setup.actor.clone(),
         };
         let store = watch.setup.stores.get(&self.region);
@@ -89,19 +97,18 @@ impl WatchPrimaries {
     }
 
     /// Makes the plan that a person is asked to decide about.
-    async fn propose(&self, watch: &Watch) -> Result<Proposal, String> {
+    fn propose(&self, watch: &Watch, world: Option<&World>) -> Result<Proposal, String> {
         let mut proposal = Proposal {
             to: self.region.clone(),
             plan: None,
             refusal: None,
             command: format!("dr failover --to {} {}", self.region, watch.name),
         };
-        let look = dr_runbook::observe(&watch.site, &self.region);
-        let Ok(world) = tokio::time::timeout(PLAN_LIMIT, look).await else {
+        let Some(world) = world else {
             proposal.refusal = Some(format!("no answer within {PLAN_LIMIT:?}"));
             return Ok(proposal);
         };
-        match readiness::plan(&watch.setup, &watch.workload, &world, &self.region) {
+        match readiness::plan(&watch.setup, &watch.workload, world, &self.region) {
             Ok(plan) => proposal.plan = Some(plan.hash),
             // Somebody has decided already; the silence is part of what they do.
             Err(NoPlan::Refused(refusal)) if refusal.class() == Class::Busy => {
