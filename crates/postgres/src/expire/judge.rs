@@ -117,7 +117,7 @@ fn log_needs<'a>(
     let Some(since) = retention.log_since(now) else {
         return needed;
     };
-    let mut sound = bases.usable.iter().filter(|base| base.is_sound());
+    let sound = bases.usable.iter().filter(|base| base.is_sound());
     let before = sound.clone().find(|base| base.source.stopped_at <= since);
     let mut next = before.or_else(|| sound.clone().next_back());
     while let Some(base) = next {
