@@ -41,6 +41,7 @@ use crate::options::Options;
 use crate::orphans::Running;
 use crate::wal::TimelineHistory;
 use progress::Unfinished;
+use served::From;
 
 const OPERATION: &str = "make a standby of";
 
@@ -234,7 +235,13 @@ impl PostgresDriver {
             let unfit = match method {
                 Method::Follow => match (there.cannot_follow(), there.remains()) {
                     (None, Some(remains)) => {
-                        self.is_not_served(&plan.region, &plan.primary, remains, present)
+                        let from = From {
+                            system_identifier: log.system_identifier,
+                            size: remains.control.segment_size,
+                            timeline: remains.parting.timeline,
+                            end: remains.end,
+                        };
+                        self.is_not_served(&plan.region, &plan.primary, from, present)
                             .await?
                     }
                     (unfit, _) => unfit,
@@ -242,8 +249,18 @@ impl PostgresDriver {
                 Method::Rewind => self.cannot_rewind(there, &plan.primary).await?,
                 Method::RecoveryPoint => match self.point_to_follow_from(&plan.region, log).await {
                     Ok(point) => {
-                        plan.recovery_point = Some(point.label);
-                        None
+                        let from = From {
+                            system_identifier: log.system_identifier,
+                            size: point.source.segment_bytes,
+                            timeline: point.source.timeline,
+                            end: point.source.start,
+                        };
+                        let unfit = self.is_not_served(&plan.region, &plan.primary, from, present);
+                        let unfit = unfit.await?;
+                        if unfit.is_none() {
+                            plan.recovery_point = Some(point.label.to_string());
+                        }
+                        unfit
                     }
                     Err(error) => Some(dr_provider::error::chain(&error)),
                 },

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use dr_coordination::chain::{self, ChainId, Section, find_tail};
 use dr_model::{ExecutionId, Lsn, RegionName, TimelineId};
-use dr_provider::driver::{LogStretch, OutsidePlaces, RecoveryPoint, RestoreReport};
+use dr_provider::driver::{LogStretch, OutsidePlaces, RestoreReport};
 use dr_provider::error::chain as explain;
 use dr_provider::{Error, ErrorKind, ObjectStore, Result};
 use dr_repository::BackupReader;
@@ -215,13 +215,9 @@ impl PostgresDriver {
 
     /// Chooses the newest recovery point in the store of `region` from which `log`, which goes on, can be followed without a
     /// hole; the error says why there is none.
-    pub(crate) async fn point_to_follow_from(
-        &self,
-        region: &RegionName,
-        log: Log,
-    ) -> Result<RecoveryPoint> {
+    pub(crate) async fn point_to_follow_from(&self, region: &RegionName, log: Log) -> Result<Base> {
         let (_, chosen) = self.choose_to_follow(region, log, None).await?;
-        Ok(chosen.base.recovery_point())
+        Ok(chosen.base)
     }
 
     /// Restores recovery point `label` into `directory` as a standby that has `settings`: they say whom it follows and where

@@ -143,7 +143,7 @@ impl PostgresDriver {
         let record = self.read_register(OPERATION).await.ok()?;
         let log = self.log_of(&record, OPERATION).ok()?;
         let point = self.point_to_follow_from(&plan.region, log).await.ok()?;
-        Some(point.label)
+        Some(point.label.to_string())
     }
 
     /// Writes what makes a stopped server, whose files are whole and part of the primary's history, follow it.

@@ -11,6 +11,7 @@ mod divergence;
 mod encryption;
 mod expire;
 mod fence;
+mod follow;
 mod full_disk;
 mod guard;
 mod in_place;

@@ -7,7 +7,7 @@ use dr_model::TimelineId;
 use jiff::Timestamp;
 
 use super::{Entry, Site};
-use crate::server::{Server, give_to_postgres};
+use crate::server::{PATIENCE, Server, give_to_postgres};
 
 impl Site {
     /// Commits so many entries, each by itself.
@@ -55,6 +55,19 @@ impl Site {
         meanwhile(&self.primary.data);
         let settings = settings(&self.archive());
         self.primary = Server::start(&self.primary.data.clone(), &settings).await;
+    }
+
+    /// Waits until the primary has removed the segment of that name, or has given it another one.
+    pub(crate) async fn forget(&self, segment: &str) {
+        let path = self.primary.data.join("pg_wal").join(segment);
+        let gone = async {
+            while path.exists() {
+                self.commit(20).await;
+                self.switch().await;
+                self.primary.sql("checkpoint").await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, gone).await.unwrap();
     }
 
     /// Stops the primary for good and starts one of another cluster, with a ledger of its own.
