@@ -14,8 +14,10 @@ pub enum Round {
     Answered,
     /// It did not, and something beside it did.
     Missed,
-    /// Nothing can be told: nothing else answered either, or the primary could not be asked.
+    /// Nothing can be told: nothing else answered either.
     Unclear,
+    /// Nobody asked: what that takes was missing on this side. It is no sign of a disruption.
+    Unasked,
 }
 
 /// How the primary is.
@@ -111,6 +113,12 @@ impl Detector {
                 self.state = PrimaryState::Unknown;
                 Change::None
             }
+            Round::Unasked => {
+                self.missed = 0;
+                self.answered = 0;
+                self.state = PrimaryState::Unknown;
+                Change::None
+            }
         }
     }
 
@@ -171,6 +179,7 @@ mod tests {
             let round = match round {
                 '+' => Round::Answered,
                 '-' => Round::Missed,
+                '0' => Round::Unasked,
                 _ => Round::Unclear,
             };
             let change = detector.take(round, at(second as i64));
@@ -204,6 +213,10 @@ mod tests {
             // The disruption may have begun while nothing could be told.
             ("++??---", vec![(6, down(Some(1), 2))], Down),
             ("??++", vec![], Up),
+            // It may have lived on while nobody asked: it was missed first when somebody did.
+            ("++00---", vec![(6, down(Some(1), 4))], Down),
+            ("++-0--", vec![], Unknown),
+            ("++0000", vec![], Unknown),
         ] {
             let found = play(&mut Detector::new(three()), rounds);
             assert_eq!(found, (expected, state), "{rounds}");

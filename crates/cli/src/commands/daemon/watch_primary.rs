@@ -173,7 +173,7 @@ impl WatchPrimaries {
         let looks = Looks::take(&watch.site, &record.primary).await;
         let (round, landmarks) = match looks.answer() {
             Answer::There => (Round::Answered, Vec::new()),
-            Answer::Unasked => (Round::Unclear, Vec::new()),
+            Answer::Unasked => (Round::Unasked, Vec::new()),
             Answer::Silent => {
                 let all = watch.landmarks.get(&record.primary);
                 let answered = looks::ask(all.map_or(&[][..], Vec::as_slice)).await;
@@ -319,8 +319,8 @@ fn condition(
                 "{primary} does not answer{since}: `{command}` proposes what to do"
             ))
         }
-        (_, Round::Unclear) if looks.answer() == Answer::Unasked => Condition::Unknown(format!(
-            "{primary} cannot be asked{since}: {}",
+        (_, Round::Unasked) => Condition::Unknown(format!(
+            "{primary} cannot be asked: {}",
             looks.missed().join("; ")
         )),
         (_, Round::Unclear) if !has_landmark => Condition::Unknown(format!(
