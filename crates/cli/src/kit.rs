@@ -15,7 +15,7 @@ use dr_model::RegionName;
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 use crate::wiring::Setup;
-pub(crate) use secrets::{find, is_optional};
+pub(crate) use secrets::{find, is_optional, made_up};
 pub(crate) use unpack::{Unpacked, fetch, unpack};
 
 /// The directory beside an unpacked configuration that holds the files of secrets.

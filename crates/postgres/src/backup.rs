@@ -49,6 +49,10 @@ impl Backup for PostgresDriver {
             points
                 .complete
                 .extend(usable.iter().map(Base::recovery_point));
+            let locked = usable.iter();
+            let locked =
+                locked.filter_map(|base| Some((base.label.to_string(), base.locked.clone()?)));
+            points.no_key.extend(locked);
             let said = unusable
                 .iter()
                 .map(|(label, error)| format!("{label}: {}", chain(error)));

@@ -326,6 +326,12 @@ pub(crate) fn translate(operation: &str, subject: &str, error: dr_pgwire::Error)
     }
 }
 
+/// Returns the state with which the server answered, if it is what the error comes from.
+pub(crate) fn sql_state_of(error: &Error) -> Option<&str> {
+    let cause = std::error::Error::source(error)?;
+    cause.downcast_ref::<dr_pgwire::Error>()?.sql_state()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

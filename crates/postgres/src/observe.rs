@@ -25,7 +25,7 @@ use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use crate::actions::processes;
-use crate::backup::Base;
+use crate::backup::{Base, Bases};
 use crate::data_directory::{Claimed, DataDirectory};
 use crate::driver::PostgresDriver;
 use crate::register::patience;
@@ -452,12 +452,13 @@ impl PostgresDriver {
             }),
             // What is older than the newest usable recovery point is not needed to get to the present.
             missing: self.describe_lost(region, cluster, since).await?,
-            recovery_points: bases.usable.iter().map(Base::recovery_point).collect(),
-            unusable: bases
-                .unusable
+            recovery_points: bases
+                .usable
                 .iter()
-                .map(|(label, error)| format!("{label}: {}", explain(error)))
+                .filter(|base| base.locked.is_none())
+                .map(Base::recovery_point)
                 .collect(),
+            unusable: unusable(&bases),
         };
         Ok(Some(Held {
             facts,
@@ -465,6 +466,20 @@ impl PostgresDriver {
             key: summary.key,
         }))
     }
+}
+
+/// Says of each recovery point that cannot be read here why, newest first: because of damage, or because its key is not at hand.
+fn unusable(bases: &Bases) -> Vec<String> {
+    let damaged = bases.unusable.iter();
+    let damaged = damaged.map(|(label, error)| (label, explain(error)));
+    let locked = bases.usable.iter();
+    let locked = locked.filter_map(|base| Some((&base.label, base.locked.clone()?)));
+    let mut all: Vec<_> = damaged.chain(locked).collect();
+    all.sort_by(|(a, _), (b, _)| b.cmp(a));
+    let said = all
+        .into_iter()
+        .map(|(label, why)| format!("{label}: {why}"));
+    said.collect()
 }
 
 /// Returns the recovery points from which the end of a timeline's log can be reached, in the order in which they are to be taken.

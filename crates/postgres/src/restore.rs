@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use dr_coordination::chain::{self, Section, prove_readable};
 use dr_model::{ExecutionId, Lsn, RegionName, SystemIdentifier, TimelineId};
 use dr_provider::driver::{
     Existing, LogReach, LogStretch, Proof, Restore, RestorePlan, RestoreProgress, RestoreReport,
@@ -37,11 +38,12 @@ use tokio::sync::watch;
 use crate::archive::Held;
 use crate::backup::Base;
 use crate::driver::PostgresDriver;
+use crate::register::patience;
 use crate::wal::TimelineHistory;
 
 pub(crate) use configuration::substitute;
 pub(crate) use damage::{Damaged, Unrestored};
-pub(crate) use directory::CONTROL_FILE;
+pub(crate) use directory::{CONTROL_FILE, check_scratch};
 pub(crate) use settings::{TARGETS, quoted};
 
 use choose::Chosen;
@@ -73,10 +75,7 @@ impl Restore for PostgresDriver {
     }
 
     async fn plan(&self, request: &RestoreRequest) -> Result<RestorePlan> {
-        let (mut decided, reader) = self.decide(request).await?;
-        if request.is_named {
-            self.check_target(request, &decided, &reader).await?;
-        }
+        let (mut decided, _) = self.decide(request, request.is_named).await?;
         self.verify_log(request, &mut decided).await?;
         Ok(decided.plan)
     }
@@ -85,9 +84,8 @@ impl Restore for PostgresDriver {
         if request.existing == Existing::Nothing {
             self.check_free(&request.directory).await?;
         }
-        let (mut decided, reader) = self.decide(request).await?;
+        let (mut decided, reader) = self.decide(request, true).await?;
         let delta = request.existing != Existing::Nothing;
-        self.check_target(request, &decided, &reader).await?;
         self.verify_log(request, &mut decided).await?;
         let purpose = Purpose::Copy {
             port: request.port,
@@ -175,6 +173,10 @@ impl PostgresDriver {
         let cluster = decided.base.source.system_identifier;
         let tablespaces = &decided.plan.tablespaces;
         let delta = request.existing != Existing::Nothing;
+        if delta {
+            let at = directory.clone();
+            blocking(move || directory::check_place(&at)).await??;
+        }
         match request.existing {
             Existing::Nothing => self.check_free(directory).await?,
             Existing::SameCluster => delta::check(directory, cluster, false)?,
@@ -214,12 +216,25 @@ impl PostgresDriver {
         room::check(reader, directory, tablespaces, delta).await
     }
 
-    /// Decides everything about a restore that a person asks for. A recovery point that turns out not to be whole is passed over for another
-    /// one, unless the person named it; nothing is written about it, because this may be a plan.
-    async fn decide(&self, request: &RestoreRequest) -> Result<(Decided, BackupReader)> {
+    /// Decides everything about a restore that a person asks for, and with `check_target` looks at where it goes. A recovery point that turns out
+    /// not to be whole is passed over for another one, unless the person named it; nothing is written about it, because this may be a plan.
+    async fn decide(
+        &self,
+        request: &RestoreRequest,
+        check_target: bool,
+    ) -> Result<(Decided, BackupReader)> {
         let mut damaged = Damaged::default();
+        let decide = async |damaged: &Damaged| {
+            let (decided, reader) = self.decide_without(request, damaged).await?;
+            if check_target {
+                // How much goes where may have to be read from it.
+                let looked = self.check_target(request, &decided, &reader).await;
+                looked.map_err(|error| Unrestored::of(&decided.base, take_another(error)))?;
+            }
+            Ok((decided, reader))
+        };
         loop {
-            match self.decide_without(request, &damaged).await {
+            match decide(&damaged).await {
                 Err(Unrestored::Damaged { base, error })
                     if request.recovery_point.is_none() && !damaged.holds(&base.label) =>
                 {
@@ -267,6 +282,7 @@ impl PostgresDriver {
             }
         };
         decided.plan.notes.extend(held.damage().iter().cloned());
+        self.leave_out_locked(store, &mut decided).await;
         let source = &decided.base.source;
         match outside::untold(source, &request.outside) {
             // Where nothing is going to be written yet, it is enough to know what will have to be said.
@@ -284,7 +300,9 @@ impl PostgresDriver {
         let reader = opened.map_err(|error| Unrestored::of(&decided.base, error))?;
         let packs = reader.packs().iter();
         decided.plan.pack_bytes = packs.map(|pack| pack.info.bytes).sum();
-        let missing = configuration::missing(&reader).await?;
+        let missing = configuration::missing(&reader).await;
+        let missing =
+            missing.map_err(|error| Unrestored::of(&decided.base, take_another(error)))?;
         if !missing.is_empty() {
             decided.plan.notes.push(format!(
                 "the recovery point has no {}: in the restored directory there will be the least that a server starts with; \
@@ -293,6 +311,30 @@ impl PostgresDriver {
             ));
         }
         Ok((decided, reader))
+    }
+
+    /// Has the server given no more log than the target needs where what follows in the same segment is encrypted with a key that is not at
+    /// hand: a server asks for whole segments.
+    async fn leave_out_locked(&self, store: &Arc<dyn ObjectStore>, decided: &mut Decided) {
+        let source = &decided.base.source;
+        let (Some(last), Ending::Target { through, .. }) =
+            (decided.plan.log.last(), &mut decided.ending)
+        else {
+            return;
+        };
+        let size = source.segment_bytes;
+        let segment = size.start_of(Lsn(last.to.0.saturating_sub(1)));
+        let behind = segment.advance(size.bytes()).min(*through);
+        if behind <= last.to {
+            return;
+        }
+        let section = Section::new(source.system_identifier, last.timeline, last.to, behind);
+        // What else is wrong with it is found out when the server asks for it.
+        let proof = prove_readable(&**store, section, self.keys(), patience()).await;
+        if let Err(chain::Error::Locked { .. }) = proof {
+            *through = last.to;
+            decided.plan.log_end = last.to;
+        }
     }
 
     /// Reads the log up to the target, if that is asked for: after everything else that may refuse the restore, because it takes longest.
@@ -348,7 +390,7 @@ impl PostgresDriver {
     /// Opens a recovery point and proves that it can be read: its manifest, its key, its packs. Reads none of its content.
     pub(crate) async fn open_whole(
         &self,
-        store: &Arc<dyn dr_provider::ObjectStore>,
+        store: &Arc<dyn ObjectStore>,
         base: &Base,
     ) -> Result<BackupReader> {
         let repository = self.repository(store, base.source.system_identifier)?;

@@ -21,7 +21,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dr_model::SystemIdentifier;
 use dr_provider::driver::{
-    Proofs, VerifiedDue, Verify, VerifyHow, VerifyMeans, VerifyRecord, VerifyRequest,
+    Proofs, RehearsedCheck, VerifiedDue, Verify, VerifyHow, VerifyMeans, VerifyRecord,
+    VerifyRequest,
 };
 use dr_provider::error::chain;
 use dr_provider::{Error, ErrorKind, ObjectStore, Result};
@@ -66,7 +67,7 @@ impl Verify for PostgresDriver {
     async fn verify(&self, request: &VerifyRequest) -> Result<VerifyRecord> {
         let store = self.store(&request.region)?;
         let cluster = self.cluster_in(store, OPERATION).await?;
-        let bases = self.bases(store, cluster).await?;
+        let mut bases = self.bases(store, cluster).await?;
         let wanted = request.recovery_point.as_deref();
         let is_wanted = |label: &Label| wanted.is_none_or(|wanted| label.as_str() == wanted);
         // Whoever asks for the newest is not told that an older one is whole. Labels of one second are in no order.
@@ -75,8 +76,10 @@ impl Verify for PostgresDriver {
             Some(_) => is_wanted(label),
             None => newest.is_none_or(|newest| label.second() >= newest),
         };
-        let mut unusable = bases.unusable.into_iter();
-        if let Some((label, error)) = unusable.find(|(label, _)| is_unusable(label)) {
+        let unusable = bases.unusable.iter();
+        let unusable = unusable.map(|(label, _)| label).position(is_unusable);
+        if let Some(at) = unusable {
+            let (label, error) = bases.unusable.swap_remove(at);
             // Without a manifest that can be read nothing is known to be compared with.
             let what = format!("recovery point {label}");
             return Err(Error::new(error.kind(), OPERATION, what)
@@ -84,14 +87,14 @@ impl Verify for PostgresDriver {
                 .with_hint("take a new one; an older one can be verified by its name"));
         }
         let Some(base) = bases.usable.iter().find(|base| is_wanted(&base.label)) else {
-            let why = match wanted {
-                Some(label) => format!("{} holds no recovery point {label}", store.location()),
-                None => format!("{} holds no recovery point", store.location()),
-            };
-            return Err(
-                Error::new(ErrorKind::NotFound, OPERATION, self.resource().to_string())
-                    .because(why),
-            );
+            return Err(match wanted {
+                Some(label) => {
+                    let place = (&request.region, store.location());
+                    self.no_such_point(OPERATION, place, &bases, label)
+                }
+                None => Error::new(ErrorKind::NotFound, OPERATION, self.resource().to_string())
+                    .because(format!("{} holds no recovery point", store.location())),
+            });
         };
         let known = match request.how {
             VerifyHow::Hash { again: false } => {
@@ -160,6 +163,18 @@ impl Verify for PostgresDriver {
     ) -> Result<Vec<VerifyRecord>> {
         let cluster = self.cluster_in(store, "read what was proven of").await?;
         record::read(store, cluster, recovery_point).await
+    }
+
+    async fn rehearse_checks(&self, region: &dr_model::RegionName) -> Vec<RehearsedCheck> {
+        let mut all = Vec::new();
+        for query in &self.options().verify.checks {
+            all.push(RehearsedCheck {
+                query: query.clone(),
+                database: self.options().database.clone(),
+                answer: self.rehearse_check(region, query).await,
+            });
+        }
+        all
     }
 }
 

@@ -30,8 +30,8 @@ pub use roles::{
     TargetAction, TargetTimeline,
 };
 pub use verify::{
-    Proof, Proofs, VerifiedDue, Verify, VerifyHow, VerifyMark, VerifyMeans, VerifyRecord,
-    VerifyRequest,
+    Proof, Proofs, RehearsedCheck, VerifiedDue, Verify, VerifyHow, VerifyMark, VerifyMeans,
+    VerifyRecord, VerifyRequest,
 };
 
 use crate::Result;

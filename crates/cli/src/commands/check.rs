@@ -4,6 +4,7 @@ mod clusters;
 mod findings;
 mod places;
 mod schedules;
+mod secrets;
 mod stores;
 mod synchronous;
 
@@ -15,7 +16,6 @@ use serde_json::json;
 use crate::commands::runbook;
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
-use crate::kit;
 use crate::output::{Output, Tone, counted};
 use crate::wiring::Setup;
 pub(crate) use findings::{Finding, Level};
@@ -60,18 +60,23 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     if args.online {
         findings = online(&setup).await?;
     } else {
-        findings.extend(secrets(&setup));
+        findings.extend(secrets::missing(&setup));
     }
+    findings.extend(secrets::exposed(&setup)?);
     findings.extend(schedules::check(&setup.config));
     findings.extend(stores::keys_from_environment(&setup)?);
     let (runbooks, unusable) = runbooks(&setup);
     findings.extend(runbooks);
     let inside = stores::inside_what_they_protect(&setup)?;
+    let keys = secrets::keys_with_what_they_open(&setup)?;
+    let scratch = stores::scratch_where_something_is(&setup)?;
     let wrong = Wrong {
         runbooks: unusable,
         stores: inside.len(),
+        keys: keys.len(),
+        scratch: scratch.len(),
     };
-    findings.extend(inside);
+    findings.extend(inside.into_iter().chain(keys).chain(scratch));
     report(&setup, args.online, &wrong, &findings, output)
 }
 
@@ -79,16 +84,23 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
 struct Wrong {
     runbooks: usize,
     stores: usize,
+    keys: usize,
+    scratch: usize,
 }
 
 impl Wrong {
     fn any(&self) -> bool {
-        self.runbooks + self.stores > 0
+        self.runbooks + self.stores + self.keys + self.scratch > 0
     }
 
     /// Says how much of what there is.
     fn counted(&self) -> String {
-        let each = [(self.runbooks, "runbook"), (self.stores, "store")];
+        let each = [
+            (self.runbooks, "runbook"),
+            (self.stores, "store"),
+            (self.keys, "key file"),
+            (self.scratch, "boot test"),
+        ];
         let there = each.iter().filter(|(count, _)| *count > 0);
         let words: Vec<_> = there.map(|(count, what)| counted(*count, what)).collect();
         words.join(" and ")
@@ -121,24 +133,6 @@ fn runbooks(setup: &Setup) -> (Vec<Finding>, usize) {
         }));
     }
     (all, unusable)
-}
-
-/// Names the secrets that the files refer to and that are not on this machine. Which of them it needs, only its work tells.
-fn secrets(setup: &Setup) -> Vec<Finding> {
-    let content = match kit::content(setup) {
-        Ok(content) => content,
-        // Without what a kit is made of there is nothing to compare.
-        Err(error) => {
-            let found = format!("cannot be looked for: {}", error.message);
-            return vec![Finding::new(Level::Warning, "secrets", found)];
-        }
-    };
-    let missing = kit::missing(setup, &content).into_iter().map(|note| {
-        let found = format!("it is not on this machine ({})", note.used_at.join(", "));
-        Finding::new(Level::Warning, &note.reference, found)
-            .remedy("put it where the daemon and `dr failover` run; `--online` tries what it opens")
-    });
-    missing.collect()
 }
 
 async fn online(setup: &Setup) -> Result<Vec<Finding>> {

@@ -2,7 +2,7 @@
 
 mod plan_text;
 mod progress;
-mod store_room;
+pub(crate) mod store_room;
 pub(crate) mod target;
 
 use std::collections::BTreeMap;
@@ -41,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "latest", value_parser = target::target, value_name = "TARGET")]
     at: RestoreTarget,
     /// Leave out what the target names: commits of that very instant, the record at the LSN, the
-    /// transaction
+    /// transaction; means nothing for any other target
     #[arg(long)]
     exclusive: bool,
     /// The timeline to follow: a number, `latest`, or `current`, the recovery point's own
@@ -94,6 +94,9 @@ enum Action {
 }
 
 pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<Exit> {
+    if args.exclusive {
+        target::refuse_exclusive(&args.at)?;
+    }
     let setup = Setup::load(config)?;
     let driver = setup.driver(&args.resource)?;
     let store = setup.identified(&args.region).await?;
@@ -101,18 +104,14 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         let error = Error::new(ErrorKind::Unsupported, "restore", args.resource.to_string());
         CommandError::from(error.because(format!("kind `{}` cannot be restored", driver.kind())))
     })?;
-    if args.exclusive && matches!(args.at, RestoreTarget::Latest | RestoreTarget::Immediate) {
-        let what = "`--exclusive` leaves out what `--at` names, and that is the end of the log";
-        return Err(CommandError::new(Exit::Usage, what)
-            .hint("name a time, a position, a transaction or a restore point with `--at`"));
-    }
     target::refuse_future(&args.at, setup.clock.now())?;
     let directory = std::path::absolute(args.into.as_deref().unwrap_or(Path::new(".")))?;
     let outside = outside(args)?;
     let written = outside.places.values().chain(&outside.root);
     let into = args.into.is_some().then_some(&directory);
     for place in into.into_iter().chain(written) {
-        store_room::outside_of_stores(&setup.config, place)?;
+        let instead = "restore into a directory of its own";
+        store_room::outside_of_stores(&setup.config, place, instead)?;
     }
     let (sender, written) = watch::channel(RestoreProgress::default());
     let request = RestoreRequest {

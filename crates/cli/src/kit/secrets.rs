@@ -22,12 +22,7 @@ pub(super) fn take_out(
     setup: &Setup,
     files: &mut BTreeMap<String, String>,
 ) -> Result<Vec<SecretNote>> {
-    let mut literal = BTreeSet::new();
-    for (name, workload) in &setup.config.workloads {
-        let texts = setup.secret_texts(name, workload)?;
-        literal.extend(texts.into_iter().filter(|text| !text.contains("${")));
-    }
-    replace(files, &literal)?;
+    replace(files, &literal(setup)?)?;
     let mut notes = references(files);
     if let Some(encryption) = &setup.config.encryption {
         let keys = std::iter::once(&encryption.key_file).chain(&encryption.old_key_files);
@@ -47,6 +42,27 @@ pub(super) fn take_out(
         }));
     }
     Ok(notes)
+}
+
+/// Returns the secrets that stand in the configuration itself.
+fn literal(setup: &Setup) -> Result<BTreeSet<String>> {
+    let mut literal = BTreeSet::new();
+    for (name, workload) in &setup.config.workloads {
+        let texts = setup.secret_texts(name, workload)?;
+        literal.extend(texts.into_iter().filter(|text| !text.contains("${")));
+    }
+    Ok(literal)
+}
+
+/// Returns the references of a kit that stand in its files for secrets that stand in the configuration itself.
+pub(crate) fn made_up(setup: &Setup) -> Result<BTreeSet<String>> {
+    let count = literal(setup)?.len();
+    Ok((1..=count).map(reference).collect())
+}
+
+/// Returns what stands in a kit for the secret of this number.
+fn reference(number: usize) -> String {
+    format!("${{env:DR_SECRET_{number}}}")
 }
 
 /// Looks for a secret of a kit that has been unpacked into the configuration.
@@ -84,7 +100,7 @@ fn replace(files: &mut BTreeMap<String, String>, literal: &BTreeSet<String>) -> 
         let mut found = false;
         for text in files.values_mut() {
             if secret.len() >= SHORTEST && text.contains(secret.as_str()) {
-                *text = text.replace(secret.as_str(), &format!("${{env:DR_SECRET_{number}}}"));
+                *text = text.replace(secret.as_str(), &reference(number));
                 found = true;
             }
         }

@@ -1,5 +1,7 @@
 //! `dr init` and `dr check`: what is written is valid, and what is wrong is said all at once.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use rstest::rstest;
 use serde_json::Value;
 
@@ -12,9 +14,8 @@ fn what_init_writes_is_valid() {
     let ran = run(["init", path, "--workload", "payments"]);
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(
-        ran.stdout.contains(&format!(
-            "--config {path} wal push payments/database %p --in us-east-1"
-        )),
+        ran.stdout
+            .contains(&format!("--config {path} wal push payments/database %p'")),
         "{ran:?}"
     );
     let program = std::path::absolute(env!("CARGO_BIN_EXE_dr")).unwrap();
@@ -258,6 +259,76 @@ fn a_store_in_the_data_directory_is_refused() {
     ] {
         assert!(ran.stdout.contains(said), "{said} is missing: {ran:?}");
     }
+}
+
+/// Who has a store and the key in it reads everything.
+#[rstest]
+#[case::store("stores/us-west-2/key", "lie in each other")]
+#[case::data_directory(
+    "data/us-east-1/key",
+    "lies in the data directory of orders/database in us-east-1"
+)]
+fn a_key_beside_what_it_opens_is_refused(#[case] path: &str, #[case] why: &str) {
+    let place = Place::new();
+    let root = place.root();
+    place.write(path, &format!("dr-key1 {}\n", "7".repeat(64)));
+    place.write(
+        "dr.yaml",
+        &format!("{root}encryption: {{ key_file: {path} }}\n"),
+    );
+    let ran = place.run(&["check"]);
+    assert_eq!(ran.code, 65, "{ran:?}");
+    for said in [why, "1 key file that should not be used like this"] {
+        assert!(ran.stdout.contains(said), "{said} is missing: {ran:?}");
+    }
+}
+
+#[test]
+fn a_secret_that_everybody_may_read_is_said() {
+    let place = Place::new();
+    let root = place.root();
+    let key = format!("dr-key1 {}\n", "7".repeat(64));
+    for (name, text) in [("key", key.as_str()), ("missing/password", "x\n")] {
+        place.write(name, text);
+    }
+    place.write(
+        "dr.yaml",
+        &format!("{root}encryption: {{ key_file: key }}\n"),
+    );
+    let run = |mode: u32| {
+        for name in ["key", "missing/password"] {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(place.path().join(name), mode).unwrap();
+        }
+        place.run(&["check"])
+    };
+    let open = run(0o644);
+    assert_eq!(open.code, 0, "{open:?}");
+    let said = "every user of this machine may read it (mode 0644)";
+    assert_eq!(open.stdout.matches(said).count(), 2, "{open:?}");
+    assert!(open.stdout.contains("chmod 600 "), "{open:?}");
+    for mode in [0o640, 0o600] {
+        let closed = run(mode);
+        assert!(!closed.stdout.contains("may read it"), "{closed:?}");
+    }
+}
+
+/// What the kit calls it is no name that anybody has used.
+#[test]
+fn a_secret_that_stands_in_the_configuration_is_said_to_stand_there() {
+    let place = Place::new();
+    let root = place.root();
+    let inside = root.replace("\"${file:missing/password}\"", "hunter2hunter2");
+    assert_ne!(inside, root);
+    place.write("dr.yaml", &inside);
+    let ran = place.run(&["check"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let line = ran.stdout.lines().find(|line| line.contains("DR_SECRET_1"));
+    let line = line.unwrap();
+    assert!(line.contains("secret in dr.yaml:"), "{line}");
+    assert!(line.contains("stands there itself"), "{line}");
+    assert!(!line.contains("not on this machine"), "{line}");
+    assert!(!ran.stdout.contains("hunter2"), "{ran:?}");
 }
 
 /// Whether a server that something else starts can open the stores cannot be seen from here: it is said before the day.

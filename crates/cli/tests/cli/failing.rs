@@ -42,6 +42,64 @@ fn unknown_names_are_told_with_the_one_that_was_meant() {
     assert_eq!(place.run(&["daemon", "--region", "mars"]).code, 64);
 }
 
+/// Everything in a scratch directory is removed.
+#[test]
+fn nothing_is_booted_in_a_store() {
+    let place = Place::new();
+    let scratch = place.store("us-west-2").join("scratch");
+    let words = [
+        "recovery-point",
+        "verify",
+        "orders/database",
+        "--in",
+        "us-west-2",
+        "--boot",
+    ];
+    let named = [&words[..], &["--scratch", scratch.to_str().unwrap()]].concat();
+    let root = place.root();
+    let resource = "kind: postgres\n";
+    let configured = format!(
+        "{resource}        verify: {{ scratch: {} }}\n",
+        scratch.display()
+    );
+    let configured = root.replace(resource, &configured);
+    for (root, words) in [(&root, named.as_slice()), (&configured, &words)] {
+        place.write("dr.yaml", root);
+        let ran = place.run(words);
+        assert_eq!(ran.code, 12, "{ran:?}");
+        for said in ["lie in each other", "`--scratch DIR`"] {
+            assert!(ran.stderr.contains(said), "{said} is missing: {ran:?}");
+        }
+        assert!(!scratch.exists());
+    }
+    let checked = place.run(&["check"]);
+    assert_eq!(checked.code, 65, "{checked:?}");
+    for said in ["lie in each other", "1 boot test that should not be used"] {
+        assert!(
+            checked.stdout.contains(said),
+            "{said} is missing: {checked:?}"
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_left_out_is_not() {
+    let place = Place::new();
+    let words = [
+        "restore",
+        "orders/database",
+        "--in",
+        "us-west-2",
+        "--plan",
+        "--exclusive",
+    ];
+    for target in ["latest", "immediate", "name:before"] {
+        let ran = place.run(&[&words[..], &["--at", target]].concat());
+        assert_eq!(ran.code, 64, "{ran:?}");
+        assert!(ran.stderr.contains("`--exclusive` leaves out"), "{ran:?}");
+    }
+}
+
 #[test]
 fn a_failover_without_its_stores_is_unavailable() {
     let place = Place::new();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dr_coordination::register::EpochRecord;
-use dr_model::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
+use dr_model::{Lsn, RegionName, SegmentSize, SystemIdentifier, TimelineId};
 use dr_provider::driver::{Proofs, RecoveryPoint, Taken};
 use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result};
 use dr_repository::{Header, Label, Repository, Stats};
@@ -219,7 +219,7 @@ impl Base {
             database_bytes: self.stats.file_bytes,
             stored_bytes: self.stats.stored_bytes,
             taken: self.source.taken(),
-            failure: self.locked.clone().or_else(|| self.failure.clone()),
+            failure: self.failure.clone(),
         }
     }
 
@@ -306,6 +306,29 @@ impl PostgresDriver {
             .usable
             .sort_by(|a, b| (b.source.stopped_at, &b.label).cmp(&(a.source.stopped_at, &a.label)));
         Ok(bases)
+    }
+
+    /// Makes the error about a recovery point that is named and not among those of `region`'s store.
+    pub(crate) fn no_such_point(
+        &self,
+        operation: &str,
+        (region, location): (&RegionName, &str),
+        bases: &Bases,
+        label: &str,
+    ) -> Error {
+        let resource = self.resource();
+        if bases.given_up.iter().any(|one| one.as_str() == label) {
+            let why = format!("{label} was given up in {location} and is going to be deleted");
+            return self.failed(operation, why).with_hint(format!(
+                "`dr recovery-point hold {resource} {label} --reason WHY` keeps it, and then `dr recovery-point expire {resource} --in {region}` \
+                 takes it back, as the next run of `expire-recovery-points` does"
+            ));
+        }
+        Error::new(ErrorKind::NotFound, operation, resource.to_string())
+            .because(format!("{location} holds no recovery point {label}"))
+            .with_hint(format!(
+                "`dr recovery-point list {resource}` shows those that there are"
+            ))
     }
 
     /// Returns the cluster that any readable record of the register is about: its identity never changes, so that a

@@ -176,17 +176,8 @@ impl PostgresDriver {
         });
         let reasons: Vec<Reason> = unusable.chain(locked).collect();
         if let Some(wanted) = asked.filter(|_| usable.is_empty() && reasons.is_empty()) {
-            return Err(
-                Error::new(ErrorKind::NotFound, OPERATION, self.resource().to_string())
-                    .because(format!(
-                        "{} holds no recovery point {wanted}",
-                        store.location()
-                    ))
-                    .with_hint(format!(
-                        "`dr recovery-point list {}` shows those that there are",
-                        self.resource()
-                    )),
-            );
+            let place = (&request.region, store.location());
+            return Err(self.no_such_point(OPERATION, place, bases, wanted));
         }
         Ok((usable, reasons))
     }

@@ -66,19 +66,27 @@ impl Mark {
     /// Tells whether a directory holds what an execution has begun to write into it when it was empty, and nothing else: no control file, and no
     /// mark of anybody else's.
     pub(super) fn is_of(execution: &ExecutionId, directory: &Path) -> io::Result<bool> {
+        let by = Self::set_by(directory)?;
+        Ok(by.is_some_and(|by| by == execution.as_str()))
+    }
+
+    /// Says who has begun to write into a directory that is not whole: an execution, by its name, or with an empty one a person. `None`
+    /// if nobody has, or it is whole.
+    pub(super) fn set_by(directory: &Path) -> io::Result<Option<String>> {
         if directory.join(CONTROL_FILE).exists() {
-            return Ok(false);
+            return Ok(None);
         }
         let found = match fs::read(directory.join(Self::FILE)) {
             Ok(found) => found,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(None),
             Err(error) => return Err(error),
         };
         let by = found
             .get(8..)
             .and_then(|rest| rest.strip_prefix(BY_EXECUTION));
-        Ok(by == Some(execution.as_str().as_bytes()))
+        let by = by.map(|name| String::from_utf8_lossy(name).into_owned());
+        Ok(Some(by.unwrap_or_default()))
     }
 
     /// Removes it.

@@ -39,19 +39,13 @@ const LEFT_OUT: [&str; 7] = [
 /// Refuses a directory that holds anything: a restore never overwrites. Nor does it write into another server's data directory, whose backups
 /// would hold it from then on.
 pub(super) fn check(directory: &Path) -> Result<()> {
-    let place = directory
-        .ancestors()
-        .find_map(|known| fs::canonicalize(known).ok());
-    let mut around = place.iter().flat_map(|place| place.ancestors());
-    if let Some(cluster) = around.find(|known| known.join("global/pg_control").exists())
-        && fs::canonicalize(directory).ok().as_deref() != Some(cluster)
-    {
+    let own = fs::canonicalize(directory).ok();
+    let cluster = around(directory).find(|known| is_data_directory(known));
+    if let Some(cluster) = cluster.filter(|cluster| Some(cluster) != own.as_ref()) {
+        let why = in_data_directory(&cluster);
         return Err(
             Error::new(ErrorKind::Conflict, "restore into", subject(directory))
-                .because(format!(
-                    "it would lie in the data directory `{}`",
-                    cluster.display()
-                ))
+                .because(why)
                 .with_hint("restore into a directory beside it"),
         );
     }
@@ -67,13 +61,101 @@ pub(super) fn check(directory: &Path) -> Result<()> {
     }
 }
 
-/// As [`check`], for a directory that a person names: says of a data directory whose it is, and whether a server runs there. Waits for
-/// file systems.
+/// Returns the directories that a place lies in, all links followed: first the place itself, or what of its path exists.
+fn around(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let mut known = directory.ancestors();
+    let place = known.find_map(|known| fs::canonicalize(known).ok());
+    std::iter::successors(place, |place| place.parent().map(Path::to_owned))
+}
+
+/// Tells whether a directory is a server's, or will be one's when what was begun there is finished.
+fn is_data_directory(directory: &Path) -> bool {
+    let files = [CONTROL_FILE, Mark::FILE];
+    files.iter().any(|file| directory.join(file).exists())
+}
+
+fn in_data_directory(cluster: &Path) -> String {
+    format!("it would lie in the data directory `{}`", cluster.display())
+}
+
+/// Says that a place lies where a server has a tablespace: whosever that is, and whether or not that server runs.
+fn in_tablespace(directory: &Path) -> Option<String> {
+    // A server makes one directory for its version there, and nobody else gives one such a name (`TABLESPACE_VERSION_DIRECTORY`).
+    let is_of_version = |name: &str| {
+        let numbers = name
+            .strip_prefix("PG_")
+            .and_then(|rest| rest.split_once('_'));
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+        numbers.is_some_and(|(major, catalog)| is_number(major) && is_number(catalog))
+    };
+    let holds_one = |place: &PathBuf| {
+        let entries = fs::read_dir(place).into_iter().flatten().flatten();
+        let mut names = entries.map(|entry| entry.file_name());
+        names.any(|name| name.to_str().is_some_and(is_of_version))
+    };
+    let place = around(directory).find(holds_one)?;
+    Some(format!(
+        "it would lie in `{}`, where a server has a tablespace",
+        place.display()
+    ))
+}
+
+/// Refuses a place that a person names, and in which nothing was begun yet, in what belongs to a server: its data directory, or a
+/// tablespace.
+pub(super) fn check_place(directory: &Path) -> Result<()> {
+    if is_data_directory(directory) {
+        return Ok(());
+    }
+    let cluster = around(directory).find(|known| is_data_directory(known));
+    let why = cluster.map(|cluster| in_data_directory(&cluster));
+    match why.or_else(|| in_tablespace(directory)) {
+        None => Ok(()),
+        Some(why) => Err(
+            Error::new(ErrorKind::Conflict, "restore into", subject(directory))
+                .because(why)
+                .with_hint("restore into a directory beside it"),
+        ),
+    }
+}
+
+/// Refuses a scratch directory that is what belongs to a server, or lies in it: before it is made, because everything in it is removed.
+pub(crate) fn check_scratch(directory: &Path) -> Result<()> {
+    let cluster = around(directory).find(|known| is_data_directory(known));
+    let why = cluster.map(|cluster| in_data_directory(&cluster));
+    match why.or_else(|| in_tablespace(directory)) {
+        None => Ok(()),
+        Some(why) => {
+            let subject = subject(directory);
+            let error = Error::new(ErrorKind::Conflict, "use scratch directory", subject);
+            Err(error.because(why).with_hint(
+                "name a directory of its own: `--scratch DIR`, or `verify: { scratch: DIR }` of the resource",
+            ))
+        }
+    }
+}
+
+/// As [`check`], for a directory that a person names: says of a data directory whose it is, and whether a server runs there, and of one
+/// that is not whole how to go on. Waits for file systems.
 pub(super) fn check_named(directory: &Path, configured: &[Owner]) -> Result<()> {
+    check_place(directory)?;
     let error = match check(directory) {
         Err(error) if error.kind() == ErrorKind::Invalid => error,
         other => return other,
     };
+    if let Some(by) = Mark::set_by(directory).map_err(failed(directory))? {
+        let (why, hint) = match by.as_str() {
+            "" => (
+                "the directory is not empty: it holds a part of what was restored there, which was not finished".to_owned(),
+                "restore over it with `--delta`, or remove what is in it",
+            ),
+            execution => (
+                format!("the directory is not empty: it holds a part of what execution {execution} restores there"),
+                "`dr execution resume` finishes it; restore into another directory",
+            ),
+        };
+        let error = Error::new(ErrorKind::Invalid, "restore into", subject(directory));
+        return Err(error.because(why).with_hint(hint));
+    }
     if !directory.join(CONTROL_FILE).exists() {
         return Err(error);
     }
@@ -292,9 +374,69 @@ pub(super) fn failed(directory: &Path) -> impl Fn(std::io::Error) -> Error + Cop
 
 #[cfg(test)]
 mod tests {
+    use dr_model::{ExecutionId, SystemIdentifier};
     use rstest::rstest;
 
     use super::*;
+
+    #[test]
+    fn what_belongs_to_a_server_is_no_place_for_a_copy() {
+        let all = tempfile::tempdir().unwrap();
+        let at = |name: &str| all.path().join(name);
+        for name in [
+            "east/global",
+            "begun/global",
+            "fast/PG_15_202209061/5",
+            "free/PG_15",
+        ] {
+            fs::create_dir_all(at(name)).unwrap();
+        }
+        fs::write(at("east").join(CONTROL_FILE), "").unwrap();
+        fs::write(at("begun").join(Mark::FILE), "").unwrap();
+        std::os::unix::fs::symlink(at("fast"), at("link")).unwrap();
+        for (place, why) in [
+            ("east/new", "in the data directory"),
+            ("begun/new", "in the data directory"),
+            ("fast", "has a tablespace"),
+            ("fast/new/deeper", "has a tablespace"),
+            ("fast/PG_15_202209061/new", "has a tablespace"),
+            ("link/PG_15_202209061/5", "has a tablespace"),
+        ] {
+            for error in [
+                check_named(&at(place), &[]).unwrap_err(),
+                check_place(&at(place)).unwrap_err(),
+                check_scratch(&at(place)).unwrap_err(),
+            ] {
+                assert_eq!(error.kind(), ErrorKind::Conflict, "{place}");
+                let said = dr_provider::error::chain(&error);
+                assert!(said.contains(why), "{said}");
+            }
+            assert!(!at("east/new").exists());
+        }
+        for place in ["beside", "free", "free/new"] {
+            check_place(&at(place)).unwrap();
+            check_scratch(&at(place)).unwrap();
+        }
+        // Over what is there it is looked at as what it is.
+        check_place(&at("east")).unwrap();
+        assert!(check_scratch(&at("east")).is_err());
+    }
+
+    #[test]
+    fn what_was_not_finished_says_how_it_goes_on() {
+        let hint = |execution: Option<&str>| {
+            let place = tempfile::tempdir().unwrap();
+            let mark = Mark {
+                cluster: SystemIdentifier(7),
+                execution: execution.map(|name| name.parse::<ExecutionId>().unwrap()),
+            };
+            mark.set(place.path()).unwrap();
+            let error = check_named(place.path(), &[]).unwrap_err();
+            error.hint().unwrap().to_owned()
+        };
+        assert!(hint(None).contains("`--delta`"));
+        assert!(hint(Some("one")).contains("`dr execution resume`"));
+    }
 
     #[rstest]
     #[case("base/5/16384", Some("base/5/16384"))]

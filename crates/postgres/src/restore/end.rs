@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use dr_model::{Lsn, TimelineId};
-use dr_provider::Result;
 use dr_provider::driver::{LogStretch, RestoreRequest, RestoreTarget, TargetAction};
+use dr_provider::error::chain;
+use dr_provider::{Error, Result};
 use jiff::Timestamp;
 
-use super::log::{Log, part_from, part_to};
+use super::log::{Log, Readable, is_locked, part_from, part_to};
 use super::settings::{Ending, Stop};
 use super::target::{LogTimes, covered_at};
 use crate::archive::Reach;
@@ -144,8 +145,14 @@ impl<'a> Ends<'a> {
                 }))
             }
             RestoreTarget::Time(at) => {
+                let last = match log.last(whole, true).await {
+                    Err(locked) if is_locked(&locked) => {
+                        return self.time_before(&locked, log, whole, base, *at).await;
+                    }
+                    last => last?,
+                };
                 let times = LogTimes {
-                    last_commit_at: log.last(whole, true).await?.commit_at,
+                    last_commit_at: last.commit_at,
                     covered_at: match reach.hole {
                         None => covered_at(&log.store, log.cluster, reach).await?,
                         Some(_) => None,
@@ -201,6 +208,57 @@ impl<'a> Ends<'a> {
                     .await
             }
         }
+    }
+
+    /// Finds the end of a recovery to a time in what of the log can be read before what is `locked`.
+    async fn time_before(
+        &self,
+        locked: &Error,
+        log: &Log,
+        whole: &[LogStretch],
+        base: &Base,
+        at: Timestamp,
+    ) -> Result<std::result::Result<End, Short>> {
+        let (from, exclusive) = (base.source.stop, self.request.exclusive);
+        let (mut readable, mut later) = (Readable::default(), None);
+        let part = part_from(whole, from, log.size);
+        let read = log.read(&part, |record| {
+            if record.start < from {
+                return ControlFlow::Continue(());
+            }
+            let is_later = |commit: Timestamp| commit > at || (exclusive && commit == at);
+            if record.committed_at.is_some_and(is_later) {
+                later = Some(record.end);
+                return ControlFlow::Break(());
+            }
+            readable.see(record);
+            match record.start.bytes_since(from) > SEARCH_BYTES {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        match read.await {
+            Err(error) if !is_locked(&error) => return Err(error),
+            _ => {}
+        }
+        let Some(end) = later else {
+            let why = format!("no commit after {at} is in the log that can be read");
+            return Ok(Err(Short {
+                why: format!("{why}: {}", chain(locked)),
+                newest: Some(readable.hint(locked)),
+            }));
+        };
+        let which = match exclusive {
+            true => "at or after",
+            false => "after",
+        };
+        Ok(Ok(End {
+            ending: self.ending(end, Stop::Time(at)),
+            said: format!("before the first commit {which} {at}"),
+            needed: end,
+            proven: true,
+            notes: Vec::new(),
+        }))
     }
 
     fn ending(&self, through: Lsn, stop: Stop) -> Ending {
@@ -271,10 +329,12 @@ impl<'a> Ends<'a> {
             }));
         }
         let (mut first, mut again, mut prepared) = (None, None, false);
-        log.read(&part, |record| {
+        let mut readable = Readable::default();
+        let read = log.read(&part, |record| {
             if record.start < from {
                 return ControlFlow::Continue(());
             }
+            readable.see(record);
             prepared |= record.transaction_end() == Some(TransactionEnd::Prepared);
             match (hit(record, &stop), &first) {
                 (Some(found), None) => first = Some(found),
@@ -285,11 +345,25 @@ impl<'a> Ends<'a> {
                 (None, _) => {}
             }
             ControlFlow::Continue(())
-        })
-        .await?;
+        });
+        // What was found before counts all the same.
+        let locked = match read.await {
+            Err(error) if is_locked(&error) => Some(error),
+            read => {
+                read?;
+                None
+            }
+        };
         self.searched_bytes += bytes;
         self.searched.insert(reach.timeline, from);
         let Some(first) = first else {
+            if let Some(locked) = locked {
+                let why = format!("{name} is not in the log from {from} on that can be read");
+                return Ok(Err(Short {
+                    why: format!("{why}: {}", chain(&locked)),
+                    newest: Some(readable.hint(&locked)),
+                }));
+            }
             if prepared && matches!(stop, Stop::Transaction(_)) {
                 let why = "a prepared transaction ended, whose number is not read";
                 return Ok(Ok(unproven(why.to_owned())));
@@ -312,6 +386,10 @@ impl<'a> Ends<'a> {
                 "{name} is there again at {}; recovery ends at the first",
                 again.start
             ));
+        }
+        if let Some(locked) = locked {
+            let why = chain(&locked);
+            notes.push(format!("whether {name} is there again is not known: {why}"));
         }
         let side = if self.request.exclusive && matches!(stop, Stop::Transaction(_)) {
             "before"

@@ -7,10 +7,10 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use dr_coordination::chain::{ChainReader, Section};
+use dr_coordination::chain::{self, ChainReader, Section};
 use dr_model::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
 use dr_provider::driver::LogStretch;
-use dr_provider::{ObjectStore, Result};
+use dr_provider::{Error, ObjectStore, Result};
 use dr_repository::Keys;
 use jiff::Timestamp;
 
@@ -76,6 +76,44 @@ pub(super) struct Log {
     pub(super) keys: Keys,
     pub(super) cluster: SystemIdentifier,
     pub(super) size: SegmentSize,
+}
+
+/// What of a log was read before what is encrypted with a key that is not at hand.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Readable {
+    /// Start of the last complete record.
+    record: Option<Lsn>,
+    /// Time of the last commit.
+    commit_at: Option<Timestamp>,
+}
+
+impl Readable {
+    /// Takes a record into account.
+    pub(super) fn see(&mut self, record: &Record) {
+        self.record = Some(record.start);
+        self.commit_at = self.commit_at.max(record.committed_at);
+    }
+
+    /// Says how far the log goes without the key that `locked` misses.
+    pub(super) fn hint(&self, locked: &Error) -> String {
+        let key = locked
+            .hint()
+            .unwrap_or("name its key file under `encryption` in `dr.yaml`");
+        let Some(record) = self.record else {
+            return key.to_owned();
+        };
+        let commit = self.commit_at.map_or_else(String::new, |at| {
+            format!(", the last commit before which is of {at}")
+        });
+        format!("{key}; without it, `--at {record}` is the last that can be restored{commit}")
+    }
+}
+
+/// Tells whether log is encrypted with a key that is not at hand; nothing is known to be wrong with it.
+pub(super) fn is_locked(error: &Error) -> bool {
+    let cause = std::error::Error::source(error);
+    let cause = cause.and_then(|cause| cause.downcast_ref::<chain::Error>());
+    matches!(cause, Some(chain::Error::Locked { .. }))
 }
 
 /// The last of a log.

@@ -166,7 +166,8 @@ impl PostgresDriver {
         let opened = self.open_whole(store, &base).await;
         let reader = opened.map_err(|error| Unrestored::of(&base, error))?;
         self.check_places(&reader, directory, &decided.plan.tablespaces, is_own)
-            .await?;
+            .await
+            .map_err(|error| Unrestored::of(&base, error))?;
         let purpose = Purpose::Failover(self.instance_options(region)?);
         let ways = Ways {
             delta: is_own,

@@ -17,7 +17,7 @@ use super::scratch::Scratch;
 use super::server::Server;
 use super::{OPERATION, Seen};
 use crate::driver::PostgresDriver;
-use crate::restore::check_room;
+use crate::restore::{check_room, check_scratch};
 
 /// Room left beside the files: a server writes too.
 pub(super) const SPARE_BYTES: u64 = 512 << 20;
@@ -32,7 +32,11 @@ impl PostgresDriver {
         place: &Path,
     ) -> Result<Result<Seen>> {
         let place = place.to_owned();
-        let scratch = blocking(move || Scratch::open(&place)).await?;
+        let scratch = blocking(move || {
+            check_scratch(&place)?;
+            Scratch::open(&place)
+        })
+        .await?;
         let scratch = Arc::new(scratch?);
         let outcome = self.boot_in(&scratch, region, label).await;
         let subject = scratch.path().display().to_string();

@@ -5,8 +5,9 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use dr_model::Lsn;
-use dr_provider::driver::RestoreRequest;
+use dr_model::{Lsn, RegionName};
+use dr_pgwire::sql_state;
+use dr_provider::driver::{Query as _, RestoreRequest, Role};
 use dr_provider::{Error, ErrorKind, Result};
 use jiff::Timestamp;
 use tokio::process::Command;
@@ -15,10 +16,13 @@ use super::OPERATION;
 use super::scratch::Scratch;
 use super::server::Server;
 use crate::driver::PostgresDriver;
-use crate::instance::{Instance, translate};
+use crate::instance::{Instance, sql_state_of, translate};
 
 /// How long one check may take.
 const CHECK_LIMIT: Duration = Duration::from_secs(4 * 3600);
+
+/// How long a server that has other work to do is asked one.
+const REHEARSAL_LIMIT: Duration = Duration::from_secs(5);
 
 /// What was seen.
 #[derive(Debug)]
@@ -79,12 +83,25 @@ impl PostgresDriver {
 
     /// Runs a check of the configuration: one row whose first column is true.
     async fn ask(&self, instance: &mut Instance, query: &str) -> Result<String> {
-        let wrong = |why: String| self.failed(OPERATION, format!("check `{query}`: {why}"));
-        let rows = instance.query_within(OPERATION, query, CHECK_LIMIT).await;
-        let rows = rows.map_err(|error| match error.kind() {
-            ErrorKind::Unknown => error,
-            _ => wrong(dr_provider::error::chain(&error)),
-        })?;
+        let database = &self.options().database;
+        let what = |why: String| format!("check `{query}`: {why} (asked in database `{database}`)");
+        let wrong = |why: String| self.failed(OPERATION, what(why));
+        let rows = match instance.query_within(OPERATION, query, CHECK_LIMIT).await {
+            Ok(rows) => rows,
+            Err(error) if error.kind() == ErrorKind::Unknown => return Err(error),
+            Err(error) => {
+                let why = dr_provider::error::chain(&error);
+                if !self.is_refused_by_primary(query, &error).await {
+                    return Err(wrong(why));
+                }
+                let why = what(format!(
+                    "{why}; the primary refuses it as well, and for the same reason"
+                ));
+                return Err(self.invalid(OPERATION, why).with_hint(
+                    "put it right under `verify: { checks: … }` of the resource, and boot the recovery point again: nothing was learnt of it",
+                ));
+            }
+        };
         let answer = match rows.first() {
             Some(row) => row
                 .text(0)
@@ -96,6 +113,34 @@ impl PostgresDriver {
             Some(other) => Err(wrong(format!("it answers `{other}`"))),
             None => Err(wrong("it answers nothing".to_owned())),
         }
+    }
+
+    /// Asks the server of a region a check of the configuration.
+    pub(super) async fn rehearse_check(
+        &self,
+        region: &RegionName,
+        query: &str,
+    ) -> Result<Option<String>> {
+        // A check may read whole tables, and a server goes on with a query whose client has gone.
+        let limit = REHEARSAL_LIMIT.as_millis();
+        let bounded = format!("set statement_timeout = {limit}; {query}");
+        self.scalar(region, &bounded, 2 * REHEARSAL_LIMIT).await
+    }
+
+    /// Tells whether the primary takes a check for as wrong as what was booted does: then it is the check that is wrong.
+    async fn is_refused_by_primary(&self, query: &str, error: &Error) -> bool {
+        let Some(state) = sql_state_of(error).filter(|state| is_mistake(state)) else {
+            return false;
+        };
+        for region in self.options().instances.keys() {
+            let role = tokio::time::timeout(REHEARSAL_LIMIT, self.role(region)).await;
+            if !matches!(role, Ok(Ok((_, Role::Primary)))) {
+                continue;
+            }
+            let refused = self.rehearse_check(region, query).await.err();
+            return refused.is_some_and(|refused| sql_state_of(&refused) == Some(state));
+        }
+        false
     }
 
     async fn amcheck(
@@ -136,6 +181,12 @@ impl PostgresDriver {
         let why = format!("pg_amcheck: {}", found.trim());
         Err(Error::new(ErrorKind::Corrupt, OPERATION, self.resource().to_string()).because(why))
     }
+}
+
+/// Tells whether a state is of a query that is wrong in itself, or asked where what it names is not (class 42). What a role may not
+/// read says nothing of the query.
+fn is_mistake(state: &str) -> bool {
+    state.starts_with("42") && state != sql_state::INSUFFICIENT_PRIVILEGE
 }
 
 /// Returns the databases that can be connected to.

@@ -11,8 +11,9 @@ use dr_model::{Clock as _, Epoch, Lsn, Retention, SegmentSize, SystemClock, Time
 use dr_postgres::BackupOptions;
 use dr_provider::driver::{
     Backup as _, Expire, ExpireRequest, ExpiryReport, HoldNote, LogStream as _, RecoveryPoint,
-    RestoreTarget,
+    Restore, RestoreRequest, RestoreTarget, Verify, VerifyHow, VerifyRequest,
 };
+use dr_provider::error::chain;
 use dr_provider::{Error, ErrorKind};
 use jiff::Timestamp;
 
@@ -160,6 +161,30 @@ async fn what_is_not_kept_goes_with_its_log_and_the_rest_comes_back() {
         expire(&site, &[]).await.unwrap().plan.waiting[0].label,
         first.label
     );
+    // Whoever names it hears that it is there, and what brings it back.
+    let named = RestoreRequest {
+        recovery_point: Some(first.label.clone()),
+        ..RestoreRequest::new(region(EAST), RestoreTarget::Latest, site.place("given-up"))
+    };
+    let restored = Restore::restore(&site.driver, &named).await.unwrap_err();
+    let look = VerifyRequest {
+        region: region(EAST),
+        recovery_point: Some(first.label.clone()),
+        how: VerifyHow::Hash { again: false },
+    };
+    let verified = Verify::verify(&site.driver, &look).await.unwrap_err();
+    for error in [restored, verified] {
+        assert!(chain(&error).contains("was given up in"), "{error}");
+        let hint = error.hint().unwrap();
+        assert!(
+            hint.contains(&format!("hold orders/database {}", first.label)),
+            "{hint}"
+        );
+        assert!(
+            hint.contains("expire orders/database --in us-east-1"),
+            "{hint}"
+        );
+    }
     // Until then somebody may want it after all.
     let later = HoldNote {
         since: SystemClock::new().now(),

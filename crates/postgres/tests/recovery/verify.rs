@@ -90,6 +90,43 @@ async fn a_recovery_point_is_booted_and_leaves_nothing_but_the_proof() {
     // It archived nothing: what the store holds of the log is what was there before.
     assert_eq!(site.timelines(WEST).await, [1]);
 
+    // Nothing is booted where a server works, nor is the directory made.
+    let taken = site.primary.data.join("scratch");
+    let error = verify(&site, boot(&taken.display().to_string())).await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Conflict);
+    assert!(!taken.exists());
+
+    // What the primary takes for wrong as well says nothing of the recovery point.
+    site.verify_by(VerifyOptions {
+        checks: vec!["select nonsense".to_owned()],
+        ..VerifyOptions::default()
+    });
+    let error = verify(&site, boot(&scratch)).await.unwrap_err();
+    assert!(chain(&error).contains("in database `postgres`"), "{error}");
+    assert!(error.hint().unwrap().contains("checks"), "{error}");
+    assert!(!proofs(&site, &point.label).await.failed());
+    let rehearsed = site.driver.rehearse_checks(&region(EAST)).await;
+    let answers: Vec<_> = rehearsed.iter().map(|check| &check.answer).collect();
+    assert!(matches!(answers.as_slice(), [Err(_)]), "{answers:?}");
+    site.verify_by(VerifyOptions {
+        checks: vec!["select count(*) > 0 from ledger".to_owned()],
+        ..VerifyOptions::default()
+    });
+    let rehearsed = site.driver.rehearse_checks(&region(EAST)).await;
+    assert_eq!(rehearsed[0].answer.as_ref().unwrap().as_deref(), Some("t"));
+    assert_eq!(rehearsed[0].database, "postgres");
+    // What only the copy lacks does: it is missing there.
+    site.primary
+        .sql("create table later as select 1 as one")
+        .await;
+    site.verify_by(VerifyOptions {
+        checks: vec!["select count(*) = 1 from later".to_owned()],
+        ..VerifyOptions::default()
+    });
+    let failed = verify(&site, boot(&scratch)).await.unwrap();
+    let failure = failed.failure.unwrap();
+    assert!(failure.contains("42P01"), "{failure}");
+
     // A check that does not hold is a failure, and says which.
     site.verify_by(VerifyOptions {
         checks: vec!["select count(*) = -1 from ledger".to_owned()],

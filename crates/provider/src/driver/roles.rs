@@ -76,6 +76,9 @@ pub struct RecoveryPoints {
     pub complete: Vec<RecoveryPoint>,
     /// Those that were committed and cannot be read any more: label, and what is wrong.
     pub damaged: Vec<String>,
+    /// Why those of the complete ones cannot be read here whose keys are not at hand, by label. Nothing is known to be wrong with them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub no_key: BTreeMap<String, String>,
 }
 
 /// What taking a backup cost.

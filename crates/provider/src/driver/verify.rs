@@ -183,6 +183,17 @@ impl Proofs {
     }
 }
 
+/// What a server says to a check that booted recovery points have to pass.
+#[derive(Debug)]
+pub struct RehearsedCheck {
+    /// The query.
+    pub query: String,
+    /// The database in which it is asked, there and of what is booted.
+    pub database: String,
+    /// The first column of its first row, which is to be true.
+    pub answer: Result<Option<String>>,
+}
+
 /// Proves recovery points.
 #[async_trait]
 pub trait Verify: Send + Sync {
@@ -202,6 +213,10 @@ pub trait Verify: Send + Sync {
         store: &Arc<dyn ObjectStore>,
         recovery_point: &str,
     ) -> Result<Vec<VerifyRecord>>;
+
+    /// Asks the server of a region the checks that a booted recovery point has to pass, each for a few seconds at most. One that
+    /// cannot work there would be held against recovery points with which nothing is wrong.
+    async fn rehearse_checks(&self, region: &RegionName) -> Vec<RehearsedCheck>;
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! PostgreSQL clusters: connection, privileges, settings, slots and the heartbeat of each instance.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dr_config::{Workload, sql};
 use dr_coordination::register::EpochRecord;
 use dr_model::{RegionName, ResourceId, ResourceName, WorkloadName};
 use dr_postgres::{Options, StandbyPolicy};
-use dr_provider::driver::{Facts, Goal, LogFacts, Query};
+use dr_provider::driver::{Facts, Goal, LogFacts, Query, RehearsedCheck};
 use dr_provider::{Error, ErrorKind, ResourceDriver, Result};
 use futures::future::join_all;
 
@@ -49,37 +50,132 @@ pub(super) async fn check(
         if let Ok(Some(record)) = newest {
             findings.push(fence(&id, &record.primary, &*driver, &facts));
         }
-        findings.extend(facts.regions.iter().filter_map(|(region, seen)| {
-            let held = seen.log.as_ref().ok()?.as_ref()?;
-            recovery_points(&id, region, held)
-        }));
+        for (region, seen) in &facts.regions {
+            if let Ok(Some(held)) = &seen.log {
+                let closed = closed(setup, region, &*driver).await;
+                findings.extend(recovery_points(&id, region, held, &closed));
+            }
+        }
+        if let (Ok(Some(record)), Some(verify)) = (newest, driver.verify_role()) {
+            let answers = verify.rehearse_checks(&record.primary).await;
+            findings.extend(answers.into_iter().filter_map(|one| boot_check(&id, one)));
+        }
     }
     Ok(findings)
 }
 
+/// Returns the labels of the recovery points in a region's store whose keys are not at hand here.
+async fn closed(
+    setup: &Setup,
+    region: &RegionName,
+    driver: &dyn ResourceDriver,
+) -> BTreeSet<String> {
+    let (Some(backup), Some(store)) = (driver.backup(), setup.stores.get(region)) else {
+        return BTreeSet::new();
+    };
+    // What the store does not say is told elsewhere.
+    let listed = backup.list(store).await.unwrap_or_default();
+    listed.no_key.into_keys().collect()
+}
+
 /// Whether what a store holds could be restored with what is at hand here: the keys, first of all.
-fn recovery_points(id: &ResourceId, region: &RegionName, held: &LogFacts) -> Option<Finding> {
+fn recovery_points(
+    id: &ResourceId,
+    region: &RegionName,
+    held: &LogFacts,
+    closed: &BTreeSet<String>,
+) -> Vec<Finding> {
     let subject = format!("recovery points of {id} in {region}");
     let points = &held.recovery_points;
+    let is_closed = |what: &&String| {
+        let label = what.split_once(':').map_or("", |(label, _)| label);
+        closed.contains(label)
+    };
+    let (locked, unusable): (Vec<&String>, Vec<&String>) =
+        held.unusable.iter().partition(is_closed);
     let failed = points
         .iter()
         .filter_map(|point| Some(format!("{}: {}", point.label, point.failure.as_ref()?)));
-    let wrong: Vec<String> = held.unusable.iter().cloned().chain(failed).collect();
-    Some(match wrong.as_slice() {
-        // That there is none yet is a matter of `dr status`.
-        [] if points.is_empty() => return None,
-        [] => {
-            let count = counted(points.len(), "recovery point");
-            Finding::ok(subject, format!("nothing speaks against {count}"))
+    let wrong: Vec<String> = unusable.into_iter().cloned().chain(failed).collect();
+    let first_of = |all: &[String]| {
+        let first = all.first()?;
+        Some(match all.len() - 1 {
+            0 => first.clone(),
+            more => format!("{first}; and {more} more"),
+        })
+    };
+    let locked: Vec<String> = locked.into_iter().cloned().collect();
+    let mut findings = Vec::new();
+    if let Some(first) = first_of(&locked) {
+        let found = format!("they cannot be read with the keys that are at hand here: {first}");
+        let remedy = "name the file of each key under `encryption` in `dr.yaml`; nothing is known to be wrong with them";
+        findings.push(Finding::new(Level::Failed, &subject, found).remedy(remedy));
+    }
+    if let Some(first) = first_of(&wrong) {
+        let found = format!("they cannot be relied on: {first}");
+        findings.push(Finding::new(Level::Failed, &subject, found).remedy(format!(
+            "see `dr recovery-point list {id} --region {region}`"
+        )));
+    }
+    // That there is none yet is a matter of `dr status`.
+    if findings.is_empty() && !points.is_empty() {
+        let count = counted(points.len(), "recovery point");
+        findings.push(Finding::ok(
+            subject,
+            format!("nothing speaks against {count}"),
+        ));
+    }
+    findings
+}
+
+/// Whether a check that booted recovery points have to pass can be, by what the primary says to it. `None` if there is no primary that
+/// can be asked, which another look says.
+fn boot_check(id: &ResourceId, check: RehearsedCheck) -> Option<Finding> {
+    let RehearsedCheck {
+        query,
+        database,
+        answer,
+    } = check;
+    let subject = format!("boot test of {id}: {query}");
+    let wrong = |found: String| {
+        Finding::new(Level::Failed, &subject, found).remedy(
+            "put it right under `verify: { checks: … }` of the resource: recovery points with which nothing is wrong would fail by it",
+        )
+    };
+    Some(match answer {
+        Ok(Some(value)) if value == "t" => {
+            let found = format!("the primary answers that it is so, in database `{database}`");
+            Finding::ok(subject, found)
         }
-        [first, rest @ ..] => {
-            let more = match rest.len() {
-                0 => String::new(),
-                more => format!("; and {more} more"),
-            };
-            let found = format!("they cannot be relied on: {first}{more}");
-            Finding::new(Level::Failed, subject, found).remedy(format!(
-                "see `dr recovery-point list {id} --region {region}`"
+        Ok(value) => {
+            let value = value.map_or_else(
+                || "with no row, or null".to_owned(),
+                |value| format!("`{value}`"),
+            );
+            wrong(format!(
+                "the primary answers {value} in database `{database}`, and `t` is wanted"
+            ))
+        }
+        Err(error) if error.kind() == ErrorKind::Unavailable => return None,
+        Err(error) if error.kind() == ErrorKind::Unknown => {
+            let found = format!(
+                "the primary takes longer than a few seconds in database `{database}`, and was not waited for: a boot test is"
+            );
+            Finding::ok(subject, found)
+        }
+        Err(error) if error.kind() == ErrorKind::Denied => {
+            let why = dr_provider::error::chain(&error);
+            let found = format!(
+                "whether it can be answered is not known, because the role may not ask it on the primary, as a boot test may: {why}"
+            );
+            Finding::new(Level::Warning, subject, found).remedy(
+                "grant the role SELECT on what it reads, or try it with `dr recovery-point verify --boot`",
+            )
+        }
+        Err(error) => {
+            let why = dr_provider::error::chain(&error);
+            wrong(format!(
+                "the primary does not take it in database `{database}`: {why}"
             ))
         }
     })
@@ -358,5 +454,36 @@ impl Server<'_> {
         } else {
             finding.remedy(format!("start `dr daemon --region {}`", self.region))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::holds(Ok(Some("t".to_owned())), Some(Level::Ok))]
+    #[case::does_not_hold(Ok(Some("f".to_owned())), Some(Level::Failed))]
+    #[case::says_nothing(Ok(None), Some(Level::Failed))]
+    #[case::is_wrong(Err(ErrorKind::Failed), Some(Level::Failed))]
+    #[case::takes_long(Err(ErrorKind::Unknown), Some(Level::Ok))]
+    #[case::may_not_be_asked(Err(ErrorKind::Denied), Some(Level::Warning))]
+    #[case::nobody_answers(Err(ErrorKind::Unavailable), None)]
+    fn a_check_is_judged_by_what_the_primary_says(
+        #[case] answer: std::result::Result<Option<String>, ErrorKind>,
+        #[case] level: Option<Level>,
+    ) {
+        let check = RehearsedCheck {
+            query: "select true".to_owned(),
+            database: "shop".to_owned(),
+            answer: answer.map_err(|kind| Error::new(kind, "query", "it")),
+        };
+        let found = boot_check(&"orders/database".parse().unwrap(), check);
+        assert_eq!(found.as_ref().map(|found| found.level), level);
+        assert!(found.is_none_or(
+            |found| found.level == Level::Warning || found.found.contains("database `shop`")
+        ));
     }
 }

@@ -1,5 +1,6 @@
 //! Stores and registers.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use dr_config::{StoreLocation, Workload};
@@ -12,6 +13,7 @@ use futures::future::join_all;
 use jiff::SignedDuration;
 
 use super::findings::{Finding, Level};
+use crate::commands::restore::store_room::in_store;
 use crate::output::seconds;
 use crate::wiring::{Setup, environment};
 
@@ -124,9 +126,50 @@ pub(super) fn keys_from_environment(setup: &Setup) -> crate::error::Result<Vec<F
     Ok(findings)
 }
 
+/// Returns the data directories on this machine, each with whose it is.
+pub(super) fn data_directories(setup: &Setup) -> crate::error::Result<Vec<(String, PathBuf)>> {
+    let mut all = Vec::new();
+    for (workload, contents) in &setup.config.workloads {
+        for resource in contents.resources.keys() {
+            let id = ResourceId {
+                workload: workload.clone(),
+                resource: resource.clone(),
+            };
+            let instances = setup.postgres_options(&id)?.instances.into_iter();
+            let local = instances.filter(|(_, one)| one.host == "local");
+            all.extend(
+                local.map(|(region, one)| (format!("{id} in {region}"), one.data_directory)),
+            );
+        }
+    }
+    Ok(all)
+}
+
 /// Names the stores that lie in a data directory on this machine: they are lost with what they are to bring back, and every backup
 /// would hold those before it.
 pub(super) fn inside_what_they_protect(setup: &Setup) -> crate::error::Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for (whose, directory) in data_directories(setup)? {
+        for (region, configured) in &setup.config.regions {
+            let StoreLocation::Directory(store) = &configured.store else {
+                continue;
+            };
+            if store.starts_with(&directory) {
+                let found = format!("it lies in the data directory of {whose}");
+                let subject = format!("store of {region}");
+                findings.push(
+                    Finding::new(Level::Failed, subject, found)
+                        .remedy("put it where it is not lost with the database"),
+                );
+            }
+        }
+    }
+    Ok(findings)
+}
+
+/// Names the resources whose recovery points would be booted where a store or a database is: everything there is removed before.
+pub(super) fn scratch_where_something_is(setup: &Setup) -> crate::error::Result<Vec<Finding>> {
+    let directories = data_directories(setup)?;
     let mut findings = Vec::new();
     for (workload, contents) in &setup.config.workloads {
         for resource in contents.resources.keys() {
@@ -134,22 +177,22 @@ pub(super) fn inside_what_they_protect(setup: &Setup) -> crate::error::Result<Ve
                 workload: workload.clone(),
                 resource: resource.clone(),
             };
-            let options = setup.postgres_options(&id)?;
-            let local = options.instances.iter();
-            for (place, instance) in local.filter(|(_, one)| one.host == "local") {
-                for (region, configured) in &setup.config.regions {
-                    let StoreLocation::Directory(store) = &configured.store else {
-                        continue;
-                    };
-                    if store.starts_with(&instance.data_directory) {
-                        let found = format!("it lies in the data directory of {id} in {place}");
-                        let subject = format!("store of {region}");
-                        findings.push(
-                            Finding::new(Level::Failed, subject, found)
-                                .remedy("put it where it is not lost with the database"),
-                        );
-                    }
-                }
+            let Some(scratch) = setup.postgres_options(&id)?.verify.scratch else {
+                continue;
+            };
+            let around = directories.iter();
+            let mut around = around.filter(|(_, directory)| scratch.starts_with(directory));
+            let in_directory = || {
+                let (whose, _) = around.next()?;
+                let scratch = scratch.display();
+                Some(format!("`{scratch}` lies in the data directory of {whose}"))
+            };
+            if let Some(found) = in_store(&setup.config, &scratch).or_else(in_directory) {
+                let subject = format!("`verify: {{ scratch: … }}` of {id}");
+                findings.push(
+                    Finding::new(Level::Failed, subject, found)
+                        .remedy("name a directory of its own: everything in it is removed"),
+                );
             }
         }
     }

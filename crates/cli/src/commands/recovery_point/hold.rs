@@ -1,11 +1,12 @@
 //! `dr recovery-point hold` and `dr recovery-point release`.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use dr_model::{RegionName, ResourceId};
-use dr_provider::driver::{Expire, HoldNote};
+use dr_provider::driver::{Backup, Expire, HoldNote};
 use dr_provider::error::chain;
-use dr_provider::{Error, ErrorKind, ResourceDriver};
+use dr_provider::{Error, ErrorKind, ObjectStore, ResourceDriver};
 use serde_json::json;
 
 use crate::commands::failover::reason;
@@ -96,11 +97,32 @@ async fn each(
             Ok(()) => told.done.push(region.to_string()),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 told.missing.push(format!("{region}: {}", chain(&error)));
+                continue;
             }
-            Err(error) => told.failed.push(format!("{region}: {}", chain(&error))),
+            Err(error) => {
+                told.failed.push(format!("{region}: {}", chain(&error)));
+                told.hints.extend(error.hint().map(str::to_owned));
+                continue;
+            }
+        }
+        if note.is_some()
+            && let Some(backup) = driver.backup()
+            && is_given_up(backup, &store, &which.label).await
+        {
+            told.given_up.push(format!(
+                "It was given up in {region}, and nothing begins with it until it is taken back: the next run of `expire-recovery-points` does \
+                 that, and `dr recovery-point expire {} --in {region}` now.",
+                which.resource
+            ));
         }
     }
     told.end(&which.label, verb, output)
+}
+
+/// Tells whether a recovery point is one of those that are going to be deleted. It is held whether or not this can be seen.
+async fn is_given_up(backup: &dyn Backup, store: &Arc<dyn ObjectStore>, label: &str) -> bool {
+    let given_up = backup.given_up(store).await.unwrap_or_default();
+    given_up.iter().any(|point| point.label == label)
 }
 
 /// What came of it, by region.
@@ -109,6 +131,10 @@ struct Told {
     done: Vec<String>,
     missing: Vec<String>,
     failed: Vec<String>,
+    /// What to do about those that failed.
+    hints: Vec<String>,
+    /// Where it is still among those that are going to be deleted.
+    given_up: Vec<String>,
 }
 
 impl Told {
@@ -119,6 +145,9 @@ impl Told {
             )?;
         } else if !self.done.is_empty() {
             output.data(&format!("{label} is {verb} in {}", self.done.join(", ")))?;
+        }
+        for said in &self.given_up {
+            output.say(said);
         }
         if self.failed.is_empty() && !self.done.is_empty() {
             return Ok(Exit::Ok);
@@ -131,6 +160,11 @@ impl Told {
         let mut error = CommandError::new(Exit::Failed, what);
         error.causes = self.failed;
         error.causes.extend(self.missing);
+        for hint in self.hints {
+            if !error.hints.contains(&hint) {
+                error.hints.push(hint);
+            }
+        }
         Err(error)
     }
 }

@@ -9,7 +9,6 @@ use dr_model::{Lsn, RegionName, ResourceId};
 use dr_provider::ObjectStore;
 use dr_provider::ResourceDriver;
 use dr_provider::driver::{Backup, LogReach, Proofs, RecoveryPoint, RecoveryPoints};
-use dr_provider::error::chain;
 use futures::future::join_all;
 use jiff::Timestamp;
 use serde_json::json;
@@ -22,7 +21,8 @@ use crate::wiring::Setup;
 
 /// List the recovery points in the stores, newest first
 ///
-/// Ends with 1 if one of them cannot be read, failed when it was looked at, refers to a damaged pack, or holds damaged pages.
+/// Ends with 1 if one of them cannot be read, here for want of its key or at all, failed when it was looked at, refers to a damaged pack,
+/// or holds damaged pages.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only those of this resource, as WORKLOAD/RESOURCE
@@ -36,10 +36,12 @@ pub(crate) struct Args {
 /// A resource's recovery points in one region's store.
 struct Listing {
     /// What is known of each, by label; or why that cannot be seen.
-    proofs: std::result::Result<BTreeMap<String, Proofs>, String>,
+    proofs: Result<BTreeMap<String, Proofs>>,
     resource: ResourceId,
     region: RegionName,
-    points: std::result::Result<Vec<RecoveryPoint>, String>,
+    points: Result<Vec<RecoveryPoint>>,
+    /// Why those cannot be read here whose keys are not at hand, by label.
+    no_key: BTreeMap<String, String>,
     /// Those that cannot be read any more.
     damaged: Vec<String>,
     /// Those that are going to be deleted.
@@ -74,6 +76,11 @@ impl Listing {
         self.points.iter().flatten().chain(&self.given_up)
     }
 
+    /// Says why nothing is known of what the store holds, or of what was proven of it.
+    fn unread(&self) -> Option<&CommandError> {
+        self.points.as_ref().err().or(self.proofs.as_ref().err())
+    }
+
     fn is_given_up(&self, point: &RecoveryPoint) -> bool {
         self.given_up.iter().any(|other| other.label == point.label)
     }
@@ -85,6 +92,7 @@ impl Listing {
         match &self.proofs {
             _ if self.is_given_up(point) => "given up",
             _ if point.failure.is_some() => "FAILED",
+            _ if self.no_key.contains_key(&point.label) => "no key",
             Ok(proofs) => word(proofs.get(&point.label)),
             Err(_) => "unknown",
         }
@@ -121,17 +129,14 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         }
     }
     let listings = join_all(looks).await;
-    let unseen: Vec<_> = listings
-        .iter()
-        .filter_map(|listing| {
-            let why = listing
-                .points
-                .as_ref()
-                .err()
-                .or(listing.proofs.as_ref().err())?;
-            Some(format!("{} in {}: {why}", listing.resource, listing.region))
-        })
-        .collect();
+    let unread = |listing: &'_ Listing| -> Option<String> {
+        let error = listing.unread()?;
+        let why = std::iter::once(&error.message).chain(&error.causes);
+        let why: Vec<&str> = why.map(String::as_str).collect();
+        let (resource, region) = (&listing.resource, &listing.region);
+        Some(format!("{resource} in {region}: {}", why.join(": ")))
+    };
+    let unseen: Vec<String> = listings.iter().filter_map(unread).collect();
     show(&setup, &listings, &unseen, output)?;
     let mut listings = listings;
     if let Some(error) = listings
@@ -141,8 +146,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         return Err(error);
     }
     if unseen.len() == listings.len() && !listings.is_empty() {
-        return Err(CommandError::new(Exit::Unavailable, "no store can be read")
-            .hint("see why with `dr check --online`"));
+        return Err(nothing_read(&listings));
     }
     let damaged = listings.iter().flat_map(|listing| {
         let place = format!("{} in {}", listing.resource, listing.region);
@@ -166,6 +170,15 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
              hold a good copy",
         ));
     }
+    let closed: Vec<String> = listings.iter().flat_map(closed).collect();
+    if !closed.is_empty() {
+        let what = "recovery points cannot be read here: their keys are not at hand";
+        let mut error = CommandError::new(Exit::Failed, what);
+        error.causes = closed;
+        return Err(error.hint(
+            "name the file of each key under `encryption` in `dr.yaml`; nothing is known to be wrong with the recovery points",
+        ));
+    }
     let holding = listings.iter().flat_map(holding_damage);
     let holding: Vec<String> = holding.collect();
     if holding.is_empty() {
@@ -184,6 +197,26 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     Err(error.hint("they restore what the database held, damage and all: repair the database, or restore an older one"))
 }
 
+/// Says that nothing could be read, as whoever restores would hear it: one that turns us away is no store that does not answer.
+fn nothing_read(listings: &[Listing]) -> CommandError {
+    let all = || listings.iter().filter_map(Listing::unread);
+    let is_away = |error: &CommandError| error.exit as u8 == Exit::Unavailable as u8;
+    let exit = match all().any(is_away) {
+        true => Exit::Unavailable,
+        false => all().next().map_or(Exit::Unavailable, |error| error.exit),
+    };
+    let mut made = CommandError::new(exit, "no store can be read");
+    for hint in all().flat_map(|error| &error.hints) {
+        if !made.hints.contains(hint) {
+            made.hints.push(hint.clone());
+        }
+    }
+    match made.hints.is_empty() {
+        true => made.hint("see why with `dr check --online`"),
+        false => made,
+    }
+}
+
 /// Looks into a store, at all of it at once: one that has fallen silent is waited for once.
 async fn look(
     setup: &Setup,
@@ -192,11 +225,12 @@ async fn look(
     region: &RegionName,
     store: &Arc<dyn ObjectStore>,
 ) -> Listing {
-    let unread = |points: String, foreign| Listing {
+    let unread = |points: CommandError, foreign| Listing {
         proofs: Ok(BTreeMap::new()),
         resource: resource.clone(),
         region: region.clone(),
         points: Err(points),
+        no_key: BTreeMap::new(),
         damaged: Vec::new(),
         given_up: Vec::new(),
         reaches: BTreeMap::new(),
@@ -207,16 +241,14 @@ async fn look(
         Ok(_) => {}
         // What lies there says nothing of this region, whatever it is.
         Err(error) if error.exit == Exit::Refused => {
-            return unread(error.message.clone(), Some(error));
+            let why = CommandError::new(error.exit, &error.message);
+            return unread(why, Some(error));
         }
-        Err(error) => {
-            let why = std::iter::once(error.message).chain(error.causes);
-            return unread(why.collect::<Vec<_>>().join(": "), None);
-        }
+        Err(error) => return unread(error, None),
     }
     let points = async {
         match driver.backup() {
-            Some(backup) => listed(backup, store).await.map_err(|error| chain(&error)),
+            Some(backup) => listed(backup, store).await.map_err(CommandError::from),
             None => Ok((RecoveryPoints::default(), Vec::new())),
         }
     };
@@ -228,7 +260,7 @@ async fn look(
     };
     let proofs = async {
         match driver.verify_role() {
-            Some(verify) => verify.proofs(store).await.map_err(|error| chain(&error)),
+            Some(verify) => verify.proofs(store).await.map_err(CommandError::from),
             None => Ok(BTreeMap::new()),
         }
     };
@@ -236,15 +268,20 @@ async fn look(
     let (points, reaches, proofs, facts) = futures::join!(points, reaches, proofs, facts);
     let seen = facts.regions.get(region).map(|seen| seen.log.clone());
     let log = seen.and_then(|log| log.ok().flatten());
-    let (points, damaged, given_up) = match points {
-        Ok((points, given_up)) => (Ok(points.complete), points.damaged, given_up),
-        Err(why) => (Err(why), Vec::new(), Vec::new()),
+    let (points, given_up) = match points {
+        Ok((points, given_up)) => (Ok(points), given_up),
+        Err(why) => (Err(why), Vec::new()),
+    };
+    let (points, damaged, no_key) = match points {
+        Ok(points) => (Ok(points.complete), points.damaged, points.no_key),
+        Err(why) => (Err(why), Vec::new(), BTreeMap::new()),
     };
     Listing {
         proofs,
         resource,
         region: region.clone(),
         points,
+        no_key,
         damaged,
         given_up,
         reaches,
@@ -259,6 +296,16 @@ fn failed(listing: &Listing) -> impl Iterator<Item = String> + '_ {
     points.filter_map(|point| {
         let (resource, region, label) = (&listing.resource, &listing.region, &point.label);
         let why = point.failure.as_ref()?;
+        Some(format!("{resource} in {region}: {label}: {why}"))
+    })
+}
+
+/// Says of each recovery point whose key is not at hand which key that is.
+fn closed(listing: &Listing) -> impl Iterator<Item = String> + '_ {
+    let points = listing.points.iter().flatten();
+    points.filter_map(|point| {
+        let (resource, region, label) = (&listing.resource, &listing.region, &point.label);
+        let why = listing.no_key.get(label)?;
         Some(format!("{resource} in {region}: {label}: {why}"))
     })
 }
@@ -322,6 +369,7 @@ fn show(setup: &Setup, listings: &[Listing], unseen: &[String], output: &Output)
                 "window_end": window.map(|(lsn, at)| json!({ "lsn": lsn, "at": at })),
                 "hole": listing.reaches.get(&point.label).and_then(|reach| reach.hole.as_ref()),
                 "given_up": listing.is_given_up(point),
+                "no_key": listing.no_key.get(&point.label),
                 "proof": listing.proof(point),
             }));
         }
@@ -395,5 +443,67 @@ fn changed(point: &RecoveryPoint) -> String {
     match point.taken.changed_bytes {
         0 => "-".to_owned(),
         bytes => amount(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn listing(points: Result<Vec<RecoveryPoint>>) -> Listing {
+        Listing {
+            proofs: Ok(BTreeMap::new()),
+            resource: "orders/database".parse().unwrap(),
+            region: "us-east-1".parse().unwrap(),
+            points,
+            no_key: BTreeMap::new(),
+            damaged: Vec::new(),
+            given_up: Vec::new(),
+            reaches: BTreeMap::new(),
+            newest: None,
+            foreign: None,
+        }
+    }
+
+    #[test]
+    fn one_without_its_key_has_not_failed() {
+        let point: RecoveryPoint = serde_json::from_value(json!({
+            "label": "20261121T093005Z-0001",
+            "system_identifier": "7",
+            "timeline": 1,
+            "start": "0/3000028",
+            "stop": "0/3000100",
+            "started_at": "2026-11-21T09:30:05Z",
+            "stopped_at": "2026-11-21T09:30:06Z",
+            "database_bytes": 1,
+            "stored_bytes": 1,
+        }))
+        .unwrap();
+        let mut listing = listing(Ok(vec![point.clone()]));
+        assert_eq!(listing.proof(&point), "committed");
+        let why = "it is encrypted with key 0e5c; no key is configured".to_owned();
+        listing.no_key.insert(point.label.clone(), why.clone());
+        assert_eq!(listing.proof(&point), "no key");
+        assert_eq!(failed(&listing).count(), 0);
+        assert!(closed(&listing).all(|said| said.ends_with(&why)));
+        // What a look found once stays found.
+        let failure = Some("a pack is damaged".to_owned());
+        let failed = RecoveryPoint { failure, ..point };
+        assert_eq!(listing.proof(&failed), "FAILED");
+    }
+
+    #[rstest]
+    #[case::turned_away(&[Exit::Failed, Exit::Failed], Exit::Failed)]
+    #[case::one_is_away(&[Exit::Failed, Exit::Unavailable], Exit::Unavailable)]
+    fn where_nothing_is_read_the_stores_say_why(#[case] exits: &[Exit], #[case] exit: Exit) {
+        let listings = exits.iter().map(|exit| {
+            let error = CommandError::new(*exit, "it did not work").hint("check the keys");
+            listing(Err(error))
+        });
+        let made = nothing_read(&listings.collect::<Vec<_>>());
+        assert_eq!(made.exit as u8, exit as u8);
+        assert_eq!(made.hints, ["check the keys"]);
     }
 }

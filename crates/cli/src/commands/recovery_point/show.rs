@@ -40,6 +40,7 @@ pub(super) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     let (points, given_up) = listed(backup, &store).await?;
     let is_it = |point: &RecoveryPoint| point.label == args.label;
     let is_given_up = given_up.iter().any(is_it);
+    let no_key = points.no_key.get(&args.label).cloned();
     let mut all = points.complete.into_iter().chain(given_up);
     let Some(point) = all.find(is_it) else {
         let mut damaged = points.damaged.into_iter();
@@ -54,14 +55,17 @@ pub(super) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         .proof_records(&store, &args.label)
         .await?;
     if output.json {
-        let shown = json!({ "recovery_point": point, "given_up": is_given_up, "proofs": records });
+        let shown = json!({ "recovery_point": point, "given_up": is_given_up, "no_key": no_key, "proofs": records });
         output.json(&shown)?;
         return Ok(Exit::Ok);
     }
     output.data(&describe(&point).join("\n"))?;
+    if let Some(why) = no_key {
+        output.data(&format!("no key      {why}"))?;
+    }
     if is_given_up {
         let how = format!(
-            "given up    it is going to be deleted; `dr recovery-point hold {} {}` keeps it",
+            "given up    it is going to be deleted; `dr recovery-point hold {} {}` keeps it, from the next run of `expire-recovery-points` on",
             args.resource, args.label
         );
         output.data(&how)?;

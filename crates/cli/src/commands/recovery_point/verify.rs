@@ -6,6 +6,7 @@ use dr_model::{RegionName, ResourceId};
 use dr_provider::driver::{Verify, VerifyHow, VerifyMeans, VerifyRecord, VerifyRequest};
 use dr_provider::{Error, ErrorKind, ResourceDriver};
 
+use crate::commands::restore::store_room::outside_of_stores;
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 use crate::output::{Output, amount, seconds};
@@ -53,6 +54,13 @@ fn percent(text: &str) -> std::result::Result<f64, String> {
 pub(super) async fn run(args: &Args, config: &Path, output: &Output) -> Result<Exit> {
     let setup = Setup::load(config)?;
     let driver = setup.driver(&args.resource)?;
+    if args.boot {
+        let configured = setup.postgres_options(&args.resource)?.verify.scratch;
+        if let Some(scratch) = args.scratch.as_ref().or(configured.as_ref()) {
+            let instead = "name a directory of its own: `--scratch DIR`, or `verify: { scratch: DIR }` of the resource";
+            outside_of_stores(&setup.config, &std::path::absolute(scratch)?, instead)?;
+        }
+    }
     setup.identified(&args.region).await?;
     let request = VerifyRequest {
         region: args.region.clone(),
@@ -65,7 +73,12 @@ pub(super) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
             (false, None) => VerifyHow::Hash { again: args.again },
         },
     };
-    let record = role(&*driver, &args.resource)?.verify(&request).await?;
+    let record = role(&*driver, &args.resource)?.verify(&request).await;
+    let record = record.map_err(|error| match error.kind() {
+        // The scratch directory is somebody's.
+        ErrorKind::Conflict => CommandError::from_error(Exit::Refused, &error),
+        _ => error.into(),
+    })?;
     if output.json {
         output.json(&record)?;
     } else if record.failure.is_none() {
@@ -85,7 +98,17 @@ pub(super) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         record.label, record.region
     );
     let mut error = CommandError::new(Exit::Failed, what);
+    let options = setup.postgres_options(&args.resource)?;
+    let mut checks = options.verify.checks.iter();
+    let is_check = checks.any(|query| failure.contains(&format!("check `{query}`:")));
     error.causes = vec![failure];
+    if is_check {
+        error = error.hint(format!(
+            "look at the check under `verify: {{ checks: … }}` of the resource first, and at what the primary says to it (`dr check --online`): \
+             asked in database `{}`, it may be wrong itself; once it is right, boot the recovery point again",
+            options.database
+        ));
+    }
     Err(error.hint("take a new one; the store of another region may hold a good copy"))
 }
 

@@ -8,8 +8,16 @@ use dr_config::{Config, StoreLocation};
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 
-/// Refuses a place in a store, or around one.
-pub(super) fn outside_of_stores(config: &Config, place: &Path) -> Result<()> {
+/// Refuses a place in a store, or around one, with what to do instead.
+pub(crate) fn outside_of_stores(config: &Config, place: &Path, instead: &str) -> Result<()> {
+    match in_store(config, place) {
+        Some(what) => Err(CommandError::new(Exit::Refused, what).hint(instead)),
+        None => Ok(()),
+    }
+}
+
+/// Says that a place and a store lie in each other, if one does.
+pub(crate) fn in_store(config: &Config, place: &Path) -> Option<String> {
     let found = real(place);
     for (region, settings) in &config.regions {
         let StoreLocation::Directory(store) = &settings.store else {
@@ -17,17 +25,14 @@ pub(super) fn outside_of_stores(config: &Config, place: &Path) -> Result<()> {
         };
         let store = real(store);
         if found.starts_with(&store) || store.starts_with(&found) {
-            let what = format!(
+            return Some(format!(
                 "`{}` and the store of `{region}` at `{}` lie in each other",
                 place.display(),
                 store.display()
-            );
-            return Err(
-                CommandError::new(Exit::Refused, what).hint("restore into a directory of its own")
-            );
+            ));
         }
     }
-    Ok(())
+    None
 }
 
 /// Returns the path with its links followed, as far as it exists.

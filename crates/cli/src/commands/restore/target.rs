@@ -32,6 +32,21 @@ pub(crate) fn refuse_future(target: &RestoreTarget, now: Timestamp) -> crate::er
     }
 }
 
+/// Refuses to leave out what a target names where that is nothing that could be left out.
+pub(super) fn refuse_exclusive(target: &RestoreTarget) -> crate::error::Result<()> {
+    let named = match target {
+        RestoreTarget::Latest => "the end of the log",
+        RestoreTarget::Immediate => "the moment at which the files are consistent",
+        RestoreTarget::Name(_) => "a restore point, which changes nothing",
+        RestoreTarget::Time(_) | RestoreTarget::Lsn(_) | RestoreTarget::Transaction(_) => {
+            return Ok(());
+        }
+    };
+    let what = format!("`--exclusive` leaves out what `--at` names, and that is {named}");
+    Err(CommandError::new(Exit::Usage, what)
+        .hint("name a time, a position or a transaction with `--at`, or leave `--exclusive` out"))
+}
+
 /// Reads a target.
 pub(crate) fn target(text: &str) -> Result<RestoreTarget, String> {
     match text {
@@ -149,6 +164,21 @@ mod tests {
         #[case] expected: RestoreTarget,
     ) {
         assert_eq!(target(text), Ok(expected));
+    }
+
+    #[rstest]
+    #[case("latest", false)]
+    #[case("immediate", false)]
+    #[case("name:before", false)]
+    #[case("0/3000148", true)]
+    #[case("xid:771", true)]
+    #[case("2026-11-21T09:30:05Z", true)]
+    fn only_what_can_be_left_out_is(#[case] text: &str, #[case] allowed: bool) {
+        let refused = refuse_exclusive(&target(text).unwrap());
+        assert_eq!(refused.is_ok(), allowed);
+        if let Err(error) = refused {
+            assert_eq!(error.exit as u8, Exit::Usage as u8);
+        }
     }
 
     #[rstest]

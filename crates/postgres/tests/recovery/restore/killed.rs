@@ -118,6 +118,7 @@ async fn a_restore_that_was_killed_is_finished_by_the_next(#[case] delta: bool) 
     assert_starts_nothing(&data).await;
     let plain = restore(&site, &data, Existing::Nothing).await.unwrap_err();
     assert!(chain(&plain).contains("not empty"), "{}", chain(&plain));
+    assert!(plain.hint().unwrap().contains("`--delta`"));
     // Killed again, further on.
     restore_until_killed(&site, &data, true, 2);
     assert_starts_nothing(&data).await;

@@ -228,6 +228,64 @@ async fn an_older_point_is_taken_where_a_pack_of_the_newest_is_short() {
     assert!(!site.place("named").exists());
 }
 
+/// Its list of files is read before anything is written, and nobody has looked at it before.
+#[tokio::test]
+async fn an_older_point_is_taken_where_the_list_of_files_of_the_newest_is_gone() {
+    let (site, older) = protected(1).await;
+    let newer = site.back_up().await;
+    let tree = format!("{}/tree/", newer.label);
+    let parts = walk(&site.place(EAST));
+    for path in parts.into_iter().filter(|path| path.contains(&tree)) {
+        fs::remove_file(path).unwrap();
+    }
+    let place = site.place("recovered");
+    let request = RestoreRequest::new(region(EAST), RestoreTarget::Latest, place.clone());
+    let plan = Restore::plan(&site.driver, &request).await.unwrap();
+    assert_eq!(plan.recovery_point, older);
+    let [passed_over] = plan.passed_over.as_slice() else {
+        panic!("{plan:?}")
+    };
+    assert!(passed_over.starts_with(&newer.label), "{passed_over}");
+    let report = restore(&site, EAST, RestoreTarget::Latest, &place).await;
+    assert_eq!(report.unwrap().plan.recovery_point, older);
+    // Whoever names it gets to hear what can be done.
+    let named = RestoreRequest {
+        recovery_point: Some(newer.label),
+        ..RestoreRequest::new(region(EAST), RestoreTarget::Latest, site.place("named"))
+    };
+    let planned = Restore::plan(&site.driver, &named).await.unwrap_err();
+    let restored = Restore::restore(&site.driver, &named).await.unwrap_err();
+    for error in [planned, restored] {
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.hint().unwrap().contains("--recovery-point"));
+    }
+    assert!(!site.place("named").exists());
+}
+
+#[tokio::test]
+async fn a_copy_goes_into_nothing_that_a_server_works_in() {
+    let (site, _) = protected(1).await;
+    let space = site.place("fast");
+    fs::create_dir(&space).unwrap();
+    crate::server::give_to_postgres(&space);
+    let create = format!("create tablespace fast location '{}'", space.display());
+    site.primary.sql(&create).await;
+    for place in [space.join("copy"), site.primary.data.join("copy")] {
+        for existing in [Existing::Nothing, Existing::SameCluster] {
+            let request = RestoreRequest {
+                existing,
+                ..RestoreRequest::new(region(WEST), RestoreTarget::Latest, place.clone())
+            };
+            let planned = Restore::plan(&site.driver, &request).await.unwrap_err();
+            let restored = Restore::restore(&site.driver, &request).await.unwrap_err();
+            for error in [planned, restored] {
+                assert_eq!(error.kind(), ErrorKind::Conflict, "{}", chain(&error));
+            }
+        }
+        assert!(!place.exists());
+    }
+}
+
 #[tokio::test]
 async fn a_store_that_goes_away_stops_a_recovery_and_does_not_end_it() {
     let (site, _) = protected(1).await;
