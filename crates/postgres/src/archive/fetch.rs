@@ -23,7 +23,7 @@ use super::size::size_at;
 use super::spool::{self, Spool};
 use crate::driver::PostgresDriver;
 use crate::register::patience;
-use crate::wal::{Decoder, Expected, SEGMENT_HEADER_BYTES, check_segment};
+use crate::wal::{Decoder, Expected, SEGMENT_HEADER_BYTES, TimelineHistory, check_segment};
 
 const OPERATION: &str = "fetch";
 
@@ -112,9 +112,10 @@ impl PostgresDriver {
             None => self.cluster_in(store, OPERATION).await?,
         };
         let content = match kind {
-            Name::History(timeline) => read_history(&**store, cluster, timeline)
+            Name::History(timeline) => self
+                .history(store, cluster, timeline, name)
                 .await?
-                .map(|content| Found::Bytes(content.into())),
+                .map(Found::Bytes),
             Name::Partial(timeline) | Name::Backup(timeline) => {
                 let key = file_key(cluster, timeline, name);
                 Kept::find(store, key).await?.map(Found::Kept)
@@ -156,6 +157,42 @@ impl PostgresDriver {
             }
         }
         Ok(true)
+    }
+}
+
+impl PostgresDriver {
+    /// Reads the history of a timeline; `None` if it is proven that there is no such timeline. A server that is told so where there is one
+    /// ends its recovery on the timeline before.
+    async fn history(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        cluster: SystemIdentifier,
+        timeline: TimelineId,
+        name: &str,
+    ) -> Result<Option<Vec<u8>>> {
+        let damaged = |why: String| Error::new(ErrorKind::Corrupt, OPERATION, name).because(why);
+        let location = store.location();
+        if let Some(content) = read_history(&**store, cluster, timeline).await? {
+            let parsed = TimelineHistory::parse(timeline, &content);
+            let parsed = parsed
+                .map_err(|error| damaged(format!("what {location} holds is none: {error}")))?;
+            if parsed.ancestors().is_empty() && timeline.0 > 1 {
+                let why =
+                    format!("what {location} holds does not say where the timeline comes from");
+                return Err(damaged(why));
+            }
+            return Ok(Some(content.into()));
+        }
+        // The first one comes from nowhere, and has none.
+        if timeline.0 > 1
+            && bounds(&**store, cluster, timeline, patience())
+                .await?
+                .is_some()
+        {
+            let why = format!("{location} holds log of timeline {timeline}, and not its history");
+            return Err(damaged(why));
+        }
+        Ok(None)
     }
 }
 

@@ -111,7 +111,18 @@ impl PostgresDriver {
                 source.segment_bytes,
             );
             match ends.find(&log, &whole, &base, &reach).await? {
-                Ok(end) => {
+                Ok(mut end) => {
+                    let older = |other: &Base| other.source.stop < base.source.stop;
+                    if let RestoreTarget::Name(name) = &request.target
+                        && request.recovery_point.is_none()
+                        && bases.usable.iter().any(older)
+                    {
+                        end.notes.push(format!(
+                            "restore point `{name}` was looked for from {} on, where the recovery point is consistent: one of the same name before that \
+                             is reached with `--recovery-point`",
+                            base.source.stop
+                        ));
+                    }
                     if let Some(why) = &base.failure
                         && request.recovery_point.is_none()
                     {

@@ -158,9 +158,10 @@ impl<'a> Ends<'a> {
                         Some(_) => None,
                     },
                 };
-                let newest = times
-                    .newest()
-                    .map(|at| format!("the newest moment is {at}"));
+                let newest = times.newest().map(|at| match &reach.hole {
+                    Some(_) => format!("the newest moment before the hole is {at}"),
+                    None => format!("the newest moment is {at}"),
+                });
                 Ok(match times.stop(*at, !self.request.exclusive) {
                     Some(Stop::EndOfLog) => {
                         let stop = self.at_the_end(log, whole).await?;

@@ -267,6 +267,67 @@ async fn what_is_not_kept_goes_with_its_log_and_the_rest_comes_back() {
     );
 }
 
+/// What is kept of the log can be restored: its first recovery point behind a hole stays as long as it does.
+#[tokio::test]
+async fn log_behind_a_hole_keeps_what_it_is_restored_from() {
+    let site = Site::start(1).await;
+    commit_and_push(&site, 50).await;
+    let first = back_up(&site).await;
+    let second = back_up(&site).await;
+    for _ in 0..4 {
+        commit_and_push(&site, 20).await;
+    }
+    let request = ExpireRequest {
+        region: region(EAST),
+        retention: Retention {
+            log: Some(Duration::from_secs(31 * 24 * 3600)),
+            ..NEWEST
+        },
+        labels: Vec::new(),
+    };
+    let third = back_up(&site).await;
+    commit_and_push(&site, 20).await;
+    let at = site.primary.now().await;
+    let moment = Site::ledger(&site.primary).await;
+    commit_and_push(&site, 20).await;
+    let fourth = back_up(&site).await;
+    commit_and_push(&site, 20).await;
+    let fifth = back_up(&site).await;
+    commit_and_push(&site, 20).await;
+    let gone = |points: &[&RecoveryPoint]| {
+        let mut labels: Vec<String> = points.iter().map(|point| point.label.clone()).collect();
+        labels.sort_unstable();
+        labels
+    };
+    let plan = Expire::plan_expiry(&site.driver, &request).await.unwrap();
+    let mut given_up = plan.given_up;
+    given_up.sort_unstable();
+    assert_eq!(given_up, gone(&[&second, &third, &fourth]));
+
+    // Not the segment behind the second recovery point, but the next.
+    let size = 1 << 20;
+    let hole = second.stop.0.next_multiple_of(size) + size;
+    assert!(hole + size < third.start.0);
+    let links = walk(&site.place(EAST)).into_iter();
+    let mut links = links.filter(|path| path.ends_with(&format!("/{hole:016X}")));
+    fs::remove_file(links.next().unwrap()).unwrap();
+    let report = Expire::expire(&site.driver, &request).await.unwrap();
+    let mut given_up = report.plan.given_up;
+    given_up.sort_unstable();
+    assert_eq!(given_up, gone(&[&second, &fourth]));
+    let kept = report.plan.kept.iter();
+    let why = |point: &RecoveryPoint| {
+        let kept = kept.clone().find(|kept| kept.label == point.label);
+        kept.unwrap().why.join("; ")
+    };
+    for point in [&first, &third] {
+        assert!(why(point).contains("from it on"), "{}", why(point));
+    }
+    assert!(why(&fifth).contains("the newest"), "{}", why(&fifth));
+    let server = recover(&site, EAST, RestoreTarget::Time(at), "moment").await;
+    assert_eq!(Site::ledger(&server).await, moment);
+}
+
 #[tokio::test]
 async fn a_manifest_that_cannot_be_read_stops_everything_until_a_person_gives_it_up() {
     let site = Site::start(1).await;

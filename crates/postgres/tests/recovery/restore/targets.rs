@@ -1,13 +1,15 @@
 //! Where a restore ends, and on which timeline.
 
+use std::fs;
 use std::time::Duration;
 
 use dr_model::TimelineId;
+use dr_provider::ErrorKind;
 use dr_provider::driver::{Restore, RestoreRequest, RestoreTarget, TargetAction, TargetTimeline};
 use dr_provider::error::chain;
 use jiff::Timestamp;
 
-use super::{protected, recover};
+use super::{protected, recover, walk};
 use crate::server::{PATIENCE, Server};
 use crate::site::{EAST, Site, WEST, region};
 
@@ -235,4 +237,24 @@ async fn the_log_is_followed_into_a_new_timeline() {
             .await,
         "00000003"
     );
+
+    // A server that follows the newest timeline would end on the one before if this were missing.
+    let stored = walk(&site.place(WEST)).into_iter();
+    let mut stored = stored.filter(|path| path.ends_with("/00000002/history"));
+    let (stored, fetched) = (stored.next().unwrap(), site.place("fetched"));
+    let whole = fs::read(&stored).unwrap();
+    let west = region(WEST);
+    let fetch = async |name: &str| site.driver.fetch_wal(&west, name, &fetched, None).await;
+    for damaged in [None, Some(&b""[..]), Some(b"garbage\n")] {
+        match damaged {
+            None => fs::remove_file(&stored).unwrap(),
+            Some(content) => fs::write(&stored, content).unwrap(),
+        }
+        let error = fetch("00000002.history").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{}", chain(&error));
+        assert!(!fetched.exists());
+    }
+    fs::write(&stored, whole).unwrap();
+    assert!(fetch("00000002.history").await.unwrap());
+    assert!(!fetch("00000003.history").await.unwrap());
 }
