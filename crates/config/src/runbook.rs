@@ -87,6 +87,11 @@ pub(crate) fn read(
     let step = |n: &Node, c: &mut Context| RawStep::read(n, c, scope);
     let before = reader.context().errors();
     let raw = reader.required_with("steps", list(step));
+    if let (Some([]), Some(name)) = (raw.as_deref(), &name) {
+        let problem = Problem::error(&name.span, "there is no step")
+            .hint("name what is to be done in `steps`: `docs/steps.md` has all steps");
+        reader.context().within("steps", |c| c.report(problem));
+    }
     let readable = reader.context().errors() == before;
     if let (Some(raw), true) = (&raw, readable) {
         reader

@@ -459,6 +459,7 @@ impl PostgresDriver {
                 .map(Base::recovery_point)
                 .collect(),
             unusable: unusable(&bases),
+            earlier: None,
         };
         Ok(Some(Held {
             facts,

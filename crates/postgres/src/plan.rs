@@ -496,7 +496,13 @@ fn usable(held: &LogFacts) -> Option<&RecoveryPoint> {
         point.timeline == held.timeline && within
     });
     let newest = usable.clone().next();
-    usable.find(|point| point.failure.is_none()).or(newest)
+    let earlier = || {
+        let label = held.earlier.as_ref()?;
+        let mut points = held.recovery_points.iter();
+        points.find(|point| point.label == *label)
+    };
+    let usable = usable.find(|point| point.failure.is_none()).or(newest);
+    usable.or_else(earlier)
 }
 
 /// Names the first few of what cannot be restored, each of which says why.

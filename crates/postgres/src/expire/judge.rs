@@ -128,10 +128,11 @@ fn log_needs<'a>(
             .map(|reach| reach.end);
         let goes_on = |end: Lsn| {
             let mut oldest_first = sound.clone().rev();
-            oldest_first.find(|base| {
-                reaches
-                    .get(&base.label)
-                    .is_some_and(|reach| reach.end > end)
+            oldest_first.find(|later| {
+                let reaches_on = reaches
+                    .get(&later.label)
+                    .is_some_and(|reach| reach.end > end);
+                reaches_on && later.source.stopped_at > base.source.stopped_at
             })
         };
         next = ends.and_then(goes_on);

@@ -30,6 +30,7 @@ fn log(primary_end: u64) -> LogFacts {
         promise: None,
         recovery_points: Vec::new(),
         unusable: Vec::new(),
+        earlier: None,
     }
 }
 

@@ -4,14 +4,15 @@
 //! writes: that costs a read for each segment of log. A store that is slow or silent speaks against nothing: the restore looks again
 //! before it writes anything.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dr_coordination::chain::{self, Section, prove_by_names, prove_readable};
 use dr_model::{Clock, RegionName};
-use dr_provider::driver::{Facts, Instance, LogFacts};
+use dr_provider::driver::{Facts, Instance, LogFacts, LogStretch};
 use dr_provider::error::chain as explain;
-use dr_provider::{Error, Result};
-use dr_repository::KeyId;
+use dr_provider::{Error, ObjectStore, Result};
+use dr_repository::{BackupReader, KeyId};
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -111,11 +112,70 @@ impl PostgresDriver {
             let Some(reader) = reader else {
                 return Ok(None);
             };
-            // Of the place and not of the recovery point: another has no more room. One from before a tablespace has none there, and
-            // replay makes it in the same place, removing what is there.
-            let place = self.check_own_place(region, base, &reader);
-            let looked = limit.of_look("there is a place for it", place).await;
-            return Ok(looked.err().map(|error| explain(&error)));
+            return self.no_place(region, base, &reader, &limit).await;
+        }
+        let what = "there is a recovery point of an older timeline";
+        let earlier = limit.of_look(what, self.earlier(store, &bases.usable, log));
+        let Some(Some((base, reader))) = earlier.await? else {
+            return Ok(None);
+        };
+        log.earlier = Some(base.label.to_string());
+        self.no_place(region, base, &reader, &limit).await
+    }
+
+    /// Says what is wrong with the place of the instance.
+    ///
+    /// Of the place and not of the recovery point: another has no more room. One from before a tablespace has none there, and
+    /// replay makes it in the same place, removing what is there.
+    async fn no_place(
+        &self,
+        region: &RegionName,
+        base: &Base,
+        reader: &BackupReader,
+        limit: &Limit<'_>,
+    ) -> Result<Option<String>> {
+        let place = self.check_own_place(region, base, reader);
+        let looked = limit.of_look("there is a place for it", place).await;
+        Ok(looked.err().map(|error| explain(&error)))
+    }
+
+    /// Returns the newest whole recovery point of an older timeline from which all log to the end of the newest one is there and can be read.
+    async fn earlier<'a>(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        bases: &'a [Base],
+        log: &LogFacts,
+    ) -> Result<Option<(&'a Base, BackupReader)>> {
+        let older = bases.iter().filter(|base| {
+            let of_another = base.source.timeline != log.timeline;
+            of_another && base.is_sound() && base.source.stop <= log.end
+        });
+        let older: Vec<&Base> = older.collect();
+        let Some(cluster) = older.first().map(|base| base.source.system_identifier) else {
+            return Ok(None);
+        };
+        for base in older {
+            let Some(stretches) = self.stretches_to(store, base, log).await? else {
+                continue;
+            };
+            let mut whole = true;
+            for LogStretch { timeline, from, to } in stretches {
+                let section = Section::new(cluster, timeline, from, to);
+                match prove_readable(&**store, section, self.keys(), patience()).await {
+                    Err(error @ (chain::Error::Store { .. } | chain::Error::Away { .. })) => {
+                        return Err(error.into());
+                    }
+                    proven => whole &= proven.is_ok(),
+                }
+            }
+            if !whole {
+                continue;
+            }
+            match self.open_whole(store, base).await {
+                Ok(reader) => return Ok(Some((base, reader))),
+                Err(error) if error.is_permanent() => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(None)
     }

@@ -232,10 +232,16 @@ impl PostgresDriver {
         }) {
             None => format!("the store of {region} has no recovery point {label} any more"),
             // What is newer than it was looked at first, and its log begins later.
-            Some((log, point)) if log.start > point.start && !log.missing.is_empty() => format!(
-                "the log behind recovery point {label} in the store of {region} is not whole: {}",
-                log.missing.join("; ")
-            ),
+            Some((log, point))
+                if point.timeline == log.timeline
+                    && log.start > point.start
+                    && !log.missing.is_empty() =>
+            {
+                format!(
+                    "the log behind recovery point {label} in the store of {region} is not whole: {}",
+                    log.missing.join("; ")
+                )
+            }
             Some(_) => return Ok(()),
         };
         Err(self

@@ -78,6 +78,7 @@ fn facts(instance: Instance, points: Vec<RecoveryPoint>) -> Facts {
         promise: None,
         recovery_points: points,
         unusable: Vec::new(),
+        earlier: None,
     };
     let seen = RegionFacts {
         instance,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use dr_coordination::chain::{self, ChainId, Section, find_tail};
 use dr_model::{ExecutionId, Lsn, RegionName, TimelineId};
-use dr_provider::driver::{LogStretch, OutsidePlaces, RestoreReport};
+use dr_provider::driver::{LogFacts, LogStretch, OutsidePlaces, RestoreReport};
 use dr_provider::error::chain as explain;
 use dr_provider::{Error, ErrorKind, ObjectStore, Result};
 use dr_repository::BackupReader;
@@ -20,7 +20,9 @@ use super::delta::{self, Mark};
 use super::directory::Beside;
 use super::end::End;
 use super::settings::{Ending, Purpose};
-use super::{Decided, OPERATION, Ways, choose, configuration, decided, directory, outside};
+use super::{
+    Decided, OPERATION, Ways, choose, configuration, decided, directory, log::stretches, outside,
+};
 use crate::actions::Log;
 use crate::archive::Held;
 use crate::backup::Base;
@@ -145,6 +147,34 @@ impl PostgresDriver {
             chain::prove_readable(store, section, self.keys(), patience()).await?;
         }
         Ok(decided)
+    }
+
+    /// Returns the log from a recovery point to the end of `log`, timeline by timeline; `None` if by its names some of it is missing, or the
+    /// recovery point is no part of its history.
+    pub(crate) async fn stretches_to(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        base: &Base,
+        log: &LogFacts,
+    ) -> Result<Option<Vec<LogStretch>>> {
+        let source = &base.source;
+        let held = Held::read(store, source.system_identifier, base.log_start()).await?;
+        let Ok((_, reach)) = choose::prove(base.clone(), &held, log.timeline) else {
+            return Ok(None);
+        };
+        if reach.hole.is_some() || reach.timeline != log.timeline || reach.end < log.end {
+            return Ok(None);
+        }
+        let history = held.history(log.timeline)?;
+        let from = base.log_start();
+        let all = stretches(
+            history,
+            source.timeline,
+            from,
+            log.end,
+            source.segment_bytes,
+        );
+        Ok(Some(all))
     }
 
     /// Writes a standby into a directory that is empty, or over what the same execution has begun there.

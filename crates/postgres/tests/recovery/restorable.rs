@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dr_model::Epoch;
 use dr_postgres::{Method, PostgresDriver, StandbyRequest};
 use dr_provider::decorate::{Fault, Faulty, Operation, Rule};
-use dr_provider::driver::{Backup as _, Goal, LogFacts, LogStream as _, RecoveryPoint, Verify};
+use dr_provider::driver::{
+    Backup as _, Fence, Goal, LogFacts, LogStream as _, RecoveryPoint, Verify,
+};
 use dr_provider::error::chain;
 use dr_provider::{ErrorKind, ObjectStore, ResourceDriver as _, Result};
 
-use crate::server::give_to_postgres;
+use crate::server::{PATIENCE, Server, give_to_postgres};
 use crate::site::{EAST, Setup, Site, WEST, region};
 
 /// Backs up, and brings everything into the store of the region that has no server.
@@ -98,6 +101,64 @@ async fn what_cannot_be_restored_is_found_before_a_failover() {
         let why = &listed.no_key[&point.label];
         assert!(why.contains("is encrypted with key"), "{why}");
     }
+}
+
+/// A primary that was promoted a moment ago has taken no backup yet, and may be lost all the same.
+#[tokio::test]
+async fn soon_after_a_promotion_what_the_timeline_before_has_will_do() {
+    let mut site = Site::start(1).await;
+    site.commit(20).await;
+    let point = protect(&site).await;
+    site.restart_promoted().await;
+    site.open_epoch(2, 2).await;
+    site.commit(40).await;
+    site.switch().await;
+    site.push_history(WEST, 2).await;
+    site.push(WEST).await;
+    let west = region(WEST);
+    let look = async || {
+        let mut facts = site.driver.observe(std::slice::from_ref(&west)).await;
+        site.driver.look_closely(&west, &mut facts).await;
+        let held = facts.regions[&west].log.clone().unwrap().unwrap();
+        let goal = Goal::Restore {
+            region: west.clone(),
+            ended: Epoch(2),
+        };
+        (held, site.driver.plan(&goal, &facts))
+    };
+    let (held, planned) = look().await;
+    assert_eq!(held.earlier.as_ref(), Some(&point.label));
+    let rebuild = planned.unwrap().swap_remove(0);
+    assert!(rebuild.summary.contains(&point.label), "{rebuild:?}");
+
+    // Without some of the log in between nothing will do.
+    let cluster = site.primary.system_identifier().await;
+    let before = site
+        .place(WEST)
+        .join(format!("postgres/{cluster}/wal/00000001"));
+    let aside = site.place("aside");
+    fs::rename(&before, &aside).unwrap();
+    let (held, planned) = look().await;
+    assert_eq!(held.earlier, None);
+    planned.unwrap_err();
+    fs::rename(&aside, &before).unwrap();
+
+    let fence = Fence {
+        workload: "orders".parse().unwrap(),
+        epoch: Epoch(3),
+        execution: "restore".parse().unwrap(),
+        takeovers: 0,
+    };
+    site.driver.apply(&rebuild, &fence).await.unwrap();
+    let expected = Site::ledger(&site.primary).await;
+    let server = Server::start(&site.place("recovered"), &["track_commit_timestamp=on"]).await;
+    let replayed = async {
+        while Site::ledger(&server).await.len() < expected.len() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, replayed).await.unwrap();
+    assert_eq!(Site::ledger(&server).await, expected);
 }
 
 /// What a region is observed for, every few seconds, rests on nothing that a store can be slow with; and a store that does not answer a

@@ -129,6 +129,10 @@ pub struct LogFacts {
     /// look those are here too that a restore would refuse before it writes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unusable: Vec<String>,
+    /// The recovery point of an older timeline from which all log to `end` was seen to be there, where none is on this one, as there is not
+    /// soon after a promotion. Only a close look finds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<String>,
 }
 
 impl LogFacts {

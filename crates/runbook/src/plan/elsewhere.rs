@@ -128,6 +128,7 @@ mod tests {
             promise: None,
             recovery_points: Vec::new(),
             unusable: Vec::new(),
+            earlier: None,
         }
     }
 

@@ -239,16 +239,22 @@ fn target<'a>(world: &'a World, request: &Request, mode: Mode) -> Result<&'a Epo
 
 /// Decides where the new record is created and where the one after it will be.
 ///
-/// A third region is the best place. Without one it stays where it is: in the region moved to until that one is
+/// A third region whose store answers is the best place: in one that does not, nobody could read it. Without one it stays where it is: in the region moved to until that one is
 /// protected again, or in the one being left if the register answered there just now.
 fn register(world: &World, head: &EpochRecord, request: &Request) -> RegisterPlan {
     let to = &request.to;
     let third = |region: &&RegionName| **region != head.primary && *region != to;
     let stays = Some(&head.register).filter(third);
+    let answers = |region: &&RegionName| {
+        let mut resources = world.resources.values();
+        resources.all(|resource| {
+            let seen = resource.facts.regions.get(*region);
+            seen.is_some_and(|seen| seen.log.is_ok())
+        })
+    };
     let others = || {
-        std::iter::once(&world.home)
-            .chain(&world.recovery)
-            .find(third)
+        let all = std::iter::once(&world.home).chain(&world.recovery);
+        all.filter(third).find(answers)
     };
     match &world.register {
         RegisterFacts::Unreachable { why, .. } | RegisterFacts::Damaged { why, .. } => {

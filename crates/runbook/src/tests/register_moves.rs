@@ -1,13 +1,15 @@
 //! The register moves away from the primary once another region can take it, and not before.
 
-use dr_model::Epoch;
+use dr_model::{Epoch, RegionName};
+use dr_provider::driver::Instance;
 use dr_provider::store::list_all;
 
 use super::crash::die;
-use super::world::{Everything, east, west};
+use super::world::{Everything, east, shipped, west};
 use crate::move_register::{Placed, move_register};
 use crate::request::Request;
 use crate::site::Site;
+use crate::{World, observe, plan};
 
 /// A workload without resources, whose register came to stand with its primary in the west.
 async fn moved_west() -> (Everything, Site) {
@@ -109,4 +111,27 @@ async fn a_damaged_journal_holds_it_until_its_epoch_is_over() {
     site.register.copy_to(&east()).await.unwrap();
     let placed = move_register(&site, &west()).await.unwrap();
     assert!(matches!(placed, Placed::Moved(_)), "{placed:?}");
+}
+
+/// In a store that is silent nobody could read the next record: who is primary would not be known.
+#[tokio::test(start_paused = true)]
+async fn a_move_leaves_it_to_no_third_region_that_is_silent() {
+    let world = Everything::new().await;
+    let mut seen = observe(&world.site("a"), &west()).await;
+    let central: RegionName = "eu-central-1".parse().unwrap();
+    seen.recovery.push(central.clone());
+    let next = |seen: &World| {
+        let plan = plan(&shipped(), seen, &Request::new(west())).unwrap();
+        plan.register.next
+    };
+    // Nobody has looked there.
+    assert_ne!(next(&seen), central);
+    for (log, is_taken) in [(Err("no answer".to_owned()), false), (Ok(None), true)] {
+        for resource in seen.resources.values_mut() {
+            let mut there = resource.facts.regions[&west()].clone();
+            (there.instance, there.log) = (Instance::Absent, log.clone());
+            resource.facts.regions.insert(central.clone(), there);
+        }
+        assert_eq!(next(&seen) == central, is_taken);
+    }
 }

@@ -213,7 +213,7 @@ fn instances(
             ) => match claimed.filter(|claimed| claimed != timeline) {
                 None => continue,
                 Some(claimed) => breach(format!(
-                    "the standby of {name} in {region} is on timeline {timeline}, the primary on {claimed}: it cannot be promoted"
+                    "the standby of {name} in {region} is on timeline {timeline}, the primary on {claimed}: it cannot be promoted; stop it, then `dr standby create` makes it follow"
                 )),
             },
             (Instance::Unreachable { .. }, false) => {

@@ -133,6 +133,7 @@ impl Seen {
                 false => Vec::new(),
             },
             unusable: Vec::new(),
+            earlier: None,
         }
     }
 

@@ -63,6 +63,7 @@ fn log() -> LogFacts {
             failure: None,
         }],
         unusable: Vec::new(),
+        earlier: None,
     }
 }
 
