@@ -82,7 +82,8 @@ async fn the_old_primary_is_rewound_and_what_only_it_had_is_kept() {
     dr_sandbox::region::signal(&senders, Signal::STOP);
     east.signal_daemon(Signal::STOP);
     west.signal_daemon(Signal::STOP);
-    acknowledge(&load, 200).await;
+    // The first of them may have been sent before that.
+    acknowledge(&load, 210).await;
     let lost_at = east.lose(LostStore::Renamed).unwrap();
     west.signal_daemon(Signal::CONT);
     fail_over(&sandbox, &[]).await;
