@@ -40,7 +40,7 @@ pub struct Aborted {
 ///
 /// # Errors
 ///
-/// As [`resume`], and [`Error::HasEffects`] or [`Error::Undo`] if what it has changed cannot be undone.
+/// As [`resume`](crate::resume()), and [`Error::HasEffects`] or [`Error::Undo`] if what it has changed cannot be undone.
 pub async fn abort(
     site: Arc<Site>,
     execution: &ExecutionId,
