@@ -169,7 +169,7 @@ async fn a_runbook_that_opens_no_epoch_is_no_move() {
                  - { id: gate, uses: check-data-loss }\n";
     let looks = runbook(looks).unwrap();
     let empty = runbook("version: 1\nname: empty\nsummary: Nothing.\nsteps: []\n");
-    assert!(empty.unwrap_err().to_string().contains("there is no step"));
+    assert!(empty.unwrap_err().contains("there is no step"));
     let world = Everything::new().await;
     let seen = observe(&world.site("laptop"), &west()).await;
     let refusal = plan(&looks, &seen, &Request::new(west())).unwrap_err();
