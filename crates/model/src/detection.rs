@@ -106,14 +106,10 @@ impl Detector {
         match round {
             Round::Answered => self.answered(at),
             Round::Missed => self.missed(at),
-            Round::Unclear => {
-                self.first_missed_at.get_or_insert(at);
-                self.missed = 0;
-                self.answered = 0;
-                self.state = PrimaryState::Unknown;
-                Change::None
-            }
-            Round::Unasked => {
+            Round::Unclear | Round::Unasked => {
+                if round == Round::Unclear {
+                    self.first_missed_at.get_or_insert(at);
+                }
                 self.missed = 0;
                 self.answered = 0;
                 self.state = PrimaryState::Unknown;

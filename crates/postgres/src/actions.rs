@@ -19,6 +19,7 @@ mod start_installed;
 mod start_restored;
 mod start_server;
 mod stop_old_primary;
+mod stop_standby;
 mod stop_writes;
 
 use std::sync::Arc;

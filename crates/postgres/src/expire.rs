@@ -22,7 +22,7 @@ use dr_repository::{Hold, Label, PruneFacts, PruneOptions, PrunePlan, Repository
 use crate::backup::{Base, Bases};
 use crate::driver::PostgresDriver;
 
-use judge::judge;
+use judge::{Reaches, judge};
 use log::LogPlan;
 
 const OPERATION: &str = "expire the recovery points of";
@@ -131,7 +131,11 @@ impl PostgresDriver {
         let bases = self.bases(store, cluster).await?;
         let held = repository.holds().await?;
         let now = self.clock().now();
-        let reaches = self.reaches_of(store, cluster, &bases.usable).await?;
+        // Only a time for which log is kept asks how far it goes.
+        let reaches = match request.retention.log_since(now) {
+            Some(_) => self.reaches_of(store, cluster, &bases.usable).await?,
+            None => Reaches::new(),
+        };
         let facts_of = (&bases, &reaches);
         let judged = judge(facts_of, &held, &request.retention, &explicit, now);
         let mut plan = ExpiryPlan {

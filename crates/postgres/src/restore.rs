@@ -45,6 +45,7 @@ pub(crate) use configuration::substitute;
 pub(crate) use damage::{Damaged, Unrestored};
 pub(crate) use directory::{CONTROL_FILE, check_scratch};
 pub(crate) use settings::{TARGETS, quoted};
+pub(crate) use standby::stretches_to;
 
 use choose::Chosen;
 use delta::Mark;

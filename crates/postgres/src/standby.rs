@@ -41,7 +41,7 @@ use crate::options::Options;
 use crate::orphans::Running;
 use crate::wal::TimelineHistory;
 use progress::Unfinished;
-use served::From;
+use served::LogEnd;
 
 const OPERATION: &str = "make a standby of";
 
@@ -235,7 +235,7 @@ impl PostgresDriver {
             let unfit = match method {
                 Method::Follow => match (there.cannot_follow(), there.remains()) {
                     (None, Some(remains)) => {
-                        let from = From {
+                        let from = LogEnd {
                             system_identifier: log.system_identifier,
                             size: remains.control.segment_size,
                             timeline: remains.parting.timeline,
@@ -249,7 +249,7 @@ impl PostgresDriver {
                 Method::Rewind => self.cannot_rewind(there, &plan.primary).await?,
                 Method::RecoveryPoint => match self.point_to_follow_from(&plan.region, log).await {
                     Ok(point) => {
-                        let from = From {
+                        let from = LogEnd {
                             system_identifier: log.system_identifier,
                             size: point.source.segment_bytes,
                             timeline: point.source.timeline,

@@ -27,7 +27,7 @@ pub struct Aborted {
     pub report: Option<Report>,
     /// The execution that undid it, if it had changed anything that is undone.
     pub undone_by: Option<Report>,
-    /// What it has changed and stays, one line each, where nothing is undone: in its own region everything is where it was.
+    /// What it has changed and stays, one line each, where nothing is undone: in its own region, and before it opened its epoch.
     pub stays: Vec<String>,
 }
 
@@ -65,24 +65,22 @@ pub async fn abort(
             ..Request::new(executor.history().plan.from.clone())
         };
         let world = world::observe(&site, &request.to).await;
-        match say(&site, &world, executor.history()).await? {
-            Say::Its => {}
-            Say::Nobodys => {
-                let report = executor.end(State::Aborted, reason.to_owned()).await?;
-                return Ok(Aborted {
-                    report: Some(report),
-                    undone_by,
-                    stays,
-                });
-            }
-            Say::Anothers(why) => {
-                let report = executor.end(State::Superseded, why).await?;
-                return Ok(Aborted {
-                    report: Some(report),
-                    undone_by,
-                    stays,
-                });
-            }
+        let ended = match say(&site, &world, executor.history()).await? {
+            Say::Its => None,
+            Say::Nobodys => Some((State::Aborted, reason.to_owned())),
+            Say::Anothers(why) => Some((State::Superseded, why)),
+        };
+        if let Some((state, why)) = ended {
+            // A runbook of one's own may have changed something before it came to its epoch.
+            let stays = executor
+                .history()
+                .residue_of(|step| step.uses != open_epoch::NAME);
+            let report = executor.end(state, why).await?;
+            return Ok(Aborted {
+                report: Some(report),
+                undone_by,
+                stays,
+            });
         }
         let refused = |refusal| Error::Undo {
             execution: execution.clone(),

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::history::{History, Progress, StepHistory};
 use crate::outcome::{Loss, Report, ResourceReport, SealedAt, State, StepReport, StepState, Stuck};
-use crate::plan::{Mode, Plan, Target};
+use crate::plan::{Mode, Plan, PlannedStep, Target};
 use crate::proof;
 use crate::record::{Outcome, Place};
 use crate::request::{Rung, clients_by_hand, override_reason, witness};
@@ -145,8 +145,14 @@ impl History {
     /// Says what has been changed so far and what may have been, one line each.
     #[must_use]
     pub fn residue(&self) -> Vec<String> {
+        self.residue_of(|_| true)
+    }
+
+    /// The same of some steps.
+    pub(crate) fn residue_of(&self, counts: impl Fn(&PlannedStep) -> bool) -> Vec<String> {
         let mut lines = Vec::new();
-        for (place, progress) in self.actions() {
+        let counts = |place: &Place| self.plan.step(&place.step).is_some_and(&counts);
+        for (place, progress) in self.actions().filter(|(place, _)| counts(place)) {
             let Some(action) = self.action(place) else {
                 continue;
             };

@@ -3,8 +3,6 @@
 //!
 //! Idempotent because a standby that streams is left as it is.
 
-use std::time::Duration;
-
 use dr_model::RegionName;
 use dr_provider::driver::{Applied, Fence, Verified};
 use dr_provider::{Host, Result};
@@ -15,9 +13,6 @@ use crate::driver::PostgresDriver;
 use crate::standby::Remains;
 
 const OPERATION: &str = "make a standby of the old primary of";
-
-/// How long a standby may take to stop.
-const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 impl PostgresDriver {
     pub(super) async fn follow_primary(
@@ -66,21 +61,12 @@ impl PostgresDriver {
     /// Stops a server that something has started since the old primary was stopped: it is a standby, by the signal that was left, and
     /// follows nobody, because nobody has told it whom.
     async fn stop_what_follows_nobody(&self, region: &RegionName, host: &dyn Host) -> Result<()> {
-        let directory = &self.instance_options(region)?.data_directory;
         let found = async { self.connect(region).await?.position().await };
         // One that does not answer yet, or accepts no sessions, is waited for as it is.
         if !found.await.is_ok_and(|found| found.in_recovery) {
             return Ok(());
         }
-        let stop = self.pg_ctl(directory, &["stop", "--mode=fast", "--wait"]);
-        let stopped = host.run(&stop, STOP_LIMIT).await?;
-        match stopped.status {
-            Some(0) => Ok(()),
-            _ => {
-                let said = String::from_utf8_lossy(&stopped.stderr).trim().to_owned();
-                Err(self.failed(OPERATION, format!("the server there does not stop: {said}")))
-            }
-        }
+        self.stop_standby(region, host, OPERATION).await
     }
 
     pub(super) async fn is_following(

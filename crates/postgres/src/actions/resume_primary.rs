@@ -107,12 +107,7 @@ impl PostgresDriver {
             && !processes(&**host, directory).await?.is_empty()
         {
             // Something has started it as the standby that it was to be.
-            let stop = self.pg_ctl(directory, &["stop", "--mode=fast", "--wait"]);
-            host.run(&stop, std::time::Duration::from_secs(60)).await?;
-            if !processes(&**host, directory).await?.is_empty() {
-                let why = format!("the server in {region} runs as a standby and does not stop");
-                return Err(self.failed(OPERATION, why));
-            }
+            self.stop_standby(region, &**host, OPERATION).await?;
         }
         host.remove(&signal).await?;
         let found = self.start_server(region, OPERATION).await?;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dr_coordination::chain::{self, Section, prove_by_names, prove_readable};
-use dr_model::{Clock, RegionName};
-use dr_provider::driver::{Facts, Instance, LogFacts, LogStretch};
+use dr_model::{Clock, Lsn, RegionName};
+use dr_provider::driver::{Facts, Instance, LogFacts};
 use dr_provider::error::chain as explain;
 use dr_provider::{Error, ObjectStore, Result};
 use dr_repository::{BackupReader, KeyId};
@@ -17,9 +17,11 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::{Detail, Held, candidates};
+use crate::archive;
 use crate::backup::Base;
 use crate::driver::PostgresDriver;
 use crate::register::patience;
+use crate::restore::stretches_to;
 
 /// How long going by names may take: hundreds of thousands of chunks that nobody has merged take longer. Many who observe wait for no
 /// more than a few seconds.
@@ -154,22 +156,18 @@ impl PostgresDriver {
         let Some(cluster) = older.first().map(|base| base.source.system_identifier) else {
             return Ok(None);
         };
+        let since = older.iter().map(|base| base.log_start()).min();
+        let held = archive::Held::read(store, cluster, since.unwrap_or(Lsn::INVALID)).await?;
         for base in older {
-            let Some(stretches) = self.stretches_to(store, base, log).await? else {
+            let Some(stretches) = stretches_to(&held, base, log)? else {
                 continue;
             };
-            let mut whole = true;
-            for LogStretch { timeline, from, to } in stretches {
-                let section = Section::new(cluster, timeline, from, to);
-                match prove_readable(&**store, section, self.keys(), patience()).await {
-                    Err(error @ (chain::Error::Store { .. } | chain::Error::Away { .. })) => {
-                        return Err(error.into());
-                    }
-                    proven => whole &= proven.is_ok(),
+            match self.prove_stretches(store, cluster, &stretches).await {
+                Ok(()) => {}
+                Err(error @ (chain::Error::Store { .. } | chain::Error::Away { .. })) => {
+                    return Err(error.into());
                 }
-            }
-            if !whole {
-                continue;
+                Err(_) => continue,
             }
             match self.open_whole(store, base).await {
                 Ok(reader) => return Ok(Some((base, reader))),

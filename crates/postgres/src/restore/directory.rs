@@ -100,15 +100,20 @@ fn in_tablespace(directory: &Path) -> Option<String> {
     ))
 }
 
+/// Says that a place is, or lies in, what belongs to a server.
+fn in_a_servers(directory: &Path) -> Option<String> {
+    let cluster = around(directory).find(|known| is_data_directory(known));
+    let why = cluster.map(|cluster| in_data_directory(&cluster));
+    why.or_else(|| in_tablespace(directory))
+}
+
 /// Refuses a place that a person names, and in which nothing was begun yet, in what belongs to a server: its data directory, or a
 /// tablespace.
 pub(super) fn check_place(directory: &Path) -> Result<()> {
     if is_data_directory(directory) {
         return Ok(());
     }
-    let cluster = around(directory).find(|known| is_data_directory(known));
-    let why = cluster.map(|cluster| in_data_directory(&cluster));
-    match why.or_else(|| in_tablespace(directory)) {
+    match in_a_servers(directory) {
         None => Ok(()),
         Some(why) => Err(
             Error::new(ErrorKind::Conflict, "restore into", subject(directory))
@@ -120,9 +125,7 @@ pub(super) fn check_place(directory: &Path) -> Result<()> {
 
 /// Refuses a scratch directory that is what belongs to a server, or lies in it: before it is made, because everything in it is removed.
 pub(crate) fn check_scratch(directory: &Path) -> Result<()> {
-    let cluster = around(directory).find(|known| is_data_directory(known));
-    let why = cluster.map(|cluster| in_data_directory(&cluster));
-    match why.or_else(|| in_tablespace(directory)) {
+    match in_a_servers(directory) {
         None => Ok(()),
         Some(why) => {
             let subject = subject(directory);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dr_coordination::chain::{self, ChainId, Section, find_tail};
-use dr_model::{ExecutionId, Lsn, RegionName, TimelineId};
+use dr_model::{ExecutionId, Lsn, RegionName, SystemIdentifier, TimelineId};
 use dr_provider::driver::{LogFacts, LogStretch, OutsidePlaces, RestoreReport};
 use dr_provider::error::chain as explain;
 use dr_provider::{Error, ErrorKind, ObjectStore, Result};
@@ -140,41 +140,23 @@ impl PostgresDriver {
             notes: Vec::new(),
         };
         let decided = decided(chosen, end, held.history(log.timeline)?);
-        for stretch in &decided.plan.log {
-            let (store, cluster) = (&**store, log.system_identifier);
-            let LogStretch { timeline, from, to } = *stretch;
-            let section = Section::new(cluster, timeline, from, to);
-            chain::prove_readable(store, section, self.keys(), patience()).await?;
-        }
+        self.prove_stretches(store, log.system_identifier, &decided.plan.log)
+            .await?;
         Ok(decided)
     }
 
-    /// Returns the log from a recovery point to the end of `log`, timeline by timeline; `None` if by its names some of it is missing, or the
-    /// recovery point is no part of its history.
-    pub(crate) async fn stretches_to(
+    /// Proves that all of some log is in a store and can be read.
+    pub(crate) async fn prove_stretches(
         &self,
         store: &Arc<dyn ObjectStore>,
-        base: &Base,
-        log: &LogFacts,
-    ) -> Result<Option<Vec<LogStretch>>> {
-        let source = &base.source;
-        let held = Held::read(store, source.system_identifier, base.log_start()).await?;
-        let Ok((_, reach)) = choose::prove(base.clone(), &held, log.timeline) else {
-            return Ok(None);
-        };
-        if reach.hole.is_some() || reach.timeline != log.timeline || reach.end < log.end {
-            return Ok(None);
+        cluster: SystemIdentifier,
+        stretches: &[LogStretch],
+    ) -> std::result::Result<(), chain::Error> {
+        for LogStretch { timeline, from, to } in stretches {
+            let section = Section::new(cluster, *timeline, *from, *to);
+            chain::prove_readable(&**store, section, self.keys(), patience()).await?;
         }
-        let history = held.history(log.timeline)?;
-        let from = base.log_start();
-        let all = stretches(
-            history,
-            source.timeline,
-            from,
-            log.end,
-            source.segment_bytes,
-        );
-        Ok(Some(all))
+        Ok(())
     }
 
     /// Writes a standby into a directory that is empty, or over what the same execution has begun there.
@@ -340,6 +322,31 @@ impl PostgresDriver {
             .filter(|tail| tail.seal.is_some())
             .map(|tail| tail.end))
     }
+}
+
+/// Returns the log from a recovery point to the end of `log`, timeline by timeline; `None` if by its names some of it is missing, or the
+/// recovery point is no part of its history.
+pub(crate) fn stretches_to(
+    held: &Held,
+    base: &Base,
+    log: &LogFacts,
+) -> Result<Option<Vec<LogStretch>>> {
+    let Ok((_, reach)) = choose::prove(base.clone(), held, log.timeline) else {
+        return Ok(None);
+    };
+    if reach.hole.is_some() || reach.timeline != log.timeline || reach.end < log.end {
+        return Ok(None);
+    }
+    let history = held.history(log.timeline)?;
+    let (source, from) = (&base.source, base.log_start());
+    let all = stretches(
+        history,
+        source.timeline,
+        from,
+        log.end,
+        source.segment_bytes,
+    );
+    Ok(Some(all))
 }
 
 /// Puts the recovery points on a timeline into the order in which they are tried: the one that was planned, those that are older, then those

@@ -13,7 +13,7 @@ use crate::wal::TimelineHistory;
 
 /// Where a server would go on.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct From {
+pub(super) struct LogEnd {
     pub(super) system_identifier: SystemIdentifier,
     pub(super) size: SegmentSize,
     /// The newest timeline of the present history that its log is of.
@@ -29,7 +29,7 @@ impl PostgresDriver {
         &self,
         region: &RegionName,
         primary: &RegionName,
-        from: From,
+        from: LogEnd,
         present: &TimelineHistory,
     ) -> Result<Option<String>> {
         if self.has_log(primary, from, present).await? != Some(false) {
@@ -38,7 +38,7 @@ impl PostgresDriver {
         let begin = from.size.start_of(from.end);
         let held = Held::read(self.store(region)?, from.system_identifier, begin).await?;
         let reach = held.reach(present, from.timeline, begin, from.size);
-        let further = From {
+        let further = LogEnd {
             timeline: reach.timeline,
             end: reach.end,
             ..from
@@ -63,7 +63,7 @@ impl PostgresDriver {
     async fn has_log(
         &self,
         primary: &RegionName,
-        from: From,
+        from: LogEnd,
         present: &TimelineHistory,
     ) -> Result<Option<bool>> {
         let mut instance = self.connect(primary).await?;

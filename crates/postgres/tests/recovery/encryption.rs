@@ -15,10 +15,8 @@ use crate::site::{EAST, Site, WEST, region};
 
 /// Ships what is committed while it runs, and merges it; returns when all of it is there.
 async fn ship(site: &Site, rounds: u32) {
-    let (sender, mut frontier) = watch::channel(Frontier::default());
-    let (stop, stopped) = watch::channel(false);
     let west = region(WEST);
-    let meanwhile = async {
+    let work = async {
         for _ in 0..rounds {
             site.commit(150).await;
             site.switch().await;
@@ -27,16 +25,8 @@ async fn ship(site: &Site, rounds: u32) {
             let report = site.driver.compact(&west).await.unwrap();
             assert_eq!(report.missing, Vec::<String>::new());
         }
-        let end = site.primary.lsn().await;
-        let there = frontier.wait_for(|frontier| frontier.durable >= end);
-        tokio::time::timeout(PATIENCE, there)
-            .await
-            .unwrap()
-            .unwrap();
-        stop.send_replace(true);
     };
-    let (ended, ()) = tokio::join!(site.driver.ship(&west, sender, stopped), meanwhile);
-    ended.unwrap();
+    stream(site, work).await;
 }
 
 /// Counts the chunks and pieces under a directory: plain ones, and encrypted ones.

@@ -109,12 +109,7 @@ async fn soon_after_a_promotion_what_the_timeline_before_has_will_do() {
     let mut site = Site::start(1).await;
     site.commit(20).await;
     let point = protect(&site).await;
-    site.restart_promoted().await;
-    site.open_epoch(2, 2).await;
-    site.commit(40).await;
-    site.switch().await;
-    site.push_history(WEST, 2).await;
-    site.push(WEST).await;
+    site.go_on_promoted(WEST).await;
     let west = region(WEST);
     let look = async || {
         let mut facts = site.driver.observe(std::slice::from_ref(&west)).await;

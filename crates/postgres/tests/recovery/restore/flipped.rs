@@ -18,12 +18,7 @@ const SEGMENT: u64 = 1 << 20;
 async fn with_history() -> (Site, Lsn) {
     let (mut site, _) = protected(1).await;
     let last = Lsn(site.stored_end(WEST).await.0 - SEGMENT);
-    site.restart_promoted().await;
-    site.open_epoch(2, 2).await;
-    site.commit(40).await;
-    site.switch().await;
-    site.push_history(WEST, 2).await;
-    site.push(WEST).await;
+    site.go_on_promoted(WEST).await;
     (site, last)
 }
 

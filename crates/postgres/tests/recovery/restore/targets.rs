@@ -222,12 +222,7 @@ async fn a_target_on_an_abandoned_timeline_is_reached_by_its_number() {
 #[tokio::test]
 async fn the_log_is_followed_into_a_new_timeline() {
     let (mut site, _) = protected(1).await;
-    site.restart_promoted().await;
-    site.open_epoch(2, 2).await;
-    site.commit(40).await;
-    site.switch().await;
-    site.push_history(WEST, 2).await;
-    site.push(WEST).await;
+    site.go_on_promoted(WEST).await;
     let expected = Site::ledger(&site.primary).await;
     let server = recover(&site, WEST, RestoreTarget::Latest, "recovered").await;
     assert_eq!(Site::ledger(&server).await, expected);

@@ -40,6 +40,16 @@ impl Site {
         self.primary.sql("select pg_promote()").await;
     }
 
+    /// The same in an epoch of its own, in which something is committed and brought into that region's store.
+    pub(crate) async fn go_on_promoted(&mut self, name: &str) {
+        self.restart_promoted().await;
+        self.open_epoch(2, 2).await;
+        self.commit(40).await;
+        self.switch().await;
+        self.push_history(name, 2).await;
+        self.push(name).await;
+    }
+
     /// Starts the primary again as a standby without a primary.
     pub(crate) async fn restart_as_standby(&mut self) {
         let data = self.primary.data.clone();
