@@ -150,6 +150,12 @@ pub struct InstanceOptions {
 }
 
 impl InstanceOptions {
+    /// Tells whether it runs on this machine.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        self.host == "local"
+    }
+
     /// Returns where the server listens, as PostgreSQL's own tools take it behind `--host`.
     #[must_use]
     pub fn reached_at(&self) -> String {

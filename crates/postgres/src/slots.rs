@@ -184,7 +184,7 @@ impl PostgresDriver {
     fn room(&self, primary: &RegionName) -> Option<(u64, u64)> {
         let instance = self.instance_options(primary).ok()?;
         let log = instance.data_directory.join("pg_wal");
-        (instance.host == "local").then(|| room(&log)).flatten()
+        (instance.is_here()).then(|| room(&log)).flatten()
     }
 
     /// Drops a slot of a receiver, for a region that will not come back or a slot that was invalidated.

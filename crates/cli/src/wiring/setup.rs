@@ -245,7 +245,7 @@ impl Setup {
                 resource: resource.clone(),
             };
             let instances = self.postgres_options(&id)?.instances;
-            for instance in instances.values().filter(|known| known.host == "local") {
+            for instance in instances.values().filter(|known| known.is_here()) {
                 let place = &instance.data_directory;
                 let Ok(found) = std::fs::metadata(place) else {
                     continue;

@@ -26,7 +26,7 @@ async fn ship(site: &Site, rounds: u32) {
             assert_eq!(report.missing, Vec::<String>::new());
         }
     };
-    stream(site, work).await;
+    Box::pin(stream(site, Box::pin(work))).await;
 }
 
 /// Counts the chunks and pieces under a directory: plain ones, and encrypted ones.

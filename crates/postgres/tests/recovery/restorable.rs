@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
-use std::time::Duration;
 
 use dr_model::Epoch;
 use dr_postgres::{Method, PostgresDriver, StandbyRequest};
@@ -14,7 +13,8 @@ use dr_provider::driver::{
 use dr_provider::error::chain;
 use dr_provider::{ErrorKind, ObjectStore, ResourceDriver as _, Result};
 
-use crate::server::{PATIENCE, Server, give_to_postgres};
+use crate::restore::has_everything;
+use crate::server::give_to_postgres;
 use crate::site::{EAST, Setup, Site, WEST, region};
 
 /// Backs up, and brings everything into the store of the region that has no server.
@@ -145,15 +145,7 @@ async fn soon_after_a_promotion_what_the_timeline_before_has_will_do() {
         takeovers: 0,
     };
     site.driver.apply(&rebuild, &fence).await.unwrap();
-    let expected = Site::ledger(&site.primary).await;
-    let server = Server::start(&site.place("recovered"), &["track_commit_timestamp=on"]).await;
-    let replayed = async {
-        while Site::ledger(&server).await.len() < expected.len() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, replayed).await.unwrap();
-    assert_eq!(Site::ledger(&server).await, expected);
+    has_everything(&site).await;
 }
 
 /// What a region is observed for, every few seconds, rests on nothing that a store can be slow with; and a store that does not answer a

@@ -10,13 +10,14 @@ mod targets;
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use dr_provider::Error;
 use dr_provider::driver::{
     Backup as _, Proof, RecoveryPoint, Restore, RestoreReport, RestoreRequest, RestoreTarget,
 };
 
-use crate::server::Server;
+use crate::server::{PATIENCE, Server};
 use crate::site::{EAST, Site, WEST, region};
 
 pub(crate) async fn restore(
@@ -53,6 +54,18 @@ pub(crate) async fn protected(segment_mebibytes: u32) -> (Site, RecoveryPoint) {
     site.push(EAST).await;
     site.push(WEST).await;
     (site, point)
+}
+
+/// Starts what was rebuilt and waits until it has all that is in the store.
+pub(crate) async fn has_everything(site: &Site) {
+    let server = Server::start(&site.place("recovered"), &["track_commit_timestamp=on"]).await;
+    let expected = Site::ledger(&site.primary).await;
+    let replayed = async {
+        while Site::ledger(&server).await != expected {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, replayed).await.unwrap();
 }
 
 pub(crate) fn walk(directory: &Path) -> Vec<String> {

@@ -90,6 +90,37 @@ async fn a_move_that_is_called_off_starts_them_again() {
     assert!(world.state().left_serving && world.state().left_running);
 }
 
+/// What a runbook of one's own has done before its epoch is undone by nobody, and it is said.
+#[tokio::test(start_paused = true)]
+async fn what_was_done_before_the_epoch_stays_and_is_named() {
+    let runbook = with(UNPLANNED, "epoch", "{ id: tell, uses: notify }");
+    let mut named = 0;
+    for last in 1.. {
+        let world = Everything::new().await;
+        let plan = planned_by(&world, &runbook, &Request::new(west())).await;
+        if !die_in(&world, plan, last, true).await {
+            break;
+        }
+        let head = world.register().read().await.unwrap().unwrap();
+        let Some(left) = left_behind(&world).await.filter(|_| head.epoch.0 == 1) else {
+            continue;
+        };
+        let desk = Arc::new(world.site("desk"));
+        let aborted = abort(desk, &left.execution, "no", &shipped_undo(), &Silent).await;
+        let aborted = aborted.unwrap();
+        assert_eq!(aborted.report.unwrap().state, State::Aborted);
+        assert_eq!(aborted.undone_by, None);
+        assert!(
+            aborted
+                .stays
+                .iter()
+                .all(|stays| stays.starts_with("tell: "))
+        );
+        named += aborted.stays.len();
+    }
+    assert!(named > 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_region_that_may_be_gone_is_not_waited_for() {
     let world = well().await;

@@ -136,7 +136,7 @@ pub(super) fn data_directories(setup: &Setup) -> crate::error::Result<Vec<(Strin
                 resource: resource.clone(),
             };
             let instances = setup.postgres_options(&id)?.instances.into_iter();
-            let local = instances.filter(|(_, one)| one.host == "local");
+            let local = instances.filter(|(_, one)| one.is_here());
             all.extend(
                 local.map(|(region, one)| (format!("{id} in {region}"), one.data_directory)),
             );

@@ -61,7 +61,7 @@ pub(super) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
 fn region_of(options: &Options, path: &Path) -> Result<RegionName> {
     let path = std::path::absolute(path)?;
     let instances = options.instances.iter();
-    let here = instances.filter(|(_, instance)| instance.host == "local");
+    let here = instances.filter(|(_, instance)| instance.is_here());
     let holding = here.filter(|(_, instance)| {
         let configured = &instance.data_directory;
         let real = std::fs::canonicalize(configured);

@@ -11,8 +11,7 @@ use dr_provider::driver::{
 use dr_provider::error::chain;
 use serde_json::{Value, json};
 
-use super::{protected, walk};
-use crate::server::Server;
+use super::{has_everything, protected, walk};
 use crate::site::{EAST, Site, WEST, region};
 
 fn action(parameters: Value) -> Action {
@@ -78,20 +77,6 @@ async fn failure(site: &Site, store: &str, point: &RecoveryPoint) -> Option<Stri
     let listed = site.driver.list(&site.store(store)).await.unwrap().complete;
     let mut listed = listed.into_iter();
     listed.find(|one| one.label == point.label).unwrap().failure
-}
-
-/// Starts what was rebuilt and waits until it has all that is in the store.
-async fn has_everything(site: &Site) {
-    let server = Server::start(&site.place("recovered"), &["track_commit_timestamp=on"]).await;
-    let expected = Site::ledger(&site.primary).await;
-    let replayed = async {
-        while Site::ledger(&server).await != expected {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(crate::server::PATIENCE, replayed)
-        .await
-        .unwrap();
 }
 
 #[tokio::test]
