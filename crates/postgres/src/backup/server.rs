@@ -30,6 +30,8 @@ pub(super) struct Server {
     /// Pages in each file of a relation but the last.
     pub(super) file_pages: u32,
     pub(super) checksums: bool,
+    /// `wal_log_hints`, which only a start can change.
+    pub(super) logs_hints: bool,
     pub(super) wal_level: String,
     /// When it was started.
     pub(super) started_at: Timestamp,
@@ -43,7 +45,8 @@ const SQL: &str = "select s.system_identifier, s.catalog_version_no, i.database_
     i.bytes_per_wal_segment, pg_is_in_recovery() as in_recovery, \
     case when pg_is_in_recovery() then c.timeline_id \
          else ('x' || substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8))::bit(32)::int end as timeline, \
-    current_setting('data_checksums') = 'on' as checksums, current_setting('wal_level') as wal_level, \
+    current_setting('data_checksums') = 'on' as checksums, \
+    current_setting('wal_log_hints') = 'on' as logs_hints, current_setting('wal_level') as wal_level, \
     (extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint as started, \
     coalesce(current_setting('summarize_wal', true) = 'on', false) as summarizes, \
     has_function_privilege('pg_backup_start(text, boolean)', 'execute') \
@@ -85,6 +88,7 @@ impl Server {
                 page_bytes: row.get("database_block_size")?,
                 file_pages: row.get("blocks_per_segment")?,
                 checksums: row.get("checksums")?,
+                logs_hints: row.get("logs_hints")?,
                 wal_level: row.get("wal_level")?,
                 started_at,
                 summarizes: row.get("summarizes")?,

@@ -73,7 +73,7 @@ impl PostgresDriver {
             Ok(report) => report,
             Err(error) => return Ok(Err(error)),
         };
-        let checked = self.boot_and_look(scratch).await?;
+        let checked = self.boot_and_look(scratch, false).await?;
         Ok(checked.map(|checked| Seen {
             read_bytes: report.plan.recovery_point.stored_bytes,
             timeline: report.plan.log.last().map(|log| log.timeline),
@@ -84,16 +84,24 @@ impl PostgresDriver {
         }))
     }
 
-    /// Starts the server of what was restored, waits for the end of the replay, looks at it, and stops it. The outer error is about
-    /// the place, the inner one about what was restored.
-    pub(super) async fn boot_and_look(&self, scratch: &Arc<Scratch>) -> Result<Result<Checked>> {
+    /// Starts the server of what was restored, waits for the end of the replay, looks at it, and stops it, in good order if it is going to be
+    /// `used`. The outer error is about the place, the inner one about what was restored.
+    pub(super) async fn boot_and_look(
+        &self,
+        scratch: &Arc<Scratch>,
+        used: bool,
+    ) -> Result<Result<Checked>> {
         let mut server = Server::start(self, scratch)?;
         let checked = match server.replayed().await {
             Ok(mut instance) => self.check_booted(scratch, &server, &mut instance).await,
             Err(error) => Err(error),
         };
         let stopping = Arc::clone(scratch);
-        let stopped = blocking(move || stopping.stop()).await?;
+        let stopped = blocking(move || match used {
+            true => stopping.shut_down(),
+            false => stopping.stop(),
+        });
+        let stopped = stopped.await?;
         stopped.map_err(|error| {
             let place = scratch.path().display().to_string();
             Error::new(ErrorKind::Unavailable, "stop the server in", place).because(error)

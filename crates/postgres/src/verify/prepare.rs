@@ -74,7 +74,7 @@ impl PostgresDriver {
             }
         };
         tracing::debug!(?report, "restored beside the data directory");
-        let checked = self.boot_and_look(&scratch).await??;
+        let checked = self.boot_and_look(&scratch, true).await??;
         scratch.keep();
         Ok(Prepared {
             data: scratch.data(),

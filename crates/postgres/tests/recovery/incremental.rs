@@ -341,6 +341,85 @@ async fn page_checksums_that_are_turned_off_or_on_make_the_next_backup_full() {
     assert!(site.back_up().await.taken.parent.is_some());
 }
 
+/// Without page checksums or `wal_log_hints`, `VACUUM` marks a page as all-visible and leaves its position as it was. Taken from the
+/// parent, where it is not marked, it would stand beside a visibility map that says it is, and scans of an index alone would return rows
+/// that are gone.
+#[rstest]
+#[case::nothing_says_what_changed(Version::System, &[], None)]
+#[case::hints_are_logged(Version::System, &["wal_log_hints=on"], Some("pages"))]
+#[case::the_server_summarises(Version::Brought(18), &["summarize_wal=on"], Some("summaries"))]
+#[tokio::test]
+async fn pages_marked_all_visible_since_are_marked_in_what_is_restored(
+    #[case] version: Version,
+    #[case] further: &[&str],
+    #[case] found_by: Option<&str>,
+) {
+    let mut site = prepare(version, further).await;
+    site.primary.stop();
+    let mut checksums = as_postgres(&version.binaries(), "pg_checksums");
+    run(checksums
+        .args(["--disable", "--no-sync", "-D"])
+        .arg(&site.primary.data));
+    site.restart_with(further).await;
+    for sql in [
+        "create table seen as select n, repeat('x', 100) as filler from generate_series(1, 20000) n",
+        "create index on seen (n)",
+        "checkpoint",
+    ] {
+        site.primary.sql(sql).await;
+    }
+    let full = site.back_up().await;
+    for sql in ["vacuum seen", "checkpoint"] {
+        site.primary.sql(sql).await;
+    }
+    let point = site.back_up().await;
+    assert_eq!(point.taken.found_by.as_deref(), found_by);
+    assert_eq!(
+        point.taken.parent,
+        found_by.is_some().then_some(full.label),
+        "{:?}",
+        point.taken.remarks
+    );
+    if found_by.is_none() {
+        let [remark] = point.taken.remarks.as_slice() else {
+            panic!("{:?}", point.taken)
+        };
+        assert!(
+            remark.contains("neither page checksums nor `wal_log_hints` are on"),
+            "{remark}"
+        );
+    }
+    site.switch().await;
+    site.push(EAST).await;
+    restore(&site, &site.place("marked")).await;
+    let server = Server::start(&site.place("marked"), &["track_commit_timestamp=on"]).await;
+    server.wait_until_promoted().await;
+    server
+        .sql("update seen set n = n + 1000000 where n <= 1000")
+        .await;
+    let mut connection = server.connect().await;
+    for sql in ["set enable_seqscan = off", "set enable_bitmapscan = off"] {
+        connection.query(sql).await.unwrap();
+    }
+    let sql = "select count(*) from seen where n between 1 and 1000";
+    let plan = connection.query(&format!("explain {sql}")).await.unwrap();
+    assert!(format!("{plan:?}").contains("Index Only Scan"), "{plan:?}");
+    let rows = connection.query(sql).await.unwrap();
+    let found: i64 = rows.only().unwrap().get("count").unwrap();
+    assert_eq!(found, 0);
+
+    if found_by == Some("pages") {
+        site.restart_with(further).await;
+        let next = site.back_up().await;
+        assert_eq!(next.taken.parent, None);
+        assert!(
+            next.taken.remarks[0].contains("nothing says whether `wal_log_hints` was on"),
+            "{:?}",
+            next.taken.remarks
+        );
+    }
+}
+
 #[tokio::test]
 async fn summaries_that_do_not_reach_are_said_and_every_page_is_read() {
     let site = prepare(Version::Brought(18), &[]).await;

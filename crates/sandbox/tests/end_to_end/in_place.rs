@@ -252,10 +252,26 @@ async fn what_another_region_holds_is_gathered_before_a_rebuild(#[case] by_stand
     end(sandbox);
 }
 
+/// Runs statements in a database of the primary.
+async fn run(sandbox: &Sandbox, database: &str, statements: &[&str]) {
+    let client = cluster(sandbox, HOME).connect(database).await.unwrap();
+    for statement in statements {
+        client.batch_execute(statement).await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_database_is_put_back_to_a_moment_before() {
     let sandbox = start(Sandbox::builder()).await;
     let load = sandbox.load(Default::default()).unwrap();
+    run(&sandbox, "postgres", &["create database template_of_ours"]).await;
+    run(
+        &sandbox,
+        "template_of_ours",
+        &["create table x as select n as id, repeat('x', 100) as filler from generate_series(1, 20000) n",
+          "create index on x (id)"],
+    )
+    .await;
     backup(&sandbox, HOME).await;
     register_in(&sandbox, RECOVERY).await;
     acknowledge(&load, 100).await;
@@ -266,6 +282,25 @@ async fn a_damaged_database_is_put_back_to_a_moment_before() {
         .unwrap()
         .into_iter()
         .collect();
+    // Replayed twice from the recovery point on, the copy would be made again, of what the template has become since.
+    run(
+        &sandbox,
+        "postgres",
+        &["create database copied template template_of_ours strategy file_copy"],
+    )
+    .await;
+    run(
+        &sandbox,
+        "copied",
+        &["insert into x select n, 'new' from generate_series(30001, 30010) n"],
+    )
+    .await;
+    run(
+        &sandbox,
+        "template_of_ours",
+        &["vacuum full x", "checkpoint"],
+    )
+    .await;
     // As always with a moment right before a commit: what the transaction changed lies before it.
     let damage = cluster(&sandbox, HOME).connect("ledger").await.unwrap();
     damage
@@ -316,6 +351,13 @@ async fn a_damaged_database_is_put_back_to_a_moment_before() {
         .into_iter()
         .collect();
     assert_eq!(back, whole);
+    let copied = cluster(&sandbox, HOME).connect("copied").await.unwrap();
+    let found = copied
+        .query_one("select count(*), sum(id)::bigint from x", &[])
+        .await
+        .unwrap();
+    let expected = (20_010_i64, 200_310_055_i64);
+    assert_eq!((found.get::<_, i64>(0), found.get::<_, i64>(1)), expected);
     assert_eq!(timeline(&sandbox).await, "00000002");
     let home = sandbox.region(HOME).unwrap().place();
     let kept = std::fs::read_dir(&home.directory).unwrap().flatten();
