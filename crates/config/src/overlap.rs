@@ -1,4 +1,4 @@
-//! Warns of workloads that share a cluster: they fail over together or not at all (PROTOCOL 1).
+//! Refuses resources that share a cluster: they move together or not at all, so that they are one (PROTOCOL 1).
 
 use dr_model::document::{Context, Problem, Value};
 
@@ -29,8 +29,9 @@ pub(crate) fn check(contents: &Contents, context: &mut Context) {
                 };
                 if let Some((_, other)) = seen.iter().find(|(seen, _)| *seen == place) {
                     let what = format!("`{other}` is the same instance in `{}`", region.value);
-                    let problem = Problem::warning(&region.span, what)
-                        .hint("workloads that share a cluster fail over together or not at all");
+                    let problem = Problem::error(&region.span, what).hint(
+                        "a server moves as a whole, with all databases in it: make one resource of both, in one workload",
+                    );
                     let path = format!("workloads.{workload_name}.resources.{resource_name}");
                     context.within(&path, |c| c.report(problem));
                 }

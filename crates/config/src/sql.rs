@@ -138,6 +138,10 @@ pub const PRIVILEGES: &[Privilege] = &[
         "to serve a standby the end of the log from the store"
     ),
     parameter!(
+        "recovery_min_apply_delay",
+        "to let a standby that is kept behind replay all of its log before it is promoted"
+    ),
+    parameter!(
         "synchronous_standby_names",
         "to make commits wait for the recovery region's store"
     ),

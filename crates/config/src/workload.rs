@@ -1,6 +1,7 @@
 //! Workloads: what the business calls an application.
 
 mod approval;
+mod definition;
 mod parts;
 mod places;
 mod watching;

@@ -207,6 +207,17 @@ fn runbooks() {
 }
 
 #[test]
+fn overlap() {
+    insta::assert_snapshot!(problems("bad/overlap"), @r###"
+    dr.yaml:14:11: error: workloads.orders.resources.database: `invoices/database` is the same instance in `us-east-1`
+      hint: a server moves as a whole, with all databases in it: make one resource of both, in one workload
+    dr.yaml:15:11: error: workloads.orders.resources.database: `invoices/database` is the same instance in `us-west-2`
+      hint: a server moves as a whole, with all databases in it: make one resource of both, in one workload
+    2 errors in the configuration
+    "###);
+}
+
+#[test]
 fn order() {
     insta::assert_snapshot!(problems("bad/order"), @r###"
     runbooks/circle.yaml:5:5: error: steps[0]: `one` needs itself

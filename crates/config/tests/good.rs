@@ -51,6 +51,46 @@ fn the_least_that_can_be_written() {
     assert_eq!(daemon.state_directory, config.directory.join("state"));
 }
 
+/// What a machine has of its own, such as a key, is no part of what a plan rests on.
+#[test]
+fn what_a_plan_rests_on_is_hashed_part_by_part() {
+    let directory = tempfile::tempdir().unwrap();
+    let definitions = |key: &str, answer: &str| {
+        let text = format!(
+            r#"
+version: 1
+regions: {{ east: {{ store: e }}, west: {{ store: w }} }}
+workloads:
+  shop:
+    objectives: {{ rpo: 15m, rto: 4h }}
+    home: east
+    recovery: [west]
+    resources: {{}}
+    services:
+      api: {{ regions: {{ west: {{ start: [api, start] }} }} }}
+    traffic:
+      - kind: rfc2136
+        name: shop.example
+        ttl: 5s
+        key: "${{file:{key}}}"
+        answers: {{ east: 10.0.0.1, west: {answer} }}
+    checks:
+      - http: "http://{{answer}}:80/"
+"#
+        );
+        std::fs::write(directory.path().join("dr.yaml"), text).unwrap();
+        let loaded = load_at(directory.path()).unwrap();
+        loaded.config.workloads[&"shop".parse().unwrap()].definitions()
+    };
+    let one = definitions("/a", "10.8.0.1");
+    let paths: Vec<_> = one.keys().map(String::as_str).collect();
+    assert_eq!(paths, ["checks[0]", "services.api", "traffic[0]"]);
+    assert_eq!(definitions("/b", "10.8.0.1"), one);
+    let other = definitions("/a", "10.8.0.2");
+    assert_ne!(other["traffic[0]"], one["traffic[0]"]);
+    assert_eq!(other["services.api"], one["services.api"]);
+}
+
 #[test]
 fn the_file_names_the_directory() {
     let directory = fixture("good/minimal").unwrap().config.directory;
@@ -67,14 +107,10 @@ fn warnings_do_not_refuse() {
       hint: only `*.yaml` is: rename it
     dr.yaml:14:25: warning: workloads.orders.approval.quorum: none of those who may approve can start a failover themselves
       hint: nobody approves what they asked for: name one person more
-    dr.yaml:21:11: warning: workloads.orders.resources.database: `invoices/database` is the same instance in `us-east-1`
-      hint: workloads that share a cluster fail over together or not at all
-    dr.yaml:22:11: warning: workloads.orders.resources.database: `invoices/database` is the same instance in `us-west-2`
-      hint: workloads that share a cluster fail over together or not at all
     dr.yaml:31:14: warning: workloads.orders.traffic[0].ttl: clients keep the old answer this long
       expected: at most `60s`
       hint: every second of it is added to the time to recover
-    dr.yaml:45:11: warning: workloads.archive: there is no region to recover in
+    dr.yaml:41:11: warning: workloads.archive: there is no region to recover in
       hint: name at least one other region in `recovery`
     "###);
     let orders = &loaded.config.workloads[&"orders".parse().unwrap()];

@@ -104,6 +104,7 @@ fn the_role_can_do_what_it_must_and_no_more() {
         "ALTER SYSTEM SET primary_conninfo = ''",
         "ALTER SYSTEM SET primary_slot_name = ''",
         "ALTER SYSTEM SET restore_command = 'false'",
+        "ALTER SYSTEM SET recovery_min_apply_delay = 0",
         "ALTER SYSTEM SET synchronous_standby_names = ''",
         "ALTER SYSTEM RESET restore_command",
         "ALTER SYSTEM SET recovery_target = ''",

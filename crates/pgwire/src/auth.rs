@@ -36,8 +36,12 @@ pub(crate) async fn log_in(
     ];
     if config.replication {
         parameters.push(("replication", "true"));
-    } else if let Some(database) = &config.database {
-        parameters.push(("database", database));
+    } else {
+        // A belt that people put on standbys and roles; who writes here means to. A standby refuses writes whatever this says.
+        parameters.push(("default_transaction_read_only", "off"));
+        if let Some(database) = &config.database {
+            parameters.push(("database", database));
+        }
     }
     frontend::startup_message(parameters, connection.writer.queue())
         .map_err(|_| Error::NulInText)?;

@@ -19,6 +19,7 @@ mod start_installed;
 mod start_restored;
 mod start_server;
 mod stop_old_primary;
+mod stop_server;
 mod stop_standby;
 mod stop_writes;
 
@@ -301,15 +302,11 @@ impl PostgresDriver {
         Ok(match looked {
             Ok(verified) => verified,
             Err(error) => {
-                let why = dr_provider::error::chain(&error);
                 let down = self.is_standby_down(&Work::of(action)?, &error).await;
-                Verified::Unknown {
-                    why: [Some(why), down]
-                        .into_iter()
-                        .flatten()
-                        .collect::<Vec<_>>()
-                        .join("; "),
-                }
+                Verified::unknown(&match down {
+                    Some(start) => error.with_hint(start),
+                    None => error,
+                })
             }
         })
     }
@@ -335,9 +332,7 @@ impl PostgresDriver {
                 Some(argv) => argv.join(" "),
                 None => self.pg_ctl(directory, &["start"]).argv.join(" "),
             };
-            format!(
-                "the standby does not run: start it as it is, without promoting it (`{start}`), and go on"
-            )
+            format!("the standby does not run: start it as it is, without promoting it: `{start}`")
         })
     }
 

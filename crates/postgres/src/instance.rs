@@ -39,6 +39,8 @@ pub(crate) struct Position {
     pub(crate) replayed_at: Option<Timestamp>,
     /// Whether a walreceiver runs, on a standby.
     pub(crate) receiving: bool,
+    /// How long a standby keeps behind its primary (`recovery_min_apply_delay`), as it writes it; `None` if it does not.
+    pub(crate) delay: Option<String>,
     /// The physical slots that somebody streams from, on a primary.
     pub(crate) streams: Vec<String>,
 }
@@ -222,6 +224,9 @@ impl Instance {
                     .get::<Option<i64>>("replayed_at")?
                     .and_then(|micros| Timestamp::from_microsecond(micros).ok()),
                 receiving: row.get("receiving")?,
+                delay: row
+                    .get::<Option<String>>("delay")?
+                    .filter(|delay| delay != "0"),
                 streams: row
                     .get::<Option<String>>("streams")?
                     .map(|names| names.split(',').map(str::to_owned).collect())
@@ -236,7 +241,7 @@ impl Instance {
 /// checkpoint after a promotion.
 const PRIMARY_POSITION: &str = "select s.system_identifier, \
     ('x' || substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8))::bit(32)::int as timeline, \
-    pg_current_wal_flush_lsn() as position, null::pg_lsn as replayed, null::bigint as replayed_at, false as receiving, \
+    pg_current_wal_flush_lsn() as position, null::pg_lsn as replayed, null::bigint as replayed_at, false as receiving, null::text as delay, \
     (select string_agg(slot_name, ',') from pg_replication_slots where slot_type = 'physical' and active) as streams \
     from pg_control_system() s";
 
@@ -249,6 +254,7 @@ const STANDBY_POSITION: &str = "select s.system_identifier, \
     greatest(r.received_tli, c.timeline_id, f.timeline) as timeline, \
     p.position, pg_last_wal_replay_lsn() as replayed, \
     (extract(epoch from pg_last_xact_replay_timestamp()) * 1000000)::bigint as replayed_at, r.pid is not null as receiving, \
+    current_setting('recovery_min_apply_delay') as delay, \
     null::text as streams \
     from pg_control_system() s cross join pg_control_checkpoint() c \
     cross join (select greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) as position) p \
@@ -262,15 +268,24 @@ const STANDBY_POSITION: &str = "select s.system_identifier, \
 /// Turns an error of the wire into one of the seam: what it means for the caller, and what to do about it.
 pub(crate) fn translate(operation: &str, subject: &str, error: dr_pgwire::Error) -> Error {
     use dr_pgwire::Error as Wire;
-    let is_answer = matches!(
-        error,
-        Wire::Server(_)
-            | Wire::PasswordRequired { .. }
-            | Wire::AuthenticationMethod { .. }
-            | Wire::Scram { .. }
-            | Wire::ServerVersion { .. }
-            | Wire::TlsRefused { .. }
+    // One that starts, shuts down or calls a query off answers as well, and serves nobody by that.
+    let serves = !matches!(
+        error.sql_state().unwrap_or_default(),
+        sql_state::CANNOT_CONNECT_NOW
+            | sql_state::ADMIN_SHUTDOWN
+            | sql_state::CRASH_SHUTDOWN
+            | sql_state::QUERY_CANCELED
     );
+    let is_answer = serves
+        && matches!(
+            error,
+            Wire::Server(_)
+                | Wire::PasswordRequired { .. }
+                | Wire::AuthenticationMethod { .. }
+                | Wire::Scram { .. }
+                | Wire::ServerVersion { .. }
+                | Wire::TlsRefused { .. }
+        );
     let (kind, hint) = match &error {
         Wire::Connect { .. } | Wire::ConnectTimeout { .. } => (ErrorKind::Unavailable, None),
         Wire::Tls { .. } | Wire::TlsRefused { .. } => (
@@ -334,6 +349,8 @@ pub(crate) fn sql_state_of(error: &Error) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
 
     /// A server that turns somebody away runs; a file of ours that cannot be read says nothing of it.
@@ -345,5 +362,22 @@ mod tests {
         };
         let translated = translate("connect to", "it", error);
         assert_eq!(translated.kind(), ErrorKind::Invalid);
+        assert!(!translated.is_answer());
+    }
+
+    /// Clients who have taken every connection are served; one that starts or shuts down serves nobody.
+    #[rstest]
+    #[case::too_many_connections("53300", true)]
+    #[case::wrong_password("28P01", true)]
+    #[case::starting("57P03", false)]
+    #[case::shutting_down("57P01", false)]
+    #[case::called_off("57014", false)]
+    fn only_an_answer_of_one_that_serves_counts(#[case] code: &str, #[case] serves: bool) {
+        let message = dr_pgwire::ServerMessage {
+            code: code.to_owned(),
+            ..dr_pgwire::ServerMessage::default()
+        };
+        let error = dr_pgwire::Error::Server(Box::new(message));
+        assert_eq!(translate("connect to", "it", error).is_answer(), serves);
     }
 }

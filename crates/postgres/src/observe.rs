@@ -77,6 +77,9 @@ pub(crate) struct Detail {
     /// Whether a standby streams from its primary now.
     #[serde(default)]
     pub(crate) receives: bool,
+    /// How long a standby keeps behind its primary, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) delay: Option<String>,
     /// The regions whose receiver or standby streams from a primary now.
     #[serde(default)]
     pub(crate) streams_to: BTreeSet<RegionName>,
@@ -94,6 +97,7 @@ pub(crate) struct Detail {
 struct Said {
     replayed_at: Option<Timestamp>,
     receives: bool,
+    delay: Option<String>,
     streams_to: BTreeSet<RegionName>,
 }
 
@@ -235,6 +239,7 @@ impl PostgresDriver {
             claimed,
             replayed_at: said.replayed_at,
             receives: said.receives,
+            delay: said.delay,
             streams_to: said.streams_to,
             no_place: None,
             store_free_bytes,
@@ -353,12 +358,13 @@ impl PostgresDriver {
                 let said = Said {
                     replayed_at: position.replayed_at,
                     receives: position.receiving,
+                    delay: position.delay,
                     streams_to: slots.filter_map(|slot| self.region_of_slot(slot)).collect(),
                 };
                 (Some(position.system_identifier), instance, said)
             }
             Err(error) => {
-                let turned_away = error.kind() == ErrorKind::Denied;
+                let turned_away = error.kind() == ErrorKind::Denied || error.is_answer();
                 let hint = error.hint().map(str::to_owned);
                 let instance = match by_host {
                     Ok(ByHost::Ended(instance)) => instance,

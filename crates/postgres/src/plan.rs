@@ -63,12 +63,12 @@ impl PostgresDriver {
             region,
             Shown {
                 summary: format!(
-                    "leave standby.signal in {} on {}, stop the server there, prove that no process of it is left",
+                    "leave standby.signal and `hot_standby = off` in {} on {}, stop the server there, prove that no process of it is left",
                     instance.data_directory.display(),
                     instance.host
                 ),
                 current: Some(current.to_owned()),
-                intended: Some("stopped, and a standby when started again".to_owned()),
+                intended: Some("stopped, and a standby that answers nobody when started again".to_owned()),
                 undo: Undo::Reversible("remove standby.signal and start the server, in a new epoch".to_owned()),
             },
         )])
@@ -238,7 +238,11 @@ impl PostgresDriver {
         let is_managed = directory.is_some_and(|directory| directory.managed);
         self.refuse_managed(operation, region, is_managed)?;
         Ok(vec![
-            self.plan_replay(region, log),
+            self.plan_replay(
+                region,
+                log,
+                Detail::of(seen).and_then(|detail| detail.delay),
+            ),
             self.plan_promotion(region, log, ended),
         ])
     }
@@ -321,7 +325,7 @@ impl PostgresDriver {
                     undo: Undo::Reversible("stop it".to_owned()),
                 },
             ),
-            self.plan_replay(region, log),
+            self.plan_replay(region, log, None),
             self.plan_promotion(region, log, ended),
         ])
     }
@@ -344,13 +348,24 @@ impl PostgresDriver {
         )])
     }
 
-    fn plan_replay(&self, region: &RegionName, log: Log) -> Action {
+    /// Plans the replay of what is left of the log; `delay` is how long the standby is kept behind, if it is.
+    fn plan_replay(&self, region: &RegionName, log: Log, delay: Option<String>) -> Action {
+        let mut summary = format!(
+            "let the standby in {region} replay up to the seal, from the store where it has to"
+        );
+        let current = delay.map(|delay| {
+            summary.push_str(", at once: `recovery_min_apply_delay` is set to 0");
+            format!("kept behind by {delay}")
+        });
         self.action(
-            Work::ReplayTail { region: region.clone(), log },
+            Work::ReplayTail {
+                region: region.clone(),
+                log,
+            },
             region,
             Shown {
-                summary: format!("let the standby in {region} replay up to the seal, from the store where it has to"),
-                current: None,
+                summary,
+                current,
                 intended: Some("replayed to the last complete record before the seal".to_owned()),
                 undo: Undo::Compensable("not needed: replay only goes forward".to_owned()),
             },

@@ -33,6 +33,7 @@ pub use divergence::{Divergence, Found, Kept};
 pub(crate) use keep::{NOTE as KEPT_NOTE, kept_prefix};
 pub use make::StandbyReport;
 pub(crate) use remains::{Control, Remains, drained};
+pub(crate) use settings::{end_quarantine, quarantine};
 
 use crate::actions::Log;
 use crate::driver::PostgresDriver;

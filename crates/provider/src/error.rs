@@ -107,7 +107,7 @@ impl Error {
         self
     }
 
-    /// Says that the other side has answered: it is there, whatever is wrong.
+    /// Says that the other side has answered, as one does that serves: it is there, whatever is wrong.
     #[must_use]
     pub fn answered(mut self) -> Self {
         self.is_answer = true;

@@ -7,7 +7,10 @@ mod action;
 mod best_effort;
 mod end;
 mod error;
+mod together;
+mod trouble;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +31,7 @@ use crate::site::Site;
 use crate::step::{Step, Unmet, Work};
 use crate::steps::{fence_primary, open_epoch, registry, verify_traffic};
 use action::changes;
+use trouble::Trouble;
 
 /// How long a look before an action may take.
 const CHECK_LIMIT: Duration = Duration::from_secs(40);
@@ -77,7 +81,7 @@ pub async fn execute(site: Arc<Site>, plan: Plan, monitor: &dyn Monitor) -> Resu
 #[derive(Debug)]
 enum Halt {
     /// Something was definitely not done.
-    Failed(String),
+    Failed(Trouble),
     /// It needs a human: why, and what to do.
     Stuck(String, String),
     /// Somebody else has the say.
@@ -99,6 +103,9 @@ pub(crate) struct Executor<'a> {
     unwritten: Batch,
     /// What runs beside the steps.
     best_effort: best_effort::Running,
+    /// Actions that were tried once, side by side with those of other lanes, and were definitely not done: why, and whether it makes sense to try
+    /// again.
+    tried: BTreeMap<Place, (Trouble, bool)>,
     /// Monotonic time at the beginning, if this process began the execution.
     started: Option<Duration>,
     /// Time to recover by the monotonic clock.
@@ -133,6 +140,7 @@ impl<'a> Executor<'a> {
             monitor,
             unwritten: Batch::new(),
             best_effort: best_effort::Running::default(),
+            tried: BTreeMap::new(),
             started: None,
             rta: None,
             opened: None,
@@ -209,16 +217,28 @@ impl<'a> Executor<'a> {
         if acts && kind.follows().contains(&fence_primary::NAME) && !self.is_settled() {
             self.settle().await?;
         }
+        match self.together(step, kind).await {
+            Err(halt @ (Halt::Superseded(_) | Halt::Journal(_) | Halt::Paused(_))) => {
+                return Err(halt);
+            }
+            // Whatever else came of a lane is found again where it is done by itself.
+            Ok(()) | Err(Halt::Failed(_) | Halt::Stuck(..)) => {}
+        }
         let mut failed = None;
         for index in 0..step.lanes.len() {
             match self.lane(step, index).await {
                 Ok(()) => {}
-                Err(Halt::Failed(why) | Halt::Stuck(why, _)) if step.continue_on_error => {
-                    failed = Some(why);
+                Err(Halt::Failed(why)) if step.continue_on_error => {
+                    failed = Some(why.to_string());
                 }
+                Err(Halt::Stuck(why, _)) if step.continue_on_error => failed = Some(why),
                 Err(halt) => {
-                    if let Halt::Failed(why) | Halt::Stuck(why, _) = &halt {
-                        self.finish(step, StepState::Failed, why, began);
+                    match &halt {
+                        Halt::Failed(why) => {
+                            self.finish(step, StepState::Failed, &why.to_string(), began);
+                        }
+                        Halt::Stuck(why, _) => self.finish(step, StepState::Failed, why, began),
+                        _ => {}
                     }
                     return Err(halt);
                 }
@@ -259,7 +279,7 @@ impl<'a> Executor<'a> {
     async fn lane(&mut self, step: &PlannedStep, index: usize) -> Result<(), Halt> {
         let lane = &step.lanes[index];
         let why = match self.history.fell_back(&step.id, index) {
-            Some(why) => why.to_owned(),
+            Some(why) => Trouble::from(why.to_owned()),
             None => match self.branch(step, index, false).await? {
                 None => return Ok(()),
                 Some(why) => why,
@@ -273,18 +293,21 @@ impl<'a> Executor<'a> {
             self.monitor.event(&Event::FellBack {
                 target: &lane.target,
                 uses: &other.uses,
-                why: &why,
+                why: &why.to_string(),
             });
             self.note(Record::FellBack {
                 step: step.id.clone(),
                 lane: index,
-                why: why.clone(),
+                why: why.to_string(),
             });
             self.write().await?;
         }
         match self.branch(step, index, true).await? {
             None => Ok(()),
-            Some(also) => Err(Halt::Failed(format!("{why}; then {}: {also}", other.uses))),
+            Some(also) => {
+                let then = format!("then {}: {}", other.uses, also.why);
+                Err(Halt::Failed(why.and(&then, also.remedy)))
+            }
         }
     }
 
@@ -294,7 +317,7 @@ impl<'a> Executor<'a> {
         step: &PlannedStep,
         index: usize,
         fallback: bool,
-    ) -> Result<Option<String>, Halt> {
+    ) -> Result<Option<Trouble>, Halt> {
         let lane = &step.lanes[index];
         let (uses, actions) = branch_of(lane, fallback);
         let Some(kind) = registry::find(uses) else {
@@ -332,11 +355,11 @@ impl<'a> Executor<'a> {
         step: &PlannedStep,
         kind: &dyn Step,
         lane: &Lane,
-    ) -> Result<Option<String>, Halt> {
+    ) -> Result<Option<Trouble>, Halt> {
         let work = self.work(step);
         match tokio::time::timeout(CHECK_LIMIT, kind.check(&work, &lane.target)).await {
             Ok(Ok(())) => Ok(None),
-            Ok(Err(Unmet::Unfit(why))) => Ok(Some(why)),
+            Ok(Err(Unmet::Unfit(why))) => Ok(Some(why.into())),
             Ok(Err(Unmet::Forbidden { why, remedy })) => Err(Halt::Stuck(why, remedy)),
             Ok(Err(Unmet::Superseded(why))) => Err(Halt::Superseded(why)),
             Err(_) => Err(Halt::Stuck(

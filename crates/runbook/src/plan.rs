@@ -64,6 +64,9 @@ pub struct Plan {
     pub ended: Epoch,
     /// The epoch that is opened.
     pub opens: Epoch,
+    /// A hash of what the configuration that it was made with says of each part of the workload, by its path.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub definitions: BTreeMap<String, String>,
     /// Where its record is created, and what is known of the register.
     pub register: RegisterPlan,
     /// The timelines claimed with the new epoch, one for each cluster.

@@ -198,21 +198,16 @@ async fn apply_and_verify(work: &Work, target: &Target, action: &Action) -> Resu
 pub(crate) async fn verify(work: &Work, target: &Target, action: &Action) -> Verified {
     let driver = match work.driver(target) {
         Ok(driver) => driver,
-        Err(error) => {
-            return Verified::Unknown {
-                why: dr_provider::error::chain(&error),
-            };
-        }
+        Err(error) => return Verified::unknown(&error),
     };
     let fence = work.fence();
     let look = driver.verify(action, &fence);
     match tokio::time::timeout(VERIFY_LIMIT, look).await {
         Ok(Ok(verified)) => verified,
-        Ok(Err(error)) => Verified::Unknown {
-            why: dr_provider::error::chain(&error),
-        },
+        Ok(Err(error)) => Verified::unknown(&error),
         Err(_) => Verified::Unknown {
             why: format!("no answer within {} s", VERIFY_LIMIT.as_secs()),
+            remedy: None,
         },
     }
 }

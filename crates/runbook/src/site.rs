@@ -44,6 +44,8 @@ pub struct Site {
     pub clock: Arc<dyn Clock>,
     /// Who acts.
     pub actor: Actor,
+    /// A hash of what the configuration says of each of these parts, by its path: what a plan rests on.
+    pub definitions: BTreeMap<String, String>,
     /// Values that must never be written down; whatever text holds one is journaled with `***` in its place.
     pub secrets: Vec<Secret>,
 }

@@ -45,6 +45,8 @@ pub struct World {
     pub rpo: Duration,
     /// Who has to approve.
     pub approval: ApprovalPolicy,
+    /// A hash of what the configuration says of each part of it, by its path.
+    pub definitions: BTreeMap<String, String>,
     /// Every region's store, as a location to print.
     pub stores: BTreeMap<RegionName, String>,
     /// The register.
@@ -237,6 +239,7 @@ pub async fn observe(site: &Site, to: &RegionName) -> World {
         recovery: site.recovery.clone(),
         rpo: site.rpo,
         approval: site.approval.clone(),
+        definitions: site.definitions.clone(),
         stores: site
             .stores
             .iter()

@@ -101,6 +101,7 @@ impl Setup {
             notifiers: Vec::new(),
             clock: Arc::clone(&self.clock),
             actor: self.actor.clone(),
+            definitions: workload.definitions(),
             secrets: Vec::new(),
         })
     }

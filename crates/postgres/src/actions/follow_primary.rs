@@ -4,8 +4,8 @@
 //! Idempotent because a standby that streams is left as it is.
 
 use dr_model::RegionName;
+use dr_provider::Result;
 use dr_provider::driver::{Applied, Fence, Verified};
-use dr_provider::{Host, Result};
 use serde_json::json;
 
 use super::processes;
@@ -28,10 +28,8 @@ impl PostgresDriver {
         let directory = &self.instance_options(region)?.data_directory;
         let record = self.read_register(OPERATION).await?;
         let log = self.log_of(&record, OPERATION)?;
-        if !processes(&**host, directory).await?.is_empty() {
-            self.stop_what_follows_nobody(region, &**host).await?;
-        }
-        if processes(&**host, directory).await?.is_empty() {
+        let running = !processes(&**host, directory).await?.is_empty();
+        if !running || self.follows_nobody(region).await {
             let present = self.present_history(primary, log).await?;
             let remains =
                 Remains::read(&**host, &self.parts().binaries, directory, &present).await?;
@@ -47,7 +45,11 @@ impl PostgresDriver {
                 )));
             }
             self.ensure_standby_slot(region, primary).await?;
+            // Before it is stopped: whatever starts it then starts it as it is to be.
             self.follow_from_here(region, primary).await?;
+            if running {
+                self.stop_standby(region, &**host, OPERATION).await?;
+            }
         }
         self.start_server(region, OPERATION).await?;
         let received = self.await_streaming(region, primary).await?;
@@ -58,15 +60,11 @@ impl PostgresDriver {
         ))
     }
 
-    /// Stops a server that something has started since the old primary was stopped: it is a standby, by the signal that was left, and
-    /// follows nobody, because nobody has told it whom.
-    async fn stop_what_follows_nobody(&self, region: &RegionName, host: &dyn Host) -> Result<()> {
+    /// Tells whether a server that something has started since the old primary was stopped is a standby, by the signal that was left: it
+    /// follows nobody, because nobody has told it whom. One that does not answer yet, or accepts no sessions, is waited for as it is.
+    async fn follows_nobody(&self, region: &RegionName) -> bool {
         let found = async { self.connect(region).await?.position().await };
-        // One that does not answer yet, or accepts no sessions, is waited for as it is.
-        if !found.await.is_ok_and(|found| found.in_recovery) {
-            return Ok(());
-        }
-        self.stop_standby(region, host, OPERATION).await
+        found.await.is_ok_and(|found| found.in_recovery)
     }
 
     pub(super) async fn is_following(

@@ -94,14 +94,20 @@ impl PostgresDriver {
             ));
         }
         // It serves the tail of a log that has ended: the next standby made from this server must not inherit it.
-        instance
-            .query(OPERATION, "alter system reset restore_command")
-            .await?;
-        instance.query(OPERATION, "select pg_reload_conf()").await?;
-        self.write_beat(&mut instance, region, fence.epoch).await?;
+        for sql in [
+            "alter system reset restore_command",
+            "select pg_reload_conf()",
+        ] {
+            let set = instance.query(OPERATION, sql).await;
+            set.map_err(|error| self.promoted_but(error))?;
+        }
+        self.write_beat(&mut instance, region, fence.epoch)
+            .await
+            .map_err(|error| self.promoted_but(error))?;
         let recovered = self
             .recovered(&mut instance, region, fence, claimed)
-            .await?;
+            .await
+            .map_err(|error| self.promoted_but(error))?;
         let mut summary = format!(
             "{} in {region} is primary on timeline {claimed} from {}",
             self.resource(),
@@ -112,6 +118,16 @@ impl PostgresDriver {
             summary.push_str(&format!("; its log is kept for nobody: {why}"));
         }
         Ok(self.applied(summary, recovered.to_evidence()))
+    }
+
+    /// An error of what follows the promotion: that is done, and nothing takes it back.
+    fn promoted_but(&self, error: Error) -> Error {
+        let why = format!("it is promoted, but {}", dr_provider::error::chain(&error));
+        let unknown = Error::new(ErrorKind::Unknown, OPERATION, self.resource().to_string());
+        match error.hint().map(str::to_owned) {
+            Some(hint) => unknown.because(why).with_hint(hint),
+            None => unknown.because(why),
+        }
     }
 
     pub(super) async fn is_standby_promoted(

@@ -20,11 +20,14 @@ use super::Log;
 use crate::driver::PostgresDriver;
 use crate::instance::{Instance, Position};
 use crate::register::patience;
-use crate::wait::Standstill;
+use crate::wait::{Deadline, Standstill};
 use crate::wal::{Decoder, Expected};
 
 /// How long replay may stand still before it is given up: a large transaction or a slow disk takes its time.
 const STANDSTILL: Duration = Duration::from_secs(60);
+
+/// How long a changed setting may take to be seen.
+const RELOAD_LIMIT: Duration = Duration::from_secs(10);
 
 /// How many segments are read backwards for the end of the last record: one record is at most 1 GiB long.
 const SEGMENTS_BACK: u64 = 1 << 10;
@@ -63,12 +66,19 @@ impl PostgresDriver {
                 "select pg_wal_replay_resume() where pg_is_wal_replay_paused()",
             )
             .await?;
+        let delay = self.end_delay(&mut instance).await?;
         let mut standstill = Standstill::new(self.clock(), STANDSTILL);
         loop {
             let position = instance.position().await?;
             let replayed = position.replayed.unwrap_or_default();
             if !position.in_recovery || replayed >= tail.needed {
-                return Ok(self.replayed(region, &position, tail.needed));
+                let mut applied = self.replayed(region, &position, tail.needed);
+                if let Some(delay) = delay {
+                    applied.summary.push_str(&format!(
+                        "; `recovery_min_apply_delay` was {delay} and is 0 now"
+                    ));
+                }
+                return Ok(applied);
             }
             if !standstill.pause(Some(replayed)).await {
                 let needed = tail.needed;
@@ -80,6 +90,32 @@ impl PostgresDriver {
                     .with_hint("its server log says what it waits for"));
             }
         }
+    }
+
+    /// Takes back the delay with which a standby is kept behind, which would be waited for with each commit; returns what it was.
+    async fn end_delay(&self, instance: &mut Instance) -> Result<Option<String>> {
+        const DELAY: &str = "select current_setting('recovery_min_apply_delay')";
+        let delay: String = instance.scalar(OPERATION, DELAY).await?;
+        if delay == "0" {
+            return Ok(None);
+        }
+        let hint = "take `recovery_min_apply_delay` back, and go on";
+        for sql in [
+            "alter system set recovery_min_apply_delay = 0",
+            "select pg_reload_conf()",
+        ] {
+            let set = instance.query(OPERATION, sql).await;
+            set.map_err(|error| error.with_hint(hint))?;
+        }
+        // A setting on the command line goes before one in a file. A session hears of the reload between two statements.
+        let deadline = Deadline::new(self.clock(), RELOAD_LIMIT);
+        while instance.scalar::<String>(OPERATION, DELAY).await? != "0" {
+            if !deadline.pause().await {
+                let why = format!("`recovery_min_apply_delay` is {delay}, and stays so");
+                return Err(self.failed(OPERATION, why).with_hint(hint));
+            }
+        }
+        Ok(Some(delay))
     }
 
     pub(super) async fn is_tail_replayed(&self, region: &RegionName, log: Log) -> Result<Verified> {

@@ -18,6 +18,7 @@ use crate::data_directory::Claimed;
 use crate::driver::PostgresDriver;
 use crate::instance::Instance;
 use crate::lock::session_name;
+use crate::standby::{Control, drained, end_quarantine};
 
 const OPERATION: &str = "resume the primary of";
 
@@ -95,7 +96,7 @@ impl PostgresDriver {
             return Ok(applied);
         }
         let directory = &self.instance_options(region)?.data_directory;
-        self.identify(region, claimed).await?;
+        self.identify_left(region, claimed).await?;
         let signal = directory.join("standby.signal");
         let ran = !processes(&**host, directory).await?.is_empty();
         if ran && self.runs_as_primary(region, claimed).await.is_ok() {
@@ -103,13 +104,14 @@ impl PostgresDriver {
             host.remove(&signal).await?;
             return self.resumed(region, claimed).await;
         }
-        if host.kind(&signal).await? == PathKind::File
-            && !processes(&**host, directory).await?.is_empty()
-        {
+        end_quarantine(&**host, directory).await?;
+        let marked = host.kind(&signal).await? == PathKind::File;
+        // Before it is stopped: whatever starts it then starts the primary.
+        host.remove(&signal).await?;
+        if ran && (marked || self.runs_as_standby(region, claimed).await) {
             // Something has started it as the standby that it was to be.
             self.stop_standby(region, &**host, OPERATION).await?;
         }
-        host.remove(&signal).await?;
         let found = self.start_server(region, OPERATION).await?;
         if found.in_recovery || found.timeline != claimed.timeline {
             let why = format!(
@@ -121,6 +123,24 @@ impl PostgresDriver {
         let mut instance = self.connect(region).await?;
         self.write_beat(&mut instance, region, fence.epoch).await?;
         self.resumed(region, claimed).await
+    }
+
+    /// Makes sure that the directory is what the old primary left, even if a standby was started on it since and its mark is gone: its log
+    /// ends then with the checkpoint that the primary shut down with.
+    async fn identify_left(&self, region: &RegionName, claimed: Claimed) -> Result<()> {
+        let Err(error) = self.identify(region, claimed).await else {
+            return Ok(());
+        };
+        let directory = &self.instance_options(region)?.data_directory;
+        let host = self.host(region)?;
+        let control = Control::read(&**host, &self.parts().binaries, directory).await?;
+        let is_its = control.system_identifier == claimed.system_identifier
+            && control.timeline == claimed.timeline
+            && control.may_be_drained();
+        match is_its && drained(&**host, directory, &control).await?.is_some() {
+            true => Ok(()),
+            false => Err(error),
+        }
     }
 
     pub(super) async fn is_primary_resumed(

@@ -4,7 +4,7 @@
 //! not a standby. Stopping anything else would prove nothing, and may stop what is needed.
 //!
 //! `standby.signal` is left in the data directory *before* anything is stopped, so that whatever starts the server again, an
-//! init system or a person, starts a standby. Then the postmaster is stopped if it runs, and every process that has the
+//! init system or a person, starts a standby, and with it a setting that makes of this one a standby that answers nobody. Then the postmaster is stopped if it runs, and every process that has the
 //! data directory as its working directory is looked for: a backend can outlive a killed postmaster for a moment and
 //! acknowledge one more commit. What no shutdown ends, because it is frozen or waits for a dead disk, is killed. Only their
 //! absence is proof.
@@ -24,6 +24,7 @@ use super::processes;
 use crate::data_directory::{Claimed, DataDirectory, Postmaster, real_path};
 use crate::driver::PostgresDriver;
 use crate::options::InstanceOptions;
+use crate::standby::quarantine;
 use crate::wait::Deadline;
 
 const OPERATION: &str = "stop the old primary of";
@@ -74,6 +75,7 @@ impl PostgresDriver {
         let mark = claimed.mark();
         host.write(&directory.join("standby.signal"), mark.as_bytes())
             .await?;
+        quarantine(&**host, directory).await?;
         let ran = !processes(&**host, directory).await?.is_empty();
         for command in self.ways_to_stop(instance) {
             if processes(&**host, directory).await?.is_empty() {

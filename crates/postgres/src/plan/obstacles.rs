@@ -9,7 +9,7 @@ use dr_provider::{Error, ErrorKind, Result};
 use crate::actions::{Log, Work};
 use crate::driver::PostgresDriver;
 use crate::observe::{Detail, would_accept_writes};
-use crate::plan::planned_move::streams;
+use crate::plan::planned_move::{refuse_away, streams};
 
 /// What to do about a standby that is there and does not run. By hand nothing is ever promoted: that would go around the epoch, the
 /// fence and the seal.
@@ -192,6 +192,9 @@ impl PostgresDriver {
                             ..
                         }
                     );
+                    if runs {
+                        refuse_away(operation, &to, facts)?;
+                    }
                     // Stopped by an attempt before this one, it has nothing left to hand over.
                     if runs && !streams(&region, &to, facts) {
                         let subject = self.resource().to_string();

@@ -19,6 +19,32 @@ pub(super) fn streams(region: &RegionName, to: &RegionName, facts: &Facts) -> bo
     sends || detail(to).is_some_and(|standby| standby.receives)
 }
 
+/// Refuses to leave a primary that runs for a region whose host cannot be reached: what comes behind its end is done there.
+pub(super) fn refuse_away(operation: &str, to: &RegionName, facts: &Facts) -> Result<()> {
+    let Some((why, host)) = away(to, facts) else {
+        return Ok(());
+    };
+    Err(
+        Error::new(ErrorKind::Unavailable, operation, to.to_string())
+            .because(why)
+            .with_hint(reach(&host, to)),
+    )
+}
+
+/// Returns why the host in a region cannot be reached, and its name; `None` if it can.
+fn away(region: &RegionName, facts: &Facts) -> Option<(String, String)> {
+    let detail = facts.regions.get(region).and_then(Detail::of)?;
+    let why = detail.directory.err().filter(|_| detail.is_host_away)?;
+    Some((why, detail.host))
+}
+
+/// What to do about a host that cannot be reached.
+fn reach(host: &str, region: &RegionName) -> String {
+    format!(
+        "see to it that the host `{host}` in {region} can be reached from here, or run the command on it; then again"
+    )
+}
+
 impl PostgresDriver {
     pub(super) fn plan_stop_writes(
         &self,
@@ -42,6 +68,7 @@ impl PostgresDriver {
                 "a planned move needs the primary; without it `dr failover` moves what there is",
             ));
         }
+        refuse_away(operation, to, facts)?;
         let mut current = describe(&seen.instance);
         if !streams(region, to, facts) {
             current.push_str(&format!(
@@ -123,9 +150,7 @@ impl PostgresDriver {
         let (host, is_host_away) = (detail.host, detail.is_host_away);
         let found = detail.directory.map_err(|why| match is_host_away {
             // What stands there may allow it, and nobody can look.
-            true => refused(ErrorKind::Unavailable, why).with_hint(format!(
-                "see to it that the host `{host}` in {region} can be reached from here, or run the command on it; then again"
-            )),
+            true => refused(ErrorKind::Unavailable, why).with_hint(reach(&host, region)),
             false => refused(ErrorKind::Conflict, why),
         })?;
         let claimed = Claimed {
@@ -158,14 +183,17 @@ impl PostgresDriver {
             return Err(refused(ErrorKind::Conflict, why)
                 .with_hint("once it is promoted there is no way back but another move"));
         }
-        let left_alone = match follows {
-            true => String::new(),
-            false => format!(
-                "; the one in {standby}, which was not promoted, is left as it is: {}",
-                describe(&other.instance)
-            ),
+        // It can be attached through its host alone. Where a promotion may have been begun, it must be.
+        let away = away(standby, facts).filter(|_| unpromoted);
+        let left_alone = match (&away, follows) {
+            (None, true) => None,
+            (Some((why, _)), true) => Some(why.clone()),
+            (_, false) => Some(describe(&other.instance)),
         };
-        let attach = follows.then(|| {
+        let left_alone = left_alone.map_or_else(String::new, |why| {
+            format!("; the one in {standby}, which was not promoted, is left as it is: {why}")
+        });
+        let attach = (follows && away.is_none()).then(|| {
             self.action(
                 Work::AttachStandby {
                     region: standby.clone(),

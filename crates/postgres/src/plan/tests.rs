@@ -511,6 +511,69 @@ fn the_old_primary_is_resumed_without_a_standby_only_if_none_was_promoted() {
     }
 }
 
+/// What follows the end of the old primary is done on the other region's host: one that cannot be reached is not left to be found out then.
+/// The old primary is brought back without it, as long as nothing was promoted.
+#[test]
+fn a_primary_is_not_stopped_for_a_host_that_cannot_be_reached() {
+    let mut facts = left(primary(1), 7, 1, "in production");
+    let seen = facts.regions.get_mut(&west()).unwrap();
+    seen.instance = standby(1);
+    seen.detail = serde_json::json!({
+        "host": "west", "data_directory": "/db", "directory": { "Err": "connection refused" },
+        "is_host_away": true, "claimed": null,
+    });
+    let region = region("us-east-1");
+    let stop = Goal::StopWrites {
+        region: region.clone(),
+        to: west(),
+    };
+    let refused = driver().plan_goal(&stop, &facts).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused:?}");
+    assert!(refused.hint().unwrap().contains("the host `west`"));
+
+    facts.regions.get_mut(&region).unwrap().instance = Instance::Stopped;
+    let resume = |unpromoted| {
+        let goal = Goal::ResumePrimary {
+            region: region.clone(),
+            standby: west(),
+            unpromoted,
+        };
+        driver().plan_goal(&goal, &facts).unwrap()
+    };
+    let alone = resume(true);
+    assert_eq!(names(&alone), ["resume-primary"]);
+    assert!(
+        alone[0]
+            .summary
+            .contains("is left as it is: connection refused")
+    );
+    // A promotion that was begun may still be done: it has to be kept from it.
+    assert_eq!(names(&resume(false)), ["attach-standby", "resume-primary"]);
+}
+
+/// A standby that is kept behind would be waited for with the primary stopped.
+#[test]
+fn a_delay_is_named_and_taken_back() {
+    let mut facts = facts(standby(1), Vec::new());
+    let goal = Goal::Promote {
+        region: west(),
+        ended: Epoch(1),
+    };
+    let replay = |facts: &Facts| driver().plan_goal(&goal, facts).unwrap().remove(0);
+    assert_eq!(replay(&facts).current, None);
+    facts.regions.get_mut(&west()).unwrap().detail = serde_json::json!({
+        "host": "west", "data_directory": "/db", "directory": { "Err": "not looked at" },
+        "claimed": null, "delay": "1h",
+    });
+    let delayed = replay(&facts);
+    assert_eq!(delayed.current.as_deref(), Some("kept behind by 1h"));
+    assert!(
+        delayed
+            .summary
+            .contains("`recovery_min_apply_delay` is set to 0")
+    );
+}
+
 /// Nobody can tell what stands on a host that does not answer, and it may answer tomorrow; what is seen there forbids it.
 #[rstest]
 #[case::host_away(true, ErrorKind::Unavailable, Some("the host `east`"))]

@@ -13,6 +13,9 @@ use crate::wal::{Decoder, Expected, PAGE_BYTES, Record, Stop, TimelineHistory};
 /// Bytes of a timeline history file that are read.
 const HISTORY_BYTES: u64 = 1 << 20;
 
+/// How much is read at a time where little is needed.
+const PIECE_BYTES: u64 = 64 << 10;
+
 /// How much log is read backwards for where a transaction began. An ordinary one began at most 15 s before, after which the
 /// server says anew which run; beyond this only one that has written for long is looked for.
 const LOOK_BACK_BYTES: u64 = 2 << 30;
@@ -85,6 +88,49 @@ impl LogFiles<'_> {
                 break;
             }
             at = at.advance(self.size.bytes());
+        }
+        decoder.last_end().filter(|end| *end > from).ok_or_else(|| {
+            failed(
+                self.directory,
+                format!("there is no complete record at {from}"),
+            )
+        })
+    }
+
+    /// Hands out every record from `from` on, where one begins, and returns the end of the last one. Reads no more than it needs: the host
+    /// may be at the end of a slow line.
+    pub(super) async fn decode_from(
+        &self,
+        history: &TimelineHistory,
+        from: Lsn,
+        expected: Expected,
+        mut sink: impl FnMut(Record),
+    ) -> Result<Lsn> {
+        let mut at = Lsn(from.0 - from.0 % PAGE_BYTES);
+        let mut decoder = Decoder::new(at, self.size, Some(expected));
+        loop {
+            let segment = self.size.start_of(at);
+            let path = self
+                .directory
+                .join("pg_wal")
+                .join(self.file(history, segment));
+            let begin = at.bytes_since(segment);
+            let length = PIECE_BYTES.min(self.size.bytes() - begin);
+            let piece = match self.host.read(&path, begin, length).await {
+                Ok(piece) if piece.is_empty() => break,
+                Ok(piece) => piece,
+                Err(error) if error.kind() == ErrorKind::NotFound => break,
+                Err(error) => return Err(error),
+            };
+            at = at.advance(piece.len() as u64);
+            let within = |record: Record| {
+                if record.start >= from {
+                    sink(record);
+                }
+            };
+            if decoder.feed(&piece, within).is_err() {
+                break;
+            }
         }
         decoder.last_end().filter(|end| *end > from).ok_or_else(|| {
             failed(

@@ -92,9 +92,10 @@ impl Control {
         states.contains(&self.state.as_str())
     }
 
-    /// Tells whether a primary ended here in an orderly way, its last record being the checkpoint.
-    pub(crate) fn is_shut_down(&self) -> bool {
-        self.state == "shut down"
+    /// Tells whether a primary may have ended here in an orderly way: it did, or a standby was started on what it left, however that ended.
+    pub(crate) fn may_be_drained(&self) -> bool {
+        let states = ["shut down", "shut down in recovery", "in archive recovery"];
+        states.contains(&self.state.as_str())
     }
 }
 
@@ -191,8 +192,15 @@ impl Remains {
     }
 }
 
-/// Finds where the log of a primary ends that was stopped in an orderly way: behind its last checkpoint.
-pub(crate) async fn drained(host: &dyn Host, directory: &Path, control: &Control) -> Result<Lsn> {
+/// Finds where the log of a primary ends that was stopped in an orderly way: behind the checkpoint that it shut down with. A standby that
+/// was started on it since has added nothing, or that is not its last record any more.
+///
+/// `None` if what stopped was a standby, and the log does not end as that of a primary does.
+pub(crate) async fn drained(
+    host: &dyn Host,
+    directory: &Path,
+    control: &Control,
+) -> Result<Option<Lsn>> {
     let log = LogFiles {
         host,
         directory,
@@ -205,12 +213,13 @@ pub(crate) async fn drained(host: &dyn Host, directory: &Path, control: &Control
     };
     let mut last = None;
     let end = log
-        .decode(&history, control.checkpoint, expected, |record| {
-            last = Some((record.start, record.end));
+        .decode_from(&history, control.checkpoint, expected, |record| {
+            last = Some((record.start, record.end, record.is_shutdown_checkpoint()));
         })
         .await?;
     match last {
-        Some((start, last)) if start == control.checkpoint && last == end => Ok(end),
+        Some((start, last, true)) if start == control.checkpoint && last == end => Ok(Some(end)),
+        _ if !control.was_primary() => Ok(None),
         _ => Err(failed(
             directory,
             format!(
@@ -254,7 +263,7 @@ Data page checksum version:           1
     #[test]
     fn a_control_file_is_read() {
         let control = Control::parse(OUTPUT).unwrap();
-        assert!(control.is_shut_down() && control.may_be_rewound);
+        assert!(control.may_be_drained() && control.may_be_rewound);
         assert_eq!(
             (control.checkpoint, control.timeline),
             (Lsn(0x500_0028), TimelineId(2))

@@ -1,7 +1,7 @@
 //! What makes a server follow the primary of another region.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use dr_model::RegionName;
 use dr_pgwire::{Host as Address, TlsMode};
@@ -150,16 +150,47 @@ pub(super) fn text(remark: &str, settings: &[(&str, String)]) -> String {
     text
 }
 
+/// What a fenced primary shows may never have been acknowledged, and is no part of what is served now (PROTOCOL 5): whatever starts its
+/// server as a standby starts one that answers nobody.
+const QUARANTINE: &str = "\n# Written by dr: left by a failover, it shows nothing until it is a standby of the new primary.\nhot_standby = 'off'\n";
+
+/// Keeps the server of a directory from being read once it is started as a standby.
+pub(crate) async fn quarantine(host: &dyn Host, directory: &Path) -> Result<()> {
+    let content = read(host, directory).await?;
+    match content.ends_with(QUARANTINE.as_bytes()) {
+        true => Ok(()),
+        false => append(host, directory, QUARANTINE).await,
+    }
+}
+
+/// Takes that back.
+pub(crate) async fn end_quarantine(host: &dyn Host, directory: &Path) -> Result<()> {
+    let content = read(host, directory).await?;
+    // Nobody else writes between the lines of ours; a setting that somebody added is kept.
+    let Some(text) = std::str::from_utf8(&content)
+        .ok()
+        .filter(|text| text.contains(QUARANTINE))
+    else {
+        return Ok(());
+    };
+    let without = text.replace(QUARANTINE, "");
+    host.write(&directory.join(AUTO_CONF), without.as_bytes())
+        .await
+}
+
+async fn read(host: &dyn Host, directory: &Path) -> Result<Vec<u8>> {
+    match host.read(&directory.join(AUTO_CONF), 0, CONF_BYTES).await {
+        Ok(content) => Ok(content.to_vec()),
+        Err(error) if error.kind() == dr_provider::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Adds settings at the end of the file in which the last of several values counts.
 pub(super) async fn append(host: &dyn Host, directory: &Path, added: &str) -> Result<()> {
-    let path: PathBuf = directory.join(AUTO_CONF);
-    let mut content = match host.read(&path, 0, CONF_BYTES).await {
-        Ok(content) => content.to_vec(),
-        Err(error) if error.kind() == dr_provider::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(error),
-    };
+    let mut content = read(host, directory).await?;
     content.extend_from_slice(added.as_bytes());
-    host.write(&path, &content).await
+    host.write(&directory.join(AUTO_CONF), &content).await
 }
 
 /// Adds a parameter as libpq reads it.

@@ -148,6 +148,12 @@ impl Record {
             _ => None,
         }
     }
+
+    /// Tells whether the record is the checkpoint of a server that shut down, or of one that was promoted.
+    #[must_use]
+    pub fn is_shutdown_checkpoint(&self) -> bool {
+        self.resource_manager == XLOG_MANAGER && self.info & MANAGER_INFO == SHUTDOWN_CHECKPOINT
+    }
 }
 
 /// The fields of a record header.

@@ -7,6 +7,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::Error;
+use crate::error::chain;
+
 /// Which side of a service an action calls (L1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -98,5 +101,19 @@ pub enum Verified {
     Unknown {
         /// Why not.
         why: String,
+        /// What to do so that it can be, if that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        remedy: Option<String>,
     },
+}
+
+impl Verified {
+    /// It could not be looked at: the error with its causes says why, its hint what to do.
+    #[must_use]
+    pub fn unknown(error: &Error) -> Self {
+        Self::Unknown {
+            why: chain(error),
+            remedy: error.hint().map(str::to_owned),
+        }
+    }
 }

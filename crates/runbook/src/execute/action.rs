@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use dr_coordination::journal::{self, Journal};
 use dr_provider::ErrorKind;
-use dr_provider::driver::{Action, Undo, Verified};
+use dr_provider::driver::{Action, Applied, Undo, Verified};
+use tokio::time::error::Elapsed;
 
+use super::trouble::Trouble;
 use super::{Executor, Halt};
 use crate::events::Event;
 use crate::history::Progress;
 use crate::plan::{Lane, PlannedStep};
 use crate::record::{Batch, Outcome, Place, Record};
-use crate::step::Step;
+use crate::step::{Step, Work};
 
 /// How often an outcome is looked at before it counts as unknown.
 const LOOKS: u32 = 3;
@@ -36,16 +38,19 @@ const REACH_INTERVAL: Duration = Duration::from_millis(500);
 /// for hours.
 const REACH_LIMIT: Duration = Duration::from_secs(30);
 
+/// What an action answered, unless it did not in time.
+pub(super) type Applying = Result<dr_provider::Result<Applied>, Elapsed>;
+
 /// What came of one attempt.
-enum Attempt {
+pub(super) enum Attempt {
     /// It is done.
     Done,
     /// It is definitely not done: why, and how long to wait before trying again, if that makes sense at all.
-    NotDone(String, Option<Duration>),
+    NotDone(Trouble, Option<Duration>),
     /// The same, because its subject could not be reached for a moment.
-    OutOfReach(String, Duration),
+    OutOfReach(Trouble, Duration),
     /// It is not seen done, but may still become so.
-    Doubtful(String),
+    Doubtful(Trouble),
 }
 
 impl Executor<'_> {
@@ -57,7 +62,13 @@ impl Executor<'_> {
         lane: &Lane,
         place: &Place,
         action: &Action,
-    ) -> Result<Option<String>, Halt> {
+    ) -> Result<Option<Trouble>, Halt> {
+        let spent = self.tried.remove(place);
+        if let Some((why, again)) = &spent
+            && (!again || step.attempts < 2)
+        {
+            return Ok(Some(why.clone()));
+        }
         match self.history.progress(place) {
             Some(Progress::Concluded(Outcome::Done { .. })) => return Ok(None),
             Some(_) if changes(action) => {
@@ -72,12 +83,14 @@ impl Executor<'_> {
                         return Ok(None);
                     }
                     Verified::NotDone { .. } => {}
-                    Verified::Unknown { why } => return Err(unknown(action, &why)),
+                    Verified::Unknown { why, remedy } => {
+                        return Err(unknown(action, Trouble { why, remedy }));
+                    }
                 }
             }
             _ => {}
         }
-        for attempt in 1.. {
+        for attempt in 1 + u32::from(spent.is_some()).. {
             let more = attempt < step.attempts;
             match self
                 .attempt(step, kind, lane, place, action, attempt)
@@ -90,7 +103,7 @@ impl Executor<'_> {
                 }
                 Attempt::NotDone(why, _) | Attempt::OutOfReach(why, _) => return Ok(Some(why)),
                 Attempt::Doubtful(_) if more => {}
-                Attempt::Doubtful(why) => return Err(unknown(action, &why)),
+                Attempt::Doubtful(why) => return Err(unknown(action, why)),
             }
         }
         Ok(None)
@@ -123,9 +136,8 @@ impl Executor<'_> {
             attempt,
         });
         let began = self.site.clock.elapsed();
-        let limit = limit(step);
         let work = self.work(step);
-        let apply = tokio::time::timeout(limit, kind.apply(&work, &lane.target, action));
+        let apply = apply(step, kind, &work, lane, action);
         let result = if changes(action) {
             apply.await
         } else {
@@ -136,6 +148,23 @@ impl Executor<'_> {
                 error = outdone(&self.journal) => return Err(self.outdone(error).await),
             }
         };
+        self.judge(step, kind, lane, place, action, result, began)
+            .await
+    }
+
+    /// Takes what came of one attempt into the record; where that is not known, looks.
+    #[expect(clippy::too_many_arguments, reason = "they are what an attempt is")]
+    pub(super) async fn judge(
+        &mut self,
+        step: &PlannedStep,
+        kind: &dyn Step,
+        lane: &Lane,
+        place: &Place,
+        action: &Action,
+        result: Applying,
+        began: Duration,
+    ) -> Result<Attempt, Halt> {
+        let limit = limit(step);
         let why = match result {
             Ok(Ok(applied)) => {
                 let outcome = Outcome::Done {
@@ -146,17 +175,14 @@ impl Executor<'_> {
                 return Ok(Attempt::Done);
             }
             Ok(Err(error)) => {
-                let text = dr_provider::error::chain(&error);
-                let why = match error.hint() {
-                    Some(hint) => format!("{text} ({hint})"),
-                    None => text,
-                };
-                let why = self.redactor.text(&why);
+                let why = Trouble::of(&error, &self.redactor);
                 if error.is_definite() || !changes(action) {
-                    let outcome = Outcome::NotDone { why: why.clone() };
+                    let outcome = Outcome::NotDone {
+                        why: why.to_string(),
+                    };
                     self.conclude(lane, place, action, outcome, began).await?;
                     if error.kind() == ErrorKind::Superseded {
-                        return Err(Halt::Superseded(why));
+                        return Err(Halt::Superseded(why.to_string()));
                     }
                     let pause = Duration::try_from_secs_f64(step.retry_delay_seconds);
                     let pause = error.retry_after().max(pause.ok()).unwrap_or_default();
@@ -175,9 +201,11 @@ impl Executor<'_> {
                 why
             }
             Err(_) => {
-                let why = format!("no answer within {limit:?}");
+                let why = Trouble::from(format!("no answer within {limit:?}"));
                 if !changes(action) {
-                    let outcome = Outcome::NotDone { why: why.clone() };
+                    let outcome = Outcome::NotDone {
+                        why: why.to_string(),
+                    };
                     self.conclude(lane, place, action, outcome, began).await?;
                     return Ok(Attempt::NotDone(why, Some(Duration::ZERO)));
                 }
@@ -194,16 +222,22 @@ impl Executor<'_> {
                 Ok(Attempt::Done)
             }
             Verified::NotDone { seen } => {
-                let why = format!("{why}; then it was not seen done: {seen}");
-                let outcome = Outcome::Unknown { why: why.clone() };
+                let seen = self.redactor.text(&seen);
+                let why = why.and(&format!("then it was not seen done: {seen}"), None);
+                let outcome = Outcome::Unknown {
+                    why: why.to_string(),
+                };
                 self.conclude(lane, place, action, outcome, began).await?;
-                Ok(Attempt::Doubtful(self.redactor.text(&why)))
+                Ok(Attempt::Doubtful(why))
             }
-            Verified::Unknown { why: still } => {
-                let why = format!("{why}; and looking did not tell: {still}");
-                let outcome = Outcome::Unknown { why: why.clone() };
+            Verified::Unknown { why: still, remedy } => {
+                let still = self.redactor.text(&still);
+                let why = why.and(&format!("and looking did not tell: {still}"), remedy);
+                let outcome = Outcome::Unknown {
+                    why: why.to_string(),
+                };
                 self.conclude(lane, place, action, outcome, began).await?;
-                Err(unknown(action, &self.redactor.text(&why)))
+                Err(unknown(action, why))
             }
         }
     }
@@ -216,19 +250,20 @@ impl Executor<'_> {
         action: &Action,
     ) -> Verified {
         let work = self.work(step);
-        let mut last = String::new();
+        let mut last = (String::new(), None);
         for look in 0..LOOKS {
             if look > 0 {
                 tokio::time::sleep(LOOK_INTERVAL).await;
             }
             let verify = kind.verify(&work, &lane.target, action);
             match tokio::time::timeout(LOOK_LIMIT, verify).await {
-                Ok(Verified::Unknown { why }) => last = why,
+                Ok(Verified::Unknown { why, remedy }) => last = (why, remedy),
                 Ok(told) => return told,
-                Err(_) => last = format!("no answer within {LOOK_LIMIT:?}"),
+                Err(_) => last = (format!("no answer within {LOOK_LIMIT:?}"), None),
             }
         }
-        Verified::Unknown { why: last }
+        let (why, remedy) = last;
+        Verified::Unknown { why, remedy }
     }
 
     /// Takes an outcome into the record, and writes it at once if something was or may have been changed.
@@ -286,6 +321,17 @@ impl Executor<'_> {
     }
 }
 
+/// Does an action, for no longer than its step allows.
+pub(super) async fn apply(
+    step: &PlannedStep,
+    kind: &dyn Step,
+    work: &Work,
+    lane: &Lane,
+    action: &Action,
+) -> Applying {
+    tokio::time::timeout(limit(step), kind.apply(work, &lane.target, action)).await
+}
+
 /// Waits until somebody else has written into the journal; returns what that means.
 async fn outdone(journal: &Journal<Batch>) -> journal::Error {
     loop {
@@ -305,12 +351,14 @@ pub(super) fn limit(step: &PlannedStep) -> Duration {
     Duration::try_from_secs_f64(step.timeout_seconds).unwrap_or(Duration::MAX)
 }
 
-fn unknown(action: &Action, why: &str) -> Halt {
+fn unknown(action: &Action, trouble: Trouble) -> Halt {
     Halt::Stuck(
         format!(
-            "it is unknown whether this was done: {} ({why})",
-            action.summary
+            "it is unknown whether this was done: {} ({})",
+            action.summary, trouble.why
         ),
-        "look whether it was done".to_owned(),
+        trouble
+            .remedy
+            .unwrap_or_else(|| "look whether it was done".to_owned()),
     )
 }

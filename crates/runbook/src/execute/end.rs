@@ -5,6 +5,7 @@ use std::time::Duration;
 use dr_coordination::journal;
 use dr_model::StepId;
 
+use super::trouble::Trouble;
 use super::{Error, Executor, Halt};
 use crate::events::Event;
 use crate::evidence;
@@ -51,19 +52,22 @@ fn exceptions(history: &History) -> Vec<String> {
 impl Executor<'_> {
     /// Says what it comes to that the steps halted; the error is that of the journal.
     pub(super) fn halted(&mut self, step: &StepId, halt: Halt) -> Result<Report, journal::Error> {
-        let (why, remedy) = match halt {
+        let (trouble, otherwise) = match halt {
             Halt::Journal(source) => return Err(source),
             Halt::Superseded(why) => {
                 return Ok(report(&self.history, State::Superseded, Some(why)));
             }
             Halt::Paused(why) => return Ok(report(&self.history, State::Paused, Some(why))),
-            Halt::Failed(why) => (why, "put right what stands in the way".to_owned()),
-            Halt::Stuck(why, remedy) => (why, remedy),
+            Halt::Failed(trouble) => (trouble, "put right what stands in the way".to_owned()),
+            Halt::Stuck(why, remedy) => (why.into(), remedy),
         };
-        let reason = format!("step `{step}`: {why}");
         if !has_effects(&self.history) {
+            let reason = format!("step `{step}`: {trouble}");
             return Ok(report(&self.history, State::Failed, Some(reason)));
         }
+        let Trouble { why, remedy } = trouble;
+        let reason = format!("step `{step}`: {why}");
+        let remedy = remedy.unwrap_or(otherwise);
         let stuck = stuck(&self.history, step, &why, &remedy);
         self.note(Record::Stuck { stuck });
         Ok(report(&self.history, State::Stuck, Some(reason)))

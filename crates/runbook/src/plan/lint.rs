@@ -1,5 +1,7 @@
 //! What is wrong, or could go wrong, with a plan before it runs.
 
+use std::time::Duration;
+
 use dr_config::{Runbook, Step as Document};
 use dr_model::document::Span;
 use dr_model::{RegionName, StepId};
@@ -29,6 +31,9 @@ pub(crate) const COMES_UP: [&str; 5] = [
 pub(crate) fn comes_up(uses: &str) -> bool {
     COMES_UP.contains(&uses)
 }
+
+/// The least that an attempt may be given: what is cut off is unknown, and an attempt that is always cut off leaves an execution stuck.
+const LEAST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The longest time to live that does not get a warning, in seconds (L9).
 const MAX_TTL_SECONDS: u32 = 60;
@@ -192,8 +197,10 @@ fn wrong_step(step: &Document, kind: &dyn Step) -> Vec<Wrong> {
         let what = format!("`{name}` must not fail, because what follows rests on it");
         found.push(at(step, what, "take `continue_on_error` away"));
     }
-    if step.timeout.is_some_and(|timeout| timeout.is_zero()) {
-        let what = format!("no attempt at `{name}` can end within a `timeout` of zero");
+    if let Some(timeout) = step.timeout.filter(|timeout| *timeout < LEAST_TIMEOUT) {
+        let what = format!(
+            "no attempt at `{name}` can be counted on to end within a `timeout` of {timeout:?}"
+        );
         found.push(at(
             step,
             what,

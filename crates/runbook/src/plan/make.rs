@@ -149,6 +149,7 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
         },
         disruption: request.disruption.clone(),
         heartbeat_seconds: heartbeat_seconds(world),
+        definitions: world.definitions.clone(),
         warnings: in_place::superseded(world, request, mode)
             .chain(accepted)
             .chain(lint::warnings(&steps, &scene))

@@ -108,6 +108,15 @@ pub enum Refusal {
         /// What to do about it.
         hint: Option<String>,
     },
+    /// The configuration at hand does not say what the one said that the plan was made with.
+    #[error(
+        "the configuration here says something else than the one that the plan was made with of {}: what was agreed to is not what would be done",
+        .parts.join(", ")
+    )]
+    Reconfigured {
+        /// What it says something else of, as paths in a workload.
+        parts: Vec<String>,
+    },
     /// A name server does not take our key: clients would be left with the old answer, and everything else be done by then.
     #[error(
         "the switch of {record} would be refused, so that clients would be left where they are: {why}"
@@ -317,6 +326,7 @@ impl Refusal {
             | Self::NoProof { .. }
             | Self::Alive { .. }
             | Self::RegisterDamaged { .. }
+            | Self::Reconfigured { .. }
             | Self::DependsOnRegionLeft { .. } => Class::Safety,
             Self::Unfinished(_) => Class::Busy,
             Self::Impossible { class, .. } => *class,
@@ -374,6 +384,9 @@ impl Refusal {
             }
             Self::TrafficSilent { .. } => {
                 "see why its name server does not answer; or lead the clients yourself, and say how with `--clients-by-hand \"reason\"`".to_owned()
+            }
+            Self::Reconfigured { .. } => {
+                "resume with the configuration that it was made with; to go by the new one, end it with `dr execution abort` and plan anew".to_owned()
             }
             Self::Unfinished(other) => {
                 let aside = match other.from == other.to {

@@ -4,6 +4,8 @@
 //! As long as the execution can be taken back, what would stop it later refuses it now. Behind that it goes on with a warning: a
 //! database that serves is worth more than the name that leads to it.
 
+use std::collections::BTreeSet;
+
 use dr_provider::Traffic;
 use futures::future::{join, join_all};
 
@@ -22,8 +24,8 @@ pub(super) fn may_be_taken_back(history: &History) -> bool {
     passed_return(history).is_none() && refuse_what_stays(history).is_ok()
 }
 
-/// Returns what would stop an execution that goes on now: a store that takes nothing, or a name server that does not take the key of a
-/// switch that is still to come. Changes nothing.
+/// Returns what would stop an execution that goes on now, or lead it elsewhere: a configuration that is another one, a store that takes
+/// nothing, or a name server that does not take the key of a switch that is still to come. Changes nothing.
 pub(super) async fn obstacle(
     site: &Site,
     history: &History,
@@ -35,7 +37,22 @@ pub(super) async fn obstacle(
         switch(site, history, decided, statements),
     )
     .await;
-    store.or(switch)
+    reconfigured(site, history).or(store).or(switch)
+}
+
+/// Compares what the configuration says here of each part of the workload with what it said when the plan was made.
+fn reconfigured(site: &Site, history: &History) -> Option<Refusal> {
+    let (planned, now) = (&history.plan.definitions, &site.definitions);
+    // A plan of an older version says nothing of it.
+    if planned.is_empty() {
+        return None;
+    }
+    let paths: BTreeSet<&String> = planned.keys().chain(now.keys()).collect();
+    let parts = paths
+        .into_iter()
+        .filter(|path| planned.get(*path) != now.get(*path));
+    let parts: Vec<String> = parts.map(|path| format!("`{path}`")).collect();
+    (!parts.is_empty()).then_some(Refusal::Reconfigured { parts })
 }
 
 /// Looks whether the stores take what is still to be written: the journal, and the epoch unless it is open.

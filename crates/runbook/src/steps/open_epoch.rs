@@ -129,6 +129,7 @@ impl Step for OpenEpoch {
             },
             Err(error) => Verified::Unknown {
                 why: dr_provider::error::chain(&error),
+                remedy: error.hint().map(str::to_owned),
             },
         }
     }

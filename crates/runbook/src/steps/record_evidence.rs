@@ -9,7 +9,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dr_provider::Result;
 use dr_provider::driver::{Action, Applied, Undo, Verified};
-use dr_provider::error::chain;
 use serde_json::{Value, json};
 
 use super::open_epoch;
@@ -90,7 +89,7 @@ impl Step for RecordEvidence {
             Ok(None) => Verified::NotDone {
                 seen: format!("the store of {} has no such record", work.plan().to),
             },
-            Err(error) => Verified::Unknown { why: chain(&error) },
+            Err(error) => Verified::unknown(&error),
         }
     }
 }

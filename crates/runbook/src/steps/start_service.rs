@@ -112,9 +112,7 @@ impl Step for StartService {
             Ok(None) => Verified::NotDone {
                 seen: "it has no check".to_owned(),
             },
-            Err(error) => Verified::Unknown {
-                why: dr_provider::error::chain(&error),
-            },
+            Err(error) => Verified::unknown(&error),
         }
     }
 }

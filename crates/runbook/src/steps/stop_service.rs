@@ -132,9 +132,7 @@ impl Step for StopService {
             Ok(None) => Verified::NotDone {
                 seen: "it has no check".to_owned(),
             },
-            Err(error) => Verified::Unknown {
-                why: dr_provider::error::chain(&error),
-            },
+            Err(error) => Verified::unknown(&error),
         }
     }
 }

@@ -120,9 +120,7 @@ impl Step for SwitchTraffic {
             Ok(state) => Verified::NotDone {
                 seen: format!("it answers {}", state.answer),
             },
-            Err(error) => Verified::Unknown {
-                why: dr_provider::error::chain(&error),
-            },
+            Err(error) => Verified::unknown(&error),
         }
     }
 }

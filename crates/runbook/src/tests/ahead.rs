@@ -93,6 +93,43 @@ async fn a_store_that_is_full_by_now_is_seen_before_anything_is_done() {
     assert_eq!(refusal.class(), Class::Unavailable);
 }
 
+/// What was agreed to is what is done: another configuration means something else by the same names.
+#[tokio::test(start_paused = true)]
+async fn a_configuration_that_says_something_else_is_seen_before_anything_is_done() {
+    let world = Everything::new().await;
+    let execution = died(&world).await;
+    let other = || {
+        let mut site = world.site("desk");
+        site.definitions = [("services.ledger", "2"), ("checks[0]", "3")]
+            .map(|(path, hash)| (path.to_owned(), hash.to_owned()))
+            .into();
+        Arc::new(site)
+    };
+    let error = resume(other(), &execution, "go on", vec![], &Silent).await;
+    let Error::NotResumed { refusal, .. } = error.unwrap_err() else {
+        panic!("it is refused");
+    };
+    assert_eq!(refusal.class(), Class::Safety);
+    let said = refusal.to_string();
+    assert!(said.contains("`checks[0]`, `services.ledger`"), "{said}");
+
+    let site = Arc::new(world.site("desk"));
+    let report = resume(site, &execution, "go on", vec![], &Silent).await;
+    assert_eq!(report.unwrap().state, State::Completed);
+
+    // Behind the promotion whoever has put a command right goes on with it, and is told.
+    let world = Everything::new().await;
+    let execution = stuck_at(&world, "start-service").await;
+    world.script("start-service", []);
+    let notes = Notes::default();
+    let mut site = world.site("desk");
+    site.definitions.clear();
+    let report = resume(Arc::new(site), &execution, "put right", vec![], &notes).await;
+    assert_eq!(report.unwrap().state, State::Completed);
+    let said = notes.0.lock().unwrap().join("\n");
+    assert!(said.contains("`services.ledger`"), "{said}");
+}
+
 /// Once something was promoted, a database that serves counts for more than the name that leads to it.
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_taken_back_goes_on_with_a_warning() {

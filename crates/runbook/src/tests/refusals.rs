@@ -379,7 +379,12 @@ steps:
     "uses: promote-database, fallback: promote-database",
     "cannot stand in"
 )]
-#[case("uses: seal-wal", "uses: seal-wal, timeout: 0s", "`timeout` of zero")]
+#[case("uses: seal-wal", "uses: seal-wal, timeout: 0s", "`timeout` of 0ns")]
+#[case(
+    "uses: promote-database",
+    "uses: promote-database, timeout: 999ms",
+    "`timeout` of 999ms"
+)]
 #[case(
     "  - { id: promote,",
     "  - { id: up, uses: promote-database }\n  - { id: promote,",

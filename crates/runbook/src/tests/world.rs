@@ -333,6 +333,7 @@ impl Everything {
             notifiers: vec![Arc::new(view())],
             clock: self.clock.clone(),
             actor: Actor::new("ada", machine, 42),
+            definitions: [("services.ledger".to_owned(), "1".to_owned())].into(),
             secrets: vec![Secret::new("hunter2")],
         }
     }

@@ -7,6 +7,7 @@ use dr_coordination::register::EpochRecord;
 use dr_model::{Epoch, RegionName, ResourceName};
 use dr_postgres::{Options, Slot};
 use dr_provider::driver::{Facts, Instance, LogFacts, PromiseFacts, RegionFacts, Role};
+use dr_runbook::State;
 use dr_runbook::executions::Summary;
 use jiff::Timestamp;
 
@@ -405,19 +406,24 @@ pub(super) fn failovers(moves: &[Readiness]) -> Judgement {
     judgement
 }
 
-/// Judges executions that have not ended: while nobody goes on with one, it stands in the way of every other.
+/// Judges executions that have not ended: while nobody goes on with one, it stands in the way of every other; one that waits for people goes
+/// on only if they know of it.
 pub(super) fn executions(unfinished: &[Summary]) -> Judgement {
-    let left = unfinished
-        .iter()
-        .filter(|execution| needs_somebody(execution));
-    let judged = left.map(|execution| {
-        unknown(format!(
-            "execution {} has not ended and nobody goes on with it: {}",
-            execution.execution,
-            execution.ways_on()
-        ))
+    let judged = unfinished.iter().filter_map(|summary| {
+        let execution = &summary.execution;
+        if needs_somebody(summary) {
+            return Some(format!(
+                "execution {execution} has not ended and nobody goes on with it: {}",
+                summary.ways_on()
+            ));
+        }
+        (summary.state == State::AwaitingApproval).then(|| {
+            format!(
+                "execution {execution} waits for approvals: `dr execution approve {execution} --key FILE`"
+            )
+        })
     });
-    judged.fold(fine(), both)
+    judged.map(unknown).fold(fine(), both)
 }
 
 /// Judges an outage: whoever reads it has to decide.

@@ -513,6 +513,7 @@ impl ResourceDriver for Seen {
         if blind {
             return Ok(Verified::Unknown {
                 why: "connection timed out".to_owned(),
+                remedy: None,
             });
         }
         Ok(match self.done(action) {

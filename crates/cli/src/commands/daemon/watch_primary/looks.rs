@@ -140,8 +140,9 @@ impl Looks {
 fn failed(error: &Error) -> Found {
     let why = dr_provider::error::chain(error);
     match error.kind() {
-        ErrorKind::Unavailable | ErrorKind::Unknown => Found::Silent(why),
+        // One whose clients have taken every connection as well.
         _ if error.is_answer() => Found::Ill(why),
+        ErrorKind::Unavailable | ErrorKind::Unknown => Found::Silent(why),
         _ => Found::Unasked(why),
     }
 }

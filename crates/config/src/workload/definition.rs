@@ -1,0 +1,103 @@
+//! What the configuration says of the parts that a plan rests on, as hashes: whoever goes on with an execution must mean by each name
+//! what was meant when its plan was made.
+
+use std::collections::BTreeMap;
+
+use dr_model::document::{Node, Value};
+
+use super::{HealthCheck, Resource, Service, Workload};
+use crate::digest::digest;
+
+/// What of a resource is the same thing on every machine: how a password is found, or another machine is reached, is not.
+const OF_RESOURCE: [&str; 2] = ["kind", "database"];
+
+/// The same of its instance in a region.
+const OF_INSTANCE: [&str; 7] = [
+    "host",
+    "address",
+    "port",
+    "data_directory",
+    "start",
+    "stop",
+    "promote",
+];
+
+/// What of a traffic record is this machine's own.
+const OF_MACHINE: [&str; 1] = ["key"];
+
+impl Workload {
+    /// Returns a hash, in hexadecimal, of what is said of each resource, service, traffic record and check, by its path.
+    ///
+    /// Secrets and ways to reach another machine are not part of it, so that it is the same on every machine.
+    #[must_use]
+    pub fn definitions(&self) -> BTreeMap<String, String> {
+        let resources = self.resources.iter();
+        let resources = resources.map(|(name, one)| (format!("resources.{name}"), resource(one)));
+        let services = self.services.iter();
+        let services = services.map(|(name, one)| (format!("services.{name}"), service(one)));
+        let traffic = self.traffic.iter().enumerate();
+        let traffic = traffic.map(|(at, one)| (format!("traffic[{at}]"), record(&one.node)));
+        let checks = self.checks.iter().enumerate();
+        let checks = checks.map(|(at, one)| (format!("checks[{at}]"), check(one)));
+        let all = resources.chain(services).chain(traffic).chain(checks);
+        all.map(|(path, hash)| (path, hash.to_hex().to_string()))
+            .collect()
+    }
+}
+
+fn resource(resource: &Resource) -> blake3::Hash {
+    let node = &resource.node;
+    let mut said: Vec<&Node> = OF_RESOURCE.iter().filter_map(|key| node.get(key)).collect();
+    if let Some(Value::Map(regions)) = node.get("regions").map(|node| &node.value) {
+        let mut sorted: Vec<_> = regions.iter().collect();
+        sorted.sort_by_key(|(region, _)| &region.value);
+        for (_, instance) in sorted {
+            said.extend(OF_INSTANCE.iter().filter_map(|key| instance.get(key)));
+        }
+    }
+    digest(said.into_iter())
+}
+
+fn record(node: &Node) -> blake3::Hash {
+    let Value::Map(entries) = &node.value else {
+        return digest(std::iter::once(node));
+    };
+    let mut kept: Vec<_> = entries
+        .iter()
+        .filter(|(key, _)| !OF_MACHINE.contains(&key.value.as_str()))
+        .collect();
+    kept.sort_by_key(|(key, _)| &key.value);
+    digest(kept.into_iter().map(|(_, node)| node))
+}
+
+fn service(service: &Service) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    for (region, instance) in &service.regions {
+        words(&mut hasher, [region.as_str(), &instance.host]);
+        words(&mut hasher, &instance.start);
+        words(&mut hasher, instance.stop.iter().flatten());
+        words(&mut hasher, instance.check.iter().flatten());
+    }
+    hasher.finalize()
+}
+
+fn check(check: &HealthCheck) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    match check {
+        HealthCheck::Http { url } => words(&mut hasher, ["http", url]),
+        HealthCheck::Sql { resource, query } => {
+            words(&mut hasher, ["sql", resource.as_str(), query]);
+        }
+    }
+    hasher.finalize()
+}
+
+/// Takes a list of words with its end, so that no two lists are taken for one.
+fn words(hasher: &mut blake3::Hasher, words: impl IntoIterator<Item = impl AsRef<str>>) {
+    for word in words {
+        let word = word.as_ref();
+        hasher.update(&word.len().to_le_bytes());
+        hasher.update(word.as_bytes());
+    }
+    hasher.update(&usize::MAX.to_le_bytes());
+}
