@@ -3,7 +3,7 @@
 
 use dr_coordination::evidence::{Draft, Evidence};
 use dr_provider::{Error, ErrorKind, ObjectStore, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::history::History;
 use crate::outcome::Report;
@@ -11,6 +11,9 @@ use crate::site::Site;
 
 /// What a record of it is of.
 const KIND: &str = "execution";
+
+/// The same of what was measured of the divergence that it left.
+const DIVERGENCE: &str = "divergence";
 
 /// Adds the record of an execution that has come to `report`, unless it is there.
 ///
@@ -34,6 +37,30 @@ pub(crate) async fn find(
 ) -> Result<Option<Evidence>> {
     let draft = draft(site, history, report);
     dr_coordination::evidence::find(store(site, history)?, &draft).await
+}
+
+/// Adds what was measured of the divergence behind an execution: until then its record says no more than a bound (PROTOCOL 7).
+///
+/// # Errors
+///
+/// Those of the store.
+pub async fn record_divergence(
+    site: &Site,
+    history: &History,
+    diverged: bool,
+    measured: Value,
+) -> Result<Evidence> {
+    let state = if diverged { "diverged" } else { "whole" };
+    let draft = Draft {
+        workload: history.plan.workload.clone(),
+        kind: DIVERGENCE.to_owned(),
+        subject: history.execution.to_string(),
+        state: state.to_owned(),
+        recorded_at: site.clock.now(),
+        recorded_by: site.actor.clone(),
+        body: measured,
+    };
+    dr_coordination::evidence::append(store(site, history)?, &draft).await
 }
 
 fn store<'a>(site: &'a Site, history: &History) -> Result<&'a dyn ObjectStore> {

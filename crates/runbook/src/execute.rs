@@ -217,7 +217,7 @@ impl<'a> Executor<'a> {
         if acts && kind.follows().contains(&fence_primary::NAME) && !self.is_settled() {
             self.settle().await?;
         }
-        match self.together(step, kind).await {
+        match Box::pin(self.together(step, kind)).await {
             Err(halt @ (Halt::Superseded(_) | Halt::Journal(_) | Halt::Paused(_))) => {
                 return Err(halt);
             }

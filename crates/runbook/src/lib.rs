@@ -36,6 +36,7 @@ pub mod world;
 pub use abort::{Aborted, abort, take_back};
 pub use arm_self_fence::{Armed, arm_self_fence};
 pub use events::{Event, Monitor, Silent};
+pub use evidence::record_divergence;
 pub use execute::{Error, execute};
 pub use history::History;
 pub use move_register::{Placed, move_register};

@@ -269,8 +269,12 @@ fn rung(history: &History, name: &ResourceName) -> Rung {
     Rung::of(restores, history.plan.mode)
 }
 
-/// Returns the largest achieved recovery point; `None` if one was not measured, because then the largest is not known.
+/// Returns the largest achieved recovery point; `None` if one was not measured, because then the largest is not known. A workload without
+/// databases has nothing to lose.
 fn rpa(resources: &BTreeMap<ResourceName, ResourceReport>) -> Option<f64> {
+    if resources.is_empty() {
+        return Some(0.0);
+    }
     let each: Option<Vec<f64>> = resources.values().map(|r| r.rpa_seconds).collect();
     each?.into_iter().reduce(f64::max)
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dr_model::Epoch;
+use dr_pgwire::Connection;
 use dr_provider::decorate::{Fault, Faulty, Operation, Rule};
 use dr_provider::driver::{
     Action, Evidence as _, Facts, Fence, Fenced, Goal, Instance, StopProof, Verified,
@@ -103,9 +104,22 @@ async fn the_old_primary_is_stopped_and_known_by_the_mark_of_the_fence() {
     // Again, as after a crash in between.
     site.driver.apply(&action, &fence()).await.unwrap();
 
-    // An init system starts it as a standby: it does not come back writable, and can be fenced once more.
+    // An init system starts it as a standby: it does not come back writable, shows nothing that may never have been acknowledged, and can
+    // be fenced once more.
     let data = site.primary.data.clone();
     site.primary.stop();
+    let mut silent = Server::spawn(&data, &[] as &[&str]);
+    let refused = async {
+        loop {
+            match Connection::connect(&silent.config()).await {
+                Ok(_) => panic!("it answers"),
+                Err(error) if error.to_string().contains("is not accepting connections") => return,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, refused).await.unwrap();
+    silent.stop();
     site.primary = Server::start(&data, &["hot_standby=on"]).await;
     assert_eq!(site.primary.sql("select pg_is_in_recovery()").await, "t");
     site.driver.apply(&action, &fence()).await.unwrap();

@@ -31,6 +31,7 @@ mod s3;
 mod second_loss;
 mod self_fence;
 mod standby;
+mod supervised;
 mod support;
 mod two_primaries;
 mod unprotected;

@@ -2,7 +2,8 @@
 
 use dr_model::{ExecutionId, RegionName, ResourceId};
 use dr_postgres::Found;
-use serde_json::json;
+use dr_runbook::record_divergence;
+use serde_json::{Value, json};
 
 use crate::commands::standby::text::{divergence_lines, kept};
 use crate::error::{CommandError, Result};
@@ -59,10 +60,14 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
         }
         shown.push(json!({ "resource": id, "region": plan.from, "found": found }));
     }
+    let measured = json!({ "resources": shown });
     if output.json {
-        output.json(&json!({ "resources": shown }))?;
+        output.json(&measured)?;
     } else {
         output.data(&lines.join("\n"))?;
+    }
+    if let Some(diverged) = diverged {
+        record(setup, &execution, diverged, measured, output).await?;
     }
     match diverged {
         Some(false) => Ok(Exit::Ok),
@@ -77,6 +82,32 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
         )
         .hint("what stands above says why; a server that runs there has to be stopped first: what it commits is lost to everybody else")),
     }
+}
+
+/// Adds what was measured to the evidence of the execution, if that is over; a store that does not take it takes nothing from what was seen.
+async fn record(
+    setup: &Setup,
+    execution: &dr_runbook::executions::Found,
+    diverged: bool,
+    measured: Value,
+    output: &Output,
+) -> Result<()> {
+    let history = &execution.history;
+    if !execution.summary().state.is_final() {
+        return Ok(());
+    }
+    let (site, _) = super::site(setup, execution)?;
+    match record_divergence(&site, history, diverged, measured).await {
+        Ok(record) => output.say(&format!(
+            "Recorded as evidence {} in the store of {}.",
+            record.sequence, history.plan.to
+        )),
+        Err(error) => output.say(&format!(
+            "warning: it is not in the evidence: {}",
+            dr_provider::error::chain(&error)
+        )),
+    }
+    Ok(())
 }
 
 fn nothing(id: &ResourceId, region: &RegionName) -> String {

@@ -97,13 +97,16 @@ pub(crate) fn render_found(
         State::Completed | State::CompletedWithExceptions | State::Stuck
     );
     if came_up && report.mode != Mode::Undo {
-        line("rung", report.rung.as_str().to_owned());
+        let touched = !report.resources.is_empty();
+        if touched || report.rung == Rung::Restart {
+            line("rung", report.rung.as_str().to_owned());
+        }
         let fence = match &report.override_reason {
             Some(reason) => format!("{}; overridden: {reason}", report.fence),
             None => report.fence.to_string(),
         };
         // What is started again was fenced by nobody.
-        if report.rung != Rung::Restart {
+        if touched && report.rung != Rung::Restart {
             line("fence", fence);
         }
         if let Some(witness) = &report.witness {
@@ -126,7 +129,7 @@ pub(crate) fn render_found(
                 );
             }
         }
-        if report.rung == Rung::Restart {
+        if !touched || report.rung == Rung::Restart {
             for (index, text) in restarted(report, style).into_iter().enumerate() {
                 line(if index == 0 { "loss" } else { "" }, text);
             }
@@ -144,7 +147,7 @@ pub(crate) fn render_found(
             );
             line("", format!("bound {bound}"));
         }
-        if report.loss.bound == Bound::Zero {
+        if touched && report.loss.bound == Bound::Zero {
             let looks = report
                 .resources
                 .values()

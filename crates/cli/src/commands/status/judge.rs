@@ -15,6 +15,9 @@ use super::view::{DaemonView, OutageView, RegisterView, TrafficView, Verdict};
 use crate::commands::execution::needs_somebody;
 use crate::readiness::Readiness;
 
+/// From which difference on a clock is worth a word, as the daemons have it of the primary's.
+const CLOCK_LIMIT: Duration = Duration::from_secs(60);
+
 /// What is known, with its reasons unless it is ok.
 #[derive(Debug, PartialEq)]
 pub(super) struct Judgement {
@@ -45,6 +48,31 @@ fn fine() -> Judgement {
 /// Returns now − newest moment at which the store held all that the primary had reported.
 pub(super) fn exposure(log: &LogFacts, now: Timestamp) -> Option<f64> {
     Some(now.duration_since(log.covered_at?).as_secs_f64().max(0.0))
+}
+
+/// Returns the newest moment of which anybody has written: by the clocks of the daemons and of the primary.
+pub(super) fn newest(facts: &Facts) -> Option<Timestamp> {
+    let logs = facts
+        .regions
+        .values()
+        .filter_map(|seen| seen.log.as_ref().ok()?.as_ref());
+    let moments = logs.flat_map(|log| {
+        let checked = log.promise.as_ref().map(|promise| promise.checked_at);
+        [log.received_at, log.shipped_at, log.covered_at, checked]
+    });
+    moments.flatten().max()
+}
+
+/// Judges the clock of this machine by what others have written: what is said of times here counts from theirs if it is behind.
+pub(super) fn clock<'a>(facts: impl Iterator<Item = &'a Facts>, now: Timestamp) -> Judgement {
+    let behind = facts.filter_map(newest).max();
+    let behind = behind.map_or(0.0, |newest| newest.duration_since(now).as_secs_f64());
+    match behind >= CLOCK_LIMIT.as_secs_f64() {
+        true => unknown(format!(
+            "the clock of this machine is at least {behind:.0} s behind that of others, or theirs is ahead: set it by a time server"
+        )),
+        false => fine(),
+    }
 }
 
 /// Judges one resource: the best of its recovery regions counts.

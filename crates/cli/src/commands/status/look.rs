@@ -88,6 +88,7 @@ pub(super) async fn look(
     let judgement = both(judgement, judge::commits(record.as_ref(), &slots));
     let judgement = both(judgement, judge::failovers(&failovers));
     let judgement = both(judgement, judge::outage(outage.as_ref()));
+    let judgement = both(judgement, judge::clock(facts.values(), setup.clock.now()));
     let executions: Vec<_> = found.into_iter().filter(goes_on).collect();
     let judgement = both(judgement, judge::executions(&executions));
     let mut reasons = judgement.reasons;
@@ -318,7 +319,9 @@ async fn facts(
             }
         }
     }
-    all.observed_at = setup.clock.now();
+    let now = setup.clock.now();
+    // What somebody has seen already is not in the future: a clock that is behind would make every exposure smaller.
+    all.observed_at = judge::newest(&all).map_or(now, |newest| newest.max(now));
     (name.clone(), all)
 }
 

@@ -90,6 +90,37 @@ fn judged(log: Result<Option<LogFacts>, String>) -> Judgement {
     )
 }
 
+/// What another region's daemon wrote a moment ago is now at the earliest, whatever this machine's clock says.
+#[test]
+fn a_clock_that_is_behind_is_seen_and_hides_nothing() {
+    let seen = |received: i64| RegionFacts {
+        instance: Instance::Absent,
+        log: Ok(Some(LogFacts {
+            received_at: Some(at(received)),
+            ..log()
+        })),
+        detail: Value::Null,
+        late: Vec::new(),
+    };
+    let facts = Facts {
+        observed_at: at(0),
+        system_identifier: None,
+        claim: None,
+        regions: BTreeMap::from([
+            ("west".parse().unwrap(), seen(990)),
+            ("east".parse().unwrap(), seen(1016)),
+        ]),
+    };
+    assert_eq!(super::newest(&facts), Some(at(1016)));
+    assert_eq!(
+        clock(std::iter::once(&facts), at(1000)).verdict,
+        Verdict::Ok
+    );
+    let behind = clock(std::iter::once(&facts), at(900));
+    assert_eq!(behind.verdict, Verdict::Unknown);
+    assert!(behind.reasons[0].contains("116 s behind"), "{behind:?}");
+}
+
 #[test]
 fn a_log_that_arrives_behind_a_recovery_point_protects() {
     let judgement = judged(Ok(Some(log())));
