@@ -8,6 +8,7 @@
 pub(crate) mod actor;
 mod binaries;
 pub(crate) mod checks;
+mod command_check;
 pub(crate) mod environment;
 mod keys;
 mod kinds;

@@ -6,6 +6,7 @@
 //! changes nothing here.
 
 mod apart;
+mod command;
 mod config;
 pub mod cron;
 mod digest;
@@ -25,6 +26,7 @@ pub mod sql;
 mod workload;
 mod yaml;
 
+pub use command::printed_command;
 pub use config::Config;
 pub use cron::Cron;
 pub use encryption::Encryption;

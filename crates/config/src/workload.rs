@@ -1,6 +1,7 @@
 //! Workloads: what the business calls an application.
 
 mod approval;
+mod check;
 mod definition;
 mod parts;
 mod places;
@@ -15,6 +16,8 @@ use dr_model::document::{
 use dr_model::{ApprovalPolicy, RegionName, ResourceName, ServiceName};
 
 use crate::scope::Scope;
+pub use check::HealthCheck;
+use check::Names;
 use places::Places;
 pub use watching::{Detection, Readiness};
 
@@ -100,23 +103,6 @@ pub struct Traffic {
     pub node: Node,
 }
 
-/// Tells whether a workload works.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HealthCheck {
-    /// An address that must answer with a status below 400; `{answer}` in it is the answer of the region checked.
-    Http {
-        /// The address.
-        url: String,
-    },
-    /// A query that must return one row whose first column is true.
-    Sql {
-        /// The resource, of the same workload.
-        resource: ResourceName,
-        /// The query.
-        query: String,
-    },
-}
-
 /// Somebody to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notify {
@@ -169,8 +155,11 @@ impl Workload {
         let services = reader.optional_with("services", map(service));
         let traffic = |n: &Node, c: &mut Context| Traffic::read(n, c, scope, &places);
         let traffic = reader.optional_with("traffic", list(traffic));
-        let resource_names = reader.node("resources");
-        let check = |n: &Node, c: &mut Context| HealthCheck::read(n, c, resource_names);
+        let names = Names {
+            resources: reader.node("resources"),
+            services: reader.node("services"),
+        };
+        let check = |n: &Node, c: &mut Context| HealthCheck::read(n, c, names);
         let checks = reader.optional_with("checks", list(check));
         let notify = reader.or_default("notify");
         let readiness = reader.or_default("readiness");

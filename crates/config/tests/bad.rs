@@ -66,21 +66,38 @@ fn envelope() {
       expected: a program and its arguments, such as `[systemctl, start, ledger]`
       hint: no shell reads it: write each word as one element of the list
     dr.yaml:26:9: error: workloads.orders.checks[0]: a check is one thing
-      expected: either `http` or `sql`
-    dr.yaml:27:25: error: workloads.orders.notify[0].webhook: found something that is not text
+      expected: either `http`, `sql` or `command`
+    dr.yaml:27:9: error: workloads.orders.checks[1]: a check is one thing
+      expected: either `http`, `sql` or `command`
+    dr.yaml:28:25: error: workloads.orders.checks[2].command.run: found text
+      expected: a program and its arguments, such as `[systemctl, start, ledger]`
+      hint: no shell reads it: write each word as one element of the list
+    dr.yaml:28:52: error: workloads.orders.checks[2].command.timeout: nothing can be seen within no time
+      expected: a duration above zero
+    dr.yaml:29:25: error: workloads.orders.checks[3].command.run: the command is empty
+      expected: a program and its arguments, such as `[systemctl, start, ledger]`
+    dr.yaml:29:29: error: workloads.orders.checks[3].command: unknown key `in`
+      expected: `on`, `run` or `timeout`
+      hint: did you mean `on`?
+    dr.yaml:30:38: error: workloads.orders.checks[4].command.run[1]: a reference cannot be used here
+      hint: a plan is written down: let the program read its secrets by itself
+    dr.yaml:30:64: error: workloads.orders.checks[4].command.timeout: `30` has no unit
+      expected: a duration with its unit, such as `30s`, `15m` or `4h`
+      hint: `30s` is seconds, `30m` minutes
+    dr.yaml:31:25: error: workloads.orders.notify[0].webhook: found something that is not text
       expected: text, such as `${file:/etc/dr/password}`
       hint: put it in quotes, or better in a file
-    dr.yaml:29:5: error: workloads.invoices: `home` is missing
-    dr.yaml:29:5: error: workloads.invoices: `recovery` is missing
-    dr.yaml:29:5: error: workloads.invoices: `resources` is missing
-    dr.yaml:29:17: error: workloads.invoices.objectives: `rto` is missing
-    dr.yaml:29:24: error: workloads.invoices.objectives.rpo: an objective of zero cannot be measured
+    dr.yaml:33:5: error: workloads.invoices: `home` is missing
+    dr.yaml:33:5: error: workloads.invoices: `recovery` is missing
+    dr.yaml:33:5: error: workloads.invoices: `resources` is missing
+    dr.yaml:33:17: error: workloads.invoices.objectives: `rto` is missing
+    dr.yaml:33:24: error: workloads.invoices.objectives.rpo: an objective of zero cannot be measured
       expected: a duration above zero
       hint: `sync` on a resource makes commits wait for the recovery region's store
-    dr.yaml:30:12: error: workloads.invoices.owner: found the number `12`
+    dr.yaml:34:12: error: workloads.invoices.owner: found the number `12`
       expected: text
       hint: put it in quotes
-    23 errors in the configuration
+    30 errors in the configuration
     "###);
 }
 
@@ -122,9 +139,14 @@ fn references() {
     dr.yaml:18:15: error: workloads.orders.traffic[0].kind: there is no kind of traffic `route-53`
       expected: `rfc2136`
     dr.yaml:19:18: error: workloads.orders.traffic[0].answers: `us-east-1` is missing, a region of this workload
-    dr.yaml:21:26: error: workloads.orders.checks[0].sql.resource: there is no such resource in this workload
+    dr.yaml:26:26: error: workloads.orders.checks[0].sql.resource: there is no such resource in this workload
       expected: `database`
       hint: did you mean `database`?
+    dr.yaml:27:43: error: workloads.orders.checks[1].command.on: there is no such service in this workload
+      expected: `api`
+      hint: did you mean `api`?
+    dr.yaml:34:43: error: workloads.nothing-started.checks[0].command.on: this workload has no services
+      hint: leave it out, and the command runs where `dr` does
     schedules/orders.yaml:4:15: error: jobs.wal.job: there is no job `ship-wall`
       expected: `boot-recovery-point`, `compact-wal`, `copy-recovery-points`, `expire-recovery-points`, `ship-wal`, `take-snapshot` or `verify-recovery-point`
       hint: did you mean `ship-wal`?
@@ -138,7 +160,7 @@ fn references() {
       hint: did you mean `orders/database`?
     schedules/orders.yaml:5:85: error: jobs.copy.after: there is no schedule `snapshot` in this file
       expected: `wal` or `copy`
-    14 errors in the configuration
+    16 errors in the configuration
     "###);
 }
 

@@ -110,7 +110,7 @@ fn warnings_do_not_refuse() {
     dr.yaml:31:14: warning: workloads.orders.traffic[0].ttl: clients keep the old answer this long
       expected: at most `60s`
       hint: every second of it is added to the time to recover
-    dr.yaml:41:11: warning: workloads.archive: there is no region to recover in
+    dr.yaml:42:11: warning: workloads.archive: there is no region to recover in
       hint: name at least one other region in `recovery`
     "###);
     let orders = &loaded.config.workloads[&"orders".parse().unwrap()];
@@ -129,6 +129,17 @@ fn warnings_do_not_refuse() {
         "a reference that cannot be resolved now may be later"
     );
     assert!(matches!(orders.checks[1], HealthCheck::Sql { .. }));
+    let command = |run: &[&str], on: Option<&str>, seconds: u32| HealthCheck::Command {
+        run: run.iter().map(|word| (*word).to_owned()).collect(),
+        on: on.map(|on| on.parse().unwrap()),
+        timeout: seconds * SECOND,
+    };
+    let there = ["/usr/local/bin/smoke-test", "http://{answer}:8080"];
+    let here = ["/usr/local/bin/queue-is-read"];
+    assert_eq!(
+        orders.checks[2..],
+        [command(&there, Some("api"), 30), command(&here, None, 10)]
+    );
     let api = &orders.services[&"api".parse().unwrap()].regions;
     assert_eq!(api[&"us-east-1".parse().unwrap()].host, "local");
     let node = &orders.resources[&"database".parse().unwrap()].node;

@@ -39,6 +39,24 @@ pub struct Output {
     pub stderr: Bytes,
 }
 
+impl Output {
+    /// Returns how the command ended and the last line that it said on standard error, which is not trusted to be short.
+    #[must_use]
+    pub fn said(&self) -> String {
+        let text = String::from_utf8_lossy(&self.stderr);
+        let last = text.lines().last().unwrap_or("");
+        let last: String = last.chars().take(200).collect();
+        let ended = match self.status {
+            Some(status) => format!("exit status {status}"),
+            None => "ended by a signal".to_owned(),
+        };
+        match last.is_empty() {
+            true => ended,
+            false => format!("{ended}: {last}"),
+        }
+    }
+}
+
 /// What stands at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathKind {

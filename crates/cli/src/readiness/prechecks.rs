@@ -5,18 +5,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dr_config::{Notify, Workload};
+use dr_config::{HealthCheck, Notify, Workload};
 use dr_coordination::identity::read_identity;
 use dr_coordination::probe::{newest_probe, probe_write, require_atomic_create};
 use dr_model::{RegionName, ResourceId, WorkloadName};
 use dr_provider::host::PathKind;
 use dr_provider::{Error, Host, SecretSource};
-use dr_runbook::{ServiceSite, Site};
+use dr_runbook::Site;
 use futures::future::join_all;
 use serde::Serialize;
 
 use super::Standpoint;
 use crate::wiring::Setup;
+use crate::wiring::checks::host_name;
 
 /// How long one of them may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -96,7 +97,24 @@ pub(super) async fn all(
         if !from.is_there() && service.host.is_local() {
             return None;
         }
-        Some(limited(format!("service {name}"), program(service)))
+        let start = service.start.argv.first();
+        let start = program(service.host.as_ref(), start.map_or("", String::as_str));
+        Some(limited(format!("service {name}"), start))
+    }));
+    let commands = workload.checks.iter().filter_map(|check| {
+        let HealthCheck::Command { run, on, .. } = check else {
+            return None;
+        };
+        let program = run.first().map_or("", String::as_str);
+        let host = setup.host(to, host_name(workload, on.as_ref(), to)).ok()?;
+        if !from.is_there() && host.is_local() {
+            return None;
+        }
+        Some((program, host))
+    });
+    let commands = join_all(commands.map(|(words, host)| async move {
+        let look = program(host.as_ref(), words);
+        limited(format!("check `{words}`"), look).await
     }));
     let hosts = join_all(
         hosts(setup, &site.workload, workload, to)
@@ -115,11 +133,13 @@ pub(super) async fn all(
                 }))
             }),
     );
-    let (store, traffic, services, hosts) = tokio::join!(store, traffic, services, hosts);
+    let (store, traffic, services, commands, hosts) =
+        tokio::join!(store, traffic, services, commands, hosts);
     let mut checks = vec![store];
     checks.extend(hosts);
     checks.extend(traffic);
     checks.extend(services);
+    checks.extend(commands);
     let tried = setup.rehearse_checks(&site.workload, workload, std::iter::once(to));
     // A configuration that cannot be wired makes no plan either, which says so.
     for one in tried.await.unwrap_or_default() {
@@ -199,12 +219,11 @@ async fn store(site: &Site, to: &RegionName, from: Standpoint) -> Result<String,
 }
 
 /// What cannot be found now will not be found then. A name without a path is left to the machine's PATH.
-async fn program(service: &ServiceSite) -> Result<String, Error> {
-    let program = service.start.argv.first().map_or("", String::as_str);
+async fn program(host: &dyn Host, program: &str) -> Result<String, Error> {
     if !program.starts_with('/') {
         return Ok(format!("`{program}` is looked for when it is started"));
     }
-    match service.host.kind(Path::new(program)).await? {
+    match host.kind(Path::new(program)).await? {
         PathKind::File => Ok(format!("`{program}` is there")),
         _ => Err(Error::new(
             dr_provider::ErrorKind::NotFound,

@@ -7,12 +7,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dr_config::{HealthCheck, Workload};
 use dr_local::HttpProbe;
-use dr_model::{RegionName, ResourceId, WorkloadName};
+use dr_model::{RegionName, ResourceId, ServiceName, WorkloadName};
 use dr_provider::driver::Role;
 use dr_provider::probe::{ClientProbe, Health};
 use dr_provider::{Error, Probe, ResourceDriver, Traffic};
 
 use super::Setup;
+use super::command_check::CommandCheck;
 
 /// How long one look takes at most.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -54,12 +55,41 @@ impl Setup {
                             query: query.clone(),
                         }));
                     }
+                    HealthCheck::Command { run, on, timeout } => {
+                        let Some(words) = filled(run, answer.as_deref()) else {
+                            continue;
+                        };
+                        let host = self.host(region, host_name(workload, on.as_ref(), region))?;
+                        here.push(Arc::new(CommandCheck::new(
+                            host, words, *timeout, name, region,
+                        )));
+                    }
                 }
             }
             probes.insert(region.clone(), here);
         }
         Ok(probes)
     }
+}
+
+/// Returns the words of a command with the answer of a region in them; `None` if they want one that it does not have.
+fn filled(run: &[String], answer: Option<&str>) -> Option<Vec<String>> {
+    let fill = |word: &String| match answer {
+        Some(answer) => Some(word.replace(ANSWER, answer)),
+        None => (!word.contains(ANSWER)).then(|| word.clone()),
+    };
+    run.iter().map(fill).collect()
+}
+
+/// Returns the host that the command of a check runs on: that of a service in the region, or this machine.
+pub(crate) fn host_name<'a>(
+    workload: &'a Workload,
+    on: Option<&ServiceName>,
+    region: &RegionName,
+) -> &'a str {
+    let service = on.and_then(|on| workload.services.get(on));
+    let instance = service.and_then(|service| service.regions.get(region));
+    instance.map_or("local", |instance| instance.host.as_str())
 }
 
 /// A `sql` check of a workload in one region, tried beforehand.
@@ -139,7 +169,9 @@ impl Setup {
     pub(super) fn clients(workload: &Workload) -> Vec<Arc<dyn ClientProbe>> {
         let of_answer = workload.checks.iter().filter_map(|check| match check {
             HealthCheck::Http { url } if url.contains(ANSWER) => Some(url),
-            HealthCheck::Http { .. } | HealthCheck::Sql { .. } => None,
+            HealthCheck::Http { .. } | HealthCheck::Sql { .. } | HealthCheck::Command { .. } => {
+                None
+            }
         });
         let client =
             |url: &String| Arc::new(HttpClient { url: url.clone() }) as Arc<dyn ClientProbe>;

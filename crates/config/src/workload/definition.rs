@@ -88,6 +88,15 @@ fn check(check: &HealthCheck) -> blake3::Hash {
         HealthCheck::Sql { resource, query } => {
             words(&mut hasher, ["sql", resource.as_str(), query]);
         }
+        HealthCheck::Command {
+            run,
+            on,
+            timeout: _,
+        } => {
+            words(&mut hasher, ["command"]);
+            words(&mut hasher, on.iter().map(dr_model::ServiceName::as_str));
+            words(&mut hasher, run);
+        }
     }
     hasher.finalize()
 }

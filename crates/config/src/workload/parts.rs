@@ -1,13 +1,13 @@
-//! Reading the parts of a workload: resources, services, traffic, checks, notices.
+//! Reading the parts of a workload: resources, services, traffic, notices.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dr_model::ResourceName;
-use dr_model::document::{Context, FromNode, Node, Problem, Reader, Spanned, Value, one_of};
+use dr_model::document::{Context, FromNode, Node, Problem, Reader, Value, one_of};
 
 use super::places::Places;
-use super::{HealthCheck, Notify, Resource, Service, ServiceInstance, Traffic};
+use super::{Notify, Resource, Service, ServiceInstance, Traffic};
+use crate::command::command;
 use crate::scope::{Scope, known_word};
 
 impl FromNode for ServiceInstance {
@@ -25,24 +25,6 @@ impl FromNode for ServiceInstance {
             check,
         })
     }
-}
-
-/// Reads a program and its arguments: never a shell line.
-fn command(node: &Node, context: &mut Context) -> Option<Vec<String>> {
-    const EXPECTED: &str = "a program and its arguments, such as `[systemctl, start, ledger]`";
-    if let Value::String(_) = node.value {
-        let problem = Problem::error(&node.span, "found text")
-            .expected(EXPECTED)
-            .hint("no shell reads it: write each word as one element of the list");
-        context.report(problem);
-        return None;
-    }
-    let words = Vec::<String>::from_node(node, context)?;
-    if words.is_empty() {
-        context.report(Problem::error(&node.span, "the command is empty").expected(EXPECTED));
-        return None;
-    }
-    Some(words)
 }
 
 impl FromNode for Notify {
@@ -136,45 +118,4 @@ impl Service {
         reader.finish();
         Some(Self { regions: regions? })
     }
-}
-
-impl HealthCheck {
-    pub(super) fn read(
-        node: &Node,
-        context: &mut Context,
-        resources: Option<&Node>,
-    ) -> Option<Self> {
-        let mut reader = Reader::open(node, context)?;
-        let url: Option<String> = reader.optional("http");
-        let read = |n: &Node, c: &mut Context| sql(n, c, resources);
-        let sql = reader.optional_with("sql", read);
-        let written = (reader.node("http").is_some(), reader.node("sql").is_some());
-        if written.0 == written.1 {
-            let problem = Problem::error(reader.span(), "a check is one thing")
-                .expected("either `http` or `sql`");
-            reader.context().report(problem);
-        }
-        reader.finish();
-        url.map(|url| Self::Http { url }).or(sql)
-    }
-}
-
-fn sql(node: &Node, context: &mut Context, resources: Option<&Node>) -> Option<HealthCheck> {
-    let mut reader = Reader::open(node, context)?;
-    let resource = reader.required::<Spanned<ResourceName>>("resource");
-    let query = reader.required("query");
-    if let (Some(name), Some(resources)) = (&resource, resources)
-        && resources.get(name.value.as_str()).is_none()
-    {
-        let known = resources.keys().unwrap_or_default();
-        let problem = Problem::error(&name.span, "there is no such resource in this workload")
-            .expected(one_of(&known))
-            .suggest(name.value.as_str(), &known);
-        reader.context().within("resource", |c| c.report(problem));
-    }
-    reader.finish();
-    Some(HealthCheck::Sql {
-        resource: resource?.value,
-        query: query?,
-    })
 }

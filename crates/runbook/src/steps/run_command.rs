@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dr_model::ServiceName;
-use dr_model::document::{Context, FromNode, Node, Problem, Reader, Value as Written, list};
+use dr_model::document::{Context, Node, Reader};
 use dr_provider::driver::{Action, Applied, Undo, Verified};
 use dr_provider::host::Command;
 use dr_provider::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
 use super::open_epoch;
-use super::start_service::{find, said};
+use super::start_service::find;
 use crate::plan::{Idempotency, Target};
 use crate::step::{Impossible, Scene, Step, Work};
 
@@ -50,7 +50,7 @@ impl Step for RunCommand {
             return Value::Null;
         };
         let on: Option<ServiceName> = reader.required("on");
-        let run = reader.required_with("run", words);
+        let run = reader.required_with("run", dr_config::printed_command);
         reader.finish();
         json!({ "on": on, "run": run.unwrap_or_default() })
     }
@@ -109,7 +109,7 @@ impl Step for RunCommand {
         let host = service.host.name();
         if output.status != Some(0) {
             let subject = format!("`{program}` on {host}");
-            return Err(Error::new(ErrorKind::Failed, "run", subject).because(said(&output)));
+            return Err(Error::new(ErrorKind::Failed, "run", subject).because(output.said()));
         }
         let evidence = json!({ "host": host, "idempotency_key": key(work) });
         Ok(work.applied(format!("ran `{program}` on {host}"), evidence))
@@ -149,32 +149,4 @@ fn command(work: &Work, action: &Action) -> Result<(Target, Command)> {
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
     Ok((Target::Service(name), command))
-}
-
-/// Reads a program and its arguments.
-fn words(node: &Node, context: &mut Context) -> Option<Vec<String>> {
-    const EXPECTED: &str = "a program and its arguments, such as `[/usr/local/bin/warm-up, --all]`";
-    if let Written::String(_) = node.value {
-        let problem = Problem::error(&node.span, "found text")
-            .expected(EXPECTED)
-            .hint("no shell reads it: write each word as one element of the list");
-        context.report(problem);
-        return None;
-    }
-    let words = list(word)(node, context)?;
-    if words.is_empty() {
-        context.report(Problem::error(&node.span, "the command is empty").expected(EXPECTED));
-        return None;
-    }
-    Some(words)
-}
-
-fn word(node: &Node, context: &mut Context) -> Option<String> {
-    if node.as_text().is_some_and(|text| text.contains("${")) {
-        let problem = Problem::error(&node.span, "a reference cannot be used here")
-            .hint("a plan is written down: let the program read its secrets by itself");
-        context.report(problem);
-        return None;
-    }
-    String::from_node(node, context)
 }

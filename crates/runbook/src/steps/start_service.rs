@@ -8,7 +8,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dr_model::RegionName;
 use dr_provider::driver::{Action, Applied, Undo, Verified};
-use dr_provider::host::Output;
 use dr_provider::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
@@ -92,7 +91,7 @@ impl Step for StartService {
         let limit = Duration::try_from_secs_f64(work.step.timeout_seconds).unwrap_or_default();
         let output = service.host.run(&service.start, limit).await?;
         if output.status != Some(0) {
-            return Err(error(target, "start", ErrorKind::Failed).because(said(&output)));
+            return Err(error(target, "start", ErrorKind::Failed).because(output.said()));
         }
         if service.check.is_some() {
             wait_until(service, target, true, limit).await?;
@@ -139,7 +138,7 @@ pub(super) async fn runs(service: &ServiceSite, target: &Target) -> Result<Optio
     let output = service.host.run(check, CHECK_LIMIT).await?;
     match output.status {
         Some(status) => Ok(Some(status == 0)),
-        None => Err(error(target, "check", ErrorKind::Unknown).because(said(&output))),
+        None => Err(error(target, "check", ErrorKind::Unknown).because(output.said())),
     }
 }
 
@@ -170,20 +169,4 @@ pub(super) async fn wait_until(
 
 pub(super) fn error(target: &Target, operation: &str, kind: ErrorKind) -> Error {
     Error::new(kind, operation, format!("service {target}"))
-}
-
-/// Returns how a command ended and the last line that it said, which is not trusted to be short.
-pub(super) fn said(output: &Output) -> String {
-    let text = String::from_utf8_lossy(&output.stderr);
-    let last: String = text
-        .lines()
-        .last()
-        .unwrap_or("")
-        .chars()
-        .take(200)
-        .collect();
-    match output.status {
-        Some(status) => format!("exit status {status}: {last}"),
-        None => format!("ended by a signal: {last}"),
-    }
 }
