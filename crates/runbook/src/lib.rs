@@ -28,6 +28,7 @@ pub mod request;
 mod residual;
 mod resource_goal;
 pub mod resume;
+mod sight;
 pub mod site;
 pub mod step;
 pub mod steps;
@@ -44,6 +45,7 @@ pub use outcome::{Report, State};
 pub use plan::{Class, ExpectedProof, Mode, Plan, Refusal, plan};
 pub use request::{Disruption, Request, Rung, Statement};
 pub use resume::{Decided, pause, resume, resume_with};
+pub use sight::{NotSeen, Sight};
 pub use site::{ServiceSite, Site};
 pub use world::{World, observe, observe_to_execute, unfinished};
 

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::plan::Mode;
 use crate::proof::ProofName;
 use crate::request::Rung;
+use crate::sight::Sight;
 
 /// The state of an execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,6 +176,9 @@ pub struct Report {
     pub rpa_interval_seconds: Option<f64>,
     /// Since when the workload has no proven protection in another region; `None` once it was re-armed.
     pub unprotected_since: Option<Timestamp>,
+    /// What was seen before anything was done, from where, and what could not be; `None` if nobody has looked yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sight: Option<Sight>,
     /// Why it needs a human, if it does.
     pub stuck: Option<Stuck>,
     /// The steps.

@@ -40,6 +40,7 @@ pub use mode::Mode;
 pub use refusal::{Class, Refusal};
 
 use crate::request::{Disruption, Rung, Statement};
+use crate::sight::Sight;
 
 /// The version of the plan's form in the journal. What changed with 2 is what the hash is of.
 pub const VERSION: u32 = 2;
@@ -94,13 +95,16 @@ pub struct Plan {
     pub heartbeat_seconds: Option<f64>,
     /// The steps in the order in which they run.
     pub steps: Vec<PlannedStep>,
+    /// What was seen of everything but the databases in the region moved to, which are looked at again when it begins.
+    #[serde(default)]
+    pub sight: Sight,
     /// What somebody should know before saying yes.
     pub warnings: Vec<String>,
     /// Predicted length of the execution in seconds; `None` while no execution has been measured.
     pub predicted_seconds: Option<f64>,
     /// When the facts were seen.
     pub observed_at: Timestamp,
-    /// BLAKE3 of the plan's canonical JSON without what changes by the second: times, positions, loss and this field.
+    /// BLAKE3 of the plan's canonical JSON without what changes by the second: times, positions, loss, what was seen and this field.
     pub hash: String,
 }
 

@@ -13,6 +13,7 @@ use crate::plan::{Mode, Plan, PlannedStep, Target};
 use crate::proof;
 use crate::record::{Outcome, Place};
 use crate::request::{Rung, clients_by_hand, override_reason, witness};
+use crate::sight;
 use crate::step::Step;
 use crate::steps::{
     await_approval, check_health, rearm_protection, registry, replace_database, restore_database,
@@ -98,6 +99,7 @@ pub(crate) fn report(history: &History, state: State, reason: Option<String>) ->
             .heartbeat_seconds
             .filter(|_| plan.mode != Mode::Planned),
         unprotected_since: unprotected_since(history),
+        sight: sight::assessed(history),
         stuck: history.stuck.clone(),
         steps: steps(history),
     };

@@ -20,6 +20,7 @@ mod refusals;
 mod register_moves;
 mod runs;
 mod shipped;
+mod sight;
 mod statements;
 mod steps;
 mod tampered;

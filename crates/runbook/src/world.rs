@@ -35,6 +35,8 @@ pub const LOOK_LIMIT: Duration = Duration::from_secs(5);
 pub struct World {
     /// When it was seen.
     pub observed_at: Timestamp,
+    /// The machine that it was seen from.
+    pub looked_from: String,
     /// The workload.
     pub workload: WorkloadName,
     /// Its home region.
@@ -234,6 +236,7 @@ pub async fn observe(site: &Site, to: &RegionName) -> World {
     let unreadable = damaged.find(|damaged| Some(&damaged.execution) == opened.as_ref());
     World {
         observed_at: site.clock.now(),
+        looked_from: site.actor.host.clone(),
         workload: site.workload.clone(),
         home: site.home.clone(),
         recovery: site.recovery.clone(),

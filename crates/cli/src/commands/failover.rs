@@ -286,7 +286,7 @@ pub(crate) async fn run_with(setup: &Setup, args: &Args, output: &Output) -> Res
             plan(args, requester, runbook, seen.workload, &seen.site, true).await
         };
         let what = (!args.yes).then_some(what.as_str());
-        let ended = carry_out(setup, prepared, what, again, output).await;
+        let ended = Box::pin(carry_out(setup, prepared, what, again, output)).await;
         match ended {
             Ok((report, code)) => {
                 exit = exit.worse(code);

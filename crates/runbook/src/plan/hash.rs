@@ -7,7 +7,14 @@ use serde_json::{Map, Value};
 use super::Plan;
 
 /// Fields that differ between two observations of the same situation.
-const VOLATILE: [&str; 5] = ["hash", "loss", "observed_at", "disrupted_at", "disruption"];
+const VOLATILE: [&str; 6] = [
+    "hash",
+    "loss",
+    "sight",
+    "observed_at",
+    "disrupted_at",
+    "disruption",
+];
 
 /// What is measured from past executions, in the plan and in each of its steps: as if nothing had been measured yet.
 const PREDICTED: &str = "predicted_seconds";

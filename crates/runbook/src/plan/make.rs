@@ -16,6 +16,7 @@ use super::{
 use crate::executions::Unfinished;
 use crate::past::Predictions;
 use crate::request::{Request, Rung, clients_by_hand, override_reason};
+use crate::sight::Sight;
 use crate::step::{Impossible, Scene, Step};
 use crate::steps::{registry, replace_database, restore_database, switch_traffic};
 use crate::world::{RegisterFacts, ResourceFacts, World};
@@ -155,6 +156,7 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
             .chain(lint::warnings(&steps, &scene))
             .collect(),
         steps,
+        sight: Sight::beyond(world, &request.to),
         register,
         loss,
         predicted_seconds: Predictions::of(&world.past, &runbook.name, &request.to).whole(),

@@ -1,17 +1,19 @@
 //! `assess-region`: looks once more, at the beginning of the execution, at what the plan rests on.
 //!
 //! The plan may be minutes old when somebody says yes. If another epoch has been opened since, the execution ends here,
-//! before it changed anything. Idempotent because it only looks.
+//! before it changed anything. It records what was seen, from which machine, and what could not be seen; of the region being left,
+//! which it does not call, what the plan saw. Idempotent because it only looks.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use dr_coordination::register::EpochRecord;
-use dr_provider::driver::{Action, Applied, Instance, LossFacts, Verified};
+use dr_provider::driver::{Action, Applied, LossFacts, RegionFacts, Verified};
 use dr_provider::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
 use crate::plan::{Idempotency, Target};
+use crate::sight::Sight;
 use crate::step::{Impossible, Scene, Step, Work, look, look_again};
 
 /// The step's name.
@@ -66,12 +68,19 @@ impl Step for AssessRegion {
 
     async fn apply(&self, work: &Work, target: &Target, _: &Action) -> Result<Applied> {
         if *target == Target::Register {
-            return register(work).await;
+            let known = register(work).await?;
+            return Ok(told(known, work.plan().sight.clone()));
         }
-        let (instance, loss) = resource(work, target).await?;
+        let (facts, loss) = resource(work, target).await?;
         let to = &work.plan().to;
-        let summary = format!("looked at `{target}` in {to}");
-        Ok(work.applied(summary, json!({ "instance": instance, "loss": loss })))
+        let mut sight = Sight::from_machine(&work.site.actor.host);
+        match (&facts, target) {
+            (Some(facts), Target::Resource(name)) => sight.resource(name, to, facts),
+            _ => sight.not_seen(format!("`{target}` in {to}"), "nothing tells of it"),
+        }
+        let instance = facts.map(|facts| facts.instance);
+        let evidence = json!({ "instance": instance, "loss": loss });
+        Ok(told(work.applied("", evidence), sight))
     }
 
     async fn verify(&self, _: &Work, _: &Target, _: &Action) -> Verified {
@@ -79,17 +88,29 @@ impl Step for AssessRegion {
     }
 }
 
+/// Adds to what is known what was seen and what could not be.
+fn told(mut known: Applied, sight: Sight) -> Applied {
+    let parts = [known.summary, sight.line()];
+    let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    known.summary = parts.join("; ");
+    if let Value::Object(fields) = &mut known.evidence {
+        fields.insert("looked_from".to_owned(), json!(sight.looked_from));
+        fields.insert("seen".to_owned(), json!(sight.seen));
+        fields.insert("not_seen".to_owned(), json!(sight.not_seen));
+    }
+    known
+}
+
 /// Looks at a resource in the region moved to.
 pub(crate) async fn resource(
     work: &Work,
     target: &Target,
-) -> Result<(Option<Instance>, LossFacts)> {
+) -> Result<(Option<RegionFacts>, LossFacts)> {
     let driver = work.driver(target)?;
     let to = &work.plan().to;
-    let facts = driver.observe(std::slice::from_ref(to)).await;
+    let mut facts = driver.observe(std::slice::from_ref(to)).await;
     let loss = driver.loss(to, &facts);
-    let instance = facts.regions.get(to).map(|region| region.instance.clone());
-    Ok((instance, loss))
+    Ok((facts.regions.remove(to), loss))
 }
 
 /// Looks whether the register still says what the plan was made from.

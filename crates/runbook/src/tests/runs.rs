@@ -60,7 +60,7 @@ async fn a_lost_region_is_left() {
         .await
         .unwrap();
     insta::assert_snapshot!(lines.0.lock().unwrap().join("\n"), @r"
-    assess: epoch 1 is the newest; looked at `database` in us-west-2
+    assess: epoch 1 is the newest; `database` in us-east-1 is stopped, `rfc2136 orders.acme.example` answers 10.0.2.20; not seen: the log of `database` in the store of us-east-1: connection timed out; `database` in us-west-2 is a standby on timeline 1 at 0/4F00, the log of `database` in the store of us-west-2 reaches 0/5000 on timeline 1
     gate: `database`: 0.4 s, about 40 commits at last contact, within 60s
     approve: not required
     epoch: epoch 2 opened, primary us-west-2

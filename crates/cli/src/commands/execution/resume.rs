@@ -52,7 +52,7 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
         &decided,
         &progress,
     );
-    let report = watched(work, &progress, output).await?;
+    let report = Box::pin(watched(work, &progress, output)).await?;
     output.say(&report_text::render(&report, objectives, output.stderr));
     if output.json {
         output.json(&report)?;

@@ -92,6 +92,14 @@ pub(crate) fn render_found(
     if interrupted.is_some_and(|summary| summary.may_be_aborted) {
         line("or", format!("dr execution abort {}", report.execution));
     }
+    if let Some(sight) = &report.sight {
+        for unknown in sight.unknown() {
+            line(
+                "not seen",
+                format!("{unknown} (from {})", sight.looked_from),
+            );
+        }
+    }
     let came_up = matches!(
         report.state,
         State::Completed | State::CompletedWithExceptions | State::Stuck

@@ -93,7 +93,7 @@ pub(super) async fn run(
         plan(args, &region, requester, runbook, workload, &seen.site).await
     };
     let what = (!args.yes).then_some(what.as_str());
-    let (report, exit) = carry_out(&setup, prepared, what, again, output).await?;
+    let (report, exit) = Box::pin(carry_out(&setup, prepared, what, again, output)).await?;
     if output.json {
         output.json(&report)?;
     }
