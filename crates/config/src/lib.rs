@@ -39,7 +39,7 @@ pub use runbooks::{NoRunbook, Runbooks, Unusable};
 pub use schedule::{Place, Schedule, Trigger};
 pub use shipped::is_used_unasked;
 pub use workload::{
-    Detection, HealthCheck, Notify, Objectives, Readiness, Resource, Service, ServiceInstance,
-    Traffic, Workload,
+    Detection, HealthCheck, HealthCheckKind, Notify, Objectives, Readiness, Resource, Service,
+    ServiceInstance, Traffic, Workload,
 };
 pub use yaml::parse;

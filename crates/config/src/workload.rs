@@ -11,13 +11,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dr_model::document::{
-    Context, FromNode, Node, Problem, Reader, Span, Spanned, Template, list, map,
+    Context, FromNode, Node, Problem, Reader, Span, Spanned, Template, Value, list, map,
 };
 use dr_model::{ApprovalPolicy, RegionName, ResourceName, ServiceName};
 
 use crate::scope::Scope;
-pub use check::HealthCheck;
 use check::Names;
+pub use check::{HealthCheck, HealthCheckKind};
 use places::Places;
 pub use watching::{Detection, Readiness};
 
@@ -77,6 +77,8 @@ pub struct Resource {
 /// Something that is started where the workload is served.
 #[derive(Clone, Debug)]
 pub struct Service {
+    /// Whether a move goes on without it.
+    pub optional: bool,
     /// How, per region.
     pub regions: BTreeMap<RegionName, ServiceInstance>,
 }
@@ -99,6 +101,8 @@ pub struct ServiceInstance {
 pub struct Traffic {
     /// The kind, which is known.
     pub kind: String,
+    /// Whether a move goes on without it; never so of the first, which checks are about.
+    pub optional: bool,
     /// The whole entry, `kind` included.
     pub node: Node,
 }
@@ -120,6 +124,20 @@ impl FromNode for Objectives {
             rpo: rpo?,
             rto: rto?,
         })
+    }
+}
+
+/// Reports a first traffic record that is optional: `{answer}` is the one that it has, and the time to recover is taken when it is proven.
+fn first_is_needed(traffic: Option<&Node>, context: &mut Context) {
+    let Some(Value::List(records)) = traffic.map(|node| &node.value) else {
+        return;
+    };
+    let first = records.first().and_then(|first| first.get("optional"));
+    if let Some(word) = first.filter(|word| word.value == Value::Bool(true)) {
+        let problem = Problem::error(&word.span, "the first record cannot be optional").hint(
+            "what checks are about, and when clients are led, is told by it: put another one first",
+        );
+        context.within("traffic[0].optional", |context| context.report(problem));
     }
 }
 
@@ -161,6 +179,8 @@ impl Workload {
         };
         let check = |n: &Node, c: &mut Context| HealthCheck::read(n, c, names);
         let checks = reader.optional_with("checks", list(check));
+        check::one_is_needed(reader.node("checks"), checks.as_deref(), reader.context());
+        first_is_needed(reader.node("traffic"), reader.context());
         let notify = reader.or_default("notify");
         let readiness = reader.or_default("readiness");
         let detection = reader.or_default("detection");

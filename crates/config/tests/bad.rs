@@ -65,39 +65,43 @@ fn envelope() {
     dr.yaml:24:31: error: workloads.orders.services.api.regions.us-east-1.start: found text
       expected: a program and its arguments, such as `[systemctl, start, ledger]`
       hint: no shell reads it: write each word as one element of the list
-    dr.yaml:26:9: error: workloads.orders.checks[0]: a check is one thing
+    dr.yaml:26:53: error: workloads.orders.traffic[0].optional: the first record cannot be optional
+      hint: what checks are about, and when clients are led, is told by it: put another one first
+    dr.yaml:27:53: error: workloads.orders.traffic[1].optional: found text
+      expected: `true` or `false`
+    dr.yaml:29:9: error: workloads.orders.checks[0]: a check is one thing
       expected: either `http`, `sql` or `command`
-    dr.yaml:27:9: error: workloads.orders.checks[1]: a check is one thing
+    dr.yaml:30:9: error: workloads.orders.checks[1]: a check is one thing
       expected: either `http`, `sql` or `command`
-    dr.yaml:28:25: error: workloads.orders.checks[2].command.run: found text
+    dr.yaml:31:25: error: workloads.orders.checks[2].command.run: found text
       expected: a program and its arguments, such as `[systemctl, start, ledger]`
       hint: no shell reads it: write each word as one element of the list
-    dr.yaml:28:52: error: workloads.orders.checks[2].command.timeout: nothing can be seen within no time
+    dr.yaml:31:52: error: workloads.orders.checks[2].command.timeout: nothing can be seen within no time
       expected: a duration above zero
-    dr.yaml:29:25: error: workloads.orders.checks[3].command.run: the command is empty
+    dr.yaml:32:25: error: workloads.orders.checks[3].command.run: the command is empty
       expected: a program and its arguments, such as `[systemctl, start, ledger]`
-    dr.yaml:29:29: error: workloads.orders.checks[3].command: unknown key `in`
+    dr.yaml:32:29: error: workloads.orders.checks[3].command: unknown key `in`
       expected: `on`, `run` or `timeout`
       hint: did you mean `on`?
-    dr.yaml:30:38: error: workloads.orders.checks[4].command.run[1]: a reference cannot be used here
+    dr.yaml:33:38: error: workloads.orders.checks[4].command.run[1]: a reference cannot be used here
       hint: a plan is written down: let the program read its secrets by itself
-    dr.yaml:30:64: error: workloads.orders.checks[4].command.timeout: `30` has no unit
+    dr.yaml:33:64: error: workloads.orders.checks[4].command.timeout: `30` has no unit
       expected: a duration with its unit, such as `30s`, `15m` or `4h`
       hint: `30s` is seconds, `30m` minutes
-    dr.yaml:31:25: error: workloads.orders.notify[0].webhook: found something that is not text
+    dr.yaml:34:25: error: workloads.orders.notify[0].webhook: found something that is not text
       expected: text, such as `${file:/etc/dr/password}`
       hint: put it in quotes, or better in a file
-    dr.yaml:33:5: error: workloads.invoices: `home` is missing
-    dr.yaml:33:5: error: workloads.invoices: `recovery` is missing
-    dr.yaml:33:5: error: workloads.invoices: `resources` is missing
-    dr.yaml:33:17: error: workloads.invoices.objectives: `rto` is missing
-    dr.yaml:33:24: error: workloads.invoices.objectives.rpo: an objective of zero cannot be measured
+    dr.yaml:36:5: error: workloads.invoices: `home` is missing
+    dr.yaml:36:5: error: workloads.invoices: `recovery` is missing
+    dr.yaml:36:5: error: workloads.invoices: `resources` is missing
+    dr.yaml:36:17: error: workloads.invoices.objectives: `rto` is missing
+    dr.yaml:36:24: error: workloads.invoices.objectives.rpo: an objective of zero cannot be measured
       expected: a duration above zero
       hint: `sync` on a resource makes commits wait for the recovery region's store
-    dr.yaml:34:12: error: workloads.invoices.owner: found the number `12`
+    dr.yaml:37:12: error: workloads.invoices.owner: found the number `12`
       expected: text
       hint: put it in quotes
-    30 errors in the configuration
+    32 errors in the configuration
     "###);
 }
 

@@ -5,7 +5,7 @@ mod support;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dr_config::{HealthCheck, Place, StoreLocation, Trigger};
+use dr_config::{HealthCheck, HealthCheckKind, Place, StoreLocation, Trigger};
 use dr_model::Retention;
 use dr_model::document::Template;
 use support::{fixture, load_at};
@@ -107,11 +107,13 @@ fn warnings_do_not_refuse() {
       hint: only `*.yaml` is: rename it
     dr.yaml:14:25: warning: workloads.orders.approval.quorum: none of those who may approve can start a failover themselves
       hint: nobody approves what they asked for: name one person more
-    dr.yaml:31:14: warning: workloads.orders.traffic[0].ttl: clients keep the old answer this long
+    dr.yaml:36:14: warning: workloads.orders.traffic[0].ttl: clients keep the old answer this long
       expected: at most `60s`
       hint: every second of it is added to the time to recover
-    dr.yaml:42:11: warning: workloads.archive: there is no region to recover in
+    dr.yaml:51:11: warning: workloads.archive: there is no region to recover in
       hint: name at least one other region in `recovery`
+    dr.yaml:54:13: warning: workloads.archive.checks: every check is optional: clients are led to a region whatever is seen there
+      hint: leave `optional` out of one of them
     "###);
     let orders = &loaded.config.workloads[&"orders".parse().unwrap()];
     assert_eq!(orders.max_loss, 60 * SECOND);
@@ -128,11 +130,14 @@ fn warnings_do_not_refuse() {
         1,
         "a reference that cannot be resolved now may be later"
     );
-    assert!(matches!(orders.checks[1], HealthCheck::Sql { .. }));
-    let command = |run: &[&str], on: Option<&str>, seconds: u32| HealthCheck::Command {
-        run: run.iter().map(|word| (*word).to_owned()).collect(),
-        on: on.map(|on| on.parse().unwrap()),
-        timeout: seconds * SECOND,
+    assert!(matches!(orders.checks[1].kind, HealthCheckKind::Sql { .. }));
+    let command = |run: &[&str], on: Option<&str>, seconds: u32| HealthCheck {
+        kind: HealthCheckKind::Command {
+            run: run.iter().map(|word| (*word).to_owned()).collect(),
+            on: on.map(|on| on.parse().unwrap()),
+            timeout: seconds * SECOND,
+        },
+        optional: on.is_none(),
     };
     let there = ["/usr/local/bin/smoke-test", "http://{answer}:8080"];
     let here = ["/usr/local/bin/queue-is-read"];
@@ -140,8 +145,12 @@ fn warnings_do_not_refuse() {
         orders.checks[2..],
         [command(&there, Some("api"), 30), command(&here, None, 10)]
     );
-    let api = &orders.services[&"api".parse().unwrap()].regions;
-    assert_eq!(api[&"us-east-1".parse().unwrap()].host, "local");
+    let api = &orders.services[&"api".parse().unwrap()];
+    assert_eq!(api.regions[&"us-east-1".parse().unwrap()].host, "local");
+    let mail = &orders.services[&"mail".parse().unwrap()];
+    assert_eq!((api.optional, mail.optional), (false, true));
+    let optional: Vec<_> = orders.traffic.iter().map(|t| t.optional).collect();
+    assert_eq!(optional, [false, true]);
     let node = &orders.resources[&"database".parse().unwrap()].node;
     let password: Template = loaded.config.read(node.get("password").unwrap()).unwrap();
     assert_eq!(password.text(), "${file:/nowhere}");

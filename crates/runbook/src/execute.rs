@@ -7,6 +7,7 @@ mod action;
 mod best_effort;
 mod end;
 mod error;
+mod optional;
 mod together;
 mod trouble;
 
@@ -226,7 +227,7 @@ impl<'a> Executor<'a> {
         }
         let mut failed = None;
         for index in 0..step.lanes.len() {
-            match self.lane(step, index).await {
+            match self.lane_unless_optional(step, kind, index).await {
                 Ok(()) => {}
                 Err(Halt::Failed(why)) if step.continue_on_error => {
                     failed = Some(why.to_string());
@@ -248,6 +249,10 @@ impl<'a> Executor<'a> {
             Some(why) => self.finish(step, StepState::Excepted, &why, began),
             None => {
                 let summary = self.summary(step);
+                if self.went_without_all(step) {
+                    self.finish(step, StepState::Excepted, &summary, began);
+                    return Ok(());
+                }
                 self.finish(step, StepState::Done, &summary, began);
                 if step.uses == open_epoch::NAME {
                     self.opened = Some(self.site.clock.elapsed());
@@ -440,7 +445,7 @@ impl<'a> Executor<'a> {
     }
 
     fn summary(&self, step: &PlannedStep) -> String {
-        let mut parts: Vec<&str> = Vec::new();
+        let mut parts: Vec<String> = Vec::new();
         for (index, lane) in step.lanes.iter().enumerate() {
             let fallback = self.history.fell_back(&step.id, index).is_some();
             let (_, actions) = branch_of(lane, fallback);
@@ -453,7 +458,8 @@ impl<'a> Executor<'a> {
             let last = (0..actions.len())
                 .rev()
                 .find_map(|a| self.history.applied(&place(a)));
-            parts.extend(last.map(|applied| applied.summary.as_str()));
+            let last = last.map(|applied| applied.summary.clone());
+            parts.extend(optional::without(&self.history, step, index).or(last));
         }
         if let Some(why) = &step.left_out {
             return format!("left out: {why}");

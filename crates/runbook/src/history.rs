@@ -36,6 +36,7 @@ pub struct History {
     pub closed: Option<Report>,
     steps: BTreeMap<StepId, StepHistory>,
     fallbacks: BTreeMap<(StepId, usize), String>,
+    without: BTreeMap<(StepId, usize), String>,
     actions: BTreeMap<Place, Progress>,
     /// What the newest look at each old primary saw, if that was alive.
     alive: BTreeMap<ResourceName, String>,
@@ -93,6 +94,7 @@ impl History {
             closed: None,
             steps: BTreeMap::new(),
             fallbacks: BTreeMap::new(),
+            without: BTreeMap::new(),
             actions: BTreeMap::new(),
             alive: BTreeMap::new(),
         }
@@ -144,6 +146,11 @@ impl History {
             }
             Record::FellBack { step, lane, why } => {
                 self.fallbacks.insert((step.clone(), *lane), why.clone());
+            }
+            Record::WentWithout {
+                step, lane, why, ..
+            } => {
+                self.without.insert((step.clone(), *lane), why.clone());
             }
             Record::Finished {
                 step,
@@ -244,6 +251,27 @@ impl History {
     pub fn fell_back(&self, step: &StepId, lane: usize) -> Option<&str> {
         let key = (step.clone(), lane);
         self.fallbacks.get(&key).map(String::as_str)
+    }
+
+    /// Returns why the execution went on without what a lane is about, if it did.
+    #[must_use]
+    pub fn went_without(&self, step: &StepId, lane: usize) -> Option<&str> {
+        let key = (step.clone(), lane);
+        self.without.get(&key).map(String::as_str)
+    }
+
+    /// Returns the first step that went on without `target`, if any did.
+    #[must_use]
+    pub fn gave_up(&self, target: &Target) -> Option<&StepId> {
+        let steps = self.plan.steps.iter();
+        let mut lanes = steps.flat_map(|step| {
+            let numbered = step.lanes.iter().enumerate();
+            numbered.map(move |(index, lane)| (&step.id, index, lane))
+        });
+        let gave_up = |(step, index, lane): &(&StepId, usize, &Lane)| {
+            lane.target == *target && self.went_without(step, *index).is_some()
+        };
+        lanes.find(gave_up).map(|(step, ..)| step)
     }
 
     /// Returns how far an action has come, if it has begun.

@@ -254,6 +254,9 @@ pub enum Idempotency {
 pub struct Lane {
     /// The thing.
     pub target: Target,
+    /// Whether the step goes on without it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
     /// The step that acts: the one in the runbook, or the fallback if that was planned from the start.
     pub uses: String,
     /// What it stands in for, if it is the fallback.

@@ -63,6 +63,17 @@ pub enum Record {
         /// Why the main branch definitely cannot be.
         why: String,
     },
+    /// The execution goes on without something optional.
+    WentWithout {
+        /// The step.
+        step: StepId,
+        /// The lane in it.
+        lane: usize,
+        /// Why it was not done, or why nobody can tell, and how it stands where that was seen.
+        why: String,
+        /// When.
+        at: Timestamp,
+    },
     /// A step is over.
     Finished {
         /// The step.

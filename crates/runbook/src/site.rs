@@ -1,6 +1,6 @@
 //! The parts of the world that an execution works with, put together by the wiring of the binary.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,8 @@ use dr_model::{ApprovalPolicy, Clock, RegionName, ResourceName, ServiceName, Wor
 use dr_provider::host::Command;
 use dr_provider::probe::ClientProbe;
 use dr_provider::{Host, Notifier, ObjectStore, Probe, ResourceDriver, Secret, Traffic};
+
+use crate::plan::Target;
 
 /// One workload with everything that an execution may touch.
 pub struct Site {
@@ -38,6 +40,8 @@ pub struct Site {
     pub clients: Vec<Arc<dyn ClientProbe>>,
     /// What leads clients to it.
     pub traffic: Vec<Arc<dyn Traffic>>,
+    /// The services, checks and records that a move goes on without.
+    pub optional: BTreeSet<Target>,
     /// Whom to tell.
     pub notifiers: Vec<Arc<dyn Notifier>>,
     /// The time.

@@ -118,6 +118,11 @@ pub trait Step: Send + Sync + fmt::Debug {
     /// Does one action.
     async fn apply(&self, work: &Work, target: &Target, action: &Action) -> Result<Applied>;
 
+    /// Says how something optional stands that the execution goes on without, for the record; `None` where that says nothing.
+    async fn left_standing(&self, _work: &Work, _target: &Target) -> Option<String> {
+        None
+    }
+
     /// Looks whether an action has been done; after `apply`, and first after a crash.
     async fn verify(&self, work: &Work, target: &Target, action: &Action) -> Verified;
 }

@@ -10,6 +10,7 @@ mod evidence;
 mod guards;
 mod in_place;
 mod matrix;
+mod optional;
 mod own_steps;
 mod pauses;
 mod planned;

@@ -5,7 +5,7 @@
 //! `LOST_REGION_LIMIT`, so a dead region never holds up the plan (L1). Each part of them has that limit for itself: what was seen in time
 //! is kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use crate::executions::{self, Unfinished, Unreadable};
 use crate::old_primary::{self, LOST_REGION_LIMIT, PART_LIMIT};
 use crate::past::Past;
-use crate::plan::Refusal;
+use crate::plan::{Refusal, Target};
 use crate::site::Site;
 
 /// How long a store or a name server may take to answer.
@@ -63,6 +63,8 @@ pub struct World {
     pub probes: Vec<String>,
     /// The traffic records.
     pub traffic: Vec<TrafficFacts>,
+    /// The services, checks and records that a move goes on without.
+    pub optional: BTreeSet<Target>,
     /// Whom to tell, by description.
     pub notifiers: Vec<String>,
     /// Executions for this workload that have not ended.
@@ -258,6 +260,7 @@ pub async fn observe(site: &Site, to: &RegionName) -> World {
             .map(|probes| probes.iter().map(|probe| probe.describe()).collect())
             .unwrap_or_default(),
         traffic,
+        optional: site.optional.clone(),
         notifiers: site.notifiers.iter().map(|n| n.describe()).collect(),
         unfinished,
         unreadable,

@@ -2,9 +2,10 @@
 
 mod run;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use dr_config::{Config, Runbook, Step, is_used_unasked};
+use dr_config::{Config, HealthCheckKind, Runbook, Step, Workload, is_used_unasked};
 use dr_model::RunbookName;
 use dr_model::document::{Context, Problem};
 use dr_runbook::check::Finding;
@@ -32,7 +33,8 @@ pub(crate) enum Command {
     /// people are asked where a workload wants approvals; that nothing waits for the region being left,
     /// that every point of no return has a gate before it, that nothing is created on the day that could
     /// be there already, and that clients do not keep an old answer for longer than 60 s. What every
-    /// plan is refused for, or should not be used like this, ends with 65; advice does not.
+    /// plan is refused for, or should not be used like this, ends with 65; advice does not. It also
+    /// names what is optional, which a move goes on without.
     Check,
     /// Make the plan of a runbook that stays in the primary's region
     ///
@@ -197,6 +199,19 @@ fn check(setup: &Setup, output: &Output) -> Result<Exit> {
             }));
         }
     }
+    let mut optional = BTreeMap::new();
+    for (name, workload) in &setup.config.workloads {
+        let members = members_gone_without(workload);
+        if members.is_empty() {
+            continue;
+        }
+        lines.push(format!(
+            "{} every move of `{name}` goes on without {}, and ends with exceptions then",
+            style.paint(Tone::Faint, "optional"),
+            members.join(", ")
+        ));
+        optional.insert(name, members);
+    }
     // Whatever else the configuration warns of, it says elsewhere.
     let ours = |problem: &&Problem| {
         let cached = problem.path.contains(".traffic[") && problem.path.ends_with(".ttl");
@@ -211,7 +226,7 @@ fn check(setup: &Setup, output: &Output) -> Result<Exit> {
     }
     if output.json {
         let names: Vec<_> = runbooks.names().collect();
-        output.json(&json!({ "valid": grave == 0, "runbooks": names, "findings": shown }))?;
+        output.json(&json!({ "valid": grave == 0, "runbooks": names, "findings": shown, "optional": optional }))?;
     } else {
         output.data(&lines.join("\n"))?;
     }
@@ -220,6 +235,25 @@ fn check(setup: &Setup, output: &Output) -> Result<Exit> {
     } else {
         Exit::Configuration
     })
+}
+
+/// Names what a move of a workload goes on without.
+fn members_gone_without(workload: &Workload) -> Vec<String> {
+    let services = workload.services.iter();
+    let services = services.filter(|(_, service)| service.optional);
+    let services = services.map(|(name, _)| format!("service `{name}`"));
+    let checks = workload.checks.iter().filter(|check| check.optional);
+    let checks = checks.map(|check| match &check.kind {
+        HealthCheckKind::Http { url } => format!("check `{url}`"),
+        HealthCheckKind::Sql { query, .. } => format!("check `{query}`"),
+        HealthCheckKind::Command { run, .. } => format!("check `{}`", run.join(" ")),
+    });
+    let records = workload.traffic.iter().filter(|record| record.optional);
+    let records = records.map(|record| {
+        let name = record.node.get("name").and_then(|name| name.as_text());
+        format!("traffic `{} {}`", record.kind, name.unwrap_or_default())
+    });
+    services.chain(checks).chain(records).collect()
 }
 
 fn document(runbook: &Runbook) -> Value {

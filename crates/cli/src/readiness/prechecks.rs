@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dr_config::{HealthCheck, Notify, Workload};
+use dr_config::{HealthCheckKind, Notify, Workload};
 use dr_coordination::identity::read_identity;
 use dr_coordination::probe::{newest_probe, probe_write, require_atomic_create};
 use dr_model::{RegionName, ResourceId, WorkloadName};
 use dr_provider::host::PathKind;
 use dr_provider::{Error, Host, SecretSource};
 use dr_runbook::Site;
+use dr_runbook::plan::Target;
 use futures::future::join_all;
 use serde::Serialize;
 
@@ -69,6 +70,27 @@ impl Precheck {
     }
 }
 
+impl Precheck {
+    /// Returns the same of a service, a check or a record: a failover does without one that is optional.
+    fn of_member(self, site: &Site, target: &Target) -> Self {
+        match site.optional.contains(target) {
+            true => self.of_optional(),
+            false => self,
+        }
+    }
+
+    fn of_optional(self) -> Self {
+        match self.found {
+            Found::Passed | Found::Warning => self,
+            Found::Unknown | Found::Failed => Self {
+                found: Found::Warning,
+                detail: format!("{}; it is optional", self.detail),
+                ..self
+            },
+        }
+    }
+}
+
 /// Awaits a look for as long as it may take.
 async fn limited(name: String, look: impl Future<Output = Result<String, Error>>) -> Precheck {
     match tokio::time::timeout(LIMIT, look).await {
@@ -87,10 +109,12 @@ pub(super) async fn all(
 ) -> Vec<Precheck> {
     let store = limited(format!("store of {to}"), store(site, to, from));
     let traffic = join_all(site.traffic.iter().map(|traffic| {
-        limited(traffic.describe(), async {
+        let target = Target::Traffic(traffic.describe());
+        let look = limited(traffic.describe(), async {
             traffic.rehearse().await?;
             Ok("the server would take a switch".to_owned())
-        })
+        });
+        async move { look.await.of_member(site, &target) }
     }));
     let services = join_all(site.services.iter().filter_map(|(name, regions)| {
         let service = regions.get(to)?;
@@ -99,10 +123,12 @@ pub(super) async fn all(
         }
         let start = service.start.argv.first();
         let start = program(service.host.as_ref(), start.map_or("", String::as_str));
-        Some(limited(format!("service {name}"), start))
+        let look = limited(format!("service {name}"), start);
+        let target = Target::Service(name.clone());
+        Some(async move { look.await.of_member(site, &target) })
     }));
     let commands = workload.checks.iter().filter_map(|check| {
-        let HealthCheck::Command { run, on, .. } = check else {
+        let HealthCheckKind::Command { run, on, .. } = &check.kind else {
             return None;
         };
         let program = run.first().map_or("", String::as_str);
@@ -110,11 +136,12 @@ pub(super) async fn all(
         if !from.is_there() && host.is_local() {
             return None;
         }
-        Some((program, host))
+        Some((program, host, check.optional))
     });
-    let commands = join_all(commands.map(|(words, host)| async move {
+    let commands = join_all(commands.map(|(words, host, optional)| async move {
         let look = program(host.as_ref(), words);
-        limited(format!("check `{words}`"), look).await
+        let found = limited(format!("check `{words}`"), look).await;
+        if optional { found.of_optional() } else { found }
     }));
     let hosts = join_all(
         hosts(setup, &site.workload, workload, to)
@@ -143,10 +170,12 @@ pub(super) async fn all(
     let tried = setup.rehearse_checks(&site.workload, workload, std::iter::once(to));
     // A configuration that cannot be wired makes no plan either, which says so.
     for one in tried.await.unwrap_or_default() {
-        checks.push(match one.judge() {
+        let target = Target::Probe(one.check.clone());
+        let found = match one.judge() {
             Ok(found) => Precheck::new(one.check, Found::Passed, found),
             Err(why) => Precheck::new(one.check, Found::Failed, why),
-        });
+        };
+        checks.push(found.of_member(site, &target));
     }
     for notify in &workload.notify {
         let Notify::Webhook(url) = notify;

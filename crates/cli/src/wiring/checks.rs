@@ -1,11 +1,11 @@
 //! What tells whether a workload works, in each of its regions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dr_config::{HealthCheck, Workload};
+use dr_config::{HealthCheckKind, Workload};
 use dr_local::HttpProbe;
 use dr_model::{RegionName, ResourceId, ServiceName, WorkloadName};
 use dr_provider::driver::Role;
@@ -15,11 +15,14 @@ use dr_provider::{Error, Probe, ResourceDriver, Traffic};
 use super::Setup;
 use super::command_check::CommandCheck;
 
+/// The checks by the region that they look at.
+type Probes = BTreeMap<RegionName, Vec<Arc<dyn Probe>>>;
+
 /// How long one look takes at most.
 const LIMIT: Duration = Duration::from_secs(2);
 
 impl Setup {
-    /// Returns the checks of a workload by the region that they look at.
+    /// Returns the checks of a workload by the region that they look at, and the descriptions of those that need not pass.
     ///
     /// A check of an answer that a region does not have is left out there: nothing leads to it.
     pub(super) fn probes(
@@ -27,48 +30,53 @@ impl Setup {
         name: &WorkloadName,
         workload: &Workload,
         traffic: &[Arc<dyn Traffic>],
-    ) -> crate::error::Result<BTreeMap<RegionName, Vec<Arc<dyn Probe>>>> {
+    ) -> crate::error::Result<(Probes, BTreeSet<String>)> {
         let mut probes = BTreeMap::new();
+        let (mut optional, mut needed) = (BTreeSet::new(), BTreeSet::new());
         for region in std::iter::once(&workload.home).chain(&workload.recovery) {
             let answer = traffic.iter().find_map(|record| record.answer(region));
             let mut here: Vec<Arc<dyn Probe>> = Vec::new();
             for check in &workload.checks {
-                match check {
-                    HealthCheck::Http { url } => {
+                let probe: Arc<dyn Probe> = match &check.kind {
+                    HealthCheckKind::Http { url } => {
                         let url = match (&answer, url.contains(ANSWER)) {
                             (Some(answer), _) => url.replace(ANSWER, answer),
                             (None, false) => url.clone(),
                             (None, true) => continue,
                         };
-                        here.push(Arc::new(HttpProbe::new(url, LIMIT)?));
+                        Arc::new(HttpProbe::new(url, LIMIT)?)
                     }
-                    HealthCheck::Sql { resource, query } => {
+                    HealthCheckKind::Sql { resource, query } => {
                         let id = ResourceId {
                             workload: name.clone(),
                             resource: resource.clone(),
                         };
                         let driver = self.driver(&id)?;
-                        here.push(Arc::new(SqlProbe {
+                        Arc::new(SqlProbe {
                             id,
                             driver,
                             region: region.clone(),
                             query: query.clone(),
-                        }));
+                        })
                     }
-                    HealthCheck::Command { run, on, timeout } => {
+                    HealthCheckKind::Command { run, on, timeout } => {
                         let Some(words) = filled(run, answer.as_deref()) else {
                             continue;
                         };
                         let host = self.host(region, host_name(workload, on.as_ref(), region))?;
-                        here.push(Arc::new(CommandCheck::new(
-                            host, words, *timeout, name, region,
-                        )));
+                        Arc::new(CommandCheck::new(host, words, *timeout, name, region))
                     }
-                }
+                };
+                match check.optional {
+                    true => optional.insert(probe.describe()),
+                    false => needed.insert(probe.describe()),
+                };
+                here.push(probe);
             }
             probes.insert(region.clone(), here);
         }
-        Ok(probes)
+        // One that stands there twice has to pass if either has.
+        Ok((probes, &optional - &needed))
     }
 }
 
@@ -111,7 +119,7 @@ impl Setup {
     ) -> crate::error::Result<Vec<Rehearsed>> {
         let mut found = Vec::new();
         for check in &workload.checks {
-            let HealthCheck::Sql { resource, query } = check else {
+            let HealthCheckKind::Sql { resource, query } = &check.kind else {
                 continue;
             };
             let id = ResourceId {
@@ -165,13 +173,15 @@ fn is_true(value: &str) -> bool {
 }
 
 impl Setup {
-    /// Returns the checks of a workload as a client makes them: those of an answer. Any other goes elsewhere than the name does.
+    /// Returns the checks of a workload as a client makes them: those of an answer that have to pass. Any other goes elsewhere than the name
+    /// does.
     pub(super) fn clients(workload: &Workload) -> Vec<Arc<dyn ClientProbe>> {
-        let of_answer = workload.checks.iter().filter_map(|check| match check {
-            HealthCheck::Http { url } if url.contains(ANSWER) => Some(url),
-            HealthCheck::Http { .. } | HealthCheck::Sql { .. } | HealthCheck::Command { .. } => {
-                None
-            }
+        let needed = workload.checks.iter().filter(|check| !check.optional);
+        let of_answer = needed.filter_map(|check| match &check.kind {
+            HealthCheckKind::Http { url } if url.contains(ANSWER) => Some(url),
+            HealthCheckKind::Http { .. }
+            | HealthCheckKind::Sql { .. }
+            | HealthCheckKind::Command { .. } => None,
         });
         let client =
             |url: &String| Arc::new(HttpClient { url: url.clone() }) as Arc<dyn ClientProbe>;

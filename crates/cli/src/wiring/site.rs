@@ -1,6 +1,6 @@
 //! A workload as an execution works with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dr_config::{Notify, Service, ServiceInstance, Workload};
@@ -8,7 +8,8 @@ use dr_jobs::engine::WorkloadSite;
 use dr_model::{RegionName, ResourceId, ResourceName, WorkloadName};
 use dr_postgres::StandbyPolicy;
 use dr_provider::host::Command;
-use dr_provider::{Notifier, ResourceDriver, Secret, SecretSource};
+use dr_provider::{Notifier, ResourceDriver, Secret, SecretSource, Traffic};
+use dr_runbook::plan::Target;
 use dr_runbook::{ServiceSite, Site};
 
 use super::Setup;
@@ -51,17 +52,36 @@ impl Setup {
     pub(crate) fn site(&self, name: &WorkloadName, workload: &Workload) -> Result<Site> {
         let traffic = self.traffic(workload)?;
         let services = workload.services.iter();
+        let (probes, optional) = self.probes(name, workload, &traffic)?;
         Ok(Site {
+            optional: Self::optional(workload, &traffic, optional),
             services: services
                 .map(|(name, service)| Ok((name.clone(), self.service(service)?)))
                 .collect::<Result<_>>()?,
-            probes: self.probes(name, workload, &traffic)?,
+            probes,
             clients: Self::clients(workload),
             traffic,
             notifiers: self.notifiers(workload),
             secrets: self.secret_values(name, workload)?,
             ..self.register_site(name, workload)?
         })
+    }
+
+    /// Returns what a move goes on without.
+    fn optional(
+        workload: &Workload,
+        traffic: &[Arc<dyn Traffic>],
+        checks: BTreeSet<String>,
+    ) -> BTreeSet<Target> {
+        let services = workload.services.iter();
+        let services = services.filter(|(_, service)| service.optional);
+        let records = workload.traffic.iter().zip(traffic);
+        let records = records.filter(|(written, _)| written.optional);
+        services
+            .map(|(name, _)| Target::Service(name.clone()))
+            .chain(records.map(|(_, record)| Target::Traffic(record.describe())))
+            .chain(checks.into_iter().map(Target::Probe))
+            .collect()
     }
 
     /// Returns the workloads that have a place in a region: their primary is there, or may come there.
@@ -98,6 +118,7 @@ impl Setup {
             probes: BTreeMap::new(),
             clients: Vec::new(),
             traffic: Vec::new(),
+            optional: BTreeSet::new(),
             notifiers: Vec::new(),
             clock: Arc::clone(&self.clock),
             actor: self.actor.clone(),

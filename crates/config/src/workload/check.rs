@@ -12,7 +12,16 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Tells whether a workload works.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HealthCheck {
+pub struct HealthCheck {
+    /// What is looked at.
+    pub kind: HealthCheckKind,
+    /// Whether a move goes on where it does not pass.
+    pub optional: bool,
+}
+
+/// What a health check looks at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HealthCheckKind {
     /// An address that must answer with a status of 200 to 299; `{answer}` in it is the answer of the region checked.
     Http {
         /// The address.
@@ -46,6 +55,7 @@ pub(super) struct Names<'a> {
 impl HealthCheck {
     pub(super) fn read(node: &Node, context: &mut Context, names: Names<'_>) -> Option<Self> {
         let mut reader = Reader::open(node, context)?;
+        let optional = reader.or("optional", false);
         let url: Option<String> = reader.optional("http");
         let read = |n: &Node, c: &mut Context| sql(n, c, names.resources);
         let sql = reader.optional_with("sql", read);
@@ -59,11 +69,30 @@ impl HealthCheck {
             reader.context().report(problem);
         }
         reader.finish();
-        url.map(|url| Self::Http { url }).or(sql).or(command)
+        let http = url.map(|url| HealthCheckKind::Http { url });
+        let kind = http.or(sql).or(command)?;
+        Some(Self { kind, optional })
     }
 }
 
-fn sql(node: &Node, context: &mut Context, resources: Option<&Node>) -> Option<HealthCheck> {
+/// Warns where no check has to pass.
+pub(super) fn one_is_needed(
+    node: Option<&Node>,
+    checks: Option<&[HealthCheck]>,
+    context: &mut Context,
+) {
+    let (Some(node), Some(checks)) = (node, checks) else {
+        return;
+    };
+    if !checks.is_empty() && checks.iter().all(|check| check.optional) {
+        let what = "every check is optional: clients are led to a region whatever is seen there";
+        let problem =
+            Problem::warning(&node.span, what).hint("leave `optional` out of one of them");
+        context.within("checks", |context| context.report(problem));
+    }
+}
+
+fn sql(node: &Node, context: &mut Context, resources: Option<&Node>) -> Option<HealthCheckKind> {
     let mut reader = Reader::open(node, context)?;
     let resource = reader.required::<Spanned<ResourceName>>("resource");
     let query = reader.required("query");
@@ -75,13 +104,13 @@ fn sql(node: &Node, context: &mut Context, resources: Option<&Node>) -> Option<H
         });
     }
     reader.finish();
-    Some(HealthCheck::Sql {
+    Some(HealthCheckKind::Sql {
         resource: resource?.value,
         query: query?,
     })
 }
 
-fn command(node: &Node, context: &mut Context, services: Option<&Node>) -> Option<HealthCheck> {
+fn command(node: &Node, context: &mut Context, services: Option<&Node>) -> Option<HealthCheckKind> {
     let mut reader = Reader::open(node, context)?;
     let run = reader.required_with("run", printed_command);
     let on: Option<Spanned<ServiceName>> = reader.optional("on");
@@ -101,7 +130,7 @@ fn command(node: &Node, context: &mut Context, services: Option<&Node>) -> Optio
         });
     }
     reader.finish();
-    Some(HealthCheck::Command {
+    Some(HealthCheckKind::Command {
         run: run?,
         on: on.map(|name| name.value),
         timeout: timeout.unwrap_or(COMMAND_TIMEOUT),

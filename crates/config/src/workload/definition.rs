@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use dr_model::document::{Node, Value};
 
-use super::{HealthCheck, Resource, Service, Workload};
+use super::{HealthCheck, HealthCheckKind, Resource, Service, Workload};
 use crate::digest::digest;
 
 /// What of a resource is the same thing on every machine: how a password is found, or another machine is reached, is not.
@@ -83,12 +83,12 @@ fn service(service: &Service) -> blake3::Hash {
 
 fn check(check: &HealthCheck) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
-    match check {
-        HealthCheck::Http { url } => words(&mut hasher, ["http", url]),
-        HealthCheck::Sql { resource, query } => {
+    match &check.kind {
+        HealthCheckKind::Http { url } => words(&mut hasher, ["http", url]),
+        HealthCheckKind::Sql { resource, query } => {
             words(&mut hasher, ["sql", resource.as_str(), query]);
         }
-        HealthCheck::Command {
+        HealthCheckKind::Command {
             run,
             on,
             timeout: _,

@@ -98,8 +98,12 @@ impl Traffic {
                 context.within("ttl", |c| c.report(problem));
             }
         }
+        let optional = node.get("optional").map(|optional| {
+            context.within("optional", |context| bool::from_node(optional, context))
+        });
         Some(Self {
             kind: kind?,
+            optional: optional.flatten().unwrap_or_default(),
             node: node.clone(),
         })
     }
@@ -113,9 +117,13 @@ impl Service {
         places: &Places<'_>,
     ) -> Option<Self> {
         let mut reader = Reader::open(node, context)?;
+        let optional = reader.or("optional", false);
         let regions = reader.required("regions");
         places.check_map(node, "regions", reader.context(), scope);
         reader.finish();
-        Some(Self { regions: regions? })
+        Some(Self {
+            optional,
+            regions: regions?,
+        })
     }
 }

@@ -35,7 +35,7 @@ fn dns(node: &Node, context: &mut Context) {
     let Some(mut reader) = Reader::open(node, context) else {
         return;
     };
-    for key in ["kind", "answers", "ttl", "server", "tsig"] {
+    for key in ["kind", "optional", "answers", "ttl", "server", "tsig"] {
         reader.node(key);
     }
     reader.required::<String>("name");

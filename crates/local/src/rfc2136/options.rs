@@ -63,8 +63,9 @@ pub enum Algorithm {
 impl FromNode for Rfc2136Options {
     fn from_node(node: &Node, context: &mut Context) -> Option<Self> {
         let mut reader = Reader::open(node, context)?;
-        // Whoever chose this type by it has read it.
+        // Whoever chose this type has read what every kind has.
         reader.node("kind");
+        reader.node("optional");
         let name = reader.required_with("name", domain_name);
         let server = reader.required_with("server", socket_address(Some(DNS_PORT)));
         let tsig = reader.optional::<Tsig>("tsig");

@@ -6,7 +6,7 @@ use dr_coordination::journal;
 use dr_model::StepId;
 
 use super::trouble::Trouble;
-use super::{Error, Executor, Halt};
+use super::{Error, Executor, Halt, optional};
 use crate::events::Event;
 use crate::evidence;
 use crate::history::History;
@@ -35,9 +35,20 @@ fn exceptions(history: &History) -> Vec<String> {
     let plan = &history.plan;
     let excepted = plan.steps.iter().filter_map(|step| {
         let known = history.step(&step.id)?;
-        let why = known.summary.as_deref().unwrap_or_default();
         let excepted = matches!(known.state, StepState::Excepted | StepState::Skipped);
-        excepted.then(|| format!("step `{}`: {why}", step.id))
+        let mut why: Vec<_> = known
+            .summary
+            .clone()
+            .filter(|_| excepted)
+            .into_iter()
+            .collect();
+        for index in 0..step.lanes.len() {
+            let without = optional::without(history, step, index);
+            let said = |line: &String| why.iter().any(|told| told.contains(line));
+            let unsaid = without.filter(|line| !said(line));
+            why.extend(unsaid);
+        }
+        (!why.is_empty()).then(|| format!("step `{}`: {}", step.id, why.join("; ")))
     });
     let misnamed = plan.claims.iter().filter_map(|(name, claim)| {
         let writes = proof::recovered(history, name)?.timeline;

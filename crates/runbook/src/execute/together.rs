@@ -34,11 +34,12 @@ impl Executor<'_> {
             self.history.fell_back(&step.id, index).is_some()
                 || self.has_begun(step, index, false, &lane.actions)
         });
-        let waits = step.lanes.iter().flat_map(|lane| &lane.actions);
-        if step.lanes.len() < 2 || begun || waits.clone().any(|action| kind.waits(action)) {
+        // What is optional comes by itself, behind the others: clients do not wait for it to give up.
+        let mut going: Vec<usize> = all.filter(|index| !step.lanes[*index].optional).collect();
+        let mut waits = step.lanes.iter().flat_map(|lane| &lane.actions);
+        if going.len() < 2 || begun || waits.any(|action| kind.waits(action)) {
             return Ok(());
         }
-        let mut going: Vec<usize> = all.collect();
         for number in 0.. {
             going.retain(|index| number < step.lanes[*index].actions.len());
             if going.is_empty() {

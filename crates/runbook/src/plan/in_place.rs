@@ -8,7 +8,7 @@ use dr_model::loss::{Bound, Estimate, Verdict};
 use dr_model::{RegionName, ResourceName};
 use dr_provider::driver::{Goal, LossFacts, RestoreTarget};
 
-use super::{ExpectedProof, LossPlan, Mode, Refusal, gate};
+use super::{ExpectedProof, LossPlan, Mode, Refusal, Target, gate};
 use crate::executions::Unfinished;
 use crate::outcome::State;
 use crate::request::{Request, override_reason};
@@ -66,6 +66,10 @@ pub(super) fn only(world: &World, component: &str) -> Result<World, Refusal> {
         .retain(|service| service.name.as_str() == component);
     part.services_left
         .retain(|service| service.name.as_str() == component);
+    // Who asks for it by its name does not go on without it.
+    let asked =
+        |target: &Target| matches!(target, Target::Service(name) if name.as_str() == component);
+    part.optional.retain(|target| !asked(target));
     if part.resources.is_empty() && part.services.is_empty() {
         let resources = world.resources.keys().map(|name| format!("`{name}`"));
         let services = world

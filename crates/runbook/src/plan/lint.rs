@@ -12,9 +12,10 @@ use crate::old_primary::is_alive;
 use crate::plan::Idempotency;
 use crate::step::{Scene, Step};
 use crate::steps::{
-    await_approval, await_fence, check_data_loss, fence_primary, open_epoch, prepare_database,
-    promote_database, registry, replace_database, restart_database, restore_database,
-    resume_primary, start_service, stop_service, stop_writes, switch_traffic,
+    await_approval, await_fence, check_data_loss, check_health, fence_primary, open_epoch,
+    prepare_database, promote_database, registry, replace_database, restart_database,
+    restore_database, resume_primary, start_service, stop_service, stop_writes, switch_traffic,
+    verify_traffic,
 };
 use crate::world::ResourceFacts;
 
@@ -30,6 +31,19 @@ pub(crate) const COMES_UP: [&str; 5] = [
 /// Tells whether a step of this name leaves a primary behind.
 pub(crate) fn comes_up(uses: &str) -> bool {
     COMES_UP.contains(&uses)
+}
+
+/// The steps that go on without something optional: what they do for one thing nothing else rests on.
+const GO_WITHOUT: [&str; 4] = [
+    start_service::NAME,
+    check_health::NAME,
+    switch_traffic::NAME,
+    verify_traffic::NAME,
+];
+
+/// Tells whether a step goes on without `target`.
+pub(super) fn is_optional(scene: &Scene<'_>, kind: &dyn Step, target: &Target) -> bool {
+    GO_WITHOUT.contains(&kind.name()) && scene.world.optional.contains(target)
 }
 
 /// The least that an attempt may be given: what is cut off is unknown, and an attempt that is always cut off leaves an execution stuck.
@@ -369,10 +383,19 @@ pub(super) fn warnings(steps: &[PlannedStep], scene: &Scene<'_>) -> Vec<String> 
         .find(|step| step.uses == switch_traffic::NAME && !step.lanes.is_empty());
     for traffic in &world.traffic {
         if let (Some(denied), Some(step)) = (&traffic.denied, switches) {
+            let optional = world
+                .optional
+                .contains(&Target::Traffic(traffic.name.clone()));
+            let then = match optional {
+                true => "goes on without it, because it is optional".to_owned(),
+                false => format!(
+                    "stops at step `{}`, which `dr execution resume` can leave out",
+                    step.id
+                ),
+            };
             warnings.push(format!(
-                "the switch of `{}` would be refused: {}; unless that is put right by then, the execution stops at step `{}`, which \
-                 `dr execution resume` can leave out",
-                traffic.name, denied.why, step.id
+                "the switch of `{}` would be refused: {}; unless that is put right by then, the execution {then}",
+                traffic.name, denied.why
             ));
         }
         match &traffic.state {

@@ -19,7 +19,7 @@ use crate::request::{Request, Rung, clients_by_hand, override_reason};
 use crate::sight::Sight;
 use crate::step::{Impossible, Scene, Step};
 use crate::steps::{registry, replace_database, restore_database, switch_traffic};
-use crate::world::{RegisterFacts, ResourceFacts, World};
+use crate::world::{RegisterFacts, ResourceFacts, TrafficFacts, World};
 
 /// Resolves `runbook` against the facts, or says why that cannot or may not be done.
 pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan, Refusal> {
@@ -47,7 +47,11 @@ pub fn plan(runbook: &Runbook, world: &World, request: &Request) -> Result<Plan,
     let switches = |step: &dr_config::Step| step.uses == switch_traffic::NAME;
     // Who sets safety rules aside has not said that they know of this.
     if clients_by_hand(&request.statements).is_none() && runbook.steps.iter().any(switches) {
-        for record in &world.traffic {
+        let needed = |record: &&TrafficFacts| {
+            let target = Target::Traffic(record.name.clone());
+            !world.optional.contains(&target)
+        };
+        for record in world.traffic.iter().filter(needed) {
             if let Some(denied) = &record.denied {
                 return Err(denied.clone().refuses(record.name.clone()));
             }
@@ -373,7 +377,9 @@ fn steps(runbook: &Runbook, scene: &Scene<'_>) -> Result<Vec<PlannedStep>, Refus
         let lanes = targets
             .into_iter()
             .map(|target| lane(step, kind, other, scene, target, &parameters));
-        let lanes = lanes.collect::<Result<Vec<_>, _>>()?;
+        let mut lanes = lanes.collect::<Result<Vec<_>, _>>()?;
+        // Nothing that has to be waits for what need not be.
+        lanes.sort_by_key(|lane| lane.optional);
         let actions = || lanes.iter().flat_map(|lane| &lane.actions);
         let gravest = actions()
             .map(|action| &action.undo)
@@ -421,6 +427,7 @@ fn lane(
 ) -> Result<Lane, Refusal> {
     let nothing = serde_json::Value::Null;
     let alternative = other.map(|other| (other, other.plan(scene, &target, &nothing)));
+    let optional = lint::is_optional(scene, kind, &target);
     let refuse = |why: String, hint: Option<String>, class| Refusal::Impossible {
         step: step.id.clone(),
         target: target.clone(),
@@ -435,6 +442,7 @@ fn lane(
             actions,
             fallback: alternative.map(|(other, actions)| branch(kind, other, actions)),
             target,
+            optional,
         }),
         (Err(main), Some((other, Ok(actions)))) => Ok(Lane {
             uses: other.name().to_owned(),
@@ -445,6 +453,7 @@ fn lane(
             actions,
             fallback: None,
             target,
+            optional,
         }),
         (Err(main), Some((other, Err(also)))) => {
             let (one, two) = (kind.name(), other.name());

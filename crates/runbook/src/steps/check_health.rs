@@ -21,6 +21,9 @@ pub const NAME: &str = "check-health";
 /// How long a check may take to pass for the first time.
 const WITHIN: Duration = Duration::from_secs(60);
 
+/// How long one may take to pass that is optional: clients wait for it.
+const OPTIONAL_WITHIN: Duration = Duration::from_secs(10);
+
 /// The pause between two looks.
 const INTERVAL: Duration = Duration::from_millis(100);
 
@@ -82,6 +85,12 @@ impl Step for CheckHealth {
         let known = probes.find(|probe| *target == Target::Probe(probe.describe()));
         let probe = known.ok_or_else(|| work.not_configured(target))?;
         let within = work.seconds("within").unwrap_or(WITHIN);
+        let mut lanes = work.step.lanes.iter();
+        let optional = lanes.any(|lane| lane.target == *target && lane.optional);
+        let within = match optional {
+            true => within.min(OPTIONAL_WITHIN),
+            false => within,
+        };
         let look = || async {
             match probe.probe().await {
                 Health::Healthy(seen) => Look::Over(seen),

@@ -111,6 +111,17 @@ impl Step for SwitchTraffic {
         Ok(switched(work, target, &seen, &state))
     }
 
+    async fn left_standing(&self, work: &Work, target: &Target) -> Option<String> {
+        let look = async { find(work, target)?.observe().await };
+        Some(match look.await {
+            Ok(state) => format!("it answers {}", state.answer),
+            Err(error) => {
+                let why = dr_provider::error::chain(&error);
+                format!("what it answers is not known: {why}")
+            }
+        })
+    }
+
     async fn verify(&self, work: &Work, target: &Target, _: &Action) -> Verified {
         let look = async { find(work, target)?.observe().await };
         match look.await {

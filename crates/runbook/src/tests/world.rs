@@ -3,7 +3,7 @@
 //! The state of the world is one value behind a lock; drivers, hosts and traffic are views of it, with a script of
 //! faults by action name. Time stands still unless something here moves it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -330,6 +330,7 @@ impl Everything {
             probes: [(west(), vec![Arc::new(view()) as Arc<dyn Probe>])].into(),
             clients: vec![Arc::new(view())],
             traffic: vec![Arc::new(view())],
+            optional: BTreeSet::new(),
             notifiers: vec![Arc::new(view())],
             clock: self.clock.clone(),
             actor: Actor::new("ada", machine, 42),

@@ -297,12 +297,23 @@ fn dependencies(step: &PlannedStep) -> Option<String> {
     Some(format!("{verb} {}", places.join(" and ")))
 }
 
-fn lane(step: &PlannedStep, lane: &Lane, style: Style, lines: &mut Vec<String>) {
+/// Says what a lane is about where its actions do not, and that it is optional.
+fn named(lane: &Lane) -> String {
     let name = match &lane.target {
-        Target::Resource(name) => format!("{name}: "),
-        Target::Service(name) => format!("{name}: "),
-        _ => String::new(),
+        Target::Resource(name) => name.as_str(),
+        Target::Service(name) => name.as_str(),
+        _ => "",
     };
+    match (name, lane.optional) {
+        ("", false) => String::new(),
+        ("", true) => "optional: ".to_owned(),
+        (name, false) => format!("{name}: "),
+        (name, true) => format!("{name}, optional: "),
+    }
+}
+
+fn lane(step: &PlannedStep, lane: &Lane, style: Style, lines: &mut Vec<String>) {
+    let name = named(lane);
     if let Some(replaced) = &lane.replaces {
         let instead = format!(
             "{name}{} instead of {}: {}",
@@ -360,7 +371,7 @@ fn actions(name: &str, actions: &[Action], indent: &str, style: Style, lines: &m
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -399,6 +410,37 @@ mod tests {
             &mut lines,
         );
         lines.join("\n")
+    }
+
+    #[test]
+    fn what_is_optional_is_said_to_be() {
+        let written = |target: Value, optional: bool| {
+            let lane = json!({
+                "target": target, "optional": optional, "uses": "start-service", "replaces": null,
+                "actions": [{
+                    "name": "it", "summary": "run `mail …` on local", "current": null, "intended": null,
+                    "dependencies": [], "undo": { "class": "read-only" }, "parameters": null,
+                }],
+                "fallback": null,
+            });
+            let lane: Lane = serde_json::from_value(lane).unwrap();
+            let mut lines = Vec::new();
+            actions(
+                &named(&lane),
+                &lane.actions,
+                "",
+                Style::new(false),
+                &mut lines,
+            );
+            lines.concat()
+        };
+        let mail = json!({ "kind": "service", "name": "mail" });
+        let needed = written(mail.clone(), false);
+        assert_eq!(needed, "· mail: run `mail …` on local");
+        let optional = written(mail, true);
+        assert_eq!(optional, "· mail, optional: run `mail …` on local");
+        let record = json!({ "kind": "traffic", "name": "rfc2136 status.acme.example" });
+        assert_eq!(written(record, true), "· optional: run `mail …` on local");
     }
 
     #[test]
