@@ -1,6 +1,8 @@
 //! A move that other people have to approve: nothing happens before they have, and then it goes on by itself.
 
+use dr_model::Clock;
 use dr_sandbox::{HOME, LostStore, RECOVERY, Sandbox};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::executions::{Running, epochs, executions, moved_once};
@@ -28,6 +30,11 @@ async fn keygen(sandbox: &Sandbox, name: &str) -> (String, String) {
 
 /// Lets moves wait for so many of these people, each with a key of theirs.
 async fn ask_for(sandbox: &Sandbox, quorum: usize, names: &[&str]) {
+    ask_until(sandbox, quorum, names, "7d").await;
+}
+
+/// The same for so long.
+async fn ask_until(sandbox: &Sandbox, quorum: usize, names: &[&str], expires: &str) {
     let mut approvers = Vec::new();
     for name in names {
         let (public, _) = keygen(sandbox, name).await;
@@ -36,7 +43,7 @@ async fn ask_for(sandbox: &Sandbox, quorum: usize, names: &[&str]) {
     let file = sandbox.layout().directory.join("dr.yaml");
     let without = std::fs::read_to_string(&file).unwrap();
     let approval = format!(
-        "    approval: {{ quorum: {quorum}, approvers: [{}] }}\n    resources:\n",
+        "    approval: {{ quorum: {quorum}, expires: {expires}, approvers: [{}] }}\n    resources:\n",
         approvers.join(", ")
     );
     let with = without.replacen("    resources:\n", &approval, 1);
@@ -117,6 +124,53 @@ async fn a_standby_that_goes_while_people_approve_leaves_the_primary_alone() {
     end(sandbox);
 }
 
+/// Nobody approves in time: the move ends without a trace, and an approval that comes later counts for nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_expires_ends_the_move_and_takes_no_approval() {
+    let sandbox = start(Sandbox::builder()).await;
+    ask_until(&sandbox, 1, &["ada", "grace"], "6s").await;
+    let load = sandbox.load(Default::default()).unwrap();
+    backup(&sandbox, RECOVERY).await;
+    acknowledge(&load, 100).await;
+    register_in(&sandbox, RECOVERY).await;
+    let before = epochs(&sandbox);
+
+    // Its process is killed before that: the request expires all the same.
+    let (running, id) = waiting(&sandbox).await;
+    running.signal(Signal::KILL);
+    running.end().await;
+    let approve = ["execution", "approve", &id, "--yes", "--key", "grace.key"];
+    let expired = until("the end of the request", async || {
+        let shown = dr(&sandbox, &["execution", "show", &id]).await;
+        let until = shown.stdout.split_once("of 1, until ").unwrap().1;
+        let until: jiff::Timestamp = until.split_once(';').unwrap().0.parse().unwrap();
+        // It is shown to the second.
+        match sandbox.clock().now().as_second() > until.as_second() + 1 {
+            true => Ok(dr(&sandbox, &approve).await),
+            false => Err(shown.stdout),
+        }
+    })
+    .await;
+    let again = "ask again: `dr failover` makes a new plan";
+    says(&expired, 12, &["expired", again]);
+    let aborted = dr(&sandbox, &["execution", "abort", &id]).await;
+    says(&aborted, 0, &["nothing was changed"]);
+
+    // Whoever waits is told.
+    let (running, id) = waiting(&sandbox).await;
+    let output = running.end().await;
+    says(&output, 1, &["0 of 1 approvals when the request expired"]);
+    let report: Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(report["state"], "failed", "{output:?}");
+    let late = ["execution", "approve", &id, "--yes", "--key", "grace.key"];
+    refused(&sandbox, &late, 12, &["it is over, failed"]).await;
+
+    assert_eq!(epochs(&sandbox), before, "no epoch was opened");
+    assert!(is_primary(&sandbox, HOME).await);
+    load.stop().await.unwrap();
+    end(sandbox);
+}
+
 /// Whoever follows an execution sees it wait, be stopped, go on and end.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_execution_is_followed_over_a_pause_to_its_end() {
@@ -143,7 +197,12 @@ async fn an_execution_is_followed_over_a_pause_to_its_end() {
     assert_eq!(dr(&sandbox, &approve).await.status.code(), Some(0));
     assert_eq!(resumed.end().await.status.code(), Some(0));
     let followed = follower.end().await;
-    let told = ["not before lunch", "promote done", "record done"];
+    let told = [
+        "not before lunch",
+        "[ 4/15] epoch  (next: stop)",
+        "promote done",
+        "record done",
+    ];
     says(&followed, 0, &told);
     assert!(
         followed.stdout.contains("ledger is served from"),

@@ -19,6 +19,7 @@ mod killed_failover;
 mod kit;
 mod managed;
 mod over_ssh;
+mod own_steps;
 mod partitions;
 mod paused_receiver;
 mod planned;

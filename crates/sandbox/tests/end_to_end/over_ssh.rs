@@ -234,6 +234,46 @@ async fn what_is_done_on_machines_is_done_over_ssh() {
     parted.end().await;
 }
 
+/// The application is stopped on its own machine before the database is taken from it, and runs on the other one only.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_is_stopped_over_ssh_on_the_machine_that_is_left() {
+    let Some(program) = possible("a_service_is_stopped_over_ssh_on_the_machine_that_is_left")
+    else {
+        return;
+    };
+    let parted = Parted::start(Sandbox::builder()).await;
+    let elsewhere = Elsewhere::new(&parted.sandbox, &program).await;
+    let sandbox = &parted.sandbox;
+    let runbook = include_str!("../../../../runbooks/failover-planned.yaml");
+    let stop = "  - { id: stop, uses: stop-writes }\n";
+    let first = format!("  - {{ id: quiet, uses: stop-service }}\n{stop}");
+    let changed = runbook.replace(stop, &first);
+    assert_ne!(changed, runbook);
+    let file = elsewhere.directory.join("runbooks/failover-planned.yaml");
+    sandbox.launcher().write_file(&file, &changed).unwrap();
+
+    let place = sandbox.region(HOME).unwrap().place().clone();
+    let serves = async || {
+        let address = (place.address, place.app_port);
+        let connected = tokio::net::TcpStream::connect(address).await;
+        connected.is_ok()
+    };
+    assert!(serves().await);
+    let moved_at = now_us(sandbox);
+    let output = elsewhere.dr(&[&MOVE[..], &["--planned"]].concat()).await;
+    let moved: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(moved["fence"], "stopped", "{output:?}");
+    let steps = moved["steps"].as_array().unwrap();
+    let quiet = steps.iter().find(|step| step["id"] == "quiet").unwrap();
+    assert_eq!(quiet["state"], "done", "{quiet}");
+    assert_eq!(quiet["summary"], "stopped `app`", "{quiet}");
+    assert!(!serves().await, "it still listens");
+    moved_once(sandbox).await;
+    acknowledge_after(&parted.load, moved_at).await;
+    drop(elsewhere);
+    parted.end().await;
+}
+
 /// A machine that shows another key than before is not asked for anything, and what it would have proven is not proven.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_with_another_key_proves_nothing() {
