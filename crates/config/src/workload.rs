@@ -8,6 +8,7 @@ mod places;
 mod watching;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use dr_model::document::{
@@ -110,8 +111,13 @@ pub struct Traffic {
 /// Somebody to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notify {
-    /// An address that messages are posted to; it may hold a token.
-    Webhook(Template),
+    /// An address that messages are posted to.
+    Webhook {
+        /// The address, which may hold a token.
+        url: Template,
+        /// Who has to have signed the certificate of an `https` address; the authorities of the machine if nobody is named.
+        ca_file: Option<PathBuf>,
+    },
 }
 
 impl FromNode for Objectives {

@@ -1,4 +1,4 @@
-//! One HTTP/1.1 request on a connection of its own.
+//! One HTTP/1.1 request on a connection of its own, encrypted where the address begins with `https`.
 
 use bytes::Bytes;
 use dr_provider::{Error, ErrorKind, Result};
@@ -6,7 +6,10 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{HOST, HeaderValue};
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+
+use crate::tls::{Authorities, is_distrust};
 
 /// What came back.
 #[derive(Debug)]
@@ -17,7 +20,12 @@ pub(crate) struct Response {
     pub(crate) body: Bytes,
 }
 
-/// Where an `http://` URL leads.
+/// What a request is sent on.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Where a URL leads.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     uri: Uri,
@@ -25,10 +33,14 @@ pub(crate) struct Target {
     port: u16,
     /// Whom the server is asked for, if not for `host`.
     name: Option<String>,
+    /// Whom its certificate has to be for, if not for whom it is asked.
+    certified: Option<String>,
+    /// Who has to have signed that; `None` if nothing is encrypted.
+    authorities: Option<Authorities>,
 }
 
 impl Target {
-    /// Reads a URL; fails with `Unsupported` for `https` and with `Invalid` for what is no URL.
+    /// Reads a URL; fails with `Invalid` for what is none.
     ///
     /// The error does not show the URL, whose path or query may be a credential.
     pub(crate) fn parse(operation: &str, url: &str) -> Result<Self> {
@@ -37,23 +49,38 @@ impl Target {
             .map_err(|source| Error::new(ErrorKind::Invalid, operation, "URL").because(source))?;
         let host = uri.host().unwrap_or_default().to_owned();
         let error = |kind| Error::new(kind, operation, format!("URL at {host}"));
-        match uri.scheme_str() {
-            Some("http") if !host.is_empty() => {}
-            Some("https") => {
-                return Err(error(ErrorKind::Unsupported)
-                    .because("TLS is not built in yet")
-                    .with_hint("use an `http://` address inside the region, or a local proxy"));
-            }
+        let (port, authorities) = match uri.scheme_str() {
+            Some("http") if !host.is_empty() => (80, None),
+            Some("https") if !host.is_empty() => (443, Some(Authorities::System)),
             _ => {
-                return Err(error(ErrorKind::Invalid).because("expected `http://host[:port]/path`"));
+                let expected = "expected `http://host[:port]/path`, or `https`";
+                return Err(error(ErrorKind::Invalid).because(expected));
             }
-        }
+        };
         Ok(Self {
-            port: uri.port_u16().unwrap_or(80),
+            port: uri.port_u16().unwrap_or(port),
             host,
             uri,
             name: None,
+            certified: None,
+            authorities,
         })
+    }
+
+    /// Believes these, where anybody has to be believed.
+    pub(crate) fn trusting(self, authorities: Authorities) -> Self {
+        Self {
+            authorities: self.authorities.map(|_| authorities),
+            ..self
+        }
+    }
+
+    /// Takes a certificate for `name`, as where the address is a machine's and the certificate that of a name which leads to it.
+    pub(crate) fn certified_for(self, name: &str) -> Self {
+        Self {
+            certified: Some(name.to_owned()),
+            ..self
+        }
     }
 
     /// Asks the server for `name`, as somebody does whom that led to it.
@@ -84,10 +111,23 @@ impl Target {
             .map_err(|source| error(ErrorKind::Invalid).because(source))?;
         request.headers_mut().insert(HOST, authority);
 
-        let address = (self.host.trim_matches(['[', ']']), self.port);
-        let stream = TcpStream::connect(address)
+        let host = self.host.trim_matches(['[', ']']);
+        let stream = TcpStream::connect((host, self.port))
             .await
             .map_err(|source| error(ErrorKind::Unavailable).because(source))?;
+        let stream: Box<dyn Stream> = match &self.authorities {
+            None => Box::new(stream),
+            Some(authorities) => {
+                let shown = self.certified.as_deref().or(self.name.as_deref());
+                let encrypted = authorities.encrypt(stream, shown.unwrap_or(host)).await;
+                Box::new(encrypted.map_err(|source| match is_distrust(&source) {
+                    true => error(ErrorKind::Denied).because(source).with_hint(
+                        "its certificate is not trusted for this name: name the authority that signed it as `ca_file`",
+                    ),
+                    false => error(ErrorKind::Unavailable).because(source),
+                })?)
+            }
+        };
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|source| error(ErrorKind::Unavailable).because(source))?;

@@ -10,6 +10,7 @@ use http_body_util::Full;
 use hyper::{Request, StatusCode};
 
 use crate::http::Target;
+use crate::tls::Authorities;
 
 /// Bytes read of an answer.
 const BODY_LIMIT: usize = 4096;
@@ -29,7 +30,7 @@ pub struct HttpProbe {
 impl HttpProbe {
     /// Makes a probe of a URL that takes at most `limit`.
     ///
-    /// Fails with `Unsupported` for `https` and with `Invalid` for what is no URL.
+    /// Fails with `Invalid` for what is no URL.
     pub fn new(url: impl Into<String>, limit: Duration) -> Result<Self> {
         let url = url.into();
         Ok(Self {
@@ -44,6 +45,24 @@ impl HttpProbe {
     pub fn named(self, name: &str) -> Self {
         Self {
             target: self.target.named(name),
+            ..self
+        }
+    }
+
+    /// Believes these authorities, where the URL begins with `https`.
+    #[must_use]
+    pub fn trusting(self, authorities: Authorities) -> Self {
+        Self {
+            target: self.target.trusting(authorities),
+            ..self
+        }
+    }
+
+    /// Takes a certificate for `name`, although the URL's address is asked.
+    #[must_use]
+    pub fn certified_for(self, name: &str) -> Self {
+        Self {
+            target: self.target.certified_for(name),
             ..self
         }
     }

@@ -13,6 +13,7 @@ pub mod remote;
 pub mod rfc2136;
 pub mod secrets;
 pub mod ssh_host;
+mod tls;
 pub mod webhook;
 
 pub use directory_store::DirectoryStore;
@@ -21,4 +22,5 @@ pub use http_probe::HttpProbe;
 pub use rfc2136::Rfc2136;
 pub use secrets::LocalSecrets;
 pub use ssh_host::{SshAddress, SshHost, SshOptions};
+pub use tls::Authorities;
 pub use webhook::Webhook;

@@ -12,6 +12,7 @@ use hyper::{Request, StatusCode};
 use serde_json::json;
 
 use crate::http::{Response, Target};
+use crate::tls::Authorities;
 
 const OPERATION: &str = "notify";
 
@@ -32,12 +33,30 @@ pub struct Webhook {
 impl Webhook {
     /// Makes a notifier for a URL that takes at most `limit` for a message.
     ///
-    /// Fails with `Unsupported` for `https` and with `Invalid` for what is no URL.
+    /// Fails with `Invalid` for what is no URL.
     pub fn new(url: &Secret, limit: Duration) -> Result<Self> {
         Ok(Self {
             target: Target::parse(OPERATION, url.expose())?,
             limit,
         })
+    }
+
+    /// Believes these authorities, where the URL begins with `https`.
+    #[must_use]
+    pub fn trusting(self, authorities: Authorities) -> Self {
+        Self {
+            target: self.target.trusting(authorities),
+            ..self
+        }
+    }
+
+    /// Takes a certificate for `name`, as where a name does not lead anywhere yet.
+    #[cfg(test)]
+    pub(crate) fn certified_for(self, name: &str) -> Self {
+        Self {
+            target: self.target.certified_for(name),
+            ..self
+        }
     }
 
     fn error(&self, kind: ErrorKind) -> Error {

@@ -244,7 +244,7 @@ fn members_gone_without(workload: &Workload) -> Vec<String> {
     let services = services.map(|(name, _)| format!("service `{name}`"));
     let checks = workload.checks.iter().filter(|check| check.optional);
     let checks = checks.map(|check| match &check.kind {
-        HealthCheckKind::Http { url } => format!("check `{url}`"),
+        HealthCheckKind::Http { url, .. } => format!("check `{url}`"),
         HealthCheckKind::Sql { query, .. } => format!("check `{query}`"),
         HealthCheckKind::Command { run, .. } => format!("check `{}`", run.join(" ")),
     });

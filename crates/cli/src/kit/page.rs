@@ -90,7 +90,7 @@ pub(super) fn write(setup: &Setup, content: &Content) -> String {
             ));
         }
         let told = workload.notify.len();
-        let Some(Notify::Webhook(_)) = workload.notify.first() else {
+        let Some(Notify::Webhook { .. }) = workload.notify.first() else {
             continue;
         };
         lines.push(format!("    told by webhook: {told}"));

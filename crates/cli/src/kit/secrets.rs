@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use dr_config::{Notify, Workload};
+use dr_config::{HealthCheckKind, Notify, Workload};
 use dr_coordination::kit::SecretNote;
 use dr_model::WorkloadName;
 use dr_provider::{Error, ErrorKind, SecretSource};
@@ -39,6 +39,25 @@ pub(super) fn take_out(
         notes.extend(files.map(|path| SecretNote {
             reference: path.display().to_string(),
             used_at: vec![format!("dr.yaml: regions.{name}.ssh")],
+        }));
+    }
+    for (name, workload) in &setup.config.workloads {
+        let told = workload.notify.iter().filter_map(|notify| {
+            let Notify::Webhook { ca_file, .. } = notify;
+            ca_file.as_ref()
+        });
+        let checked = workload
+            .checks
+            .iter()
+            .filter_map(|check| match &check.kind {
+                HealthCheckKind::Http { ca_file, .. } => ca_file.as_ref(),
+                HealthCheckKind::Sql { .. } | HealthCheckKind::Command { .. } => None,
+            });
+        // No secrets, but they have to be there as well; each once.
+        let files: BTreeSet<_> = told.chain(checked).collect();
+        notes.extend(files.into_iter().map(|path| SecretNote {
+            reference: path.display().to_string(),
+            used_at: vec![format!("dr.yaml: workloads.{name}")],
         }));
     }
     Ok(notes)
@@ -80,7 +99,7 @@ pub(crate) fn find(setup: &Setup, note: &SecretNote) -> dr_provider::Result<()> 
 pub(crate) fn is_optional(setup: &Setup, note: &SecretNote) -> bool {
     let workloads = setup.config.workloads.values();
     let notified = workloads.flat_map(|workload| &workload.notify);
-    let webhooks = notified.map(|Notify::Webhook(url)| url.text());
+    let webhooks = notified.map(|Notify::Webhook { url, .. }| url.text());
     let told: usize = webhooks
         .map(|text| text.matches(&note.reference).count())
         .sum();

@@ -178,7 +178,7 @@ pub(super) async fn all(
         checks.push(found.of_member(site, &target));
     }
     for notify in &workload.notify {
-        let Notify::Webhook(url) = notify;
+        let Notify::Webhook { url, .. } = notify;
         let resolved = setup.secrets().resolve(url.text());
         let resolved = resolved.map(|_| "its address can be read".to_owned());
         checks.push(Precheck::of(format!("webhook of {}", url.span()), resolved));

@@ -1,12 +1,13 @@
 //! What tells whether a workload works, in each of its regions.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use dr_config::{HealthCheckKind, Workload};
-use dr_local::HttpProbe;
+use dr_local::{Authorities, HttpProbe};
 use dr_model::{RegionName, ResourceId, ServiceName, WorkloadName};
 use dr_provider::driver::Role;
 use dr_provider::probe::{ClientProbe, Health};
@@ -34,17 +35,26 @@ impl Setup {
         let mut probes = BTreeMap::new();
         let (mut optional, mut needed) = (BTreeSet::new(), BTreeSet::new());
         for region in std::iter::once(&workload.home).chain(&workload.recovery) {
-            let answer = traffic.iter().find_map(|record| record.answer(region));
+            let mut records = traffic.iter();
+            let record = records.find(|record| record.answer(region).is_some());
+            let answer = record.and_then(|record| record.answer(region));
             let mut here: Vec<Arc<dyn Probe>> = Vec::new();
             for check in &workload.checks {
                 let probe: Arc<dyn Probe> = match &check.kind {
-                    HealthCheckKind::Http { url } => {
-                        let url = match (&answer, url.contains(ANSWER)) {
+                    HealthCheckKind::Http { url, ca_file } => {
+                        let is_of_answer = url.contains(ANSWER);
+                        let url = match (&answer, is_of_answer) {
                             (Some(answer), _) => url.replace(ANSWER, answer),
                             (None, false) => url.clone(),
                             (None, true) => continue,
                         };
-                        Arc::new(HttpProbe::new(url, LIMIT)?)
+                        let probe = HttpProbe::new(url, LIMIT)?.trusting(self.authorities(ca_file));
+                        // Whoever is led there by the name is shown a certificate for that.
+                        let name = record.filter(|_| is_of_answer).map(|record| record.name());
+                        Arc::new(match name {
+                            Some(name) => probe.certified_for(name),
+                            None => probe,
+                        })
                     }
                     HealthCheckKind::Sql { resource, query } => {
                         let id = ResourceId {
@@ -173,18 +183,29 @@ fn is_true(value: &str) -> bool {
 }
 
 impl Setup {
+    /// Returns whose signatures are believed: those in the file, or the machine's.
+    pub(super) fn authorities(&self, ca_file: &Option<PathBuf>) -> Authorities {
+        let file = ca_file.as_deref();
+        Authorities::of(file.map(|path| crate::kit::file(&self.config, path)))
+    }
+
     /// Returns the checks of a workload as a client makes them: those of an answer that have to pass. Any other goes elsewhere than the name
     /// does.
-    pub(super) fn clients(workload: &Workload) -> Vec<Arc<dyn ClientProbe>> {
+    pub(super) fn clients(&self, workload: &Workload) -> Vec<Arc<dyn ClientProbe>> {
         let needed = workload.checks.iter().filter(|check| !check.optional);
         let of_answer = needed.filter_map(|check| match &check.kind {
-            HealthCheckKind::Http { url } if url.contains(ANSWER) => Some(url),
+            HealthCheckKind::Http { url, ca_file } if url.contains(ANSWER) => Some((url, ca_file)),
             HealthCheckKind::Http { .. }
             | HealthCheckKind::Sql { .. }
             | HealthCheckKind::Command { .. } => None,
         });
-        let client =
-            |url: &String| Arc::new(HttpClient { url: url.clone() }) as Arc<dyn ClientProbe>;
+        let client = |(url, ca_file): (&String, &Option<PathBuf>)| {
+            let client = HttpClient {
+                url: url.clone(),
+                authorities: self.authorities(ca_file),
+            };
+            Arc::new(client) as Arc<dyn ClientProbe>
+        };
         of_answer.map(client).collect()
     }
 }
@@ -193,6 +214,7 @@ impl Setup {
 #[derive(Debug)]
 struct HttpClient {
     url: String,
+    authorities: Authorities,
 }
 
 #[async_trait]
@@ -203,7 +225,10 @@ impl ClientProbe for HttpClient {
 
     async fn probe(&self, name: &str, answer: &str) -> Health {
         match HttpProbe::new(self.url.replace(ANSWER, answer), LIMIT) {
-            Ok(probe) => probe.named(name).probe().await,
+            Ok(probe) => {
+                let probe = probe.trusting(self.authorities.clone()).named(name);
+                probe.probe().await
+            }
             Err(error) => Health::Unknown(dr_provider::error::chain(&error)),
         }
     }

@@ -59,7 +59,7 @@ impl Setup {
                 .map(|(name, service)| Ok((name.clone(), self.service(service)?)))
                 .collect::<Result<_>>()?,
             probes,
-            clients: Self::clients(workload),
+            clients: self.clients(workload),
             traffic,
             notifiers: self.notifiers(workload),
             secrets: self.secret_values(name, workload)?,
@@ -166,8 +166,10 @@ impl Setup {
 
     fn notifiers(&self, workload: &Workload) -> Vec<Arc<dyn Notifier>> {
         let make = |notify: &Notify| {
-            let Notify::Webhook(url) = notify;
-            Arc::new(LateWebhook::new(url.clone(), self.secrets().clone())) as Arc<dyn Notifier>
+            let Notify::Webhook { url, ca_file } = notify;
+            let authorities = self.authorities(ca_file);
+            let webhook = LateWebhook::new(url.clone(), authorities, self.secrets().clone());
+            Arc::new(webhook) as Arc<dyn Notifier>
         };
         workload.notify.iter().map(make).collect()
     }
@@ -193,7 +195,7 @@ impl Setup {
     ) -> Result<Vec<String>> {
         let mut templates = self.needed_texts(name, workload)?;
         for notify in &workload.notify {
-            let Notify::Webhook(url) = notify;
+            let Notify::Webhook { url, .. } = notify;
             templates.push(url.text().to_owned());
         }
         Ok(templates)

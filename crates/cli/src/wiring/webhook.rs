@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dr_local::{LocalSecrets, Webhook};
+use dr_local::{Authorities, LocalSecrets, Webhook};
 use dr_model::document::Template;
 use dr_provider::notifier::Message;
 use dr_provider::{Notifier, Result, SecretSource};
@@ -16,16 +16,22 @@ const LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct LateWebhook {
     address: Template,
+    authorities: Authorities,
     secrets: LocalSecrets,
 }
 
 impl LateWebhook {
-    pub(super) fn new(address: Template, secrets: LocalSecrets) -> Self {
-        Self { address, secrets }
+    pub(super) fn new(address: Template, authorities: Authorities, secrets: LocalSecrets) -> Self {
+        Self {
+            address,
+            authorities,
+            secrets,
+        }
     }
 
     fn webhook(&self) -> Result<Webhook> {
-        Webhook::new(&self.secrets.resolve(self.address.text())?, LIMIT)
+        let address = self.secrets.resolve(self.address.text())?;
+        Ok(Webhook::new(&address, LIMIT)?.trusting(self.authorities.clone()))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What tells whether a workload works.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use dr_model::document::{Context, FromNode, Node, Problem, Reader, Span, Spanned, one_of};
@@ -26,6 +27,8 @@ pub enum HealthCheckKind {
     Http {
         /// The address.
         url: String,
+        /// Who has to have signed the certificate of an `https` address; the authorities of the machine if nobody is named.
+        ca_file: Option<PathBuf>,
     },
     /// A query that must return one row whose first column is true.
     Sql {
@@ -57,6 +60,12 @@ impl HealthCheck {
         let mut reader = Reader::open(node, context)?;
         let optional = reader.or("optional", false);
         let url: Option<String> = reader.optional("http");
+        let ca_file = reader.optional("ca_file");
+        if let (Some(file), None) = (reader.node("ca_file"), reader.node("http")) {
+            let problem = Problem::error(&file.span, "nothing shows a certificate here")
+                .hint("it says who has to have signed that of an `http` check");
+            reader.context().within("ca_file", |c| c.report(problem));
+        }
         let read = |n: &Node, c: &mut Context| sql(n, c, names.resources);
         let sql = reader.optional_with("sql", read);
         let read = |n: &Node, c: &mut Context| command(n, c, names.services);
@@ -69,7 +78,7 @@ impl HealthCheck {
             reader.context().report(problem);
         }
         reader.finish();
-        let http = url.map(|url| HealthCheckKind::Http { url });
+        let http = url.map(|url| HealthCheckKind::Http { url, ca_file });
         let kind = http.or(sql).or(command)?;
         Some(Self { kind, optional })
     }

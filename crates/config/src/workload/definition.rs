@@ -84,7 +84,7 @@ fn service(service: &Service) -> blake3::Hash {
 fn check(check: &HealthCheck) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
     match &check.kind {
-        HealthCheckKind::Http { url } => words(&mut hasher, ["http", url]),
+        HealthCheckKind::Http { url, .. } => words(&mut hasher, ["http", url]),
         HealthCheckKind::Sql { resource, query } => {
             words(&mut hasher, ["sql", resource.as_str(), query]);
         }

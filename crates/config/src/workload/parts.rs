@@ -30,9 +30,10 @@ impl FromNode for ServiceInstance {
 impl FromNode for Notify {
     fn from_node(node: &Node, context: &mut Context) -> Option<Self> {
         let mut reader = Reader::open(node, context)?;
-        let webhook = reader.required("webhook");
+        let url = reader.required("webhook");
+        let ca_file = reader.optional("ca_file");
         reader.finish();
-        webhook.map(Self::Webhook)
+        Some(Self::Webhook { url: url?, ca_file })
     }
 }
 

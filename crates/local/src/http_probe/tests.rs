@@ -78,7 +78,7 @@ async fn silence_is_unknown_after_the_limit() {
 #[test]
 fn refuses_what_it_cannot_ask() {
     for (url, kind) in [
-        ("https://a/", ErrorKind::Unsupported),
+        ("https:///health", ErrorKind::Invalid),
         ("ftp://a/", ErrorKind::Invalid),
         ("a b", ErrorKind::Invalid),
         ("/health", ErrorKind::Invalid),

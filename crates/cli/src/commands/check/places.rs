@@ -36,7 +36,7 @@ pub(super) async fn check(
     findings.extend(services(setup, name, workload).await?);
     findings.extend(checks(setup, name, workload).await?);
     for notify in &workload.notify {
-        let Notify::Webhook(url) = notify;
+        let Notify::Webhook { url, .. } = notify;
         let subject = format!("webhook of {}", url.span());
         findings.push(match setup.secrets().resolve(url.text()) {
             Ok(_) => Finding::ok(subject, "its address can be read"),
