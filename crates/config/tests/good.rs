@@ -67,12 +67,12 @@ workloads:
     recovery: [west]
     resources: {{}}
     services:
-      api: {{ regions: {{ west: {{ start: [api, start] }} }} }}
+      api: {{ regions: {{ east: {{ start: [api, start] }}, west: {{ start: [api, start] }} }} }}
     traffic:
       - kind: rfc2136
         name: shop.example
         ttl: 5s
-        key: "${{file:{key}}}"
+        tsig: {{ name: dr, secret: "${{file:{key}}}" }}
         answers: {{ east: 10.0.0.1, west: {answer} }}
     checks:
       - http: "http://{{answer}}:80/"

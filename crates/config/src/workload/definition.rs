@@ -22,8 +22,8 @@ const OF_INSTANCE: [&str; 7] = [
     "promote",
 ];
 
-/// What of a traffic record is this machine's own.
-const OF_MACHINE: [&str; 1] = ["key"];
+/// What of a traffic record is this machine's own: how its key is found.
+const OF_MACHINE: [&str; 1] = ["tsig"];
 
 impl Workload {
     /// Returns a hash, in hexadecimal, of what is said of each resource, service, traffic record and check, by its path.
