@@ -14,6 +14,7 @@ mod in_use;
 mod lease;
 mod log;
 mod outside;
+mod replayed;
 mod room;
 mod settings;
 mod standby;
@@ -232,6 +233,9 @@ impl PostgresDriver {
                 let looked = self.check_target(request, &decided, &reader).await;
                 looked.map_err(|error| Unrestored::of(&decided.base, take_another(error)))?;
             }
+            let directory = request.is_named.then_some(&*request.directory);
+            self.check_replay(&request.region, directory, &decided)
+                .await?;
             Ok((decided, reader))
         };
         loop {
@@ -374,6 +378,8 @@ impl PostgresDriver {
         let (mut decided, reader) = self.decide_without(request, damaged).await?;
         let needed = decided.plan.recovery_point.database_bytes + spare;
         check_room(OPERATION, &request.directory, free, needed)?;
+        self.check_replay(&request.region, Some(&request.directory), &decided)
+            .await?;
         self.verify_log(request, &mut decided).await?;
         let purpose = Purpose::InPlace(self.instance_options(&request.region)?);
         let base = decided.base.clone();

@@ -17,5 +17,5 @@ pub use ending::Ending;
 pub use history::{Ancestor, HistoryError, TimelineHistory};
 pub use minimal::{MinimalSearch, MinimalTime};
 pub use page::{PAGE_BYTES, major_version};
-pub use record::{Record, Relation, RestorePoint, TransactionEnd};
+pub use record::{CreatedTablespace, Record, Relation, RestorePoint, TransactionEnd};
 pub use segment::{SEGMENT_HEADER_BYTES, SegmentError, SegmentInfo, check_segment, segment_size};

@@ -129,7 +129,7 @@ pub(super) fn check(directory: &Path, cluster: SystemIdentifier, any_cluster: bo
 }
 
 /// Reads whose data directory it is; `None` if it is none.
-fn system_identifier(directory: &Path) -> io::Result<Option<SystemIdentifier>> {
+pub(super) fn system_identifier(directory: &Path) -> io::Result<Option<SystemIdentifier>> {
     for name in [CONTROL_FILE, Mark::FILE] {
         let mut head = [0; 8];
         match File::open(directory.join(name)).and_then(|mut file| file.read_exact(&mut head)) {

@@ -19,8 +19,8 @@ use crate::archive::Reach;
 use crate::backup::Base;
 use crate::wal::{Record, TransactionEnd};
 
-/// Log that is searched at most for a transaction or a name.
-const SEARCH_BYTES: u64 = 16 << 30;
+/// Log that is searched at most for what stands in no header.
+pub(super) const SEARCH_BYTES: u64 = 16 << 30;
 
 /// Where a recovery ends.
 #[derive(Clone, Debug, PartialEq, Eq)]

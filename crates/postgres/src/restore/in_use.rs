@@ -9,6 +9,7 @@ use dr_provider::{Error, ErrorKind, Result};
 
 use crate::backup::TABLESPACES;
 use crate::driver::PostgresDriver;
+use crate::standby::kept_prefix;
 
 /// A data directory, and who has it.
 #[derive(Clone, Debug)]
@@ -58,30 +59,82 @@ fn running() -> impl Iterator<Item = Owner> {
     })
 }
 
+/// Returns what is kept beside the data directories that the configuration names: it has the tablespaces that those had.
+pub(super) fn kept(configured: &[Owner]) -> Vec<Owner> {
+    let beside = |owner: &Owner| {
+        let prefix = kept_prefix(&owner.directory);
+        let around = owner.directory.parent().unwrap_or(Path::new("/"));
+        let entries = fs::read_dir(around).into_iter().flatten().flatten();
+        let is_kept = move |entry: &fs::DirEntry| {
+            let name = entry.file_name();
+            name.to_str().is_some_and(|name| name.starts_with(&prefix))
+        };
+        let who = format!("what is kept of {}", owner.who);
+        entries.filter(is_kept).map(move |entry| Owner {
+            directory: entry.path(),
+            who: who.clone(),
+        })
+    };
+    configured.iter().flat_map(beside).collect()
+}
+
+/// A place that somebody has: a data directory, or where one has a tablespace.
+#[derive(Clone, Debug)]
+pub(super) struct Taken {
+    /// All links followed.
+    pub(super) place: PathBuf,
+    /// The number of the tablespace; `None` of the data directory itself.
+    pub(super) tablespace: Option<u32>,
+    pub(super) owner: Owner,
+}
+
+impl Taken {
+    /// Tells whether a place, all links followed, is this one, in it or around it.
+    pub(super) fn meets(&self, place: &Path) -> bool {
+        place.starts_with(&self.place) || self.place.starts_with(place)
+    }
+}
+
+/// Returns the places of all but `directory`. One that cannot be looked into is passed over: whose files this user cannot read, he cannot
+/// write into either. Waits for file systems.
+pub(super) fn taken(directory: Option<&Path>, owners: &[Owner]) -> Vec<Taken> {
+    let own = directory.map(real);
+    let mut taken = Vec::new();
+    for owner in owners {
+        let theirs = real(&owner.directory);
+        if own.as_ref() == Some(&theirs) {
+            continue;
+        }
+        let links = fs::read_dir(theirs.join(TABLESPACES));
+        for link in links.into_iter().flatten().flatten() {
+            // One in place is in the data directory.
+            if link.file_type().is_ok_and(|kind| kind.is_symlink()) {
+                taken.push(Taken {
+                    place: real(&link.path()),
+                    tablespace: link.file_name().to_str().and_then(|name| name.parse().ok()),
+                    owner: owner.clone(),
+                });
+            }
+        }
+        taken.push(Taken {
+            place: theirs,
+            tablespace: None,
+            owner: owner.clone(),
+        });
+    }
+    taken
+}
+
 /// Refuses places that the tablespaces of another data directory than `directory` have, all links followed.
 pub(super) fn check<'a>(
     directory: &Path,
     places: impl IntoIterator<Item = (&'a u32, &'a PathBuf)>,
     owners: &[Owner],
 ) -> Result<()> {
-    let own = real(directory);
-    let mut taken = Vec::new();
-    for owner in owners {
-        let theirs = real(&owner.directory);
-        if theirs == own {
-            continue;
-        }
-        let links = fs::read_dir(theirs.join(TABLESPACES));
-        for link in links.into_iter().flatten().flatten() {
-            taken.push((real(&link.path()), owner));
-        }
-        taken.push((theirs, owner));
-    }
+    let taken = taken(Some(directory), owners);
     for (number, place) in places {
         let at = real(place);
-        let meets =
-            |(taken, _): &&(PathBuf, &Owner)| at.starts_with(taken) || taken.starts_with(&at);
-        if let Some((_, owner)) = taken.iter().find(meets) {
+        if let Some(Taken { owner, .. }) = taken.iter().find(|taken| taken.meets(&at)) {
             let why = format!(
                 "tablespace {number} goes there, and it is that of {} (`{}`)",
                 owner.who,
@@ -151,5 +204,38 @@ mod tests {
         check("copy", "not/there/yet").unwrap();
         // Its own.
         check("east", "space").unwrap();
+    }
+
+    #[test]
+    fn what_is_kept_has_the_tablespaces_that_it_had() {
+        let all = tempfile::tempdir().unwrap();
+        let at = |name: &str| all.path().join(name);
+        for name in [
+            "east",
+            "east.kept-1/pg_tblspc/16405",
+            "eastern.kept-1",
+            "space",
+        ] {
+            fs::create_dir_all(at(name)).unwrap();
+        }
+        symlink(at("space"), at("east.kept-1/pg_tblspc/16404")).unwrap();
+        let configured = [Owner {
+            directory: at("east"),
+            who: "the instance in us-east-1".to_owned(),
+        }];
+        let kept = kept(&configured);
+        let [one] = kept.as_slice() else {
+            panic!("{kept:?}")
+        };
+        assert_eq!(one.directory, at("east.kept-1"));
+        assert_eq!(one.who, "what is kept of the instance in us-east-1");
+        let taken = taken(Some(&at("east")), &kept);
+        let numbers: Vec<_> = taken.iter().map(|taken| taken.tablespace).collect();
+        assert_eq!(
+            numbers,
+            [Some(16404), None],
+            "one in place is no place of its own"
+        );
+        assert!(taken[0].meets(&real(&at("space/deeper"))));
     }
 }

@@ -18,16 +18,22 @@ use super::choose::Chosen;
 use super::damage::{Damaged, Unrestored};
 use super::delta::{self, Mark};
 use super::directory::Beside;
-use super::end::End;
+use super::end::{End, SEARCH_BYTES};
+use super::replayed::Replay;
 use super::settings::{Ending, Purpose};
 use super::{
     Decided, OPERATION, Ways, choose, configuration, decided, directory, log::stretches, outside,
 };
 use crate::actions::Log;
-use crate::archive::Held;
+use crate::archive::{Held, Reach};
 use crate::backup::Base;
 use crate::driver::PostgresDriver;
 use crate::register::patience;
+use crate::wal::TimelineHistory;
+
+/// What is done about a place that replay would take from somebody, where all log is wanted.
+const MOVE_IT_AWAY: &str = "where nobody needs what is there any more, move it and the data directory whose it is away; else rebuild it on a \
+                            machine where nothing uses that place";
 
 impl PostgresDriver {
     /// Restores recovery point `label` as a standby that replays `log` from the store of `region`: what a failover
@@ -180,6 +186,9 @@ impl PostgresDriver {
         self.check_places(&reader, directory, &decided.plan.tablespaces, is_own)
             .await
             .map_err(|error| Unrestored::of(&base, error))?;
+        // An execution has nobody to ask, and the server reads all of it besides.
+        self.check_followed(region, directory, &base, &decided.plan.log, u64::MAX)
+            .await?;
         let purpose = Purpose::Failover(self.instance_options(region)?);
         let ways = Ways {
             delta: is_own,
@@ -213,6 +222,39 @@ impl PostgresDriver {
         let directory = &self.instance_options(region)?.data_directory;
         let tablespaces = self.same_places(base, directory)?;
         self.check_places(reader, directory, &tablespaces, false)
+            .await?;
+        let cluster = base.source.system_identifier;
+        let held = Held::read(self.store(region)?, cluster, base.log_start()).await?;
+        // That the log is not all there is for others to say.
+        let newest = held.newest_timeline().unwrap_or(base.source.timeline);
+        let Ok((base, reach)) = choose::prove(base.clone(), &held, newest) else {
+            return Ok(());
+        };
+        let log = followed(&base, &reach, held.history(newest)?);
+        self.check_followed(region, directory, &base, &log, SEARCH_BYTES)
+            .await
+    }
+
+    /// Refuses to follow log that makes a tablespace where somebody else has one.
+    async fn check_followed(
+        &self,
+        region: &RegionName,
+        directory: &Path,
+        base: &Base,
+        log: &[LogStretch],
+        most: u64,
+    ) -> Result<()> {
+        if !self.host(region)?.is_local() {
+            return Ok(());
+        }
+        let replay = Replay {
+            source: &base.source,
+            log,
+            ending: &Ending::Standby { through: None },
+            most,
+            hint: Some(MOVE_IT_AWAY),
+        };
+        self.check_tablespaces_of(region, Some(directory), replay)
             .await
     }
 
@@ -273,6 +315,7 @@ impl PostgresDriver {
         label: Option<&str>,
     ) -> Result<(Arc<dyn ObjectStore>, Chosen)> {
         let store = Arc::clone(self.store(region)?);
+        let directory = &self.instance_options(region)?.data_directory;
         let mut bases = self.bases(&store, log.system_identifier).await?.usable;
         bases.retain(|base| label.is_none_or(|label| base.label.as_str() == label));
         // What the proofs speak against is taken only if nothing else will do, and what cannot be read here would be found out only once
@@ -291,6 +334,10 @@ impl PostgresDriver {
             match choose::prove(base, &held, log.timeline) {
                 Ok((base, reach)) => match &reach.hole {
                     None => {
+                        // Every older one meets what this one meets.
+                        let replayed = followed(&base, &reach, held.history(log.timeline)?);
+                        self.check_followed(region, directory, &base, &replayed, SEARCH_BYTES)
+                            .await?;
                         let chosen = Chosen {
                             base,
                             reach,
@@ -322,6 +369,18 @@ impl PostgresDriver {
             .filter(|tail| tail.seal.is_some())
             .map(|tail| tail.end))
     }
+}
+
+/// Returns the log that is replayed from a recovery point on.
+fn followed(base: &Base, reach: &Reach, history: &TimelineHistory) -> Vec<LogStretch> {
+    let (source, from) = (&base.source, base.log_start());
+    stretches(
+        history,
+        source.timeline,
+        from,
+        reach.end,
+        source.segment_bytes,
+    )
 }
 
 /// Returns the log from a recovery point to the end of `log`, timeline by timeline; `None` if by its names some of it is missing, or the

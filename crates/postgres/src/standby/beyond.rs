@@ -171,6 +171,7 @@ mod tests {
             restore_point: None,
             wal_level: None,
             relation: None,
+            created_tablespace: None,
         }
     }
 

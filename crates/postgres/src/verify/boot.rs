@@ -64,14 +64,14 @@ impl PostgresDriver {
         };
         let plan = match self.plan(&wanted).await {
             Ok(plan) => plan,
-            Err(error) => return Ok(Err(error)),
+            Err(error) => return Ok(Err(untested(label, error))),
         };
         let needed = plan.recovery_point.database_bytes + SPARE_BYTES;
         let free = scratch.free_bytes()?;
         check_room("boot a recovery point in", scratch.path(), free, needed)?;
         let report = match self.restore(&wanted).await {
             Ok(report) => report,
-            Err(error) => return Ok(Err(error)),
+            Err(error) => return Ok(Err(untested(label, error))),
         };
         let checked = self.boot_and_look(scratch, false).await?;
         Ok(checked.map(|checked| Seen {
@@ -108,6 +108,19 @@ impl PostgresDriver {
         })?;
         Ok(checked)
     }
+}
+
+/// Says of what must not be booted here, because it would take from somebody what is his, that this speaks not against it.
+fn untested(label: &str, error: Error) -> Error {
+    if error.kind() != ErrorKind::Conflict {
+        return error;
+    }
+    let what = format!("recovery point {label}");
+    let untested = Error::new(ErrorKind::Conflict, "boot", what).because(error);
+    untested.with_hint(
+        "it was not tested, and nothing is said against it: boot one that was taken since (`dr job run`), or on a machine where nothing \
+         uses that place",
+    )
 }
 
 pub(super) async fn blocking<T: Send + 'static>(

@@ -1,8 +1,10 @@
 //! Finds records in a stream of WAL bytes.
 //!
 //! Bytes come in pieces of any size, as the network delivers them; nothing is copied but each record's first bytes, and
-//! what the end of a transaction says of it, and the checksum is computed as the pieces come, so that the cost is that of CRC-32C. A decoder stops for good at the
+//! all of the few whose content is of any length, and the checksum is computed as the pieces come, so that the cost is that of CRC-32C. A decoder stops for good at the
 //! first byte that PostgreSQL's reader would not accept: everything it has handed out is before that.
+
+use std::borrow::Cow;
 
 use dr_model::{Lsn, SegmentSize, SystemIdentifier, TimelineId};
 
@@ -354,9 +356,9 @@ impl Decoder {
         take
     }
 
-    /// Keeps what stands behind the head of a record that ends a transaction.
+    /// Keeps what stands behind the head of a record that is kept whole.
     fn keep_rest(&mut self, bytes: &[u8]) {
-        if !bytes.is_empty() && RecordHeader::parse(&self.record.head).ends_transaction() {
+        if !bytes.is_empty() && RecordHeader::parse(&self.record.head).is_kept_whole() {
             let room = REST_BYTES.saturating_sub(self.rest.len());
             self.rest.extend_from_slice(&bytes[..room.min(bytes.len())]);
         }
@@ -399,13 +401,13 @@ impl Decoder {
         self.last = Some((self.record.start, end));
         let known = &head[..self.record.seen().min(HEAD_BYTES)];
         // Read in the middle of a page, the version shows at the next: until then no ending is read.
-        let ending = self.major_version().and_then(|version| {
-            if self.rest.is_empty() {
-                header.ending(known, version)
-            } else {
-                header.ending(&[known, &self.rest].concat(), version)
-            }
-        });
+        let kept = match self.rest.as_slice() {
+            [] => Cow::Borrowed(known),
+            rest => Cow::Owned([known, rest].concat()),
+        };
+        let ending = self
+            .major_version()
+            .and_then(|version| header.ending(&kept, version));
         Ok(Record {
             start: self.record.start,
             end,
@@ -418,6 +420,7 @@ impl Decoder {
             restore_point: header.restore_point(known),
             wal_level: header.wal_level(known),
             relation: header.relation(known),
+            created_tablespace: header.created_tablespace(&kept),
         })
     }
 }

@@ -103,6 +103,7 @@ mod tests {
                 restore_point: None,
                 wal_level: Some(*level),
                 relation: None,
+                created_tablespace: None,
             });
         }
         let times = search.times().iter();

@@ -1,9 +1,13 @@
 //! Record headers, and the little of their content that matters here: ends of transactions, which of them run, restore
-//! points, segment switches and changes of the level of the log.
+//! points, segment switches, tablespaces that are made and changes of the level of the log.
 //!
 //! Layout: `XLogRecord` in `access/xlogrecord.h`, `xl_xact_commit` in `access/xact.h`, `xl_running_xacts` in
-//! `storage/standbydefs.h`, `xl_restore_point` and `xl_parameter_change` in `access/xlog_internal.h`; the same in versions
-//! 15 to 18.
+//! `storage/standbydefs.h`, `xl_restore_point` and `xl_parameter_change` in `access/xlog_internal.h`, `xl_tblspc_create_rec` in
+//! `commands/tablespace.h`; the same in versions 15 to 18.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 
 use dr_model::Lsn;
 use jiff::Timestamp;
@@ -14,14 +18,15 @@ use super::ending::Ending;
 pub(super) const HEADER_BYTES: usize = 24;
 /// The checksum stands last in the header and covers what is before it.
 pub(super) const CHECKSUM_OFFSET: usize = 20;
-/// Bytes kept from the start of a record: enough for everything that is read out of it. A restore point is the longest:
-/// header, two bytes of data header, its time and its name.
+/// Bytes kept from the start of every record. Of what is read out of one by these alone a restore point is the longest: header, two
+/// bytes of data header, its time and its name.
 pub(super) const HEAD_BYTES: usize = HEADER_BYTES + 2 + 8 + RESTORE_POINT_NAME_BYTES;
 /// Bytes of a restore point's name with the zeros behind it (`MAXFNAMELEN`).
 const RESTORE_POINT_NAME_BYTES: usize = 64;
 
 const XLOG_MANAGER: u8 = 0;
 const TRANSACTION_MANAGER: u8 = 1;
+const TABLESPACE_MANAGER: u8 = 5;
 const STANDBY_MANAGER: u8 = 8;
 /// Highest built-in resource manager (`RM_LOGICALMSG_ID`); extensions have 128 to 255.
 const LAST_BUILT_IN_MANAGER: u8 = 21;
@@ -38,6 +43,7 @@ const ABORT: u8 = 0x20;
 const COMMIT_PREPARED: u8 = 0x30;
 const ABORT_PREPARED: u8 = 0x40;
 const RUNNING_TRANSACTIONS: u8 = 0x10;
+const CREATE_TABLESPACE: u8 = 0x00;
 
 /// The managers of the records that change rows (`RM_HEAP2_ID`, `RM_HEAP_ID`).
 const HEAP_MANAGERS: [u8; 2] = [9, 10];
@@ -101,6 +107,17 @@ pub struct Record {
     pub wal_level: Option<u32>,
     /// If it changes rows: the files of the table that they are in.
     pub relation: Option<Relation>,
+    /// If it makes a tablespace: which, and where. Replay makes the link to that place, whatever is there.
+    pub created_tablespace: Option<Box<CreatedTablespace>>,
+}
+
+/// A tablespace that is made (`CREATE TABLESPACE`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreatedTablespace {
+    /// Its number.
+    pub number: u32,
+    /// Where it is; empty if it stands in the data directory itself.
+    pub location: PathBuf,
 }
 
 /// The files of a relation, by the numbers in their paths (`RelFileLocator`).
@@ -121,7 +138,7 @@ pub enum TransactionEnd {
     Commit,
     /// [`Record::transaction`] aborts.
     Abort,
-    /// A prepared transaction ends, whose number stands elsewhere in the record.
+    /// A prepared transaction ends, whose number is [`Ending::prepared`].
     Prepared,
 }
 
@@ -190,8 +207,16 @@ impl RecordHeader {
         self.resource_manager == XLOG_MANAGER && self.info & MANAGER_INFO == SWITCH
     }
 
-    /// Tells whether the record ends a transaction, so that its content is kept behind the head too.
-    pub(super) fn ends_transaction(&self) -> bool {
+    /// Tells whether the record's content is kept behind the head too.
+    pub(super) fn is_kept_whole(&self) -> bool {
+        self.ends_transaction() || self.creates_tablespace()
+    }
+
+    fn creates_tablespace(&self) -> bool {
+        self.resource_manager == TABLESPACE_MANAGER && self.info & MANAGER_INFO == CREATE_TABLESPACE
+    }
+
+    fn ends_transaction(&self) -> bool {
         self.resource_manager == TRANSACTION_MANAGER
             && matches!(
                 self.info & TRANSACTION_OPERATION,
@@ -220,6 +245,19 @@ impl RecordHeader {
         let content = kept.get(flags + 4..)?;
         let flags = u32::from_le_bytes(kept.get(flags..flags + 4)?.try_into().ok()?);
         Ending::parse(flags, content, major_version).map(Box::new)
+    }
+
+    /// Reads which tablespace is made, and where, out of the record as far as it was kept.
+    pub(super) fn created_tablespace(&self, kept: &[u8]) -> Option<Box<CreatedTablespace>> {
+        if !self.creates_tablespace() {
+            return None;
+        }
+        let number = data_offset(kept)?;
+        let location = kept.get(number + 4..)?.split(|byte| *byte == 0).next()?;
+        Some(Box::new(CreatedTablespace {
+            number: u32::from_le_bytes(kept.get(number..number + 4)?.try_into().ok()?),
+            location: PathBuf::from(OsStr::from_bytes(location)),
+        }))
     }
 
     /// Reads the number of the next transaction out of the first bytes of a record that says which of them run, or of the checkpoint of a

@@ -6,6 +6,7 @@ mod flipped;
 mod killed;
 mod passed_over;
 mod refusals;
+mod replayed;
 mod targets;
 
 use std::fs;

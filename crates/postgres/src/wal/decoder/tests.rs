@@ -244,3 +244,37 @@ fn foreign_wal_is_refused() {
     // At another size this is not even the start of a segment; the header still gives it away.
     assert!(matches!(stop.reason, StopReason::Geometry { .. }));
 }
+
+/// A path may be longer than what is kept of every record.
+#[test]
+fn a_tablespace_that_is_made_is_read_with_its_place() {
+    let place = format!("/srv/{}", "x".repeat(700));
+    let mut writer = Writer::new(Lsn(0x3F_FFFE_0000));
+    for path in ["/srv/fast", "", &place] {
+        let mut content = 16407_u32.to_le_bytes().to_vec();
+        content.extend(path.as_bytes());
+        content.push(0);
+        let length = u32::try_from(content.len()).unwrap();
+        let mut data = match u8::try_from(length) {
+            Ok(short) => vec![255, short],
+            Err(_) => [&[254][..], &length.to_le_bytes()].concat(),
+        };
+        data.extend(content);
+        writer.record(5, 0, &data);
+        // One that is dropped.
+        writer.record(5, 0x10, &[255, 4, 23, 64, 0, 0]);
+    }
+    for cut in [1, 700] {
+        let mut decoder = Decoder::new(writer.start, writer.segment_size, None);
+        let mut made = Vec::new();
+        for piece in writer.bytes.chunks(cut) {
+            let fed = decoder.feed(piece, |record| made.extend(record.created_tablespace));
+            fed.unwrap();
+        }
+        let made: Vec<_> = made
+            .iter()
+            .map(|made| (made.number, made.location.to_str().unwrap()))
+            .collect();
+        assert_eq!(made, [(16407, "/srv/fast"), (16407, ""), (16407, &*place)]);
+    }
+}
