@@ -313,30 +313,30 @@ impl<'a> Ends<'a> {
                 "{why}: PostgreSQL stops without starting up if {name} is not in the log"
             )],
         };
-        if self.searched_bytes.saturating_add(bytes) > SEARCH_BYTES {
-            let why = format!(
-                "{} GiB of log are too much to search for {name}",
-                (self.searched_bytes + bytes) >> 30
-            );
-            // Which recovery point to begin with can only be said by who knows about when it was.
-            if self.request.recovery_point.is_some() {
-                return Ok(Ok(unproven(why)));
-            }
-            return Ok(Err(Short {
+        // Which recovery point to begin with can only be said by who knows about when it was.
+        let unknown = |why: String| match self.request.recovery_point {
+            Some(_) => Ok(unproven(why)),
+            None => Err(Short {
                 why,
                 newest: Some(
                     "name the recovery point before it with `--recovery-point`".to_owned(),
                 ),
-            }));
+            }),
+        };
+        if self.searched_bytes.saturating_add(bytes) > SEARCH_BYTES {
+            return Ok(unknown(format!(
+                "{} GiB of log are too much to search for {name}",
+                (self.searched_bytes + bytes) >> 30
+            )));
         }
-        let (mut first, mut again, mut prepared) = (None, None, false);
+        let (mut first, mut again, mut unread) = (None, None, false);
         let mut readable = Readable::default();
         let read = log.read(&part, |record| {
             if record.start < from {
                 return ControlFlow::Continue(());
             }
             readable.see(record);
-            prepared |= record.transaction_end() == Some(TransactionEnd::Prepared);
+            unread |= record.transaction_end().is_some() && transaction(record).is_none();
             match (hit(record, &stop), &first) {
                 (Some(found), None) => first = Some(found),
                 (Some(found), Some(_)) => {
@@ -365,9 +365,9 @@ impl<'a> Ends<'a> {
                     newest: Some(readable.hint(&locked)),
                 }));
             }
-            if prepared && matches!(stop, Stop::Transaction(_)) {
-                let why = "a prepared transaction ended, whose number is not read";
-                return Ok(Ok(unproven(why.to_owned())));
+            if unread && matches!(stop, Stop::Transaction(_)) {
+                let why = "a prepared transaction ended with more than is read of one record";
+                return Ok(unknown(why.to_owned()));
             }
             let why = format!("{name} is not in the log from {from} to {to}");
             return Ok(Err(Short {
@@ -426,13 +426,19 @@ fn hit(record: &Record, stop: &Stop) -> Option<Hit> {
         }
         Stop::Transaction(number) => {
             // The server compares the lower half, which is all that the log has.
-            let same = u64::from(record.transaction) == *number & u64::from(u32::MAX);
-            match record.transaction_end().filter(|_| same)? {
-                TransactionEnd::Commit => Some(hit(record.committed_at, false)),
-                TransactionEnd::Abort => Some(hit(None, true)),
-                TransactionEnd::Prepared => None,
-            }
+            let ended = transaction(record).filter(|_| record.transaction_end().is_some())?;
+            (u64::from(ended) == *number & u64::from(u32::MAX))
+                .then(|| hit(record.committed_at, record.committed_at.is_none()))
         }
         _ => None,
+    }
+}
+
+/// Returns the number of the transaction that a record ends, as the server does which looks for it (`recoveryStopsBefore`); `None` of a
+/// prepared one that is not read so far.
+fn transaction(record: &Record) -> Option<u32> {
+    match record.transaction_end() {
+        Some(TransactionEnd::Prepared) => record.ending.as_ref()?.prepared,
+        _ => Some(record.transaction),
     }
 }

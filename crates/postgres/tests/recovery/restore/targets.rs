@@ -10,7 +10,7 @@ use dr_provider::error::chain;
 use jiff::Timestamp;
 
 use super::{protected, recover, walk};
-use crate::server::{PATIENCE, Server};
+use crate::server::{PATIENCE, Server, Version};
 use crate::site::{EAST, Site, WEST, region};
 
 #[tokio::test]
@@ -95,6 +95,56 @@ async fn a_transaction_is_reached_with_it_or_without_it() {
     let server = Server::start(&place, &["track_commit_timestamp=on"]).await;
     server.wait_until_promoted().await;
     assert_eq!(Site::ledger(&server).await, without);
+}
+
+/// A prepared transaction is ended by a record of nobody, which names it: `recovery_target_xid` is compared with that.
+#[tokio::test]
+async fn a_prepared_transaction_is_reached_from_the_recovery_point_before_it() {
+    let site = Site::start_as(Version::System, 1, &["max_prepared_transactions=5"]).await;
+    let before = site.back_up().await;
+    let prepare = async |name: &str, end: &str| -> u64 {
+        let insert =
+            "insert into ledger (filler) values ('x') returning pg_current_xact_id()::text";
+        let mut connection = site.primary.connect().await;
+        connection.query("begin").await.unwrap();
+        let rows = connection.query(insert).await.unwrap();
+        let number: String = rows.first().unwrap().get(0).unwrap();
+        let prepare = format!("prepare transaction '{name}'");
+        connection.query(&prepare).await.unwrap();
+        // It ends behind others that began later.
+        site.commit(3).await;
+        let end = format!("{end} prepared '{name}'");
+        connection.query(&end).await.unwrap();
+        number.parse().unwrap()
+    };
+    let number = prepare("one", "commit").await;
+    let with = Site::ledger(&site.primary).await;
+    let rolled_back = prepare("two", "rollback").await;
+    site.back_up().await;
+    site.commit(5).await;
+    site.switch().await;
+    site.push(EAST).await;
+
+    let target = RestoreTarget::Transaction(number);
+    let request = RestoreRequest::new(region(EAST), target, site.place("with"));
+    Restore::restore(&site.driver, &request).await.unwrap();
+    let settings = ["track_commit_timestamp=on", "max_prepared_transactions=5"];
+    let server = Server::start(&request.directory, &settings).await;
+    server.wait_until_promoted().await;
+    assert_eq!(Site::ledger(&server).await, with);
+    let plan = async |number| {
+        let target = RestoreTarget::Transaction(number);
+        let request = RestoreRequest::new(region(EAST), target, site.place("planned"));
+        Restore::plan(&site.driver, &request).await
+    };
+    let planned = plan(rolled_back).await.unwrap();
+    assert_eq!(planned.recovery_point.label, before.label);
+    assert!(planned.end_proven && planned.notes[0].contains("rolled back"));
+    // That others ended prepared is no reason to believe in one that is nowhere.
+    for absent in [3, number + 1_000_000] {
+        let error = plan(absent).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Failed, "{}", chain(&error));
+    }
 }
 
 #[tokio::test]
