@@ -141,6 +141,7 @@ impl PostgresDriver {
         segment: &Segment,
     ) -> Result<String> {
         let store = self.store(region)?;
+        let mut is_filled = false;
         for _ in 0..ATTEMPTS {
             let (start, end) = (segment.start(), segment.end());
             let (cluster, timeline) = (log.system_identifier, log.timeline);
@@ -157,11 +158,11 @@ impl PostgresDriver {
                     let known = part.to.min(end);
                     compare((store, self.keys()), log, segment, (start, known)).await?;
                     if known == end {
-                        return Ok(format!(
-                            "{} is in {} already",
-                            segment.name,
-                            store.location()
-                        ));
+                        let how = match is_filled {
+                            true => ", and closes a hole there",
+                            false => " already",
+                        };
+                        return Ok(format!("{} is in {}{how}", segment.name, store.location()));
                     }
                     if outer.is_some_and(|outer| known < outer.to) {
                         let until = outer.map_or(known, |outer| outer.to.min(end));
@@ -172,6 +173,7 @@ impl PostgresDriver {
                             return Ok(said);
                         }
                         // Compared with all of it, and the rest appended.
+                        is_filled = true;
                         continue;
                     }
                     known
@@ -189,6 +191,7 @@ impl PostgresDriver {
                             self.go_on_behind(region, log, segment, until).await?;
                             return Ok(said);
                         }
+                        is_filled = true;
                         continue;
                     }
                     Some(outer) if outer.to == start => start,

@@ -135,7 +135,7 @@ async fn no_segment_has_to_fit_the_memory() {
         .driver
         .push_wal(&west, &site.archive().join(last))
         .await;
-    assert!(filled.unwrap().contains("already"));
+    assert!(filled.unwrap().contains("closes a hole"));
 
     frugal_until("a hole was filled");
     // Merged, and fetched from chunks and from pieces.
