@@ -52,6 +52,13 @@ impl Running {
         self.ended.is_finished()
     }
 
+    /// Waits for its end, which [`Self::end`] returns.
+    pub(crate) async fn ending(&self) {
+        while !self.has_ended() {
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+
     pub(crate) async fn end(self) -> Output {
         tokio::time::timeout(LIMIT, self.ended)
             .await
@@ -63,24 +70,53 @@ impl Running {
 
 /// Returns the ids of the executions whose journals are in the recovery region's store.
 pub(crate) fn executions(sandbox: &Sandbox) -> Vec<String> {
-    names(sandbox, "execution")
+    executions_in(sandbox, RECOVERY)
+}
+
+/// Returns the ids of the executions whose journals are in a region's store, the oldest first.
+pub(crate) fn executions_in(sandbox: &Sandbox, region: &str) -> Vec<String> {
+    names(sandbox, region, "execution")
+}
+
+/// Returns the id of the newest of them.
+pub(crate) fn newest_execution(sandbox: &Sandbox, region: &str) -> Option<String> {
+    executions_in(sandbox, region).pop()
+}
+
+/// Returns the files of its journal, in order.
+pub(crate) fn journal_files(sandbox: &Sandbox, region: &str) -> Vec<PathBuf> {
+    let Some(id) = newest_execution(sandbox, region) else {
+        return Vec::new();
+    };
+    let directory = format!("execution/{id}");
+    let names = names(sandbox, region, &directory);
+    let store = sandbox.region(region).unwrap().place().store();
+    let files = names.iter().map(|name| store.join(&directory).join(name));
+    files.collect()
+}
+
+/// Returns the texts of its journal, in order.
+pub(crate) fn journal(sandbox: &Sandbox, region: &str) -> Vec<String> {
+    let files = journal_files(sandbox, region);
+    let texts = files.iter().map(std::fs::read_to_string);
+    texts.map(Result::unwrap).collect()
 }
 
 /// Returns the epochs in the register, by the names of their records.
 pub(crate) fn epochs(sandbox: &Sandbox) -> Vec<String> {
-    names(sandbox, "register/ledger")
+    names(sandbox, RECOVERY, "register/ledger")
 }
 
 /// Returns how many entries all journals together have.
 pub(crate) fn entries(sandbox: &Sandbox) -> usize {
     let ids = executions(sandbox);
     ids.iter()
-        .map(|id| names(sandbox, &format!("execution/{id}")).len())
+        .map(|id| names(sandbox, RECOVERY, &format!("execution/{id}")).len())
         .sum()
 }
 
-fn names(sandbox: &Sandbox, directory: &str) -> Vec<String> {
-    let store = sandbox.region(RECOVERY).unwrap().place().store();
+fn names(sandbox: &Sandbox, region: &str, directory: &str) -> Vec<String> {
+    let store = sandbox.region(region).unwrap().place().store();
     let listed = std::fs::read_dir(store.join(directory))
         .into_iter()
         .flatten()

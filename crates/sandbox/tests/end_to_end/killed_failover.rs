@@ -1,39 +1,38 @@
 //! `dr failover` is killed wherever its journal has an entry, and whoever takes it over brings it to its end.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
+use dr_sandbox::layout::StoreKind;
 use dr_sandbox::ledger::Load;
 use dr_sandbox::{HOME, LostStore, RECOVERY, Sandbox};
 use rstest::rstest;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::executions::{Running, entries, executions, moved_once, reaches};
+use crate::executions::{Running, entries, executions, journal_files, moved_once, reaches};
+use crate::gate::{Gate, Side, intends};
 use crate::planned::streams;
 use crate::support::{
     acknowledge, acknowledge_after, ask, backup, cluster, dr, dr_json, end, is_primary, judged,
-    now_us, refused, start,
+    now_us, refused, start, until,
 };
 
 /// More kills than an execution has entries, even if each of them had to be written twice.
 const MOST_KILLS: usize = 60;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_after_every_entry_it_moves_the_workload_once() {
+async fn whoever_takes_a_failover_over_is_killed_too_and_it_moves_once() {
     let (sandbox, load, lost_at) = lose().await;
-    kill_after_every_entry(&sandbox, &["failover", "--to", RECOVERY, "--yes"]).await;
+    kill_again_and_again(&sandbox, &["failover", "--to", RECOVERY, "--yes"]).await;
     prove(sandbox, load, lost_at).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_planned_move_that_is_killed_after_every_entry_loses_nothing() {
+async fn whoever_takes_a_planned_move_over_is_killed_too_and_it_loses_nothing() {
     let sandbox = start(Sandbox::builder()).await;
     let load = sandbox.load(Default::default()).unwrap();
     backup(&sandbox, RECOVERY).await;
     acknowledge(&load, 200).await;
     let words = ["failover", "--planned", "--to", RECOVERY, "--yes"];
-    kill_after_every_entry(&sandbox, &words).await;
+    kill_again_and_again(&sandbox, &words).await;
     streams(&sandbox, HOME).await;
     acknowledge_after(&load, now_us(&sandbox)).await;
     let timeline = "select substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
@@ -44,8 +43,8 @@ async fn a_planned_move_that_is_killed_after_every_entry_loses_nothing() {
     end(sandbox);
 }
 
-/// Kills a command, and whoever resumes it, wherever the journal has got to, until nothing is left to do.
-async fn kill_after_every_entry(sandbox: &Sandbox, words: &[&str]) {
+/// Kills a command, and whoever resumes it, every few entries, until nothing is left to do.
+async fn kill_again_and_again(sandbox: &Sandbox, words: &[&str]) {
     let mut running = Running::start(sandbox, words);
     let mut wanted = 1;
     let mut kills = 0;
@@ -68,73 +67,32 @@ async fn kill_after_every_entry(sandbox: &Sandbox, words: &[&str]) {
     assert!(kills >= 8, "killed {kills} times only");
 }
 
-#[rstest]
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_once_it_is_resumed_to_its_end(
-    #[values(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)] entry: usize,
-) {
-    let (sandbox, load, lost_at) = lose().await;
-    let running = Running::start(&sandbox, &["failover", "--to", RECOVERY, "--yes"]);
-    if reaches(&sandbox, &running, entry).await {
-        running.signal(Signal::KILL);
-    }
-    running.end().await;
-    let id = execution(&sandbox);
-    // It may have written its last entries before the signal came.
-    if state(&sandbox, &id).await != "completed" {
-        let output = dr(&sandbox, &["execution", "resume", &id]).await;
-        assert_eq!(output.status.code(), Some(0), "{}", output.stderr);
-        assert_eq!(state(&sandbox, &id).await, "completed");
-    }
-    prove(sandbox, load, lost_at).await;
-}
-
 /// Its journal is damaged before anything was promoted, and the region that was left is gone: what has to be done by hand is said, and
 /// leads to a primary that has all that the store has.
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_journal_and_a_lost_region_leave_a_way_out(#[values(false, true)] sealed: bool) {
-    let sandbox = start(Sandbox::builder()).await;
+    let sandbox = start(Sandbox::builder().store(StoreKind::S3)).await;
+    let gate = Gate::before(&sandbox, &[RECOVERY]).await;
     backup(&sandbox, RECOVERY).await;
     let load = sandbox.load(Default::default()).unwrap();
     acknowledge(&load, 200).await;
     let home = sandbox.region(HOME).unwrap();
     home.lose(LostStore::Renamed).unwrap();
     let place = sandbox.region(RECOVERY).unwrap().place().clone();
-    // The entry that says that it was sealed, or that it is to be.
-    let wanted = if sealed {
-        "is sealed at"
-    } else {
-        "\"step\": \"seal\""
-    };
     let words = ["failover", "--to", RECOVERY, "--yes"];
-    let running = Running::start(&sandbox, &words);
-    loop {
-        if running.has_ended() {
-            panic!("{:?}", running.end().await);
-        }
-        let texts: Vec<String> = journal(&sandbox)
-            .iter()
-            .map(|path| std::fs::read_to_string(path).unwrap_or_default())
-            .collect();
-        let behind_the_plan = texts.iter().skip(1);
-        if behind_the_plan.clone().any(|text| text.contains(wanted)) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    running.signal(Signal::KILL);
-    running.end().await;
+    // The entry that says that it was sealed, or that it is to be.
+    let wanted = move |number, text: &str| match sealed {
+        true => number > 1 && text.contains("is sealed at"),
+        false => intends(text, "seal"),
+    };
+    gate.kill(&sandbox, &words, Side::After, wanted).await;
     let id = execution(&sandbox);
-    let second = &journal(&sandbox)[1];
+    let second = &journal_files(&sandbox, RECOVERY)[1];
     std::fs::write(second, "{}").unwrap();
-    if is_primary(&sandbox, RECOVERY).await {
-        // The signal came late: there is a primary, and the refusal says so.
-        let already = "has the primary of `ledger` already";
-        refused(&sandbox, &words, 12, &[already]).await;
-        load.stop().await.unwrap();
-        return end(sandbox);
-    }
+    // It has read its files when it was started.
+    start_store_again(&sandbox).await;
+    assert!(!is_primary(&sandbox, RECOVERY).await);
 
     let why = ["no primary is seen there", "is damaged", id.as_str()];
     refused(
@@ -197,23 +155,26 @@ async fn a_damaged_journal_and_a_lost_region_leave_a_way_out(#[values(false, tru
     end(sandbox);
 }
 
-/// Returns the files of the journal, in order.
-fn journal(sandbox: &Sandbox) -> Vec<PathBuf> {
-    let store = sandbox.region(RECOVERY).unwrap().place().store();
-    let ids = executions(sandbox);
-    let Some(id) = ids.first() else {
-        return Vec::new();
+/// Ends the S3 server of the recovery region's store, and starts it on the files that it has left.
+async fn start_store_again(sandbox: &Sandbox) {
+    let region = sandbox.region(RECOVERY).unwrap();
+    let servers = || {
+        let mut found = region.processes();
+        found.retain(|process| process.name.starts_with("dr-s3-server"));
+        found
     };
-    let listed = std::fs::read_dir(store.join("execution").join(id));
-    let mut files: Vec<PathBuf> = listed
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
-    files.retain(|path| !path.file_name().unwrap().to_string_lossy().starts_with('.'));
-    files.sort();
-    files
+    assert!(!servers().is_empty());
+    dr_sandbox::region::signal(&servers(), Signal::KILL);
+    until("the end of the store's server", async || {
+        let left = servers();
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{left:?}"))
+        }
+    })
+    .await;
+    region.start_store().await.unwrap();
 }
 
 /// Loses the home region under load; returns when.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use dr_sandbox::layout::{STORE_BUCKET, STORE_KEY};
 use dr_sandbox::process::Output;
 use dr_sandbox::{HOME, LostStore, RECOVERY, Sandbox};
 use serde_json::Value;
@@ -11,13 +12,45 @@ use crate::support::{
 };
 
 /// Runs `dr` without the sandbox's configuration.
-async fn bare(sandbox: &Sandbox, words: &[&str]) -> Output {
+pub(crate) async fn bare(sandbox: &Sandbox, words: &[&str]) -> Output {
     let mut command = sandbox.launcher().command(
         &sandbox.layout().dr,
         &sandbox.layout().directory.join("bare"),
     );
     command.args(words);
     sandbox.launcher().output(command, false).await.unwrap()
+}
+
+/// Unpacks the recovery kit out of the store of a region, once it is there: [`bare`] finds it as `dr-kit`.
+pub(crate) async fn unpack(sandbox: &Sandbox, region: &str) {
+    let place = sandbox.layout().directory.join("bare");
+    sandbox.launcher().make_directory(&place).unwrap();
+    let store = location(sandbox, region);
+    let words = ["failover", "--to", region, "--from-store", &store, "--plan"];
+    until("an unpacked recovery kit", async || {
+        let output = bare(sandbox, &words).await;
+        // Whether the plan can be carried out is another's question.
+        if place.join("dr-kit/kit.json").exists() {
+            Ok(())
+        } else {
+            Err(format!("{output:?}"))
+        }
+    })
+    .await;
+}
+
+/// Returns the location of a region's store as it is written on a command line.
+fn location(sandbox: &Sandbox, region: &str) -> String {
+    let place = sandbox.region(region).unwrap().place();
+    let Some(listen) = place.store_listen() else {
+        return place.store().display().to_string();
+    };
+    let secret = sandbox.layout().store_secret_file();
+    let secret = secret.display();
+    format!(
+        "{{ url: \"s3://{STORE_BUCKET}\", endpoint: \"http://{listen}\", credentials: {{ access_key_id: {STORE_KEY}, \
+         secret_access_key: \"${{file:{secret}}}\" }} }}"
+    )
 }
 
 /// Takes the files of the configuration away.

@@ -8,11 +8,13 @@
 mod approvals;
 mod bad_input;
 mod by_hand;
+mod crash_matrix;
 mod daemon;
 mod detection;
 mod disk_full;
 mod executions;
 mod faults;
+mod gate;
 mod hung_primary;
 mod in_place;
 mod killed_failover;

@@ -1,11 +1,14 @@
 //! Two who want to move the same workload: one does, and the other is told who, when and where.
 
 use dr_model::Clock;
+use dr_sandbox::layout::StoreKind;
 use dr_sandbox::process::Output;
 use dr_sandbox::{HOME, LostStore, RECOVERY, Sandbox};
+use rstest::rstest;
 use rustix::process::Signal;
 
 use crate::executions::{Running, entries, epochs, executions, moved_once, reaches};
+use crate::gate::{Gate, Side, intends};
 use crate::support::{acknowledge, acknowledge_after, dr, end, judged, refused, says, start};
 
 const FAIL_OVER: [&str; 5] = ["failover", "--to", RECOVERY, "--yes", "--json"];
@@ -60,9 +63,16 @@ async fn of_two_at_the_same_instant_one_wins() {
     end(sandbox);
 }
 
+/// It stands still about the intent of a step: before that has landed, so that it comes too late, or before it has heard of it.
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn one_that_stands_still_is_named_and_taken_over_for_good() {
-    let sandbox = start(Sandbox::builder()).await;
+async fn one_that_stands_still_is_named_and_taken_over_for_good(
+    // Before the epoch, between the fence and the seal, and between the promotion and the traffic.
+    #[values("epoch", "seal", "switch")] step: &'static str,
+    #[values(Side::Before, Side::After)] side: Side,
+) {
+    let sandbox = start(Sandbox::builder().store(StoreKind::S3)).await;
+    let gate = Gate::before(&sandbox, &[RECOVERY]).await;
     let load = sandbox.load(Default::default()).unwrap();
     acknowledge(&load, 200).await;
     let lost_at = sandbox
@@ -71,28 +81,29 @@ async fn one_that_stands_still_is_named_and_taken_over_for_good() {
         .lose(LostStore::Renamed)
         .unwrap();
 
-    let first = Running::start(&sandbox, &FAIL_OVER);
-    assert!(
-        reaches(&sandbox, &first, 5).await,
-        "{:?}",
-        first.end().await
-    );
+    gate.hold(side, move |_, text| intends(text, step));
+    let first = gate.start(&sandbox, &FAIL_OVER);
+    assert!(gate.holds(&first).await, "{:?}", first.end().await);
     first.signal(Signal::STOP);
     let id = executions(&sandbox).remove(0);
-    let hint = format!("dr execution resume {id}");
-    refused(
-        &sandbox,
-        &FAIL_OVER,
-        13,
-        &[&id, "has not ended", HOME, RECOVERY, "@", &hint],
-    )
-    .await;
+    // Until it has the epoch, somebody else may have it.
+    if step != "epoch" {
+        let hint = format!("dr execution resume {id}");
+        refused(
+            &sandbox,
+            &FAIL_OVER,
+            13,
+            &[&id, "has not ended", HOME, RECOVERY, "@", &hint],
+        )
+        .await;
+    }
     assert_eq!(executions(&sandbox), std::slice::from_ref(&id));
 
     let second = dr(&sandbox, &["execution", "resume", &id]).await;
     assert_eq!(second.status.code(), Some(0), "{}", second.stderr);
     moved_once(&sandbox).await;
     let written = entries(&sandbox);
+    gate.open();
     first.signal(Signal::CONT);
     let first = first.end().await;
     says(
