@@ -102,9 +102,13 @@ pub(super) async fn die_in(world: &Everything, plan: Plan, last: u64, lands: boo
 
 /// Makes a site whose user dies at its `last`-th write of a journal in the store of `region`.
 pub(super) fn mortal_site(world: &Everything, region: &RegionName, last: u64, lands: bool) -> Site {
-    let mut site = world.site("laptop");
+    mortal(world.site("laptop"), region, last, lands)
+}
+
+/// The same of a site.
+pub(super) fn mortal(mut site: Site, region: &RegionName, last: u64, lands: bool) -> Site {
     let store: Arc<dyn ObjectStore> = Arc::new(Mortal {
-        inner: Arc::clone(&world.stores[region]),
+        inner: Arc::clone(&site.stores[region]),
         writes: AtomicU64::new(0),
         last,
         lands,

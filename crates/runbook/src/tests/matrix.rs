@@ -26,7 +26,7 @@ use crate::{Error, Report, abort, execute, executions, resume};
 
 /// A shipped runbook, and the world that it is for.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Case {
+pub(super) enum Case {
     FailoverRegion,
     FailoverRegionByRestore,
     /// Of a region out of sight, whose primary runs under a guard.
@@ -61,7 +61,7 @@ steps:
 ";
 
 impl Case {
-    async fn world(self) -> Everything {
+    pub(super) async fn world(self) -> Everything {
         let world = Everything::new().await;
         if self == Self::FailoverRegionByItself {
             world.arm(10).await;
@@ -79,7 +79,7 @@ impl Case {
         world
     }
 
-    fn runbook(self) -> Runbook {
+    pub(super) fn runbook(self) -> Runbook {
         match self {
             Self::FailoverRegion | Self::FailoverRegionByRestore | Self::FailoverRegionByItself => {
                 shipped()
@@ -93,7 +93,7 @@ impl Case {
     }
 
     /// The region in whose store the journal of the runbook is.
-    fn store(self) -> RegionName {
+    pub(super) fn store(self) -> RegionName {
         match self {
             Self::UndoMove | Self::RecoverComponent | Self::RestoreDatabase => east(),
             _ => west(),
@@ -104,7 +104,7 @@ impl Case {
         matches!(self, Self::RecoverComponent | Self::RestoreDatabase)
     }
 
-    fn request(self) -> Request {
+    pub(super) fn request(self) -> Request {
         if self.is_in_place() {
             let name = "before".to_owned();
             return Request {
@@ -131,7 +131,7 @@ impl Case {
     }
 
     /// Leaves a move behind that came to no promotion: what is to be undone.
-    async fn stuck_move(self, world: &Everything) -> dr_model::ExecutionId {
+    pub(super) async fn stuck_move(self, world: &Everything) -> dr_model::ExecutionId {
         world.state().left_end = Lsn(0x6000);
         let plan = planned_by(world, &self.runbook(), &self.request()).await;
         let site = Arc::new(world.site("laptop"));
@@ -176,21 +176,21 @@ impl Case {
 
 /// What a runbook comes to, without what depends on when it happened.
 #[derive(Debug, PartialEq)]
-struct Outcome {
+pub(super) struct Outcome {
     state: Option<State>,
     rung: Option<Rung>,
     fence: Option<ProofName>,
     rpa: Option<f64>,
     steps: Vec<(String, StepState)>,
     /// How often each effect was had; of those that may be had more than once, that they were.
-    effects: BTreeMap<String, usize>,
-    records: Vec<(u64, RegionName, String)>,
+    pub(super) effects: BTreeMap<String, usize>,
+    pub(super) records: Vec<(u64, RegionName, String)>,
     primary: Option<&'static str>,
-    traffic: TrafficState,
-    flags: [bool; 5],
+    pub(super) traffic: TrafficState,
+    pub(super) flags: [bool; 5],
 }
 
-async fn outcome(world: &Everything, report: Option<&Report>) -> Outcome {
+pub(super) async fn outcome(world: &Everything, report: Option<&Report>) -> Outcome {
     let records = world.register().read_all().await.unwrap();
     let records = records.iter().map(|record: &EpochRecord| {
         let claims = serde_json::to_string(&record.clusters).unwrap();
@@ -227,7 +227,7 @@ async fn outcome(world: &Everything, report: Option<&Report>) -> Outcome {
     }
 }
 
-async fn undisturbed(case: Case) -> Outcome {
+pub(super) async fn undisturbed(case: Case) -> Outcome {
     let world = case.world().await;
     let report = case.run(&world, world.site("laptop")).await.unwrap();
     assert_eq!(report.state, State::Completed, "{report:#?}");

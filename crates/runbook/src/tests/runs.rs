@@ -125,14 +125,19 @@ async fn synchronous_mode_loses_nothing_and_waits_for_no_fence() {
     let world = Everything::new().await;
     world.state().synchronous = true;
     world.state().left_reachable = false;
-    let report = failover(&world, &Request::new(west())).await;
+    let plan = planned(&world, &Request::new(west())).await;
+    let lines = Lines::default();
+    let site = Arc::new(world.site("laptop"));
+    let report = execute(site, plan, &lines).await.unwrap();
     assert_eq!(report.state, State::Completed);
     assert_eq!(report.fence, ProofName::Sealed);
     assert_eq!(report.loss.bound, Bound::Zero);
     // The fence hangs for two seconds beside the steps; clients were led here before it gave up.
     assert_eq!(state_of(&report, "fence"), StepState::Done);
-    let order: Vec<_> = report.steps.iter().map(|step| step.id.0.as_str()).collect();
-    assert!(order.contains(&"fence"));
+    let lines = lines.0.into_inner().unwrap();
+    let end_of = |step: &str| lines.iter().position(|line| line.starts_with(step));
+    let (switched, fenced) = (end_of("switch: ").unwrap(), end_of("fence: ").unwrap());
+    assert!(switched < fenced, "{lines:#?}");
 }
 
 #[tokio::test(start_paused = true)]

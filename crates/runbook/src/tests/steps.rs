@@ -1,6 +1,5 @@
-//! Every step: fail here, repeat here, lose the answer here.
+//! Every step: fail here, lose the answer here. What is repeated is in `repeats`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rstest::rstest;
@@ -61,58 +60,6 @@ async fn lose_the_answer_here_and_look() {
         }
         assert_eq!(world.count(action), 1, "{step}");
     }
-}
-
-/// Does every action of every step a second time: nothing changes but what is had at least once.
-#[tokio::test(start_paused = true)]
-async fn repeat_here_and_nothing_changes() {
-    let world = Everything::new().await;
-    let plan = planned(&world, &Request::new(west())).await;
-    let site = Arc::new(world.site("laptop"));
-    let report = execute(Arc::clone(&site), plan.clone(), &Silent)
-        .await
-        .unwrap();
-    assert_eq!(report.state, State::Completed);
-    let counts = || {
-        let state = world.state();
-        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-        for (name, _) in &state.effects {
-            *counts.entry(name.clone()).or_default() += 1;
-        }
-        counts
-    };
-    let before = counts();
-    let history = Arc::new(History::new(
-        report.execution.clone(),
-        plan.clone(),
-        report.started_at,
-    ));
-    let mut repeated = 0;
-    for step in &plan.steps {
-        let work = Work {
-            site: Arc::clone(&site),
-            history: Arc::clone(&history),
-            step: Arc::new(step.clone()),
-            opened: None,
-            takeovers: 0,
-        };
-        let kind = registry::find(&step.uses).unwrap();
-        if kind.name() == "assess-region" {
-            continue;
-        }
-        for lane in &step.lanes {
-            for action in &lane.actions {
-                let result = kind.apply(&work, &lane.target, action).await;
-                assert!(result.is_ok(), "{}: {result:?}", step.id);
-                repeated += 1;
-            }
-        }
-    }
-    assert!(repeated > 10);
-    let mut after = counts();
-    let notified = after.insert("notify".to_owned(), 1);
-    assert_eq!(notified, Some(2));
-    assert_eq!(after, before);
 }
 
 #[rstest]

@@ -124,6 +124,8 @@ pub(crate) struct State {
 pub(crate) struct Everything {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) stores: BTreeMap<RegionName, Arc<dyn ObjectStore>>,
+    /// The name of the record.
+    record: &'static str,
     state: Arc<Mutex<State>>,
 }
 
@@ -137,6 +139,11 @@ pub(crate) fn west() -> RegionName {
 
 pub(crate) fn database() -> ResourceName {
     "database".parse().unwrap()
+}
+
+/// The database that is beside.
+pub(crate) fn archive() -> ResourceName {
+    "archive".parse().unwrap()
 }
 
 pub(crate) fn orders() -> WorkloadName {
@@ -156,6 +163,11 @@ pub(crate) fn before_noon(milliseconds: i64) -> Timestamp {
 impl Everything {
     /// Makes a world whose primary in the east has just been lost; it can be found stopped.
     pub(crate) async fn new() -> Self {
+        Self::of(&[database()]).await
+    }
+
+    /// The same of a workload with these databases. This is the world of the first.
+    pub(crate) async fn of(databases: &[ResourceName]) -> Self {
         let stores = [east(), west()].map(|region| {
             let store: Arc<dyn ObjectStore> = Arc::new(MemoryStore::new(region.as_str()));
             (region, store)
@@ -163,6 +175,7 @@ impl Everything {
         let world = Self {
             clock: Arc::new(ManualClock::new(noon())),
             stores: stores.into(),
+            record: "orders.acme.example",
             state: Arc::new(Mutex::new(State {
                 left_reachable: true,
                 left_hangs: false,
@@ -227,7 +240,10 @@ impl Everything {
             workload: orders(),
             primary: east(),
             register: west(),
-            clusters: [(database(), claim)].into(),
+            clusters: databases
+                .iter()
+                .map(|name| (name.clone(), claim.clone()))
+                .collect(),
             sync: BTreeMap::new(),
             created_at: noon(),
             created_by: Actor::new("dr", "east", 1),
@@ -239,6 +255,30 @@ impl Everything {
         };
         world.register().create(&first).await.unwrap();
         world
+    }
+
+    /// Makes a world of another database of the same workload, with a service and a record of its own.
+    pub(crate) async fn beside(&self) -> Self {
+        Self {
+            clock: self.clock.clone(),
+            stores: self.stores.clone(),
+            record: "archive.acme.example",
+            ..Self::new().await
+        }
+    }
+
+    /// Makes the parts that an execution works with, with what is beside.
+    pub(crate) fn site_with(&self, machine: &str, other: &Self) -> Site {
+        let (mut site, mut beside) = (self.site(machine), other.site(machine));
+        let driver = beside.resources.remove(&database()).unwrap();
+        site.resources.insert(archive(), driver);
+        let service = beside.services.remove(&"ledger".parse().unwrap()).unwrap();
+        site.services.insert("archive".parse().unwrap(), service);
+        for (region, probes) in beside.probes {
+            site.probes.entry(region).or_default().extend(probes);
+        }
+        site.traffic.extend(beside.traffic);
+        site
     }
 
     /// Records that the primary was seen to run under a guard.
