@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use dr_local::{SshAddress, SshHost, SshOptions};
 use dr_model::{Clock, SystemClock};
-use dr_provider::conformance::find_program;
 use dr_provider::conformance::host::Subject;
+use dr_provider::conformance::{Missing, find_program, skipped};
 use dr_provider::host::PathKind;
 use dr_provider::{Error, ErrorKind, Host};
 use tempfile::TempDir;
@@ -67,12 +67,10 @@ fn account() -> Option<Account> {
 
 impl Server {
     /// Starts one; `None` if this machine has no ssh.
-    #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
     async fn start() -> Option<Self> {
         let (Some(program), Some(account)) = (find_program("DR_SSHD", "sshd"), account()) else {
-            eprintln!(
-                "SKIPPED: no `sshd`, or no account for it: install OpenSSH's server or set DR_SSHD"
-            );
+            let why = "no `sshd`, or no account for it: install OpenSSH's server or set DR_SSHD";
+            skipped(Missing::Program, why);
             return None;
         };
         let directory = tempfile::Builder::new().prefix("dr-ssh").tempdir().unwrap();

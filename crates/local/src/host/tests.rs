@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dr_model::{Clock, Epoch, SystemClock, WorkloadName};
+use dr_provider::conformance::{Missing, skipped};
 use dr_provider::host::{Command, PathKind};
 use dr_provider::{ErrorKind, Host};
 use tempfile::TempDir;
@@ -122,7 +123,7 @@ async fn a_file_is_replaced_whole_and_keeps_its_permissions() {
 #[tokio::test]
 async fn a_file_written_by_root_belongs_to_the_directorys_owner() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: needs root");
+        skipped(Missing::Right, "to give files away needs root");
         return;
     }
     let (directory, host) = host();

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use dr_provider::conformance::{Missing, skipped};
+
 use crate::server::{give_to_postgres, run};
 
 /// Set in the copy of this program that has mounts of its own.
@@ -11,17 +13,14 @@ const APART: &str = "DR_TEST_OWN_MOUNTS";
 
 /// Tells whether this process has mounts of its own. If not, runs the named test once more where it has, and says so if
 /// that is not allowed here; the test is done then.
-#[expect(
-    clippy::print_stderr,
-    reason = "what was not tested must not pass in silence"
-)]
 pub(crate) fn is_apart(test: &str) -> bool {
     if std::env::var_os(APART).is_some() {
         return true;
     }
     let may = Command::new("unshare").args(["--mount", "true"]).output();
     if !may.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: a disk of its own needs the right to mount one");
+        let why = "a disk of its own needs the right to mount one";
+        skipped(Missing::Right, why);
         return false;
     }
     let mut again = Command::new("unshare");

@@ -5,5 +5,7 @@
 pub mod host;
 pub mod object_store;
 mod program;
+mod skipped;
 
 pub use program::find_program;
+pub use skipped::{Missing, skipped};

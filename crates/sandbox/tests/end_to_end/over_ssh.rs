@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dr_model::loss::Bound;
-use dr_provider::conformance::find_program;
+use dr_provider::conformance::{Missing, find_program, skipped};
 use dr_sandbox::process::Output;
 use dr_sandbox::{HOME, RECOVERY, Sandbox};
 use rustix::process::{Pid, Signal, kill_process};
@@ -185,14 +185,11 @@ impl<'a> Elsewhere<'a> {
 }
 
 /// Returns the server's program if this machine has one and regions can have machines of their own.
-#[expect(
-    clippy::print_stderr,
-    reason = "what was not tested must not pass in silence"
-)]
 fn possible(test: &str) -> Option<PathBuf> {
     let found = find_program("DR_SSHD", "sshd");
     if found.is_none() {
-        eprintln!("skipped: no `sshd`; install OpenSSH's server or set DR_SSHD");
+        let why = "no `sshd`: install OpenSSH's server or set DR_SSHD";
+        skipped(Missing::Program, why);
     }
     found.filter(|_| apart(&format!("over_ssh::{test}"), "--net"))
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bytes::Bytes;
+use dr_provider::conformance::{Missing, skipped};
 use dr_provider::{ErrorKind, ObjectStore};
 
 use super::{DirectoryStore, key, kind};
@@ -17,7 +18,8 @@ fn disk(test: &str) -> Option<PathBuf> {
         return Some(disk.into());
     }
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED {test}: mounting a small disk needs root");
+        let why = format!("{test}: mounting a small disk needs root");
+        skipped(Missing::Right, &why);
         return None;
     }
     let directory = tempfile::tempdir().unwrap();

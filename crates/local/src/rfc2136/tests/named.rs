@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use dr_model::{Clock, SystemClock};
 use dr_provider::Secret;
-use dr_provider::conformance::find_program;
+use dr_provider::conformance::{Missing, find_program, skipped};
 use tempfile::TempDir;
 
 use super::super::{Algorithm, Rfc2136, Rfc2136Options, Tsig};
@@ -36,7 +36,8 @@ impl Named {
     /// machine.
     pub(super) async fn start(records: &str) -> Option<Self> {
         let Some(program) = find_program("DR_NAMED", "named") else {
-            eprintln!("SKIPPED: no `named`: install BIND (Debian: bind9) or set DR_NAMED");
+            let why = "no `named`: install BIND (Debian: bind9) or set DR_NAMED";
+            skipped(Missing::Program, why);
             return None;
         };
         let directory = tempfile::tempdir().unwrap();
