@@ -191,6 +191,18 @@ fn newest_points(name: &ResourceName, facts: &Facts) -> Judgement {
     failed.fold(fine(), both)
 }
 
+/// Judges the log of each store, that of the primary too: nothing can be restored across a hole, wherever another region's log would protect.
+fn holes(name: &ResourceName, facts: &Facts) -> Judgement {
+    let of_store = facts.regions.iter().flat_map(|(region, seen)| {
+        let log = seen.log.as_ref().ok().and_then(Option::as_ref);
+        let missing = log.map_or(&[][..], |log| &log.missing);
+        missing
+            .iter()
+            .map(move |missing| breach(format!("{name} in {region}: {missing}")))
+    });
+    of_store.fold(fine(), both)
+}
+
 /// Judges the instances: one primary, and that where the newest epoch says, and a standby wherever one is configured.
 fn instances(
     name: &ResourceName,
@@ -389,6 +401,7 @@ pub(super) fn workload(
         let warm = warm.get(name).unwrap_or(&none);
         rest = both(rest, instances(name, record, facts, warm));
         rest = both(rest, newest_points(name, facts));
+        rest = both(rest, holes(name, facts));
         rest = both(rest, stores(name, facts));
         rest = both(rest, promises(name, record, facts));
         resources.push(protection(name, record, &recovery, facts, rpo));

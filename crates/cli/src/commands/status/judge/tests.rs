@@ -130,6 +130,33 @@ fn a_log_that_arrives_behind_a_recovery_point_protects() {
     );
 }
 
+/// The log of the other region protects; what the primary's own store lacks is gone from the way back and from its restores.
+#[test]
+fn a_hole_in_any_store_is_named_with_its_region() {
+    let hole = "the log of timeline 1 is missing from 0/6B00000 to 0/12000000".to_owned();
+    let seen = |missing: &[String]| RegionFacts {
+        instance: Instance::Absent,
+        log: Ok(Some(LogFacts {
+            missing: missing.to_vec(),
+            ..log()
+        })),
+        detail: Value::Null,
+        late: Vec::new(),
+    };
+    let facts = Facts {
+        observed_at: at(1000),
+        system_identifier: None,
+        claim: None,
+        regions: BTreeMap::from([
+            ("east".parse().unwrap(), seen(std::slice::from_ref(&hole))),
+            ("west".parse().unwrap(), seen(&[])),
+        ]),
+    };
+    let judged = holes(&"database".parse().unwrap(), &facts);
+    assert_eq!(judged.verdict, Verdict::Breach);
+    assert_eq!(judged.reasons, [format!("database in east: {hole}")]);
+}
+
 #[test]
 fn what_cannot_be_brought_up_to_the_end_does_not_protect() {
     let mut before = log();
