@@ -394,6 +394,13 @@ impl PostgresDriver {
         written.map_err(|error| Unrestored::of(&base, error))
     }
 
+    /// Decides about a restore as [`restore_next`](Self::restore_next) does, and does nothing.
+    pub(crate) async fn could_be_restored(&self, request: &RestoreRequest) -> Result<()> {
+        let (decided, _) = self.decide_without(request, &Damaged::default()).await?;
+        self.check_replay(&request.region, Some(&request.directory), &decided)
+            .await
+    }
+
     /// Opens a recovery point and proves that it can be read: its manifest, its key, its packs. Reads none of its content.
     pub(crate) async fn open_whole(
         &self,

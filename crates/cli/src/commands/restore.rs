@@ -137,7 +137,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     };
     if args.plan {
         let plan = restore.plan(&request).await;
-        let plan = plan.map_err(|error| refused(&directory, error))?;
+        let plan = plan.map_err(|error| refused(into.map(|into| &**into), error))?;
         if output.json {
             output.json(&plan)?;
         } else {
@@ -155,7 +155,7 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let report = tokio::select! {
-        report = work => report.map_err(|error| refused(&directory, error))?,
+        report = work => report.map_err(|error| refused(Some(&directory), error))?,
         _ = interrupt.recv() => return Err(interrupted(&directory)),
         _ = terminate.recv() => return Err(interrupted(&directory)),
     };
@@ -216,13 +216,16 @@ fn interrupted(directory: &Path) -> CommandError {
 }
 
 /// What a rule forbids ends with its own code.
-fn refused(directory: &Path, error: Error) -> CommandError {
+fn refused(directory: Option<&Path>, error: Error) -> CommandError {
     match error.kind() {
         ErrorKind::Conflict => CommandError {
-            message: format!(
-                "nothing is restored over `{}`: a safety rule forbids it",
-                directory.display()
-            ),
+            message: match directory {
+                Some(directory) => format!(
+                    "nothing is restored over `{}`: a safety rule forbids it",
+                    directory.display()
+                ),
+                None => "nothing is restored: a safety rule forbids it".to_owned(),
+            },
             ..CommandError::from_error(Exit::Refused, &error)
         },
         _ => error.into(),

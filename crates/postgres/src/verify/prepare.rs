@@ -30,6 +30,25 @@ pub(crate) struct Prepared {
 }
 
 impl PostgresDriver {
+    /// Makes sure that `target` can be restored beside the data directory in `region`, as far as that can be told before anything is written:
+    /// whoever plans it finds out what whoever carries it out would.
+    ///
+    /// # Errors
+    ///
+    /// Those of the restore: a moment that is not in the log, tablespaces that cannot go anywhere, log that makes one of somebody's.
+    pub async fn could_be_put_back(
+        &self,
+        region: &RegionName,
+        target: &RestoreTarget,
+    ) -> Result<()> {
+        let place = self.beside(region)?.join("data");
+        let wanted = RestoreRequest {
+            action: TargetAction::Pause,
+            ..RestoreRequest::new(region.clone(), target.clone(), place)
+        };
+        self.could_be_restored(&wanted).await
+    }
+
     /// Restores `target` into `place`, of which everything is removed before, with the settings of the region's own server; starts
     /// that server where nobody reaches it, looks at it, and stops it. A check that does not pass is an error.
     pub(crate) async fn prepare(

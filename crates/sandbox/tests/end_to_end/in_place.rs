@@ -11,7 +11,7 @@ use rstest::rstest;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::executions::Running;
+use crate::executions::{Running, executions};
 use crate::planned::streams;
 use crate::second_loss::register_in;
 use crate::self_fence::{is_stopped, server};
@@ -322,18 +322,21 @@ async fn a_damaged_database_is_put_back_to_a_moment_before() {
         Vec::<i64>::new()
     );
 
-    // A moment that there is not: found out before anything is touched.
-    let never = [
-        "runbook",
-        "run",
-        "restore-database",
-        "ledger",
-        "--at",
-        "name:never",
-        "--yes",
-    ];
-    let output = dr(&sandbox, &never).await;
-    assert_ne!(output.status.code(), Some(0), "{output:?}");
+    // A moment that there is not is refused by the plan as by the run, before there is an execution.
+    let before = executions(&sandbox);
+    for verb in ["plan", "run"] {
+        let never = [
+            "runbook",
+            verb,
+            "restore-database",
+            "ledger",
+            "--at",
+            "name:never",
+            "--yes",
+        ];
+        refused(&sandbox, &never, 1, &["`never` is not in the log"]).await;
+    }
+    assert_eq!(executions(&sandbox), before);
     assert!(is_primary(&sandbox, HOME).await);
     assert_eq!(timeline(&sandbox).await, "00000001");
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dr_config::{Runbook, Workload};
-use dr_model::{ApproverName, RegionName, RunbookName, WorkloadName};
+use dr_model::{ApproverName, RegionName, ResourceId, RunbookName, WorkloadName};
+use dr_provider::ErrorKind;
 use dr_provider::driver::RestoreTarget;
 use dr_runbook::steps::restart_database;
 use dr_runbook::{Mode, Plan, Refusal, Request, Site};
@@ -74,6 +75,9 @@ pub(super) async fn run(
     let key = args.key.as_deref();
     let requester = requester::of(key, is_plan, &args.workload, workload, &site)?;
     let found = plan(args, &region, requester, runbook, workload, &site).await?;
+    if let Some(moment) = &found.moment {
+        could_be_put_back(&setup, args, workload, (&region, moment)).await?;
+    }
     if is_plan {
         match output.json {
             true => output.json(&found)?,
@@ -98,6 +102,30 @@ pub(super) async fn run(
         output.json(&report)?;
     }
     Ok(exit)
+}
+
+/// Refuses a moment that no database could be put back to: what the step that restores it beside the data directory would end with.
+async fn could_be_put_back(
+    setup: &Setup,
+    args: &Args,
+    workload: &Workload,
+    (region, moment): (&RegionName, &RestoreTarget),
+) -> Result<()> {
+    let wanted = args.component.as_deref();
+    let resources = workload.resources.keys();
+    for resource in resources.filter(|name| wanted.is_none_or(|wanted| name.as_str() == wanted)) {
+        let id = ResourceId {
+            workload: args.workload.clone(),
+            resource: resource.clone(),
+        };
+        let driver = setup.postgres(&id)?;
+        let looked = driver.could_be_put_back(region, moment).await;
+        looked.map_err(|error| match error.kind() {
+            ErrorKind::Conflict => CommandError::from_error(Exit::Refused, &error),
+            _ => error.into(),
+        })?;
+    }
+    Ok(())
 }
 
 /// One that starts things again is for one of them: nobody wants all to be stopped for it.

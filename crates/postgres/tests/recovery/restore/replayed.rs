@@ -118,6 +118,17 @@ async fn the_tablespace_of_a_server_that_runs_is_not_replayed_into() {
         later.is_refused(&error, whose);
     }
     assert!(!latest.directory.exists());
+    // The plan of putting it back says what the step that prepares it would end with.
+    let east = region(EAST);
+    let error = driver
+        .could_be_put_back(&east, &RestoreTarget::Latest)
+        .await;
+    later.is_refused(&error.unwrap_err(), whose);
+    let absent = RestoreTarget::Transaction(3);
+    let error = driver.could_be_put_back(&east, &absent).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Failed, "{}", chain(&error));
+    let before = RestoreTarget::Name("before the tablespace".to_owned());
+    driver.could_be_put_back(&east, &before).await.unwrap();
 
     // What an execution would restore, beside the primary and in another region.
     let log = json!({
