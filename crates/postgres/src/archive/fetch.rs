@@ -437,11 +437,19 @@ impl Wanted<'_> {
             return Ok(None);
         }
         let key = file_key(self.cluster, self.timeline, self.name);
-        let Some(file) = Kept::find(self.store, key).await? else {
+        let place = key.to_string();
+        let Some(mut file) = Kept::find(self.store, key).await? else {
             return Ok(None);
         };
         let head = file.head(SEGMENT_HEADER_BYTES as u64).await?;
-        check(self.name, &head, file.bytes(), self.cluster)?;
+        let info = check_segment(self.name, &head, file.bytes(), self.cluster);
+        let info = info
+            .map_err(|error| Error::new(ErrorKind::Corrupt, "read object", place).because(error))?;
+        let expected = Expected {
+            system_identifier: self.cluster,
+            timeline: self.timeline,
+        };
+        file.is_segment(info.start, info.size, expected);
         Ok(Some(Found::Kept(file)))
     }
 

@@ -1,4 +1,8 @@
 //! The files that a server hands to `archive_command` and asks of `restore_command`, and those that are kept whole.
+//!
+//! Such a file stands in one object, behind its last byte a line with the hash of all of it: `docs/formats/wal.md`. Whoever reads it
+//! knows at the end whether it was the file. One that was stored before there was such a line is followed record by record instead,
+//! which finds what a server would stop at.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -6,10 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dr_model::{Epoch, SystemIdentifier, TimelineId};
+use dr_model::{Epoch, Lsn, SegmentSize, SystemIdentifier, TimelineId};
 use dr_provider::{Error, ErrorKind, Key, ObjectStore, Result};
 
 use super::segment::Content;
+use crate::wal::{Decoder, Expected};
 
 /// How often a file is offered to a store that does not answer.
 const ATTEMPTS: u32 = 3;
@@ -19,6 +24,10 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// How much of a file is read at a time: as long as a segment usually is.
 const PART_BYTES: u64 = 16 << 20;
+
+/// How the line with the hash begins, and how long it is with the line feed behind it.
+const LINE: &str = "blake3 ";
+const LINE_BYTES: u64 = 7 + 64 + 1;
 
 /// What a file is, by its name (`access/xlog_internal.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +106,7 @@ pub(super) async fn keep(
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let body = content.all().await.map_err(unreadable)?;
+        let body = content.all_hashed(LINE).await.map_err(unreadable)?;
         let error = match limited(store.create(key, body), key, content.len()).await {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -155,31 +164,69 @@ pub(super) struct Kept {
     key: Key,
     /// What was read in order to find it: all of most.
     first: Bytes,
+    /// The length of the object, and of the file in it.
+    stored_bytes: u64,
     bytes: u64,
     at: u64,
+    check: Check,
+}
+
+/// What shows that a file is what was stored.
+enum Check {
+    /// The hash that stands behind it, and that of what was read so far.
+    Hash(Box<(blake3::Hash, blake3::Hasher)>),
+    /// The records of a segment that was stored without a hash.
+    Records(Box<Decoder>),
+    /// Nothing: it was stored without a hash, and is no log, or log that ends somewhere in it.
+    Nothing,
 }
 
 impl Kept {
     /// Looks for a file; `None` if it is proven not to be there.
     pub(super) async fn find(store: &Arc<dyn ObjectStore>, key: Key) -> Result<Option<Self>> {
         // One byte more, so that a segment of the usual size is seen to end.
-        let most = PART_BYTES + 1;
+        let most = PART_BYTES + LINE_BYTES + 1;
         let first = match limited(store.get_range(&key, 0, most), &key, most).await {
             Ok(first) => first,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let bytes = match first.len() as u64 {
+        let stored_bytes = match first.len() as u64 {
             bytes if bytes < most => bytes,
             _ => limited(store.head(&key), &key, 0).await?.size_bytes,
         };
-        Ok(Some(Self {
+        let mut file = Self {
             store: Arc::clone(store),
             key,
             first,
-            bytes,
+            stored_bytes,
+            bytes: stored_bytes,
             at: 0,
-        }))
+            check: Check::Nothing,
+        };
+        if let Some(bytes) = stored_bytes.checked_sub(LINE_BYTES) {
+            match Line::of(&file.read(bytes, LINE_BYTES).await?) {
+                Line::Hash(hash) => {
+                    file.bytes = bytes;
+                    file.check = Check::Hash(Box::new((hash, blake3::Hasher::new())));
+                }
+                Line::Damaged => {
+                    let why = "the line with the hash of its content is damaged";
+                    let key = file.key.to_string();
+                    return Err(Error::new(ErrorKind::Corrupt, "read object", key).because(why));
+                }
+                Line::None => {}
+            }
+        }
+        Ok(Some(file))
+    }
+
+    /// Has the records of a segment judged where there is no hash of it: the log in it goes on to its end.
+    pub(super) fn is_segment(&mut self, start: Lsn, size: SegmentSize, expected: Expected) {
+        if let Check::Nothing = self.check {
+            let decoder = Decoder::new(start, size, Some(expected));
+            self.check = Check::Records(Box::new(decoder));
+        }
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -191,13 +238,34 @@ impl Kept {
         self.read(0, length.min(self.bytes)).await
     }
 
-    /// Returns the next part; `None` at the end.
+    /// Returns the next part; `None` at the end, once all of it has turned out to be what was stored.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
+        let damaged = |key: &Key, why: String| {
+            Error::new(ErrorKind::Corrupt, "read object", key.to_string()).because(why)
+        };
         let length = (self.bytes - self.at).min(PART_BYTES);
         if length == 0 {
-            return Ok(None);
+            return match &self.check {
+                Check::Hash(check) if check.1.finalize() != check.0 => {
+                    let why = "the hash of its content does not match".to_owned();
+                    Err(damaged(&self.key, why))
+                }
+                _ => Ok(None),
+            };
         }
         let part = self.read(self.at, length).await?;
+        match &mut self.check {
+            Check::Hash(check) => {
+                check.1.update(&part);
+            }
+            Check::Records(decoder) => {
+                if let Err(stop) = decoder.feed(&part, |_| ()) {
+                    let why = format!("the log in it ends at {}, in the middle: {stop}", stop.at);
+                    return Err(damaged(&self.key, why));
+                }
+            }
+            Check::Nothing => {}
+        }
         self.at += length;
         Ok(Some(part))
     }
@@ -214,13 +282,40 @@ impl Kept {
         if part.len() as u64 != length {
             let why = format!(
                 "it ends within the {} bytes that it was to have",
-                self.bytes
+                self.stored_bytes
             );
             return Err(
                 Error::new(ErrorKind::Corrupt, "read object", self.key.to_string()).because(why),
             );
         }
         Ok(part)
+    }
+}
+
+/// The last bytes of an object.
+enum Line {
+    /// They are the line with the hash of what is before them.
+    Hash(blake3::Hash),
+    /// They were: what is left of it is no file that was stored without one.
+    Damaged,
+    /// They are of the file.
+    None,
+}
+
+impl Line {
+    /// Reads [`LINE_BYTES`].
+    fn of(line: &[u8]) -> Self {
+        let (mark, rest) = line.split_at(LINE.len());
+        let (digits, end) = rest.split_at(2 * blake3::OUT_LEN);
+        let is_mark = mark == LINE.as_bytes();
+        let is_end = end == b"\n";
+        let hash = blake3::Hash::from_hex(digits).ok();
+        match hash {
+            Some(hash) if is_mark && is_end => Self::Hash(hash),
+            // No file ends like that by itself.
+            hash if is_mark || (hash.is_some() && is_end) => Self::Damaged,
+            _ => Self::None,
+        }
     }
 }
 
@@ -285,6 +380,73 @@ mod tests {
         bytes[length - 1] ^= 1;
         let error = offer(&bytes).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
+    }
+
+    /// As it is written now, and as an earlier `dr` wrote it.
+    #[rstest]
+    #[case::hashed(
+        "hello\nblake3 75f10ff9ee3ac3ef10fa16c1c47c6ee7f4c79f6e4e1f8a5b2d0a5f4d4dbd6c0f\n",
+        None
+    )]
+    #[case::empty("", Some(""))]
+    #[case::without_a_hash("hello", Some("hello"))]
+    #[case::shorter_than_the_line("h", Some("h"))]
+    #[case::a_line_that_is_none("hello\nblake3 75f1\n", Some("hello\nblake3 75f1\n"))]
+    #[case::a_digit_that_is_none(
+        "blake3 =5f10ff9ee3ac3ef10fa16c1c47c6ee7f4c79f6e4e1f8a5b2d0a5f4d4dbd6c0f\n",
+        None
+    )]
+    #[case::a_mark_that_is_none(
+        "flake3 75f10ff9ee3ac3ef10fa16c1c47c6ee7f4c79f6e4e1f8a5b2d0a5f4d4dbd6c0f\n",
+        None
+    )]
+    #[tokio::test]
+    async fn what_stands_behind_a_file_is_not_part_of_it(
+        #[case] stored: &str,
+        #[case] expected: Option<&str>,
+    ) {
+        let store: Arc<dyn ObjectStore> = Arc::new(MemoryStore::new("west"));
+        let key = file_key(SystemIdentifier(7), TimelineId(1), "one");
+        let body = Bytes::copy_from_slice(stored.as_bytes());
+        store.create(&key, body).await.unwrap();
+        let read = async {
+            let mut kept = Kept::find(&store, key.clone()).await?.unwrap();
+            let mut read = Vec::new();
+            while let Some(part) = kept.next().await? {
+                read.extend_from_slice(&part);
+            }
+            Ok::<_, Error>(read)
+        };
+        match (read.await, expected) {
+            (Ok(read), Some(expected)) => assert_eq!(read, expected.as_bytes()),
+            (Err(error), None) => {
+                assert_eq!(error.kind(), ErrorKind::Corrupt);
+                assert!(error.to_string().contains(key.as_str()), "{error}");
+            }
+            (outcome, _) => panic!("{outcome:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_is_stored_with_the_hash_of_it_in_a_last_line() {
+        let store: Arc<dyn ObjectStore> = Arc::new(MemoryStore::new("west"));
+        let key = file_key(SystemIdentifier(7), TimelineId(1), "one");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("one");
+        std::fs::write(&path, "hello").unwrap();
+        let content = Content::open(&path).await.unwrap();
+        keep(&store, &key, &content, "one").await.unwrap();
+        let stored = store.get(&key).await.unwrap();
+        let line = format!("helloblake3 {}\n", blake3::hash(b"hello").to_hex());
+        assert_eq!(stored, line);
+        assert_eq!(stored.len() as u64, 5 + LINE_BYTES);
+        // One that an earlier `dr` stored is the same file.
+        let older = file_key(SystemIdentifier(7), TimelineId(1), "older");
+        store
+            .create(&older, Bytes::from_static(b"hello"))
+            .await
+            .unwrap();
+        keep(&store, &older, &content, "older").await.unwrap();
     }
 
     #[rstest]

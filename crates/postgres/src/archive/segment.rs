@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dr_model::{Lsn, SegmentSize};
+use dr_provider::store::record;
 use dr_provider::{Error, ErrorKind, Result};
 use tokio::task::spawn_blocking;
 
@@ -75,10 +76,30 @@ impl Content {
         self.read(0, length.min(SEGMENT_HEADER_BYTES)).await
     }
 
-    /// Returns everything: for what is kept as one object.
+    /// Returns everything: for what is stored as one object.
     pub(super) async fn all(&self) -> std::io::Result<Bytes> {
         let length = usize::try_from(self.len()).map_err(std::io::Error::other)?;
         self.read(0, length).await
+    }
+
+    /// Returns everything, and behind it a line that begins with `mark` and holds its hash.
+    pub(super) async fn all_hashed(&self, mark: &'static str) -> std::io::Result<Bytes> {
+        let content = self.clone();
+        let length = usize::try_from(self.len()).map_err(std::io::Error::other)?;
+        let read = spawn_blocking(move || {
+            // Once in memory, whatever its length: the line is added where it stands.
+            let mut all = Vec::with_capacity(length + mark.len() + 2 * blake3::OUT_LEN + 1);
+            match content {
+                Self::Memory(content) => all.extend_from_slice(&content),
+                Self::File { file, .. } => {
+                    all.resize(length, 0);
+                    file.read_exact_at(&mut all, 0)?;
+                }
+            }
+            Ok(record::with_hash(all, mark))
+        });
+        read.await
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)))
     }
 }
 

@@ -165,6 +165,87 @@ async fn in_what_says_how_the_log_hangs_together() {
         .unwrap();
 }
 
+/// What stands in no chain: segments from before the log, what a backup left of itself, and what a superseded primary wrote.
+#[tokio::test]
+async fn in_a_file_that_is_kept_whole() {
+    let site = Site::start(1).await;
+    while site.segments().len() < 4 {
+        site.commit(20).await;
+        site.switch().await;
+    }
+    let (west, segments) = (region(WEST), site.segments());
+    let archived = |name: &str| site.archive().join(name);
+    let push = async |name: &str| site.driver.push_wal(&west, &archived(name)).await;
+    push(&segments[1]).await.unwrap();
+    push(&segments[2]).await.unwrap();
+    let said = push(&segments[0]).await.unwrap();
+    assert!(said.contains("kept beside the log"), "{said}");
+    let backup = format!("{}.00000028.backup", segments[0]);
+    fs::write(archived(&backup), "START WAL LOCATION: 0/1000028\n").unwrap();
+    push(&backup).await.unwrap();
+
+    let fetched = site.place("fetched");
+    let fetch = async |name: &str| site.driver.fetch_wal(&west, name, &fetched, None).await;
+    for name in [&segments[0], &backup] {
+        let path = objects(&site, &format!("/file/{name}")).into_iter();
+        let path = path.min_by_key(|path| path.as_os_str().len()).unwrap();
+        // In the page header, among the records, behind the last one, in the hash.
+        for at in [40, 20, middle(&path), -80, -10] {
+            let flipped = Flipped::new(path.clone(), at);
+            let key = flipped.name(&site);
+            for error in [
+                fetch(name).await.unwrap_err(),
+                push(name).await.unwrap_err(),
+            ] {
+                corrupt(&error, &key);
+            }
+            assert!(!fetched.exists());
+        }
+        assert!(fetch(name).await.unwrap());
+        assert_eq!(
+            fs::read(&fetched).unwrap(),
+            fs::read(archived(name)).unwrap()
+        );
+        fs::remove_file(&fetched).unwrap();
+    }
+    // As an earlier `dr` stored it, without a hash: a record that is damaged is where a server would stop.
+    let path = objects(&site, &format!("/file/{}", segments[0])).into_iter();
+    let path = path.min_by_key(|path| path.as_os_str().len()).unwrap();
+    let whole = fs::read(archived(&segments[0])).unwrap();
+    fs::write(&path, &whole).unwrap();
+    // Between two records there are zeros, which nobody reads.
+    let of_record = |from: usize| {
+        let zeros = whole[from..].iter().position(|byte| *byte != 0);
+        i64::try_from(from + zeros.unwrap()).unwrap()
+    };
+    for at in [of_record(1000), of_record(20_000)] {
+        let flipped = Flipped::new(path.clone(), at);
+        let key = flipped.name(&site);
+        corrupt(&fetch(&segments[0]).await.unwrap_err(), &key);
+        assert!(!fetched.exists());
+    }
+    assert!(fetch(&segments[0]).await.unwrap());
+
+    site.open_epoch(2, 2).await;
+    let history = archived("00000002.history");
+    let fork = Lsn(SegmentSize::try_from(1 << 20)
+        .unwrap()
+        .parse_file_name(&segments[1])
+        .unwrap()
+        .1
+        .0);
+    fs::write(&history, format!("1\t{fork}\ttest\n")).unwrap();
+    push("00000002.history").await.unwrap();
+    let said = push(&segments[3]).await.unwrap();
+    assert!(said.contains("quarantine"), "{said}");
+    let path = objects(&site, "/quarantine/").remove(0);
+    for at in [40, middle(&path), -80, -10] {
+        let flipped = Flipped::new(path.clone(), at);
+        corrupt(&push(&segments[3]).await.unwrap_err(), &flipped.name(&site));
+    }
+    push(&segments[3]).await.unwrap();
+}
+
 #[tokio::test]
 async fn in_the_log_itself() {
     let (site, last) = with_history().await;
