@@ -2,6 +2,7 @@
 
 use clap::CommandFactory;
 use clap_complete::Shell;
+use serde_json::json;
 
 use crate::args::Arguments;
 use crate::error::Result;
@@ -19,6 +20,10 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Arguments::command(), "dr", &mut script);
-    output.data(String::from_utf8_lossy(&script).trim_end())?;
+    let script = String::from_utf8_lossy(&script);
+    match output.json {
+        true => output.json(&json!({ "shell": args.shell.to_string(), "script": script }))?,
+        false => output.data(script.trim_end())?,
+    }
     Ok(Exit::Ok)
 }

@@ -17,6 +17,7 @@ use dr_config::{Runbook, Workload};
 use dr_model::{ApproverName, RegionName, RunbookName, WorkloadName};
 use dr_runbook::{Disruption, Mode, Plan, Refusal, Report, Request, Rung, Site};
 use jiff::Timestamp;
+use serde_json::json;
 
 use crate::commands::daemon::died_here;
 use crate::error::{CommandError, Result};
@@ -399,7 +400,7 @@ fn print_plans(found: &[Prepared<'_>], several: bool, output: &Output) -> Result
         let plans: Vec<_> = found.iter().map(|prepared| &prepared.plan).collect();
         match plans.as_slice() {
             [plan] if !several => output.json(plan)?,
-            plans => output.json(&plans)?,
+            plans => output.json(&json!({ "plans": plans }))?,
         }
     } else {
         for prepared in found {
@@ -414,6 +415,6 @@ fn print_reports(reports: &[Report], several: bool, output: &Output) -> Result<(
         _ if !output.json => Ok(()),
         [report] if !several => output.json(report),
         [] => Ok(()),
-        reports => output.json(&reports),
+        reports => output.json(&json!({ "reports": reports })),
     }
 }

@@ -106,7 +106,11 @@ pub(crate) fn run(args: &Args, config: &Path, output: &Output) -> Result<Exit> {
             database: args.database.clone(),
             peers: args.peer.iter().map(peer).collect(),
         };
-        output.data(sql::script(&options).trim_end())?;
+        let script = sql::script(&options);
+        match output.json {
+            true => output.json(&json!({ "sql": script }))?,
+            false => output.data(script.trim_end())?,
+        }
         return Ok(Exit::Ok);
     }
     let directory = std::path::absolute(args.directory.as_deref().unwrap_or(config))?;

@@ -69,7 +69,7 @@ pub(crate) async fn run(command: &Command, config: &Path, output: &Output) -> Re
                 .iter()
                 .map(|file| json!({ "name": file.name, "file": file.file, "usable": false }));
             let all: Vec<_> = usable.chain(unusable).collect();
-            output.json(&all)?;
+            output.json(&json!({ "runbooks": all }))?;
         }
         Command::List => {
             let mut table = Table::new(&["RUNBOOK", "STEPS", "SUMMARY"]);

@@ -12,6 +12,24 @@ fn usage_is_64() {
 }
 
 #[test]
+fn with_json_stdout_holds_one_object() {
+    let place = Place::new();
+    for (words, member) in [
+        (&["runbook", "list"][..], "runbooks"),
+        (&["init", "--sql"][..], "sql"),
+        (&["completions", "bash"][..], "script"),
+        (&["job", "list"][..], "jobs"),
+    ] {
+        let ran = place.run(&[words, &["--json"]].concat());
+        let found: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert!(
+            found[member].is_array() || found[member].is_string(),
+            "{ran:?}"
+        );
+    }
+}
+
+#[test]
 fn unknown_names_are_told_with_the_one_that_was_meant() {
     let place = Place::new();
     let region = place.run(&["failover", "--to", "us-west-1", "--plan"]);
