@@ -170,8 +170,15 @@ impl Error {
 
 impl From<Error> for dr_provider::Error {
     fn from(error: Error) -> Self {
+        let kind = error.kind();
         match error {
             Error::Store { source, .. } => *source,
+            // A file of this machine's, and no part of a backup.
+            Error::Io {
+                operation,
+                path,
+                source,
+            } => Self::new(kind, operation, path.display().to_string()).because(source),
             Error::Occupied(directory) => Self::new(
                 ErrorKind::Invalid,
                 "restore into",

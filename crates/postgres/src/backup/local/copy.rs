@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dr_provider::Result;
+use dr_provider::{Error, ErrorKind, Result};
 use dr_repository::{BackupWriter, Metadata, StoredFile};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc;
@@ -139,15 +139,17 @@ impl<'a> Copying<'a> {
                 None => {
                     changed_bytes += size;
                     file.expect(size, outstanding.clone());
-                    writer.read_file(&path, metadata, size, file).await?;
+                    let read = writer.read_file(&path, metadata, size, file).await;
+                    read.map_err(|error| unreadable(error.into()))?;
                 }
                 Some((parent, ranges)) => {
                     let changed = ranges.iter().map(|range| range.end - range.start).sum();
                     changed_bytes += changed;
                     file.expect(changed, outstanding.clone());
-                    writer
+                    let read = writer
                         .patch_file(&path, metadata, size, &parent, &ranges, file)
-                        .await?;
+                        .await;
+                    read.map_err(|error| unreadable(error.into()))?;
                 }
             }
         }
@@ -265,4 +267,14 @@ fn prepare_present(
         ready.patch = Some((stored, ranges));
     }
     Ok(ready)
+}
+
+/// Says what is done about a file that may not be read.
+fn unreadable(error: Error) -> Error {
+    match (error.kind(), error.hint()) {
+        (ErrorKind::Denied, None) => error.with_hint(
+            "let the user that `dr` runs as read it; move it away if it is none of the server's",
+        ),
+        _ => error,
+    }
 }

@@ -263,7 +263,10 @@ fn list(place: &Path) -> io::Result<Vec<String>> {
     for entry in fs::read_dir(place)? {
         let name = entry?.file_name().into_string();
         names.push(name.map_err(|name| {
-            invalid(&format!("`{}` is a name that is not text", name.display()))
+            invalid(&format!(
+                "`{}` is a name that is not text, as none of the server's is: remove or rename it",
+                name.display()
+            ))
         })?);
     }
     Ok(names)
