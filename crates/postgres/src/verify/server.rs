@@ -84,6 +84,8 @@ impl<'a> Server<'a> {
             // The machine may be much smaller than the primary's.
             "shared_buffers=128MB".to_owned(),
             "huge_pages=off".to_owned(),
+            // A tablespace that was made in place stops recovery without it, and may have been made by a session that had set it.
+            "allow_in_place_tablespaces=on".to_owned(),
         ] {
             command.arg("-c").arg(setting);
         }

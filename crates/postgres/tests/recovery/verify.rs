@@ -419,3 +419,25 @@ async fn nothing_is_built_on_damage_and_nothing_else_is_restored_from_it() {
         assert!(one.failure.is_some() && one.read.is_empty(), "{one:?}");
     }
 }
+
+/// The setting with which one is made may be that of a session.
+#[tokio::test]
+async fn a_tablespace_in_place_is_booted() {
+    let (site, _) = protected(1).await;
+    let mut connection = site.primary.connect().await;
+    for sql in [
+        "set allow_in_place_tablespaces = on",
+        "create tablespace inner_one location ''",
+        "create table inside tablespace inner_one as select g from generate_series(1, 100) g",
+    ] {
+        connection.query(sql).await.unwrap();
+    }
+    site.back_up().await;
+    site.driver
+        .copy(&region(EAST), &region(WEST), None)
+        .await
+        .unwrap();
+    let scratch = site.place("scratch").display().to_string();
+    let booted = verify(&site, boot(&scratch)).await.unwrap();
+    assert_eq!(booted.failure, None);
+}
