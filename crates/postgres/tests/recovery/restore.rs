@@ -8,6 +8,7 @@ mod passed_over;
 mod refusals;
 mod replayed;
 mod targets;
+mod versions;
 
 use std::fs;
 use std::path::Path;
