@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::executions::{epochs, executions};
 use crate::support::{
-    acknowledge, backup, database_in, dr, dr_json, end, fail_over, is_primary, judged, refused,
-    says, start, until,
+    acknowledge, backup, cluster, database_in, dr, dr_json, end, fail_over, is_primary, judged,
+    refused, says, start, until,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,6 +109,106 @@ async fn what_cannot_work_is_refused() {
     assert_eq!(executions(&sandbox), Vec::<String>::new());
     let verdict = judged(&sandbox, HOME, &load.stop().await.unwrap()).await;
     assert_eq!(verdict.lost, vec![]);
+    end(sandbox);
+}
+
+/// What the server, the store or the log says no to, with the code that `docs/exit-codes.md` gives it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_or_the_log_refuses_ends_with_its_code() {
+    let sandbox = start(Sandbox::builder().standby(false)).await;
+    backup(&sandbox, HOME).await;
+    let directory = &sandbox.layout().directory;
+    let into = directory.join("restored").display().to_string();
+
+    // Before the first recovery point there is nothing to restore.
+    let early = [
+        "restore",
+        "ledger/database",
+        "--in",
+        HOME,
+        "--into",
+        &into,
+        "--at",
+        "2020-01-01T00:00:00Z",
+    ];
+    let words = [
+        "it was complete only at",
+        "hint: the earliest moment that can be restored is",
+    ];
+    refused(&sandbox, &early, 1, &words).await;
+    assert!(!directory.join("restored").exists());
+
+    // A segment of another cluster, in a data directory of its own.
+    let primary = cluster(&sandbox, HOME);
+    let foreign = directory.join("foreign");
+    for part in ["pg_wal", "global"] {
+        let part = foreign.join(part);
+        for made in [&foreign, &part] {
+            if !made.exists() {
+                sandbox.launcher().make_directory(made).unwrap();
+            }
+        }
+    }
+    let own = sandbox.region(HOME).unwrap().place().data_directory();
+    let mut control = std::fs::read(own.join("global/pg_control")).unwrap();
+    control[0] ^= 1;
+    std::fs::write(foreign.join("global/pg_control"), control).unwrap();
+    let segment = foreign.join("pg_wal/000000010000000000000001");
+    std::fs::write(&segment, [0; 8192]).unwrap();
+    let push = [
+        "wal",
+        "push",
+        "ledger/database",
+        segment.to_str().unwrap(),
+        "--in",
+        HOME,
+    ];
+    refused(
+        &sandbox,
+        &push,
+        1,
+        &["it is of cluster", "epoch 1 is about"],
+    )
+    .await;
+
+    // A role that may not replicate, and slots that may keep everything.
+    let client = primary.connect("postgres").await.unwrap();
+    let sql = "alter role dr noreplication; alter system set max_slot_wal_keep_size = -1; select pg_reload_conf()";
+    for sql in sql.split("; ") {
+        client.batch_execute(sql).await.unwrap();
+    }
+    let online = until("a check that sees it", async || {
+        let online = dr(&sandbox, &["check", "--online"]).await;
+        match online
+            .stdout
+            .contains("max_slot_wal_keep_size is unlimited")
+        {
+            true => Ok(online),
+            false => Err(online.stdout),
+        }
+    })
+    .await;
+    assert_eq!(online.status.code(), Some(1), "{online:?}");
+    for said in ["ALTER SYSTEM SET max_slot_wal_keep_size", "REPLICATION"] {
+        assert!(
+            online.stdout.contains(said),
+            "{said} is missing in {}",
+            online.stdout
+        );
+    }
+    client
+        .batch_execute("alter role dr replication")
+        .await
+        .unwrap();
+    client
+        .batch_execute("alter system reset max_slot_wal_keep_size")
+        .await
+        .unwrap();
+    client
+        .batch_execute("select pg_reload_conf()")
+        .await
+        .unwrap();
+    drop(client);
     end(sandbox);
 }
 

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 mod approvals;
+mod archiver;
 mod bad_input;
 mod by_hand;
 mod crash_matrix;
