@@ -99,6 +99,10 @@ pub async fn resume_with(
             "warning: {refusal}; it goes on all the same, because what was done cannot be taken back: {hint}"
         )));
     }
+    // Whoever puts a command right goes on with it, and knows what has changed.
+    if let Some(changed) = ahead::reconfigured(&site, executor.history()) {
+        monitor.event(&Event::Note(&format!("warning: {changed}")));
+    }
     for step in &decided.skip {
         executor.skip(step, reason);
     }

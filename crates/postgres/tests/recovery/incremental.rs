@@ -346,7 +346,7 @@ async fn page_checksums_that_are_turned_off_or_on_make_the_next_backup_full() {
 /// that are gone.
 #[rstest]
 #[case::nothing_says_what_changed(Version::System, &[], None)]
-#[case::hints_are_logged(Version::System, &["wal_log_hints=on"], Some("pages"))]
+#[case::hints_are_logged(Version::System, &["wal_log_hints=on", "wal_keep_size=64MB"], Some("pages"))]
 #[case::the_server_summarises(Version::Brought(18), &["summarize_wal=on"], Some("summaries"))]
 #[tokio::test]
 async fn pages_marked_all_visible_since_are_marked_in_what_is_restored(

@@ -110,7 +110,7 @@ pub enum Refusal {
     },
     /// The configuration at hand does not say what the one said that the plan was made with.
     #[error(
-        "the configuration here says something else than the one that the plan was made with of {}: what was agreed to is not what would be done",
+        "the configuration here says something else than the one that the plan was made with of {}",
         .parts.join(", ")
     )]
     Reconfigured {
@@ -386,7 +386,9 @@ impl Refusal {
                 "see why its name server does not answer; or lead the clients yourself, and say how with `--clients-by-hand \"reason\"`".to_owned()
             }
             Self::Reconfigured { .. } => {
-                "resume with the configuration that it was made with; to go by the new one, end it with `dr execution abort` and plan anew".to_owned()
+                "people have agreed to the plan: resume with the configuration that it was made with, or end it with `dr execution abort` and ask anew; where neither \
+                 can be done, go by the new one with `--override \"reason\"`"
+                    .to_owned()
             }
             Self::Unfinished(other) => {
                 let aside = match other.from == other.to {

@@ -14,9 +14,9 @@ use crate::abort::refuse_what_stays;
 use crate::history::History;
 use crate::plan::{PlannedStep, Refusal, Target};
 use crate::report::passed_return;
-use crate::request::{Statement, clients_by_hand};
+use crate::request::{Statement, clients_by_hand, override_reason};
 use crate::site::Site;
-use crate::steps::{open_epoch, switch_traffic};
+use crate::steps::{await_approval, open_epoch, switch_traffic};
 use crate::world::{denied, unwritable};
 
 /// Tells whether all that an execution has done can still be taken back.
@@ -37,11 +37,19 @@ pub(super) async fn obstacle(
         switch(site, history, decided, statements),
     )
     .await;
-    reconfigured(site, history).or(store).or(switch)
+    let agreed = reconfigured(site, history).filter(|_| is_agreed(site, history, statements));
+    agreed.or(store).or(switch)
+}
+
+/// Tells whether people had to agree to the plan, so that another configuration may not do something else by it unless somebody says why.
+fn is_agreed(site: &Site, history: &History, statements: &[Statement]) -> bool {
+    let stated = override_reason(&history.statements).or_else(|| override_reason(statements));
+    let approved = await_approval::report(history).is_some();
+    stated.is_none() && (approved || site.approval.quorum > 0)
 }
 
 /// Compares what the configuration says here of each part of the workload with what it said when the plan was made.
-fn reconfigured(site: &Site, history: &History) -> Option<Refusal> {
+pub(super) fn reconfigured(site: &Site, history: &History) -> Option<Refusal> {
     let (planned, now) = (&history.plan.definitions, &site.definitions);
     // A plan of an older version says nothing of it.
     if planned.is_empty() {
