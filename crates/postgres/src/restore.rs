@@ -53,7 +53,6 @@ use delta::Mark;
 use directory::Beside;
 use end::End;
 pub(crate) use lease::leased;
-use log::stretches;
 pub(crate) use room::free_bytes;
 use settings::{Ending, Purpose, Recovery};
 
@@ -486,7 +485,7 @@ fn decided(chosen: Chosen, end: End, history: &TimelineHistory) -> Decided {
     } = chosen;
     let source = &base.source;
     let size = source.segment_bytes;
-    let log = stretches(history, source.timeline, base.log_start(), end.needed, size);
+    let log = log::since(&base, end.needed, history);
     let segments = |stretch: &LogStretch| {
         stretch
             .to

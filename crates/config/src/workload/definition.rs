@@ -9,7 +9,10 @@ use super::{HealthCheck, HealthCheckKind, Resource, Service, Workload};
 use crate::digest::digest;
 
 /// What of a resource is the same thing on every machine: how a password is found, or another machine is reached, is not.
-const OF_RESOURCE: [&str; 2] = ["kind", "database"];
+const OF_RESOURCE: [&str; 3] = ["kind", "database", REGIONS];
+
+/// Where a resource has its instances.
+const REGIONS: &str = "regions";
 
 /// The same of its instance in a region.
 const OF_INSTANCE: [&str; 7] = [
@@ -46,28 +49,37 @@ impl Workload {
 }
 
 fn resource(resource: &Resource) -> blake3::Hash {
-    let node = &resource.node;
-    let mut said: Vec<&Node> = OF_RESOURCE.iter().filter_map(|key| node.get(key)).collect();
-    if let Some(Value::Map(regions)) = node.get("regions").map(|node| &node.value) {
-        let mut sorted: Vec<_> = regions.iter().collect();
-        sorted.sort_by_key(|(region, _)| &region.value);
-        for (_, instance) in sorted {
-            said.extend(OF_INSTANCE.iter().filter_map(|key| instance.get(key)));
+    let mut said = only(&resource.node, &OF_RESOURCE);
+    let entries = match &mut said.value {
+        Value::Map(entries) => entries.as_mut_slice(),
+        _ => &mut [],
+    };
+    for (_, regions) in entries.iter_mut().filter(|(key, _)| key.value == REGIONS) {
+        if let Value::Map(regions) = &mut regions.value {
+            for (_, instance) in regions {
+                *instance = only(instance, &OF_INSTANCE);
+            }
         }
     }
-    digest(said.into_iter())
+    digest(std::iter::once(&said))
 }
 
 fn record(node: &Node) -> blake3::Hash {
+    let said = filtered(node, |key| !OF_MACHINE.contains(&key));
+    digest(std::iter::once(&said))
+}
+
+fn only(node: &Node, keys: &[&str]) -> Node {
+    filtered(node, |key| keys.contains(&key))
+}
+
+/// Returns a map with those of its entries that count; what is no map counts as it is.
+fn filtered(node: &Node, counts: impl Fn(&str) -> bool) -> Node {
     let Value::Map(entries) = &node.value else {
-        return digest(std::iter::once(node));
+        return node.clone();
     };
-    let mut kept: Vec<_> = entries
-        .iter()
-        .filter(|(key, _)| !OF_MACHINE.contains(&key.value.as_str()))
-        .collect();
-    kept.sort_by_key(|(key, _)| &key.value);
-    digest(kept.into_iter().map(|(_, node)| node))
+    let entries = entries.iter().filter(|(key, _)| counts(&key.value));
+    Node::new(node.span.clone(), Value::Map(entries.cloned().collect()))
 }
 
 fn service(service: &Service) -> blake3::Hash {

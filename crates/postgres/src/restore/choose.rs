@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::OPERATION;
 use super::end::{End, Ends};
-use super::log::{Log, stretches};
+use super::log::{self, Log};
 use crate::archive::{Held, Reach};
 use crate::backup::{Base, Bases};
 use crate::driver::PostgresDriver;
@@ -103,13 +103,7 @@ impl PostgresDriver {
                 size: source.segment_bytes,
             };
             let history = held.history(timeline)?;
-            let whole = stretches(
-                history,
-                source.timeline,
-                base.log_start(),
-                reach.end,
-                source.segment_bytes,
-            );
+            let whole = log::since(&base, reach.end, history);
             match ends.find(&log, &whole, &base, &reach).await? {
                 Ok(mut end) => {
                     let older = |other: &Base| other.source.stop < base.source.stop;

@@ -14,12 +14,20 @@ use dr_provider::{Error, ObjectStore, Result};
 use dr_repository::Keys;
 use jiff::Timestamp;
 
+use crate::backup::Base;
 use crate::register::patience;
 use crate::wal::{Decoder, Expected, Record, TimelineHistory};
 
+/// Returns the log from a recovery point to `to` along `history`.
+pub(super) fn since(base: &Base, to: Lsn, history: &TimelineHistory) -> Vec<LogStretch> {
+    let source = &base.source;
+    let from = base.log_start();
+    stretches(history, source.timeline, from, to, source.segment_bytes)
+}
+
 /// Returns the log from `from` on timeline `on` to `to` along `history`, in the order of replay: the segment in which a
 /// timeline begins is read from that timeline.
-pub(super) fn stretches(
+fn stretches(
     history: &TimelineHistory,
     on: TimelineId,
     from: Lsn,

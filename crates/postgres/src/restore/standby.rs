@@ -21,15 +21,12 @@ use super::directory::Beside;
 use super::end::{End, SEARCH_BYTES};
 use super::replayed::Replay;
 use super::settings::{Ending, Purpose};
-use super::{
-    Decided, OPERATION, Ways, choose, configuration, decided, directory, log::stretches, outside,
-};
+use super::{Decided, OPERATION, Ways, choose, configuration, decided, directory, log, outside};
 use crate::actions::Log;
-use crate::archive::{Held, Reach};
+use crate::archive::Held;
 use crate::backup::Base;
 use crate::driver::PostgresDriver;
 use crate::register::patience;
-use crate::wal::TimelineHistory;
 
 /// What is done about a place that replay would take from somebody, where all log is wanted.
 const MOVE_IT_AWAY: &str = "where nobody needs what is there any more, move it and the data directory whose it is away; else rebuild it on a \
@@ -230,7 +227,7 @@ impl PostgresDriver {
         let Ok((base, reach)) = choose::prove(base.clone(), &held, newest) else {
             return Ok(());
         };
-        let log = followed(&base, &reach, held.history(newest)?);
+        let log = log::since(&base, reach.end, held.history(newest)?);
         self.check_followed(region, directory, &base, &log, SEARCH_BYTES)
             .await
     }
@@ -335,7 +332,7 @@ impl PostgresDriver {
                 Ok((base, reach)) => match &reach.hole {
                     None => {
                         // Every older one meets what this one meets.
-                        let replayed = followed(&base, &reach, held.history(log.timeline)?);
+                        let replayed = log::since(&base, reach.end, held.history(log.timeline)?);
                         self.check_followed(region, directory, &base, &replayed, SEARCH_BYTES)
                             .await?;
                         let chosen = Chosen {
@@ -371,18 +368,6 @@ impl PostgresDriver {
     }
 }
 
-/// Returns the log that is replayed from a recovery point on.
-fn followed(base: &Base, reach: &Reach, history: &TimelineHistory) -> Vec<LogStretch> {
-    let (source, from) = (&base.source, base.log_start());
-    stretches(
-        history,
-        source.timeline,
-        from,
-        reach.end,
-        source.segment_bytes,
-    )
-}
-
 /// Returns the log from a recovery point to the end of `log`, timeline by timeline; `None` if by its names some of it is missing, or the
 /// recovery point is no part of its history.
 pub(crate) fn stretches_to(
@@ -397,15 +382,7 @@ pub(crate) fn stretches_to(
         return Ok(None);
     }
     let history = held.history(log.timeline)?;
-    let (source, from) = (&base.source, base.log_start());
-    let all = stretches(
-        history,
-        source.timeline,
-        from,
-        log.end,
-        source.segment_bytes,
-    );
-    Ok(Some(all))
+    Ok(Some(log::since(base, log.end, history)))
 }
 
 /// Puts the recovery points on a timeline into the order in which they are tried: the one that was planned, those that are older, then those

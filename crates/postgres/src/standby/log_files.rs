@@ -79,22 +79,10 @@ impl LogFiles<'_> {
         history: &TimelineHistory,
         from: Lsn,
         expected: Expected,
-        mut sink: impl FnMut(Record),
+        sink: impl FnMut(Record),
     ) -> Result<Lsn> {
-        let mut at = self.size.start_of(from);
-        let mut decoder = Decoder::new(at, self.size, Some(expected));
-        while let Some(bytes) = self.segment(history, at).await? {
-            if decoder.feed(&bytes, &mut sink).is_err() {
-                break;
-            }
-            at = at.advance(self.size.bytes());
-        }
-        decoder.last_end().filter(|end| *end > from).ok_or_else(|| {
-            failed(
-                self.directory,
-                format!("there is no complete record at {from}"),
-            )
-        })
+        let whole = (self.size.start_of(from), self.size.bytes());
+        self.read_on(history, from, whole, expected, sink).await
     }
 
     /// Hands out every record from `from` on, where one begins, and returns the end of the last one. Reads no more than it needs: the host
@@ -106,7 +94,26 @@ impl LogFiles<'_> {
         expected: Expected,
         mut sink: impl FnMut(Record),
     ) -> Result<Lsn> {
-        let mut at = Lsn(from.0 - from.0 % PAGE_BYTES);
+        let pieces = (Lsn(from.0 - from.0 % PAGE_BYTES), PIECE_BYTES);
+        let within = |record: Record| {
+            if record.start >= from {
+                sink(record);
+            }
+        };
+        self.read_on(history, from, pieces, expected, within).await
+    }
+
+    /// Hands out every record from `begin` on, where a page begins, reading `length` bytes at a time; returns the end of the last one,
+    /// which lies behind `from`.
+    async fn read_on(
+        &self,
+        history: &TimelineHistory,
+        from: Lsn,
+        (begin, length): (Lsn, u64),
+        expected: Expected,
+        mut sink: impl FnMut(Record),
+    ) -> Result<Lsn> {
+        let mut at = begin;
         let mut decoder = Decoder::new(at, self.size, Some(expected));
         loop {
             let segment = self.size.start_of(at);
@@ -114,21 +121,16 @@ impl LogFiles<'_> {
                 .directory
                 .join("pg_wal")
                 .join(self.file(history, segment));
-            let begin = at.bytes_since(segment);
-            let length = PIECE_BYTES.min(self.size.bytes() - begin);
-            let piece = match self.host.read(&path, begin, length).await {
+            let offset = at.bytes_since(segment);
+            let length = length.min(self.size.bytes() - offset);
+            let piece = match self.host.read(&path, offset, length).await {
                 Ok(piece) if piece.is_empty() => break,
                 Ok(piece) => piece,
                 Err(error) if error.kind() == ErrorKind::NotFound => break,
                 Err(error) => return Err(error),
             };
             at = at.advance(piece.len() as u64);
-            let within = |record: Record| {
-                if record.start >= from {
-                    sink(record);
-                }
-            };
-            if decoder.feed(&piece, within).is_err() {
+            if decoder.feed(&piece, &mut sink).is_err() {
                 break;
             }
         }
