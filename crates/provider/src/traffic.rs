@@ -33,6 +33,27 @@ pub struct View {
     pub seen_at: Timestamp,
 }
 
+/// How an observer is apart from the authority.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Apart {
+    /// It answers otherwise: what.
+    Elsewhere(String),
+    /// It does not answer: why.
+    Silent(String),
+}
+
+impl View {
+    /// Compares what was seen here with what the authority answers; `None` if it is the same answer.
+    #[must_use]
+    pub fn apart(&self, authority: &TrafficState) -> Option<Apart> {
+        match &self.state {
+            Ok(state) if state.answer == authority.answer => None,
+            Ok(state) => Some(Apart::Elsewhere(state.answer.clone())),
+            Err(why) => Some(Apart::Silent(why.clone())),
+        }
+    }
+}
+
 /// One record that leads clients to a region.
 #[async_trait]
 pub trait Traffic: Send + Sync + std::fmt::Debug {

@@ -39,6 +39,13 @@ pub enum Event<'a> {
         /// The number of the attempt, from 1.
         attempt: u32,
     },
+    /// An action has been under way for some time and waits for something. Said anew when it is something else.
+    ActionWaits {
+        /// What it acts on.
+        target: &'a Target,
+        /// What was seen last of what it waits for.
+        seen: &'a str,
+    },
     /// An action ended.
     ActionEnded {
         /// What it acted on.

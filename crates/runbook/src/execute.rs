@@ -5,6 +5,7 @@
 
 mod action;
 mod best_effort;
+mod due;
 mod end;
 mod error;
 mod optional;
@@ -31,7 +32,8 @@ use crate::redact::Redactor;
 use crate::site::Site;
 use crate::step::{Step, Unmet, Work};
 use crate::steps::{fence_primary, open_epoch, registry, verify_traffic};
-use action::changes;
+use crate::waits::Waits;
+use due::{Due, changes};
 use trouble::Trouble;
 
 /// How long a look before an action may take.
@@ -99,7 +101,7 @@ pub(crate) struct Executor<'a> {
     journal: Journal<Batch>,
     history: Arc<History>,
     monitor: &'a dyn Monitor,
-    redactor: Redactor,
+    redactor: Arc<Redactor>,
     /// Records not written yet: looks, and what goes with the next intent.
     unwritten: Batch,
     /// What runs beside the steps.
@@ -134,7 +136,7 @@ impl<'a> Executor<'a> {
         }
         let takeovers = journal.takeovers();
         Self {
-            redactor: Redactor::new(&site.secrets),
+            redactor: Arc::new(Redactor::new(&site.secrets)),
             site,
             journal,
             history: Arc::new(history),
@@ -342,13 +344,19 @@ impl<'a> Executor<'a> {
             {
                 return Ok(Some(why));
             }
-            let place = Place {
-                step: step.id.clone(),
-                lane: index,
-                fallback,
-                action: number,
+            let due = Due {
+                step,
+                kind,
+                lane,
+                place: Place {
+                    step: step.id.clone(),
+                    lane: index,
+                    fallback,
+                    action: number,
+                },
+                action,
             };
-            if let Some(why) = self.action(step, kind, lane, &place, action).await? {
+            if let Some(why) = self.action(&due).await? {
                 return Ok(Some(why));
             }
         }
@@ -381,6 +389,7 @@ impl<'a> Executor<'a> {
             step: Arc::new(step.clone()),
             opened: self.opened,
             takeovers: self.takeovers,
+            waits: Waits::default(),
         }
     }
 

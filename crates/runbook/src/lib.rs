@@ -32,6 +32,7 @@ mod sight;
 pub mod site;
 pub mod step;
 pub mod steps;
+mod waits;
 pub mod world;
 
 pub use abort::{Aborted, abort, take_back};

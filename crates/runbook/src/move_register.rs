@@ -20,6 +20,7 @@ use dr_provider::error::chain;
 use crate::executions::{self, Unreadable};
 use crate::poll::{self, Look};
 use crate::site::Site;
+use crate::waits::Waits;
 
 /// How long the log may take to reach the other region.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(5);
@@ -66,7 +67,7 @@ pub async fn move_register(site: &Site, region: &RegionName) -> Result<Placed> {
                 Err(why) => Look::Again(why),
             }
         };
-        match poll::until(ARRIVAL_LIMIT, INTERVAL, look).await {
+        match poll::until(&Waits::default(), ARRIVAL_LIMIT, INTERVAL, look).await {
             Ok(()) => return create(site, &head, other).await,
             Err(why) => reasons.push(why),
         }

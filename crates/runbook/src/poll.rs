@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::waits::Waits;
+
 /// What one look found.
 pub(crate) enum Look<T> {
     /// It is so.
@@ -10,8 +12,9 @@ pub(crate) enum Look<T> {
     Again(String),
 }
 
-/// Looks every `interval` until it is so; the error is what the last look saw before `limit` ran out.
+/// Looks every `interval` until it is so; the error is what the last look saw before `limit` ran out. What each saw goes to `waits`.
 pub(crate) async fn until<T, F>(
+    waits: &Waits,
     limit: Duration,
     interval: Duration,
     mut look: impl FnMut() -> F,
@@ -24,7 +27,10 @@ where
         loop {
             match look().await {
                 Look::Over(value) => return value,
-                Look::Again(seen) => last = seen,
+                Look::Again(seen) => {
+                    waits.saw(&seen);
+                    last = seen;
+                }
             }
             tokio::time::sleep(interval).await;
         }

@@ -75,8 +75,11 @@ pub async fn resume_with(
     decided.refuse(&found.history)?;
     let may_be_taken_back = ahead::may_be_taken_back(&found.history);
     if may_be_taken_back {
-        let obstacle = ahead::obstacle(&site, &found.history, decided, &statements).await;
-        if let Some(refusal) = obstacle {
+        let refusal = match ahead::disagreement(&site, &found.history, &statements) {
+            None => ahead::obstacle(&site, &found.history, decided, &statements).await,
+            disagreement => disagreement,
+        };
+        if let Some(refusal) = refusal {
             return Err(Error::NotResumed {
                 execution: execution.clone(),
                 refusal: Box::new(refusal),

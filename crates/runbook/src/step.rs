@@ -17,6 +17,7 @@ use crate::plan::{
 };
 use crate::request::Request;
 use crate::site::Site;
+use crate::waits::Waits;
 use crate::world::World;
 
 /// One kind of step: a verb phrase in kebab case, the same as its file, its type and the word in a runbook.
@@ -288,6 +289,8 @@ pub struct Work {
     pub opened: Option<Duration>,
     /// How often the execution had been taken over when this process began.
     pub takeovers: u32,
+    /// Where the action says what it waits for.
+    pub waits: Waits,
 }
 
 impl Work {

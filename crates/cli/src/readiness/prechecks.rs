@@ -10,7 +10,8 @@ use dr_coordination::identity::read_identity;
 use dr_coordination::probe::{newest_probe, probe_write, require_atomic_create};
 use dr_model::{RegionName, ResourceId, WorkloadName};
 use dr_provider::host::PathKind;
-use dr_provider::{Error, Host, SecretSource};
+use dr_provider::traffic::Apart;
+use dr_provider::{Error, Host, SecretSource, Traffic};
 use dr_runbook::Site;
 use dr_runbook::plan::Target;
 use futures::future::join_all;
@@ -24,7 +25,7 @@ use crate::wiring::checks::host_name;
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// What came of a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Found {
     /// It is as it should be.
@@ -116,6 +117,10 @@ pub(super) async fn all(
         });
         async move { look.await.of_member(site, &target) }
     }));
+    let observers = join_all(site.traffic.iter().map(|traffic| async move {
+        let target = Target::Traffic(traffic.describe());
+        Some(observers(traffic.as_ref()).await?.of_member(site, &target))
+    }));
     let services = join_all(site.services.iter().filter_map(|(name, regions)| {
         let service = regions.get(to)?;
         if !from.is_there() && service.host.is_local() {
@@ -160,11 +165,12 @@ pub(super) async fn all(
                 }))
             }),
     );
-    let (store, traffic, services, commands, hosts) =
-        tokio::join!(store, traffic, services, commands, hosts);
+    let (store, traffic, observers, services, commands, hosts) =
+        tokio::join!(store, traffic, observers, services, commands, hosts);
     let mut checks = vec![store];
     checks.extend(hosts);
     checks.extend(traffic);
+    checks.extend(observers.into_iter().flatten());
     checks.extend(services);
     checks.extend(commands);
     let tried = setup.rehearse_checks(&site.workload, workload, std::iter::once(to));
@@ -184,6 +190,36 @@ pub(super) async fn all(
         checks.push(Precheck::of(format!("webhook of {}", url.span()), resolved));
     }
     checks
+}
+
+/// Compares what other name servers, and resolvers, answer with what the one that takes the switch answers; `None` if there are none, or
+/// that one does not answer. A failover waits for those that answer otherwise, and goes on without those that are silent.
+async fn observers(traffic: &dyn Traffic) -> Option<Precheck> {
+    let look = futures::future::join(traffic.observe(), traffic.views());
+    let (authority, views) = tokio::time::timeout(LIMIT, look).await.ok()?;
+    let authority = authority.ok()?;
+    if views.len() < 2 {
+        return None;
+    }
+    let (mut found, mut said) = (Found::Passed, Vec::new());
+    for view in &views {
+        match view.apart(&authority) {
+            Some(Apart::Elsewhere(answer)) => {
+                found = Found::Failed;
+                said.push(format!("{} answers {answer}", view.observer));
+            }
+            Some(Apart::Silent(why)) => {
+                found = found.max(Found::Warning);
+                said.push(format!("{} is silent: {why}", view.observer));
+            }
+            None => {}
+        }
+    }
+    if said.is_empty() {
+        said.push(format!("all {} answer {}", views.len(), authority.answer));
+    }
+    let name = format!("everybody who answers {}", traffic.describe());
+    Some(Precheck::new(name, found, said.join("; ")))
 }
 
 /// Returns the hosts that a move to `to` runs commands on, each once.

@@ -14,7 +14,7 @@ use dr_provider::{Error, ErrorKind};
 use futures::future::{Either, select};
 use tokio::task::JoinSet;
 
-use super::action::limit;
+use super::due::limit;
 use super::{Executor, Halt};
 use crate::old_primary::{self, Look};
 use crate::outcome::StepState;

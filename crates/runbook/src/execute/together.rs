@@ -4,22 +4,16 @@
 //! straight through is left to be done by itself behind the others, where it is tried again, falls back, or halts the execution; one that was
 //! begun before, by this process or another, as well.
 
-use dr_provider::driver::Action;
+use std::sync::Arc;
+
 use futures::future::join_all;
 
-use super::action::{Applying, Attempt, apply, changes};
+use super::action::{Attempt, watched};
+use super::due::{Applying, Due, changes};
 use super::{Executor, Halt};
-use crate::events::Event;
-use crate::plan::{Lane, PlannedStep};
-use crate::record::{Place, Record};
-use crate::step::Step;
-
-/// The action of a lane that is due.
-struct Due<'a> {
-    lane: &'a Lane,
-    place: Place,
-    action: &'a Action,
-}
+use crate::plan::PlannedStep;
+use crate::record::Place;
+use crate::step::{Step, Work};
 
 impl Executor<'_> {
     /// Does what the lanes of a step that nobody has begun can do side by side.
@@ -89,6 +83,8 @@ impl Executor<'_> {
         number: usize,
     ) -> Result<Vec<usize>, Halt> {
         let due = |index: &usize| Due {
+            step,
+            kind,
             lane: &step.lanes[*index],
             place: Place {
                 step: step.id.clone(),
@@ -99,32 +95,29 @@ impl Executor<'_> {
             action: &step.lanes[*index].actions[number],
         };
         let all: Vec<Due<'_>> = lanes.iter().map(due).collect();
-        let at = self.site.clock.now();
-        for due in all.iter().filter(|due| changes(due.action)) {
-            self.note(Record::Intended {
-                place: due.place.clone(),
-                attempt: 1,
-                at,
-            });
+        let only_looks = !all.iter().any(Due::changes);
+        for due in all.iter().filter(|due| due.changes()) {
+            self.intend(due, 1);
         }
-        self.write().await?;
+        if !only_looks {
+            self.write().await?;
+        }
         for due in &all {
-            self.monitor.event(&Event::ActionBegan {
-                target: &due.lane.target,
-                action: due.action,
-                attempt: 1,
-            });
+            self.begin(due, 1);
         }
         let (busy, began) = (self.busy, self.site.clock.elapsed());
-        let work = self.work(step);
-        let results = all
-            .iter()
-            .map(|due| apply(step, kind, &work, due.lane, due.action));
-        let results: Vec<Applying> = join_all(results).await;
+        let works: Vec<Work> = all.iter().map(|_| self.work(step)).collect();
+        let each = || all.iter().zip(&works);
+        let results = join_all(each().map(|(due, work)| due.apply(work)));
+        let (monitor, redactor) = (self.monitor, Arc::clone(&self.redactor));
+        let results = watched(monitor, &redactor, each(), results);
+        let results: Vec<Applying> = match only_looks {
+            true => self.unless_outdone(results).await?,
+            false => results.await,
+        };
         let (mut done, mut halted) = (Vec::new(), None);
         for ((due, result), index) in all.iter().zip(results).zip(lanes) {
-            let judged = self.judge(step, kind, due.lane, &due.place, due.action, result, began);
-            match judged.await {
+            match self.judge(due, result, began).await {
                 Ok(Attempt::Done) => done.push(index),
                 Ok(Attempt::NotDone(why, wait)) => {
                     let tried = (why, wait.is_some());

@@ -24,8 +24,8 @@ pub(super) fn may_be_taken_back(history: &History) -> bool {
     passed_return(history).is_none() && refuse_what_stays(history).is_ok()
 }
 
-/// Returns what would stop an execution that goes on now, or lead it elsewhere: a configuration that is another one, a store that takes
-/// nothing, or a name server that does not take the key of a switch that is still to come. Changes nothing.
+/// Returns what would stop an execution that goes on now: a store that takes nothing, or a name server that does not take the key of a
+/// switch that is still to come. Changes nothing.
 pub(super) async fn obstacle(
     site: &Site,
     history: &History,
@@ -37,15 +37,19 @@ pub(super) async fn obstacle(
         switch(site, history, decided, statements),
     )
     .await;
-    let agreed = reconfigured(site, history).filter(|_| is_agreed(site, history, statements));
-    agreed.or(store).or(switch)
+    store.or(switch)
 }
 
-/// Tells whether people had to agree to the plan, so that another configuration may not do something else by it unless somebody says why.
-fn is_agreed(site: &Site, history: &History, statements: &[Statement]) -> bool {
+/// Returns what the configuration says that people have not agreed to, unless somebody says why it is gone by all the same. Where nobody had
+/// to agree to the plan, there is nothing to disagree with.
+pub(super) fn disagreement(
+    site: &Site,
+    history: &History,
+    statements: &[Statement],
+) -> Option<Refusal> {
     let stated = override_reason(&history.statements).or_else(|| override_reason(statements));
-    let approved = await_approval::report(history).is_some();
-    stated.is_none() && (approved || site.approval.quorum > 0)
+    let agreed = await_approval::report(history).is_some() || site.approval.quorum > 0;
+    reconfigured(site, history).filter(|_| agreed && stated.is_none())
 }
 
 /// Compares what the configuration says here of each part of the workload with what it said when the plan was made.

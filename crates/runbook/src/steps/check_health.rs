@@ -98,7 +98,7 @@ impl Step for CheckHealth {
                 Health::Unknown(why) => Look::Again(format!("unknown: {why}")),
             }
         };
-        match poll::until(within, INTERVAL, look).await {
+        match poll::until(&work.waits, within, INTERVAL, look).await {
             Ok(seen) => Ok(work.applied(format!("{target}: {seen}"), json!({ "seen": seen }))),
             Err(last) => Err(Error::new(ErrorKind::Failed, "pass", target.to_string())
                 .because(format!("after {within:?}: {last}"))),

@@ -88,13 +88,13 @@ impl Step for StartService {
         if runs(service, target).await? == Some(true) {
             return Ok(work.applied(format!("`{target}` runs already"), Value::Null));
         }
-        let limit = Duration::try_from_secs_f64(work.step.timeout_seconds).unwrap_or_default();
-        let output = service.host.run(&service.start, limit).await?;
+        let began = work.site.clock.elapsed();
+        let output = service.host.run(&service.start, limit(work)).await?;
         if output.status != Some(0) {
             return Err(error(target, "start", ErrorKind::Failed).because(output.said()));
         }
         if service.check.is_some() {
-            wait_until(service, target, true, limit).await?;
+            wait_until(work, (service, target), true, began).await?;
         }
         let evidence = json!({ "host": service.host.name() });
         Ok(work.applied(format!("started `{target}`"), evidence))
@@ -142,13 +142,21 @@ pub(super) async fn runs(service: &ServiceSite, target: &Target) -> Result<Optio
     }
 }
 
-/// Waits until a service that has a check runs, or does not.
+/// Returns how long a command may take.
+pub(super) fn limit(work: &Work) -> Duration {
+    Duration::try_from_secs_f64(work.step.timeout_seconds).unwrap_or_default()
+}
+
+/// Waits until a service that has a check runs, or does not. An attempt that began at `began`, by the monotonic clock, gives up a little
+/// before it is cut off, and so can say what was seen.
 pub(super) async fn wait_until(
-    service: &ServiceSite,
-    target: &Target,
+    work: &Work,
+    (service, target): (&ServiceSite, &Target),
     running: bool,
-    limit: Duration,
+    began: Duration,
 ) -> Result<()> {
+    let gone = work.site.clock.elapsed().saturating_sub(began);
+    let limit = limit(work).mul_f64(0.95).saturating_sub(gone);
     let look = || async {
         match runs(service, target).await {
             Ok(Some(runs)) if runs == running => Look::Over(()),
@@ -157,7 +165,8 @@ pub(super) async fn wait_until(
             Err(error) => Look::Again(dr_provider::error::chain(&error)),
         }
     };
-    poll::until(limit, INTERVAL, look).await.map_err(|seen| {
+    let waited = poll::until(&work.waits, limit, INTERVAL, look).await;
+    waited.map_err(|seen| {
         let (verb, not) = match running {
             true => ("start", "not running"),
             false => ("stop", "still running"),

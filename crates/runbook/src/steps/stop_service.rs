@@ -13,7 +13,7 @@ use dr_provider::{ErrorKind, Result};
 use serde_json::{Value, json};
 
 use super::open_epoch;
-use super::start_service::{error, find, runs, wait_until};
+use super::start_service::{error, find, limit, runs, wait_until};
 use crate::plan::{Idempotency, Mode, Target};
 use crate::step::{Impossible, Scene, Step, Work};
 
@@ -107,13 +107,13 @@ impl Step for StopService {
         }
         let stop = service.stop.as_ref();
         let stop = stop.ok_or_else(|| work.not_configured(target))?;
-        let limit = Duration::try_from_secs_f64(work.step.timeout_seconds).unwrap_or_default();
-        let output = service.host.run(stop, limit).await?;
+        let began = work.site.clock.elapsed();
+        let output = service.host.run(stop, limit(work)).await?;
         if output.status != Some(0) {
             return Err(error(target, "stop", ErrorKind::Failed).because(output.said()));
         }
         if service.check.is_some() {
-            wait_until(service, target, false, limit).await?;
+            wait_until(work, (service, target), false, began).await?;
         }
         let evidence = json!({ "host": service.host.name() });
         Ok(work.applied(format!("stopped `{target}`"), evidence))

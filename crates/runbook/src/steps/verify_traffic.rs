@@ -124,7 +124,7 @@ impl Step for VerifyTraffic {
                 Err(seen) => Look::Again(seen),
             }
         };
-        let (reached, residual) = join(poll::until(within, INTERVAL, look), async {
+        let (reached, residual) = join(poll::until(&work.waits, within, INTERVAL, look), async {
             // Once, whatever leads clients.
             match work.site.traffic.first() {
                 Some(first) if first.describe() == traffic.describe() => residual::look(work).await,

@@ -2,11 +2,14 @@
 //! them loses.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dr_model::Clock;
 use dr_model::loss::Bound;
+use tokio::time::timeout;
 
 use super::crash::mortal;
+use super::pauses::paused_at;
 use super::world::{Everything, Fault, archive, database, shipped, west};
 use crate::events::Silent;
 use crate::outcome::State;
@@ -107,6 +110,25 @@ async fn one_that_is_stuck_takes_nothing_back_from_the_other() {
     let report = resume(site, &report.execution, "again", vec![], &Silent).await;
     assert_eq!(report.unwrap().state, State::Completed);
     assert_moved_once(&worlds, "resumed");
+}
+
+/// Looks at several things at once end as one alone does: somebody waits for whoever paused it.
+#[tokio::test(start_paused = true)]
+async fn a_pause_ends_looks_that_go_on_side_by_side() {
+    let worlds = worlds().await;
+    for world in &worlds {
+        world.state().healthy = false;
+    }
+    let plan = planned(&worlds).await;
+    let checks = plan.steps.iter().find(|step| step.uses == "check-health");
+    let checks = checks.unwrap();
+    assert_eq!(checks.lanes.len(), 2);
+    let limit = Duration::from_secs_f64(checks.timeout_seconds);
+    let [site, desk] = ["laptop", "desk"].map(|machine| worlds[0].site_with(machine, &worlds[1]));
+    let paused = timeout(limit / 2, paused_at(site, plan, desk, "probe"));
+    let report = paused.await.unwrap();
+    assert_eq!(report.state, State::Paused, "{report:#?}");
+    assert_eq!(worlds.each_ref().map(|w| w.count("switch-traffic")), [0, 0]);
 }
 
 #[tokio::test(start_paused = true)]

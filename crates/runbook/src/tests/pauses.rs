@@ -11,7 +11,7 @@ use super::world::{Everything, Fault, east, shipped_recover, west};
 use crate::events::{Event, Monitor, Silent};
 use crate::outcome::{State, StepState};
 use crate::request::Request;
-use crate::{Decided, Error, execute, executions, pause, resume, resume_with};
+use crate::{Decided, Error, Plan, Report, Site, execute, executions, pause, resume, resume_with};
 
 /// Tells when an action begins.
 struct At {
@@ -46,9 +46,8 @@ impl Monitor for Notes {
     }
 }
 
-/// Pauses an execution when it begins an action; returns what its executor says.
-async fn paused_at(world: &Everything, action: &'static str) -> crate::Report {
-    let plan = planned(world, &Request::new(west())).await;
+/// Executes a plan, and pauses it from `desk` when it begins an action; returns what its executor says.
+pub(crate) async fn paused_at(site: Site, plan: Plan, desk: Site, action: &'static str) -> Report {
     let monitor = At {
         action,
         execution: Mutex::default(),
@@ -57,12 +56,10 @@ async fn paused_at(world: &Everything, action: &'static str) -> crate::Report {
     let somebody = async {
         monitor.begins.notified().await;
         let id = monitor.execution.lock().unwrap().clone().unwrap();
-        let site = Arc::new(world.site("desk"));
-        pause(site, &id, "the storage team wants to look")
-            .await
-            .unwrap();
+        let why = "the storage team wants to look";
+        pause(Arc::new(desk), &id, why).await.unwrap();
     };
-    let run = execute(Arc::new(world.site("laptop")), plan, &monitor);
+    let run = execute(Arc::new(site), plan, &monitor);
     let (report, ()) = tokio::join!(run, somebody);
     report.unwrap()
 }
@@ -73,7 +70,9 @@ async fn a_pause_stops_it_before_its_next_effect_and_resume_goes_on() {
     // The answer to the promotion is lost, and the first look finds nothing out: time for somebody to come in between.
     world.script("promote-standby", [Fault::AnswerLost]);
     world.state().blind.insert("promote-standby".to_owned(), 1);
-    let report = paused_at(&world, "promote-standby").await;
+    let plan = planned(&world, &Request::new(west())).await;
+    let [site, desk] = ["laptop", "desk"].map(|machine| world.site(machine));
+    let report = paused_at(site, plan, desk, "promote-standby").await;
     assert_eq!(report.state, State::Paused, "{report:#?}");
     let reason = report.reason.clone().unwrap();
     assert!(reason.contains("paused by ada@desk"), "{reason}");

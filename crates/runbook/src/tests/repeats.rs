@@ -17,6 +17,7 @@ use crate::request::{Request, Statement};
 use crate::site::Site;
 use crate::step::Work;
 use crate::steps::registry;
+use crate::waits::Waits;
 use crate::{Plan, observe, plan};
 
 impl Case {
@@ -85,6 +86,7 @@ async fn what_is_done_again_changes_nothing(
                     step: Arc::new(step.clone()),
                     opened: None,
                     takeovers,
+                    waits: Waits::default(),
                 };
                 let limit = Duration::from_secs_f64(step.timeout_seconds);
                 let of = format!("{case:?}: {}: {}", step.id, action.name);

@@ -14,6 +14,7 @@ use crate::record::{Outcome, Place, Record};
 use crate::request::Request;
 use crate::step::Work;
 use crate::steps::registry;
+use crate::waits::Waits;
 use crate::{execute, resume};
 
 /// Effects by the step that has them, with what a definite failure of it comes to.
@@ -117,6 +118,7 @@ async fn a_restore_never_targets_a_promoted_standby() {
         step: Arc::new(step.clone()),
         opened: None,
         takeovers: 0,
+        waits: Waits::default(),
     };
     let restore = registry::find("restore-database").unwrap();
     let unmet = restore

@@ -133,6 +133,9 @@ impl Monitor for Progress {
                     self.line(&format!("        {}{again}", action.summary));
                 }
             }
+            Event::ActionWaits { seen, .. } => {
+                self.line(&self.paint(Tone::Faint, &format!("        waits: {seen}")));
+            }
             Event::ActionEnded {
                 action, outcome, ..
             } => match outcome {

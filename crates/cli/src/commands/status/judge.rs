@@ -416,6 +416,19 @@ pub(super) fn workload(
 }
 
 fn leads(record: &EpochRecord, seen: &TrafficView) -> Judgement {
+    let name = &seen.name;
+    let elsewhere = seen.elsewhere.iter().map(|(observer, answer)| {
+        breach(format!(
+            "{observer} still answers {name} with {answer}: clients that ask it are led there"
+        ))
+    });
+    let silent = seen.silent.iter();
+    let silent = silent.map(|(observer, why)| unknown(format!("{name}: {observer}: {why}")));
+    let observers = elsewhere.chain(silent).fold(fine(), both);
+    both(authority(record, seen), observers)
+}
+
+fn authority(record: &EpochRecord, seen: &TrafficView) -> Judgement {
     match (&seen.problem, &seen.region) {
         (Some(why), _) => unknown(format!("{}: {why}", seen.name)),
         (None, Some(region)) if *region == record.primary => fine(),

@@ -12,6 +12,7 @@ use dr_model::{RegionName, ResourceId, ResourceName, WorkloadName};
 use dr_postgres::{Slot, StandbyPolicy};
 use dr_provider::driver::{Facts, Instance, LogFacts, PromiseFacts, RegionFacts};
 use dr_provider::error::chain;
+use dr_provider::traffic::Apart;
 use dr_provider::{ResourceDriver, Traffic};
 use dr_runbook::executions;
 use futures::future::{join, join_all};
@@ -334,15 +335,31 @@ async fn traffic(record: &Arc<dyn Traffic>) -> TrafficView {
         epoch: None,
         ttl_seconds: None,
         problem: None,
+        elsewhere: BTreeMap::new(),
+        silent: BTreeMap::new(),
     };
-    match tokio::time::timeout(LIMIT, record.observe()).await {
-        Ok(Ok(state)) => TrafficView {
-            region: state.region,
-            answer: Some(state.answer),
-            epoch: state.epoch,
-            ttl_seconds: Some(state.ttl_seconds),
-            ..none
-        },
+    let observe = tokio::time::timeout(LIMIT, record.observe());
+    let (observed, views) = tokio::join!(observe, tokio::time::timeout(LIMIT, record.views()));
+    match observed {
+        Ok(Ok(state)) => {
+            let (mut elsewhere, mut silent) = (BTreeMap::new(), BTreeMap::new());
+            for view in views.unwrap_or_default() {
+                match view.apart(&state) {
+                    Some(Apart::Elsewhere(answer)) => elsewhere.insert(view.observer, answer),
+                    Some(Apart::Silent(why)) => silent.insert(view.observer, why),
+                    None => None,
+                };
+            }
+            TrafficView {
+                region: state.region,
+                answer: Some(state.answer),
+                epoch: state.epoch,
+                ttl_seconds: Some(state.ttl_seconds),
+                elsewhere,
+                silent,
+                ..none
+            }
+        }
         Ok(Err(error)) => TrafficView {
             problem: Some(chain(&error)),
             ..none

@@ -1,5 +1,7 @@
 //! What `dr status` shows; with `--json`, as it is.
 
+use std::collections::BTreeMap;
+
 use dr_coordination::outage::{Proposal, Sign};
 use dr_model::{Epoch, Lsn, RegionName, ResourceName, SystemIdentifier, TimelineId, WorkloadName};
 use dr_postgres::Slot;
@@ -155,6 +157,10 @@ pub(super) struct TrafficView {
     pub(super) epoch: Option<Epoch>,
     pub(super) ttl_seconds: Option<u32>,
     pub(super) problem: Option<String>,
+    /// Other name servers, and resolvers, that answer otherwise, and what.
+    pub(super) elsewhere: BTreeMap<String, String>,
+    /// Those that do not answer, and why.
+    pub(super) silent: BTreeMap<String, String>,
 }
 
 /// A daemon.

@@ -67,19 +67,30 @@ fn log() -> LogFacts {
     }
 }
 
-fn judged(log: Result<Option<LogFacts>, String>) -> Judgement {
-    let seen = RegionFacts {
+/// Facts of regions, by their names.
+fn facts<const N: usize>(observed_at: Timestamp, regions: [(&str, RegionFacts); N]) -> Facts {
+    let regions = regions.map(|(region, seen)| (region.parse().unwrap(), seen));
+    Facts {
+        observed_at,
+        system_identifier: None,
+        claim: None,
+        regions: BTreeMap::from(regions),
+    }
+}
+
+/// What is seen of a region without a server.
+fn absent(log: Result<Option<LogFacts>, String>) -> RegionFacts {
+    RegionFacts {
         instance: Instance::Absent,
         log,
         detail: Value::Null,
         late: Vec::new(),
-    };
-    let facts = Facts {
-        observed_at: at(1000),
-        system_identifier: None,
-        claim: None,
-        regions: BTreeMap::from([("west".parse().unwrap(), seen)]),
-    };
+    }
+}
+
+fn judged(log: Result<Option<LogFacts>, String>) -> Judgement {
+    let seen = absent(log);
+    let facts = facts(at(1000), [("west", seen)]);
     let west = ["west".parse().unwrap()];
     protection(
         &"database".parse().unwrap(),
@@ -93,24 +104,13 @@ fn judged(log: Result<Option<LogFacts>, String>) -> Judgement {
 /// What another region's daemon wrote a moment ago is now at the earliest, whatever this machine's clock says.
 #[test]
 fn a_clock_that_is_behind_is_seen_and_hides_nothing() {
-    let seen = |received: i64| RegionFacts {
-        instance: Instance::Absent,
-        log: Ok(Some(LogFacts {
+    let seen = |received: i64| {
+        absent(Ok(Some(LogFacts {
             received_at: Some(at(received)),
             ..log()
-        })),
-        detail: Value::Null,
-        late: Vec::new(),
+        })))
     };
-    let facts = Facts {
-        observed_at: at(0),
-        system_identifier: None,
-        claim: None,
-        regions: BTreeMap::from([
-            ("west".parse().unwrap(), seen(990)),
-            ("east".parse().unwrap(), seen(1016)),
-        ]),
-    };
+    let facts = facts(at(0), [("west", seen(990)), ("east", seen(1016))]);
     assert_eq!(super::newest(&facts), Some(at(1016)));
     assert_eq!(
         clock(std::iter::once(&facts), at(1000)).verdict,
@@ -134,24 +134,19 @@ fn a_log_that_arrives_behind_a_recovery_point_protects() {
 #[test]
 fn a_hole_in_any_store_is_named_with_its_region() {
     let hole = "the log of timeline 1 is missing from 0/6B00000 to 0/12000000".to_owned();
-    let seen = |missing: &[String]| RegionFacts {
-        instance: Instance::Absent,
-        log: Ok(Some(LogFacts {
+    let seen = |missing: &[String]| {
+        absent(Ok(Some(LogFacts {
             missing: missing.to_vec(),
             ..log()
-        })),
-        detail: Value::Null,
-        late: Vec::new(),
+        })))
     };
-    let facts = Facts {
-        observed_at: at(1000),
-        system_identifier: None,
-        claim: None,
-        regions: BTreeMap::from([
-            ("east".parse().unwrap(), seen(std::slice::from_ref(&hole))),
-            ("west".parse().unwrap(), seen(&[])),
-        ]),
-    };
+    let facts = facts(
+        at(1000),
+        [
+            ("east", seen(std::slice::from_ref(&hole))),
+            ("west", seen(&[])),
+        ],
+    );
     let judged = holes(&"database".parse().unwrap(), &facts);
     assert_eq!(judged.verdict, Verdict::Breach);
     assert_eq!(judged.reasons, [format!("database in east: {hole}")]);
@@ -199,12 +194,7 @@ fn what_cannot_be_seen_is_unknown() {
 /// Also that of the primary, which protects nobody now, and one of several regions to recover in. It is said once.
 #[test]
 fn a_store_that_cannot_be_seen_is_unknown() {
-    let seen = |log: Result<Option<LogFacts>, String>| RegionFacts {
-        instance: Instance::Absent,
-        log,
-        detail: Value::Null,
-        late: Vec::new(),
-    };
+    let seen = |log: Result<Option<LogFacts>, String>| absent(log);
     let judged = |silent: &str| {
         let log = |region: &str| match region == silent {
             true => Err("permission denied".to_owned()),
@@ -290,12 +280,7 @@ fn an_old_primary_that_nobody_fenced_is_no_stopped_standby() {
             }),
             late: Vec::new(),
         };
-        let facts = Facts {
-            observed_at: at(0),
-            system_identifier: None,
-            claim: None,
-            regions: BTreeMap::from([("west".parse().unwrap(), west)]),
-        };
+        let facts = facts(at(0), [("west", west)]);
         let warm = warm.iter().map(|region| region.parse().unwrap()).collect();
         let name = "database".parse().unwrap();
         instances(&name, &record(), &facts, &warm)
@@ -330,12 +315,7 @@ fn a_standby_that_is_configured_has_to_be_usable() {
             detail: Value::Null,
             late: Vec::new(),
         };
-        let facts = Facts {
-            observed_at: at(0),
-            system_identifier: None,
-            claim: None,
-            regions: BTreeMap::from([("west".parse().unwrap(), west)]),
-        };
+        let facts = facts(at(0), [("west", west)]);
         let claim = dr_coordination::register::ClusterClaim {
             system_identifier: SystemIdentifier(7),
             timeline: TimelineId(2),
@@ -484,18 +464,8 @@ fn that_no_recovery_point_can_be_restored_is_not_that_there_is_none() {
 
 /// Judges the newest recovery point of a store that holds this.
 fn newest(log: LogFacts) -> Judgement {
-    let seen = RegionFacts {
-        instance: Instance::Absent,
-        log: Ok(Some(log)),
-        detail: Value::Null,
-        late: Vec::new(),
-    };
-    let facts = Facts {
-        observed_at: at(1000),
-        system_identifier: None,
-        claim: None,
-        regions: BTreeMap::from([("west".parse().unwrap(), seen)]),
-    };
+    let seen = absent(Ok(Some(log)));
+    let facts = facts(at(1000), [("west", seen)]);
     newest_points(&"database".parse().unwrap(), &facts)
 }
 
@@ -569,17 +539,37 @@ fn conditions_that_are_not_known_are_not_healthy(
         epoch: Epoch(epoch),
         from: None,
     });
-    let seen = RegionFacts {
-        instance: Instance::Absent,
-        log: Ok(Some(LogFacts { promise, ..log() })),
-        detail: Value::Null,
-        late: Vec::new(),
-    };
-    let facts = Facts {
-        observed_at: at(1000),
-        system_identifier: None,
-        claim: None,
-        regions: BTreeMap::from([("west".parse().unwrap(), seen)]),
-    };
+    let seen = absent(Ok(Some(LogFacts { promise, ..log() })));
+    let facts = facts(at(1000), [("west", seen)]);
     assert_eq!(promises(&name, &record, &facts).verdict, expected);
+}
+
+/// A secondary that was left behind leads clients to a region that may be gone.
+#[test]
+fn name_servers_that_lag_or_are_silent_are_named() {
+    let mut seen = TrafficView {
+        name: "rfc2136 orders.acme.example".to_owned(),
+        region: Some("east".parse().unwrap()),
+        answer: Some("10.0.2.20".to_owned()),
+        epoch: Some(Epoch(2)),
+        ttl_seconds: Some(5),
+        problem: None,
+        elsewhere: BTreeMap::new(),
+        silent: BTreeMap::new(),
+    };
+    assert_eq!(leads(&record(), &seen).verdict, Verdict::Ok);
+    let silent = ("server 192.0.2.53:53".to_owned(), "no answer".to_owned());
+    seen.silent.extend([silent]);
+    let judged = leads(&record(), &seen);
+    assert_eq!(judged.verdict, Verdict::Unknown);
+    assert!(judged.reasons[0].contains("server 192.0.2.53:53: no answer"));
+    let lagging = ("server 192.0.2.54:53".to_owned(), "10.8.2.20".to_owned());
+    seen.elsewhere.extend([lagging]);
+    let judged = leads(&record(), &seen);
+    assert_eq!(judged.verdict, Verdict::Breach);
+    let said = judged.reasons.join("; ");
+    assert!(
+        said.contains("server 192.0.2.54:53 still answers"),
+        "{said}"
+    );
 }
