@@ -20,6 +20,7 @@ use crate::old_primary::LOST_REGION_LIMIT;
 use crate::outcome::State;
 use crate::past::Past;
 use crate::record::{Batch, Record};
+use crate::sight::NotSeen;
 use crate::site::Site;
 
 /// How many executions in each store are looked at before a new one begins. An older one that has not ended has been
@@ -102,7 +103,10 @@ pub struct Found {
 /// Lists the executions in all stores, oldest first, and the stores that could not be read.
 pub async fn list(stores: &Stores, clock: &Arc<dyn Clock>) -> (Vec<Summary>, Vec<String>) {
     let (found, unseen) = look(stores, clock, usize::MAX, LIST_LIMIT).await;
-    let unseen = unseen.into_iter().map(|silent| silent.said).collect();
+    let unseen = unseen
+        .into_iter()
+        .map(|silent| silent.not_seen.to_string())
+        .collect();
     (found.iter().map(Found::summary).collect(), unseen)
 }
 
@@ -138,9 +142,11 @@ pub async fn find(
                 return Err(Error::journal(execution, error));
             }
             Err((region, Unseen::Journal(error))) => {
-                silent.push(unseen(region, &dr_provider::error::chain(&error)));
+                silent.push(unseen(region, &dr_provider::error::chain(&error)).to_string());
             }
-            Err((region, Unseen::Silent)) => silent.push(unseen(region, "no answer in time")),
+            Err((region, Unseen::Silent)) => {
+                silent.push(unseen(region, "no answer in time").to_string());
+            }
         }
     }
     let execution = execution.clone();
@@ -167,7 +173,7 @@ pub(crate) struct Newest {
     /// How long the others took, oldest first.
     pub(crate) past: Vec<Past>,
     /// The stores that could not be read, and the journals that nobody can believe.
-    pub(crate) unseen: Vec<String>,
+    pub(crate) unseen: Vec<NotSeen>,
     /// The executions among them whose journals those are, with what is wrong.
     pub(crate) damaged: Vec<Unreadable>,
 }
@@ -183,7 +189,7 @@ pub struct Unreadable {
 
 /// What could not be seen: a store, or one execution in it.
 struct Silent {
-    said: String,
+    not_seen: NotSeen,
     execution: Option<ExecutionId>,
 }
 
@@ -201,7 +207,7 @@ pub(crate) async fn newest(site: &Site) -> Newest {
             .filter_map(|found| Past::of(&found.history))
             .collect(),
         damaged: unseen.iter().filter_map(Silent::unreadable).collect(),
-        unseen: unseen.into_iter().map(|silent| silent.said).collect(),
+        unseen: unseen.into_iter().map(|silent| silent.not_seen).collect(),
     }
 }
 
@@ -257,14 +263,15 @@ async fn in_store(
                 why,
             }) => damaged.push(Silent {
                 execution: Some(execution.clone()),
-                said: format!(
-                    "in the store of {region}, {}",
-                    journal::Error::Damaged {
+                not_seen: NotSeen {
+                    what: format!("execution {execution} in the store of {region}"),
+                    why: journal::Error::Damaged {
                         execution,
                         sequence,
-                        why
+                        why,
                     }
-                ),
+                    .to_string(),
+                },
             }),
             Err(error) => return Err(error.into()),
         }
@@ -342,7 +349,7 @@ impl Found {
 impl Silent {
     fn store(region: &RegionName, why: &str) -> Self {
         Self {
-            said: unseen(region, why),
+            not_seen: unseen(region, why),
             execution: None,
         }
     }
@@ -350,11 +357,14 @@ impl Silent {
     fn unreadable(&self) -> Option<Unreadable> {
         Some(Unreadable {
             execution: self.execution.clone()?,
-            why: self.said.clone(),
+            why: self.not_seen.to_string(),
         })
     }
 }
 
-fn unseen(region: &RegionName, why: &str) -> String {
-    format!("the executions in the store of {region} could not be seen: {why}")
+fn unseen(region: &RegionName, why: &str) -> NotSeen {
+    NotSeen {
+        what: format!("the executions in the store of {region}"),
+        why: why.to_owned(),
+    }
 }

@@ -87,7 +87,8 @@ pub(crate) async fn under_way(site: &Site, head: &EpochRecord) -> Option<String>
         return Some(format!("execution {} has not ended", other.execution));
     }
     let over = superseded(site, head, &damaged).await;
-    unseen.into_iter().find(|why| !over.contains(&&**why))
+    let mut unseen = unseen.iter().map(ToString::to_string);
+    unseen.find(|why| !over.contains(&why.as_str()))
 }
 
 /// Returns what is wrong with those journals that nobody can believe whose executions are over all the same: another epoch was opened

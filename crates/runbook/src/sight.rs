@@ -3,6 +3,8 @@
 //! What could not be seen is named with the reason, and never taken for well (principle 6). The region being left is described as the
 //! plan saw it: no step looks at that for this again (L1).
 
+use std::fmt;
+
 use dr_model::{RegionName, ResourceName};
 use dr_provider::driver::{Instance, RegionFacts, Role};
 use serde::{Deserialize, Serialize};
@@ -29,6 +31,12 @@ pub struct NotSeen {
     pub what: String,
     /// Why not.
     pub why: String,
+}
+
+impl fmt::Display for NotSeen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} could not be seen: {}", self.what, self.why)
+    }
 }
 
 impl Sight {
@@ -58,12 +66,7 @@ impl Sight {
                 Err(why) => sight.not_seen(format!("`{}`", record.name), why),
             }
         }
-        for line in &world.unseen {
-            let (what, why) = line
-                .split_once(" could not be seen: ")
-                .unwrap_or((line, "it could not be seen"));
-            sight.not_seen(what, why);
-        }
+        sight.not_seen.extend(world.unseen.iter().cloned());
         sight
     }
 

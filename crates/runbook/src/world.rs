@@ -25,6 +25,7 @@ use crate::executions::{self, Unfinished, Unreadable};
 use crate::old_primary::{self, LOST_REGION_LIMIT, PART_LIMIT};
 use crate::past::Past;
 use crate::plan::{Refusal, Target};
+use crate::sight::NotSeen;
 use crate::site::Site;
 
 /// How long a store or a name server may take to answer.
@@ -74,7 +75,7 @@ pub struct World {
     /// How long the newest executions for it took that were completed, oldest first.
     pub past: Vec<Past>,
     /// What could not be seen although a plan can do without it.
-    pub unseen: Vec<String>,
+    pub unseen: Vec<NotSeen>,
     /// A store that has to take the journal or the epoch and was seen to take nothing; `None` also if that was not tried.
     pub unwritable: Option<Unwritable>,
 }

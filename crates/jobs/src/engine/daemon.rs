@@ -14,13 +14,16 @@ use tokio::task::JoinSet;
 
 use super::board::Board;
 use super::heartbeat::beat;
-use super::register_watch::{View, watch_register};
+use super::register_watch::{View, other_epoch, watch_register};
 use super::roster::Roster;
 use super::schedule::run_schedule;
 use super::scheduled_job::ScheduledJob;
 use super::ship::ship;
-use super::supervise::{supervise, supervise_with};
+use super::supervise::supervise;
 use crate::{ShipWal, registry, retention};
+
+/// The longest pause after a failure of what has to go on at once when it can.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The longest pause after a job that failed. What fails again and again takes the room and the bandwidth of what does not: a snapshot
 /// into a full store that of the log.
@@ -178,7 +181,9 @@ impl Daemon {
         let (board, views, stop) = (self.board(), views.clone(), stop.clone());
         tasks.spawn(async move {
             let task = format!("heartbeat {resource}");
-            supervise(&task, &board, stop.clone(), || {
+            // What fails because the primary has just gone elsewhere is not wrong for as long as a pause takes.
+            let wait = (LONGEST_PAUSE, || other_epoch(&views));
+            supervise(wait, &task, &board, stop.clone(), || {
                 beat(
                     &resource,
                     &driver,
@@ -210,7 +215,8 @@ impl Daemon {
             };
             tasks.spawn(async move {
                 let task = format!("{} {resource}", ShipWal::NAME);
-                supervise(&task, &board, stop.clone(), || {
+                let wait = (LONGEST_PAUSE, || other_epoch(&views));
+                supervise(wait, &task, &board, stop.clone(), || {
                     ship(&resource, &stream, &board, views.clone(), stop.clone())
                 })
                 .await;
@@ -254,8 +260,8 @@ impl Daemon {
             });
             self.roster.add(Arc::clone(&scheduled));
             tasks.spawn(async move {
-                let wait = (LONGEST_JOB_PAUSE, || scheduled.other_epoch());
-                supervise_with(wait, &scheduled.task(), &board, stop.clone(), || {
+                let wait = (LONGEST_JOB_PAUSE, || other_epoch(&scheduled.views));
+                supervise(wait, &scheduled.task(), &board, stop.clone(), || {
                     run_schedule(&scheduled, stop.clone())
                 })
                 .await;

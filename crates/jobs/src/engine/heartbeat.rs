@@ -55,3 +55,52 @@ pub(super) async fn beat(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::register_watch::other_epoch;
+    use super::super::ship::tests::{Idle, first, moved, resource, view};
+    use super::super::supervise::supervise;
+    use super::*;
+
+    /// The heartbeat that a planned move cuts off is no failure for as long as a pause would be.
+    #[tokio::test(start_paused = true)]
+    async fn what_failed_is_looked_at_again_once_the_primary_is_elsewhere() {
+        let driver: Arc<dyn ResourceDriver> = Arc::new(Idle::default());
+        let (board, resource) = (Board::default(), resource());
+        let identity = Identity {
+            region: "us-east-1".parse().unwrap(),
+            actor: dr_coordination::Actor::new("test", "localhost", 1),
+        };
+        let (sender, views) = watch::channel(view(first()));
+        let (end, stop) = watch::channel(false);
+        let task = format!("heartbeat {resource}");
+        let wait = (Duration::from_secs(3600), || other_epoch(&views));
+        let beats = supervise(wait, &task, &board, stop.clone(), || {
+            beat(
+                &resource,
+                &driver,
+                &identity,
+                &board,
+                views.clone(),
+                stop.clone(),
+            )
+        });
+        let move_away = async {
+            let is = |good: bool| {
+                let conditions = board.conditions();
+                matches!(conditions.get(&task), Some(Condition::Good(_))) == good
+            };
+            // Pauses are long by now.
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert!(is(false));
+            sender.send_replace(view(moved()));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(is(true));
+            end.send_replace(true);
+        };
+        tokio::join!(beats, move_away);
+    }
+}

@@ -40,6 +40,19 @@ impl View {
     }
 }
 
+/// Waits for an epoch other than that of the moment of the call: where the work is may be another place then.
+pub(super) fn other_epoch(views: &watch::Receiver<View>) -> impl Future<Output = ()> + use<> {
+    let mut views = views.clone();
+    let epoch = |view: &View| view.record.as_ref().map(|record| record.epoch);
+    let before = epoch(&views.borrow());
+    async move {
+        let changed = views.wait_for(|view| epoch(view) != before).await.is_ok();
+        if !changed {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// Follows the register of `workload` until `stop` turns true.
 pub(super) async fn watch_register(
     workload: &WorkloadSite,

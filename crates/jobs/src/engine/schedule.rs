@@ -94,8 +94,9 @@ mod tests {
     use tokio::sync::Mutex;
 
     use super::super::board::Board;
+    use super::super::register_watch::other_epoch;
     use super::super::ship::tests::{Idle, first, resource, view};
-    use super::super::supervise::supervise_with;
+    use super::super::supervise::supervise;
     use super::*;
     use crate::{Job, Outcome};
 
@@ -177,9 +178,9 @@ mod tests {
             }
             stop.send_replace(true);
         };
-        let wait = (Duration::from_secs(300), || scheduled.other_epoch());
+        let wait = (Duration::from_secs(300), || other_epoch(&scheduled.views));
         let task = scheduled.task();
-        let work = supervise_with(wait, &task, &board, stopped.clone(), || {
+        let work = supervise(wait, &task, &board, stopped.clone(), || {
             run_schedule(&scheduled, stopped.clone())
         });
         let both = async { tokio::join!(work, watching) };

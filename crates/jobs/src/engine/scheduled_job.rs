@@ -46,19 +46,6 @@ impl ScheduledJob {
         format!("{} {}", self.schedule.name, self.schedule.resource)
     }
 
-    /// Waits for an epoch other than that of the moment of the call: the job's place may be another then.
-    pub(super) fn other_epoch(&self) -> impl Future<Output = ()> + use<> {
-        let mut views = self.views.clone();
-        let epoch = |view: &View| view.record.as_ref().map(|record| record.epoch);
-        let before = epoch(&views.borrow());
-        async move {
-            let changed = views.wait_for(|view| epoch(view) != before).await.is_ok();
-            if !changed {
-                std::future::pending::<()>().await;
-            }
-        }
-    }
-
     /// Returns what the job works with under an epoch.
     fn context_of(&self, record: EpochRecord) -> JobContext {
         JobContext {

@@ -1,6 +1,6 @@
 //! Keeping a task going.
 
-use std::future::{self, Future};
+use std::future::Future;
 use std::time::Duration;
 
 use dr_provider::error::chain;
@@ -12,25 +12,10 @@ use super::board::{Board, Condition};
 /// The first pause after a failure; doubled with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
-/// The longest pause of what has to go on at once when it can.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-/// Runs `work` until `stop` turns true, again after each end: at once after `Superseded` or success, with a growing pause
-/// after a failure, which is written on the board.
-pub(super) async fn supervise<F>(
-    task: &str,
-    board: &Board,
-    stop: watch::Receiver<bool>,
-    work: impl FnMut() -> F,
-) where
-    F: Future<Output = Result<()>>,
-{
-    supervise_with((LONGEST_PAUSE, future::pending), task, board, stop, work).await;
-}
-
-/// As [`supervise`], with pauses up to `longest`, which end with `news`: called before each run, it says what is the case then, and what
+/// Runs `work` until `stop` turns true, again after each end: at once after `Superseded` or success, with a pause after a failure, which is
+/// written on the board. Pauses grow up to `longest`, and end with `news`: called before each run, it says what is the case then, and what
 /// it returns waits for something else.
-pub(super) async fn supervise_with<F, N>(
+pub(super) async fn supervise<F, N>(
     (longest, mut news): (Duration, impl FnMut() -> N),
     task: &str,
     board: &Board,
@@ -79,6 +64,7 @@ pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
 )]
 mod tests {
     use std::cell::RefCell;
+    use std::future;
 
     use dr_provider::Error;
     use tokio::time::Instant;
@@ -103,7 +89,7 @@ mod tests {
         };
         let board = Board::default();
         let wait = (longest, future::pending);
-        supervise_with(wait, "task", &board, stopped, work).await;
+        supervise(wait, "task", &board, stopped, work).await;
         let begun = begun.into_inner();
         let pauses = begun.windows(2).map(|two| (two[1] - two[0]).as_secs_f64());
         pauses
@@ -143,7 +129,14 @@ mod tests {
             }
         };
         let board = Board::default();
-        supervise_with((LONGEST_PAUSE, news), "task", &board, stopped, work).await;
+        supervise(
+            (Duration::from_secs(30), news),
+            "task",
+            &board,
+            stopped,
+            work,
+        )
+        .await;
         let begun = begun.into_inner();
         let pauses = begun.windows(2).map(|two| (two[1] - two[0]).as_millis());
         assert_eq!(pauses.collect::<Vec<_>>(), [500, 1000, 0]);

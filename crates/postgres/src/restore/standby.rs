@@ -21,7 +21,9 @@ use super::directory::Beside;
 use super::end::{End, SEARCH_BYTES};
 use super::replayed::Replay;
 use super::settings::{Ending, Purpose};
-use super::{Decided, OPERATION, Ways, choose, configuration, decided, directory, log, outside};
+use super::{
+    Decided, OPERATION, Ways, choose, configuration, decided, directory, log, outside, room,
+};
 use crate::actions::Log;
 use crate::archive::Held;
 use crate::backup::Base;
@@ -270,6 +272,21 @@ impl PostgresDriver {
     pub(crate) async fn point_to_follow_from(&self, region: &RegionName, log: Log) -> Result<Base> {
         let (_, chosen) = self.choose_to_follow(region, log, None).await?;
         Ok(chosen.base)
+    }
+
+    /// Looks whether recovery point `label` has room where it goes as [`restore_follower`](Self::restore_follower) restores it, beside what is
+    /// there.
+    pub(crate) async fn check_room_to_follow(
+        &self,
+        region: &RegionName,
+        log: Log,
+        label: &str,
+        directory: &Path,
+    ) -> Result<()> {
+        let (store, chosen) = self.choose_to_follow(region, log, Some(label)).await?;
+        let tablespaces = self.same_places(&chosen.base, directory)?;
+        let reader = self.open_whole(&store, &chosen.base).await?;
+        room::check(&reader, directory, &tablespaces, false).await
     }
 
     /// Restores recovery point `label` into `directory` as a standby that has `settings`: they say whom it follows and where

@@ -348,6 +348,13 @@ impl PostgresDriver {
         let there = host.kind(directory).await?;
         let ours = super::progress::Unfinished::read(&**host, directory).await?;
         if there == PathKind::Directory && ours.is_none() && report.kept.is_none() && !discard {
+            // Given another name in its file system, it makes no room there.
+            if let (Some(label), Method::RecoveryPoint) = (&point, method) {
+                let record = self.read_register(OPERATION).await?;
+                let log = self.log_of(&record, OPERATION)?;
+                self.check_room_to_follow(region, log, label, directory)
+                    .await?;
+            }
             let place = plan
                 .kept
                 .clone()

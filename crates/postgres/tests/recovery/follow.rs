@@ -3,12 +3,51 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Mutex;
 
 use dr_postgres::{Method, StandbyPlan, StandbyRequest};
+use dr_provider::ErrorKind;
 
+use crate::apart::{is_apart, mount_disk, resize_disk};
 use crate::restore::protected;
 use crate::server::{Server, run};
-use crate::site::{EAST, Site, WEST, region};
+use crate::site::{EAST, Setup, Site, WEST, region};
+
+/// A directory that is moved out of the way in its own file system makes no room there.
+#[tokio::test]
+async fn a_directory_stays_where_it_is_while_another_has_no_room() {
+    if !is_apart("follow::a_directory_stays_where_it_is_while_another_has_no_room") {
+        return;
+    }
+    let (mut site, _) = protected(1).await;
+    let disk = site.place("disk");
+    mount_disk(&disk, 200);
+    let place = disk.join("recovered");
+    let copy = |data: &Path| run(Command::new("cp").arg("-a").arg(data).arg(&place));
+    site.crash(copy).await;
+    site.set_up(Setup {
+        recovered: Some(place.clone()),
+        ..Setup::default()
+    });
+    let request = StandbyRequest {
+        region: region(WEST),
+        reseed: true,
+        method: Some(Method::RecoveryPoint),
+        discard: false,
+    };
+    let plan = site.driver.plan_standby(&request).await.unwrap();
+    let taken = Command::new("du").arg("-sm").arg(&disk).output().unwrap();
+    let taken = String::from_utf8(taken.stdout).unwrap();
+    let mebibytes: u32 = taken.split_whitespace().next().unwrap().parse().unwrap();
+    resize_disk(&disk, &format!("remount,size={}m", mebibytes + 8));
+    let said = Mutex::new(Vec::new());
+    let say = |line: &str| said.lock().unwrap().push(line.to_owned());
+    let refused = site.driver.make_standby(&plan, false, &say).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Full);
+    assert_eq!(*said.lock().unwrap(), [""; 0]);
+    assert!(place.join("global/pg_control").exists());
+    run(Command::new("umount").arg("--lazy").arg(&disk));
+}
 
 async fn planned(site: &Site) -> StandbyPlan {
     let request = StandbyRequest {

@@ -450,7 +450,7 @@ pub(super) fn warnings(steps: &[PlannedStep], scene: &Scene<'_>) -> Vec<String> 
             }
         }
     }
-    warnings.extend(world.unseen.iter().cloned());
+    warnings.extend(world.unseen.iter().map(ToString::to_string));
     warnings
 }
 

@@ -76,7 +76,7 @@ async fn is_refused(world: &Everything, execution: &ExecutionId, why: &str) {
     assert!(unseen[0].contains(execution.as_str()), "{unseen:?}");
     let seen = observe(&world.site("desk"), &west()).await;
     assert!(seen.unfinished.is_empty());
-    assert!(seen.unseen[0].contains(why), "{:?}", seen.unseen);
+    assert!(seen.unseen[0].why.contains(why), "{:?}", seen.unseen);
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,11 +10,14 @@ use dr_runbook::executions::{Found, Summary};
 use dr_runbook::history::Progress as ActionProgress;
 use dr_runbook::outcome::StepState;
 use dr_runbook::record::Place;
+use dr_runbook::steps::await_approval;
 use dr_runbook::{Event, History, Monitor, Report, State};
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{approve, is_interrupted, needs_somebody};
-use crate::commands::failover::{Progress, report_text};
+use crate::commands::failover::Progress;
+use crate::commands::failover::report_text::{self, Beside};
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::output::{Output, Table, Tone, seconds};
@@ -76,7 +79,11 @@ pub(super) async fn run(args: &Args, setup: &Setup, output: &Output) -> Result<E
             interrupted: interrupted.is_some(),
         })?;
     } else {
-        let mut lines = vec![text(&found, &report, interrupted, setup, output)?];
+        let beside = Beside {
+            interrupted,
+            expired_at: expired_at(&found, setup),
+        };
+        let mut lines = vec![text(&found, &report, beside, setup, output)?];
         lines.extend(approve::lines(&found, setup).await?);
         output.data(&lines.join("\n"))?;
     }
@@ -207,10 +214,18 @@ impl Told {
     }
 }
 
+/// Returns when the request for approvals expired that an execution waits for.
+fn expired_at(found: &Found, setup: &Setup) -> Option<Timestamp> {
+    let waits = found.history.state() == State::AwaitingApproval;
+    let asked = await_approval::asked(&found.history).filter(|_| waits)?;
+    let is_expired = asked.is_expired(setup.clock.now());
+    is_expired.then(|| asked.expires_at())
+}
+
 fn text(
     found: &Found,
     report: &Report,
-    interrupted: Option<&Summary>,
+    beside: Beside<'_>,
     setup: &Setup,
     output: &Output,
 ) -> Result<String> {
@@ -226,7 +241,10 @@ fn text(
         table.toned(vec![
             (None, step.id.to_string()),
             (None, step.uses.clone()),
-            (tone, word(step.state, interrupted.is_some()).to_owned()),
+            (
+                tone,
+                word(step.state, beside.interrupted.is_some()).to_owned(),
+            ),
             (None, step.took_seconds.map(seconds).unwrap_or_default()),
             (None, step.summary.clone().unwrap_or_default()),
         ]);
@@ -235,7 +253,7 @@ fn text(
     Ok(format!(
         "{}\n\n{}",
         table.render(style),
-        report_text::render_found(report, interrupted, objectives, style)
+        report_text::render_found(report, beside, objectives, style)
     ))
 }
 

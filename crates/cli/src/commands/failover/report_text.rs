@@ -7,6 +7,7 @@ use dr_runbook::executions::Summary;
 use dr_runbook::outcome::StepState;
 use dr_runbook::steps::{check_health, open_epoch, verify_traffic};
 use dr_runbook::{Mode, Report, Rung, State};
+use jiff::Timestamp;
 
 use super::plan_text::{bounded, estimated};
 use crate::exit::Exit;
@@ -43,19 +44,36 @@ pub(crate) fn exit(report: &Report, objectives: Objectives) -> Exit {
 
 /// Writes the summary.
 pub(crate) fn render(report: &Report, objectives: Objectives, style: Style) -> String {
-    render_found(report, None, objectives, style)
+    render_found(report, Beside::default(), objectives, style)
 }
 
-/// The same of an execution whose process is known to have ended in its midst, if it is `interrupted`.
+/// What is known of an execution beside its journal.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Beside<'a> {
+    /// It, if its process is known to have ended in its midst.
+    pub(crate) interrupted: Option<&'a Summary>,
+    /// When its request for approvals expired, if it waits for them in vain.
+    pub(crate) expired_at: Option<Timestamp>,
+}
+
+/// The same of an execution of which more is known.
 pub(crate) fn render_found(
     report: &Report,
-    interrupted: Option<&Summary>,
+    Beside {
+        interrupted,
+        expired_at,
+    }: Beside<'_>,
     objectives: Objectives,
     style: Style,
 ) -> String {
-    let mut lines = vec![match interrupted {
-        None => headline(report, style),
-        Some(summary) => {
+    let mut lines = vec![match (interrupted, expired_at) {
+        (_, Some(at)) => {
+            let moving = moving(report);
+            let text = format!("{moving} was not approved: the request expired at {at:.0}.");
+            style.paint(Tone::Bad, &text)
+        }
+        (None, None) => headline(report, style),
+        (Some(summary), None) => {
             let (moving, holder) = (moving(report), &summary.holder);
             let text = format!("{moving} was interrupted: its process has ended ({holder}).");
             style.paint(Tone::Bad, &text)
@@ -80,6 +98,13 @@ pub(crate) fn render_found(
         State::Running | State::Stuck | State::Paused => {
             line("then", format!("dr execution resume {}", report.execution));
         }
+        State::AwaitingApproval if expired_at.is_some() => {
+            line("then", format!("dr execution abort {}", report.execution));
+            line(
+                "and",
+                "ask anew: `dr failover` makes another plan and request".to_owned(),
+            );
+        }
         State::AwaitingApproval => {
             let approve = format!("dr execution approve {} --key FILE", report.execution);
             line("then", approve);
@@ -89,7 +114,7 @@ pub(crate) fn render_found(
         }
         _ => {}
     }
-    if interrupted.is_some_and(|summary| summary.may_be_aborted) {
+    if expired_at.is_none() && interrupted.is_some_and(|summary| summary.may_be_aborted) {
         line("or", format!("dr execution abort {}", report.execution));
     }
     if let Some(sight) = &report.sight {
@@ -378,7 +403,7 @@ mod tests {
 
     use super::*;
 
-    fn rendered(state: &str) -> String {
+    fn report(state: &str) -> Report {
         let report = json!({
             "execution": "20261121T093012Z-3f9a2c", "state": state, "reason": null,
             "workload": "orders", "from": "east", "to": "west", "epoch": 2,
@@ -389,13 +414,37 @@ mod tests {
             "rta_excludes": "detection", "rpa_seconds": null, "rpa_interval_seconds": null,
             "unprotected_since": null, "stuck": null, "steps": [],
         });
-        let report: Report = serde_json::from_value(report).unwrap();
+        serde_json::from_value(report).unwrap()
+    }
+
+    fn objectives() -> Objectives {
         let hour = Duration::from_secs(3600);
-        let objectives = Objectives {
+        Objectives {
             rpo: hour,
             rto: hour,
+        }
+    }
+
+    fn rendered(state: &str) -> String {
+        render(&report(state), objectives(), Style::new(false))
+    }
+
+    /// Nobody is sent to approve what can be approved no more.
+    #[test]
+    fn a_request_that_expired_is_ended_and_made_anew() {
+        let report = report("awaiting-approval");
+        let beside = Beside {
+            interrupted: None,
+            expired_at: Some("2026-11-21T10:30:12Z".parse().unwrap()),
         };
-        render(&report, objectives, Style::new(false))
+        let text = render_found(&report, beside, objectives(), Style::new(false));
+        assert!(
+            text.contains("the request expired at 2026-11-21T10:30:12Z"),
+            "{text}"
+        );
+        assert!(text.contains("dr execution abort"), "{text}");
+        assert!(!text.contains("dr execution approve"), "{text}");
+        assert!(rendered("awaiting-approval").contains("dr execution approve"));
     }
 
     #[test]

@@ -11,10 +11,10 @@ use async_trait::async_trait;
 use dr_coordination::Actor;
 use dr_coordination::register::{ClusterClaim, EpochRecord, FORMAT_VERSION};
 use dr_model::{Epoch, Lsn, SystemIdentifier, TimelineId};
-use dr_provider::ResourceDriver;
 use dr_provider::driver::{
     Action, Applied, CompactReport, Facts, Fence, Goal, LogStream, LossFacts, Verified,
 };
+use dr_provider::{Error, ErrorKind, ResourceDriver};
 use jiff::Timestamp;
 
 use super::*;
@@ -43,8 +43,12 @@ impl LogStream for Idle {
         unreachable!("nobody beats here")
     }
 
-    async fn beat(&self, _: &RegionName, _: Epoch) -> Result<Timestamp> {
-        unreachable!("nobody beats here")
+    async fn beat(&self, region: &RegionName, _: Epoch) -> Result<Timestamp> {
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            "beat in",
+            region.to_string(),
+        ))
     }
 
     async fn compact(&self, _: &RegionName) -> Result<CompactReport> {
@@ -128,7 +132,7 @@ pub(in crate::engine) fn first() -> EpochRecord {
 }
 
 /// The record of a failover to the other region.
-fn moved() -> EpochRecord {
+pub(in crate::engine) fn moved() -> EpochRecord {
     let mut record = first();
     record.epoch = Epoch(2);
     record.primary = "us-west-2".parse().unwrap();

@@ -23,6 +23,8 @@ use crate::server::{PORT, Version, give_to_postgres, stop_command};
 pub(crate) struct Setup {
     /// The data directory in the east; that of the primary if none is named.
     pub(crate) data: Option<PathBuf>,
+    /// The data directory in the west; one beside the primary's if none is named.
+    pub(crate) recovered: Option<PathBuf>,
     pub(crate) backup: BackupOptions,
     pub(crate) verify: VerifyOptions,
     pub(crate) on_store_loss: StoreLoss,
@@ -39,6 +41,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             data: None,
+            recovered: None,
             backup: BackupOptions::default(),
             verify: VerifyOptions::default(),
             on_store_loss: StoreLoss::Block,
@@ -71,12 +74,11 @@ impl Setup {
             guard: guard.clone(),
         };
         let data = self.data.unwrap_or_else(|| directory.join("primary"));
+        let recovered = self.recovered;
+        let recovered = recovered.unwrap_or_else(|| directory.join("recovered"));
         let instances = BTreeMap::from([
             (region(EAST), instance("primary", data, self.promote)),
-            (
-                region(WEST),
-                instance("recovered", directory.join("recovered"), None),
-            ),
+            (region(WEST), instance("recovered", recovered, None)),
         ]);
         let host: Arc<dyn Host> = Arc::new(LocalHost::new(directory.join("state")));
         PostgresDriver::new(Parts {
