@@ -9,6 +9,7 @@ use dr_provider::{Error, ErrorKind, ObjectStore, Result};
 
 use super::base::Source;
 use super::take::OPERATION;
+use crate::actions::Log;
 use crate::driver::PostgresDriver;
 use crate::register::patience;
 
@@ -17,6 +18,9 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// How often the store is looked at meanwhile.
 const INTERVAL: Duration = Duration::from_millis(250);
+
+/// How often the register is asked meanwhile whether the epoch is over.
+const QUESTION_INTERVAL: Duration = Duration::from_secs(5);
 
 impl PostgresDriver {
     /// Says what a store lacks of the log from a backup's start to its stop; `None` if nothing.
@@ -56,15 +60,30 @@ impl PostgresDriver {
         Ok(None)
     }
 
-    /// Waits until the store of `region` holds the log of a backup just taken.
-    pub(super) async fn await_log(&self, region: &RegionName, source: &Source) -> Result<()> {
+    /// Waits until the store of `region` holds the log of a backup just taken. After a failover it never will: the log of the
+    /// epoch that is over was sealed, so the register is asked as well.
+    pub(super) async fn await_log(
+        &self,
+        region: &RegionName,
+        log: Log,
+        source: &Source,
+    ) -> Result<()> {
         let store = self.store(region)?;
         let deadline = self.clock().elapsed() + LIMIT;
+        let mut next_question = self.clock().elapsed();
         loop {
             let Some(missing) = self.missing_log(store, source).await? else {
                 return Ok(());
             };
-            if self.clock().elapsed() >= deadline {
+            let now = self.clock().elapsed();
+            if now >= next_question {
+                // A register that does not answer says nothing against it.
+                if let Ok(Some(superseded)) = self.superseded(region, log).await {
+                    return Err(superseded);
+                }
+                next_question = now + QUESTION_INTERVAL;
+            }
+            if now >= deadline {
                 return Err(Error::new(
                     ErrorKind::Unavailable,
                     OPERATION,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dr_model::{Lsn, RegionName, TimelineId};
 use dr_provider::driver::BackupReport;
+use dr_provider::error::chain;
 use dr_provider::{Error, ErrorKind, Result};
 use dr_repository::{BackupWriter, Label, WriterOptions};
 use jiff::Timestamp;
@@ -116,7 +117,7 @@ impl PostgresDriver {
         for remark in &taken.remarks {
             tracing::warn!(resource = %self.resource(), label = %writer.label(), "{remark}");
         }
-        let source = Source {
+        let mut source = Source {
             version: VERSION,
             system_identifier: log.system_identifier,
             timeline: taken.stop_timeline,
@@ -138,8 +139,37 @@ impl PostgresDriver {
             remarks: taken.remarks,
             server_started_at: Some(server.started_at),
         };
-        self.await_log(region, &source).await?;
+        self.await_log(region, log, &source).await?;
+        match self.superseded(region, log).await {
+            Ok(None) => {}
+            Ok(Some(error)) => return Err(error),
+            // The backup is what it says, of its timeline. What goes on from there is looked up by whoever restores.
+            Err(error) => source.remarks.push(format!(
+                "whether its epoch is over was not to be seen at its end: {}",
+                chain(&error)
+            )),
+        }
         Ok(source)
+    }
+
+    /// Says that the primary being backed up is none any more, if the register says so. Its files may be read on as if nothing had
+    /// happened; what they hold behind the seal is on no timeline that anybody goes on with (PROTOCOL 2).
+    pub(super) async fn superseded(&self, region: &RegionName, log: Log) -> Result<Option<Error>> {
+        let record = self.follow_register(OPERATION).await?;
+        let now = self.log_of(&record, OPERATION)?;
+        let of = |log: Log| (log.system_identifier, log.timeline);
+        if record.primary == *region && of(now) == of(log) {
+            return Ok(None);
+        }
+        let why = format!(
+            "epoch {} began meanwhile, with its primary in {} on timeline {}; what was read is timeline {} in {region}",
+            record.epoch, record.primary, now.timeline, log.timeline
+        );
+        let subject = self.resource().to_string();
+        let error = Error::new(ErrorKind::Superseded, OPERATION, subject).because(why);
+        Ok(Some(error.with_hint(
+            "nothing was kept of this backup; the next one is taken of the primary of that epoch",
+        )))
     }
 
     /// Reads the files itself where it may and can, and has them sent by the server otherwise.

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use dr_postgres::{BackupOptions, BackupSource};
 use dr_provider::ErrorKind;
-use dr_provider::driver::{Backup as _, Restore as _, RestoreRequest, RestoreTarget};
+use dr_provider::driver::{Backup as _, BackupReport, Restore as _, RestoreRequest, RestoreTarget};
 use dr_provider::error::chain;
+use dr_provider::store::list_all;
 use rstest::rstest;
 
 use crate::server::{PATIENCE, Server, Version, give_to_postgres, run};
-use crate::site::{EAST, Site, region};
+use crate::site::{EAST, Site, WEST, region};
 
 fn by(source: BackupSource) -> BackupOptions {
     BackupOptions {
@@ -35,6 +36,14 @@ impl Long {
     }
 }
 
+impl Long {
+    /// Lets the reading of it end.
+    fn cut(&self) {
+        let file = fs::OpenOptions::new().write(true).open(&self.0);
+        file.unwrap().set_len(0).unwrap();
+    }
+}
+
 impl Drop for Long {
     fn drop(&mut self) {
         let _removed = fs::remove_file(&self.0);
@@ -50,6 +59,24 @@ async fn under_way(site: &Site) {
         }
     };
     tokio::time::timeout(PATIENCE, reading).await.unwrap();
+}
+
+/// Waits until no backup has a session any more.
+async fn session_ended(site: &Site) {
+    let sql = "select count(*) from pg_stat_activity where application_name = 'dr backup'";
+    let ended = async {
+        while site.primary.sql(sql).await != "0" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, ended).await.unwrap();
+}
+
+/// Begins a backup beside the test.
+fn take(site: &Site) -> tokio::task::JoinHandle<dr_provider::Result<BackupReport>> {
+    let (directory, east) = (site.directory.path().to_owned(), region(EAST));
+    let driver = site.same_driver(&directory);
+    tokio::spawn(async move { driver.take(&east).await })
 }
 
 async fn listed(site: &Site) -> usize {
@@ -85,15 +112,13 @@ async fn a_session_that_is_ended_ends_the_backup() {
     assert_eq!(listed(&site).await, 1);
 }
 
+/// A server that changes its timeline under a backup has to be started anew for it, and that ends the session: the primary of a
+/// backup is promoted by nobody, for a standby is not backed up (R9).
 #[tokio::test]
-async fn a_promotion_ends_the_backup() {
+async fn a_primary_that_comes_back_promoted_ends_the_backup() {
     let mut site = Site::start(1).await;
     let long = Long::make(&site);
-    let taking = {
-        let (directory, east) = (site.directory.path().to_owned(), region(EAST));
-        let driver = site.same_driver(&directory);
-        tokio::spawn(async move { driver.take(&east).await })
-    };
+    let taking = take(&site);
     under_way(&site).await;
     site.restart_promoted().await;
     let error = taking.await.unwrap().unwrap_err();
@@ -104,6 +129,94 @@ async fn a_promotion_ends_the_backup() {
     );
     assert_eq!(listed(&site).await, 0);
     drop(long);
+}
+
+#[rstest]
+#[case::agent(BackupSource::Local)]
+#[case::server(BackupSource::Remote)]
+#[tokio::test]
+async fn a_standby_is_not_backed_up(#[case] source: BackupSource) {
+    let mut site = Site::start(1).await;
+    site.back_up_by(by(source));
+    site.restart_as_standby().await;
+    let error = site.driver.take(&region(EAST)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let said = chain(&error);
+    assert!(
+        said.contains("it is a standby, epoch 1 names it as primary"),
+        "{said}"
+    );
+    assert_eq!(listed(&site).await, 0);
+}
+
+/// Where a backup is when its epoch ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    /// It reads files.
+    Reading,
+    /// It has read everything, and waits for the log.
+    Waiting,
+}
+
+/// A failover elsewhere leaves the session as it is, and the files can be read to their end: only the register says that nobody
+/// goes on with them.
+#[rstest]
+#[case::elsewhere_while_it_reads(WEST, When::Reading)]
+#[case::elsewhere_while_it_waits(WEST, When::Waiting)]
+#[case::in_place_while_it_waits(EAST, When::Waiting)]
+#[tokio::test]
+async fn a_failover_ends_the_backup(#[case] to: &str, #[case] when: When) {
+    let site = Site::start(1).await;
+    site.commit(20).await;
+    let long = Long::make(&site);
+    let taking = take(&site);
+    under_way(&site).await;
+    if when == When::Reading {
+        site.open_epoch_in(to, 2, 2).await;
+        long.cut();
+    } else {
+        long.cut();
+        session_ended(&site).await;
+        site.open_epoch_in(to, 2, 2).await;
+    }
+    let taken = tokio::time::timeout(PATIENCE, taking).await.unwrap();
+    let error = taken.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Superseded, "{}", chain(&error));
+    let why = format!(
+        "epoch 2 began meanwhile, with its primary in {to} on timeline 2; what was read is timeline 1 in {EAST}"
+    );
+    assert!(chain(&error).contains(&why), "{}", chain(&error));
+    assert_eq!(listed(&site).await, 0);
+    let left = list_all(&*site.store(EAST), "postgres/").await.unwrap();
+    let left = left
+        .iter()
+        .filter(|object| object.key.as_str().contains("/backup/"));
+    assert_eq!(left.count(), 0);
+}
+
+/// Another epoch of the same primary on the same timeline, as one that changes who waits for whom, is none of its business.
+#[tokio::test]
+async fn an_epoch_that_moves_nothing_lets_the_backup_be() {
+    let site = Site::start(1).await;
+    let long = Long::make(&site);
+    let taking = take(&site);
+    under_way(&site).await;
+    site.open_epoch(2, 1).await;
+    long.cut();
+    site.commit(1).await;
+    site.switch().await;
+    let pushing = async {
+        loop {
+            site.push(EAST).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let point = tokio::select! {
+        report = taking => report.unwrap().unwrap().recovery_point,
+        () = pushing => unreachable!(),
+    };
+    assert_eq!(point.taken.remarks, Vec::<String>::new());
+    assert_eq!(listed(&site).await, 1);
 }
 
 /// Not a test: a process that backs up, for [`a_killed_backup_leaves_nothing`].
@@ -197,22 +310,12 @@ async fn a_page_that_is_damaged_while_the_backup_runs_is_reported() {
         .await;
     let other_path = site.primary.data.join(&other);
     let long = Long::make(&site);
-    let taking = {
-        let (directory, east) = (site.directory.path().to_owned(), region(EAST));
-        let driver = site.same_driver(&directory);
-        tokio::spawn(async move { driver.take(&east).await })
-    };
+    let taking = take(&site);
     under_way(&site).await;
     let mut damaged = fs::read(&other_path).unwrap();
     damaged[5000] ^= 1;
     fs::write(&other_path, damaged).unwrap();
-    // The reading of the long file ends here.
-    fs::OpenOptions::new()
-        .write(true)
-        .open(&long.0)
-        .unwrap()
-        .set_len(0)
-        .unwrap();
+    long.cut();
     site.commit(1).await;
     site.switch().await;
     let pushing = async {
