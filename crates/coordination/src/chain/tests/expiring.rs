@@ -115,6 +115,25 @@ async fn nothing_above_a_floor_goes_whatever_is_needed() {
     );
 }
 
+/// Nothing is behind the start then whose floor would be in the way; what is written there later is compacted like everything else.
+#[tokio::test]
+async fn a_chain_goes_on_where_all_before_was_given_up() {
+    let mut bench = Bench::new(MemoryStore::new("west"));
+    let end = bench.write(&[CHUNK; 512]).await;
+    bench.settle().await;
+    let planned = plan(&*bench.store, &Needed::default()).await.unwrap();
+    assert_eq!(
+        (planned.start, end),
+        (end, ORIGIN.advance(4 * SEGMENT_BYTES))
+    );
+    expire(&*bench.store, &planned).await.unwrap();
+
+    let later = bench.write(&[CHUNK; 512]).await;
+    let report = bench.settle().await;
+    assert!(report.holes.is_empty() && report.removed > 0, "{report:?}");
+    assert!(bench.read(end, later).await.unwrap() == log(end, later.bytes_since(end)));
+}
+
 async fn keys(store: &dyn ObjectStore) -> Vec<Key> {
     let all = list_all(store, "").await.unwrap();
     all.into_iter().map(|object| object.key).collect()
