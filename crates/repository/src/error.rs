@@ -9,6 +9,9 @@ use dr_encryption::KeyId;
 
 use crate::Label;
 
+/// What is done where a list of files is too long for memory.
+pub(crate) const KEEP_LIST: &str = "keep the list of files in";
+
 /// The result of an operation on backups.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -178,7 +181,15 @@ impl From<Error> for dr_provider::Error {
                 operation,
                 path,
                 source,
-            } => Self::new(kind, operation, path.display().to_string()).because(source),
+            } => {
+                let error = Self::new(kind, operation, path.display().to_string()).because(source);
+                if kind == ErrorKind::Full && operation == KEEP_LIST {
+                    return error.with_hint(
+                        "make room there, or set `TMPDIR` to a directory that has some",
+                    );
+                }
+                error
+            }
             Error::Occupied(directory) => Self::new(
                 ErrorKind::Invalid,
                 "restore into",

@@ -325,9 +325,10 @@ impl Wanted<'_> {
             Found::Kept(file) => file.bytes() == SegmentSize::DEFAULT.bytes(),
             Found::Chained(segment) => segment.size == SegmentSize::DEFAULT && !segment.is_tail,
         };
-        if found.as_ref().is_some_and(usual) && spool.can_keep() {
-            let missing = next.iter().filter(|name| !spool.has(name));
-            join_all(missing.map(|name| self.fetch_ahead(name, spool))).await;
+        let missing: Vec<&String> = next.iter().filter(|name| !spool.has(name)).collect();
+        if found.as_ref().is_some_and(usual) && spool.can_keep(missing.len()) {
+            let ahead = missing.into_iter();
+            join_all(ahead.map(|name| self.fetch_ahead(name, spool))).await;
         }
         Ok(found)
     }

@@ -55,15 +55,26 @@ impl Spool {
         }
     }
 
-    /// Tells whether files can be put in at all.
-    pub(super) fn can_keep(&self) -> bool {
+    /// Tells whether so many segments of the usual size can be put in.
+    pub(super) fn can_keep(&self, segments: usize) -> bool {
         let probe = format!("probe.{}", std::process::id());
-        let kept = self.try_put(&probe, b"");
+        let kept = self
+            .try_put(&probe, b"")
+            .and_then(|()| self.look_for_room(segments as u64));
         fs::remove_file(self.directory.join(&probe)).ok();
         if let Err(error) = &kept {
             tracing::debug!(directory = %self.directory.display(), %error, "nothing is fetched ahead");
         }
         kept.is_ok()
+    }
+
+    fn look_for_room(&self, segments: u64) -> std::io::Result<()> {
+        let disk = rustix::fs::statvfs(&self.directory)?;
+        let file = SegmentSize::DEFAULT.bytes() + HASH_BYTES as u64;
+        if disk.f_bavail.saturating_mul(disk.f_frsize) < segments * file {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
     }
 
     fn try_put(&self, name: &str, segment: &[u8]) -> std::io::Result<()> {
@@ -174,11 +185,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("spool");
         let spool = Spool::new(&path, CLUSTER);
-        assert!(spool.can_keep());
+        assert!(spool.can_keep(1));
+        // More than any disk has: all of it would be fetched, and nothing kept.
+        assert!(!spool.can_keep(1 << 40));
         assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
         fs::remove_dir(&path).unwrap();
         fs::write(&path, b"a file").unwrap();
-        assert!(!spool.can_keep());
+        assert!(!spool.can_keep(1));
         spool.put(NAME, b"segment");
         assert_eq!(spool.take(NAME), None);
         assert_eq!(fs::read(&path).unwrap(), b"a file");

@@ -1,14 +1,16 @@
 //! Pushing and fetching.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use dr_model::{Lsn, SegmentSize};
 use dr_provider::ErrorKind;
 use dr_provider::error::chain;
 use dr_provider::store::list_all;
 
-use crate::server::Server;
+use crate::apart::{is_apart, mount_disk, resize_disk};
+use crate::server::{Server, run};
 use crate::site::{EAST, Site, WEST, region};
 
 /// A site with at least four archived segments, none pushed.
@@ -300,6 +302,85 @@ async fn a_superseded_primary_goes_on_archiving_into_quarantine() {
     assert_eq!(list_all(&*site.store(EAST), "postgres/").await.unwrap(), []);
 }
 
+/// A server that recovers, and asks for one segment after the other.
+struct Recovering<'a> {
+    site: &'a Site,
+    destination: PathBuf,
+    spool: PathBuf,
+}
+
+impl<'a> Recovering<'a> {
+    /// Makes its directory, whose control file says which cluster it is.
+    fn of(site: &'a Site) -> Self {
+        let server = site.place("server");
+        fs::create_dir_all(server.join("pg_wal")).unwrap();
+        fs::create_dir_all(server.join("global")).unwrap();
+        let control = Path::new("global/pg_control");
+        fs::copy(site.primary.data.join(control), server.join(control)).unwrap();
+        Self {
+            site,
+            destination: server.join("pg_wal/RECOVERYXLOG"),
+            spool: site.place("spool"),
+        }
+    }
+
+    async fn fetch(&self, name: &str) -> dr_provider::Result<Option<Vec<u8>>> {
+        fs::remove_file(&self.destination).ok();
+        let (driver, west) = (&self.site.driver, region(WEST));
+        let fetched = driver.fetch_wal_ahead(&west, name, &self.destination, &self.spool);
+        let there = fetched.await?;
+        Ok(there.then(|| fs::read(&self.destination).unwrap()))
+    }
+
+    /// Returns the names of what was fetched ahead.
+    fn spooled(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.spool).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+/// The disk on which segments are kept that were fetched ahead is full, or has not room for all of them: recovery goes on, one segment
+/// at a time, and nothing half written stays there.
+#[tokio::test]
+async fn without_room_nothing_is_fetched_ahead() {
+    if !is_apart("archive::without_room_nothing_is_fetched_ahead") {
+        return;
+    }
+    let site = Site::start(16).await;
+    while site.segments().len() < 7 {
+        site.commit(1).await;
+        site.switch().await;
+    }
+    site.push(WEST).await;
+    let segments = site.segments();
+    let server = Recovering::of(&site);
+    let archived = |name: &str| fs::read(site.archive().join(name)).unwrap();
+    mount_disk(&server.spool, 100);
+    assert_eq!(
+        server.fetch(&segments[0]).await.unwrap(),
+        Some(archived(&segments[0]))
+    );
+    assert_eq!(server.spooled(), segments[1..5]);
+    for name in &segments[1..5] {
+        assert_eq!(server.fetch(name).await.unwrap(), Some(archived(name)));
+    }
+    assert_eq!(server.spooled(), Vec::<String>::new());
+    // Room for one segment, and for none.
+    for mebibytes in [20, 1] {
+        resize_disk(&server.spool, &format!("remount,size={mebibytes}m"));
+        assert_eq!(
+            server.fetch(&segments[0]).await.unwrap(),
+            Some(archived(&segments[0]))
+        );
+        assert_eq!(server.spooled(), Vec::<String>::new(), "{mebibytes}");
+    }
+    run(Command::new("umount").arg("--lazy").arg(&server.spool));
+}
+
 /// Segments fetched ahead serve a server whose store has gone, and never what is damaged or was left by another restore.
 #[tokio::test]
 async fn what_was_fetched_ahead_is_served_without_the_store() {
@@ -310,32 +391,11 @@ async fn what_was_fetched_ahead_is_served_without_the_store() {
     }
     site.push(WEST).await;
     let segments = site.segments();
-    // As in a server's own directory, whose control file says which cluster it is.
-    let server = site.place("server");
-    fs::create_dir_all(server.join("pg_wal")).unwrap();
-    fs::create_dir_all(server.join("global")).unwrap();
-    let control = Path::new("global/pg_control");
-    fs::copy(site.primary.data.join(control), server.join(control)).unwrap();
-    let destination = server.join("pg_wal/RECOVERYXLOG");
-    let spool = site.place("spool");
-    let fetch = async |name: &str| {
-        fs::remove_file(&destination).ok();
-        let west = region(WEST);
-        let fetched = site
-            .driver
-            .fetch_wal_ahead(&west, name, &destination, &spool);
-        let there = fetched.await?;
-        Ok::<_, dr_provider::Error>(there.then(|| fs::read(&destination).unwrap()))
-    };
+    let server = Recovering::of(&site);
+    let fetch = async |name: &str| server.fetch(name).await;
+    let spooled = || server.spooled();
+    let spool = &server.spool;
     let archived = |name: &str| fs::read(site.archive().join(name)).unwrap();
-    let spooled = || {
-        let entries = fs::read_dir(&spool).unwrap();
-        let mut names: Vec<String> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    };
 
     assert_eq!(
         fetch(&segments[0]).await.unwrap(),

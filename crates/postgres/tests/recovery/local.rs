@@ -13,6 +13,7 @@ use dr_provider::error::chain;
 use dr_provider::store::list_all;
 use rstest::rstest;
 
+use crate::apart::{is_apart, mount_disk};
 use crate::server::{PATIENCE, Server, Version, give_to_postgres, run};
 use crate::site::{EAST, Site, WEST, region};
 
@@ -77,6 +78,15 @@ fn take(site: &Site) -> tokio::task::JoinHandle<dr_provider::Result<BackupReport
     let (directory, east) = (site.directory.path().to_owned(), region(EAST));
     let driver = site.same_driver(&directory);
     tokio::spawn(async move { driver.take(&east).await })
+}
+
+/// Counts the objects of backups in the store, whole or not.
+async fn parts_of_backups(site: &Site) -> usize {
+    let all = list_all(&*site.store(EAST), "postgres/").await.unwrap();
+    let parts = all
+        .iter()
+        .filter(|object| object.key.as_str().contains("/backup/"));
+    parts.count()
 }
 
 async fn listed(site: &Site) -> usize {
@@ -187,11 +197,7 @@ async fn a_failover_ends_the_backup(#[case] to: &str, #[case] when: When) {
     );
     assert!(chain(&error).contains(&why), "{}", chain(&error));
     assert_eq!(listed(&site).await, 0);
-    let left = list_all(&*site.store(EAST), "postgres/").await.unwrap();
-    let left = left
-        .iter()
-        .filter(|object| object.key.as_str().contains("/backup/"));
-    assert_eq!(left.count(), 0);
+    assert_eq!(parts_of_backups(&site).await, 0);
 }
 
 /// Another epoch of the same primary on the same timeline, as one that changes who waits for whom, is none of its business.
@@ -252,6 +258,57 @@ async fn a_killed_backup_leaves_nothing() {
     drop(long);
     let point = site.back_up().await;
     assert_eq!((listed(&site).await, point.taken.parent), (1, None));
+}
+
+/// Not a test: a process that backs up and says how that ends, for [`a_list_of_files_without_room_ends_the_backup`].
+#[tokio::test]
+async fn back_up_and_say_how_it_ends() {
+    if let Some(site) = std::env::var_os("DR_TEST_SAY_HOW") {
+        let driver = Site::driver_of(Path::new(&site));
+        let error = driver.take(&region(EAST)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Full, "{}", chain(&error));
+        println!("said: {}; hint: {}", chain(&error), error.hint().unwrap());
+    }
+}
+
+/// The list of the files of a backup is on disk where it is too long for memory. A disk without room for it ends the backup: it says which,
+/// and nothing of it stays, there or in the store.
+#[tokio::test]
+async fn a_list_of_files_without_room_ends_the_backup() {
+    if !is_apart("local::a_list_of_files_without_room_ends_the_backup") {
+        return;
+    }
+    const FILES: u32 = 45_000;
+    let site = Site::start(1).await;
+    let many = site.primary.data.join("many");
+    fs::create_dir(&many).unwrap();
+    for number in 0..FILES {
+        fs::write(many.join(format!("{number:0>200}")), "").unwrap();
+    }
+    let lists = site.place("lists");
+    mount_disk(&lists, 2);
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    again
+        .args(["--exact", "local::back_up_and_say_how_it_ends"])
+        .args(["--test-threads", "1", "--nocapture"])
+        .env("DR_TEST_SAY_HOW", site.directory.path())
+        .env("TMPDIR", &lists);
+    let output = again.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{output:?}");
+    let place = format!("cannot keep the list of files in `{}`", lists.display());
+    for word in [&place, "no space left", "hint: make room there", "TMPDIR"] {
+        assert!(
+            said.to_lowercase().contains(&word.to_lowercase()),
+            "{word}: {said}"
+        );
+    }
+    assert_eq!(listed(&site).await, 0);
+    assert_eq!(parts_of_backups(&site).await, 0);
+    assert_eq!(fs::read_dir(&lists).unwrap().count(), 0);
+    assert!(!site.primary.data.join("backup_label").exists());
+    run(Command::new("umount").arg("--lazy").arg(&lists));
+    site.back_up().await;
 }
 
 #[rstest]

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::FrameReader;
 use super::shared::Shared;
+use crate::error::KEEP_LIST;
 use crate::manifest::{Entry, Extent, FileEntry, Metadata};
 use crate::{Error, Result, tree};
 
@@ -129,6 +130,6 @@ impl Shared {
         entries
             .sorter
             .push(&tree::key(path), &line)
-            .map_err(Error::io("keep the list of files in", &entries.directory))
+            .map_err(Error::io(KEEP_LIST, &entries.directory))
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use super::shared::{Shared, Tree};
+use crate::error::KEEP_LIST;
 use crate::manifest::{self, Part};
 use crate::spill::Sorted;
 use crate::tree::{Order, PartBuilder};
@@ -38,7 +39,7 @@ pub(super) async fn finish(shared: &Arc<Shared>, source: Value) -> Result<Header
         operation: "finish a backup",
         why: "it has been finished",
     })?;
-    let failed = move |error| Error::io("keep the list of files in", &directory)(error);
+    let failed = move |error| Error::io(KEEP_LIST, &directory)(error);
     let (sender, parts) = mpsc::channel(PARTS_IN_FLIGHT);
     let cut = {
         let shared = Arc::clone(shared);
