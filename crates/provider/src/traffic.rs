@@ -22,11 +22,25 @@ pub struct TrafficState {
     pub serial: Option<u32>,
 }
 
+/// Whom an observer answers, and with what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// It holds the record itself: it is up to date, or lags behind the one that takes updates.
+    #[default]
+    Authority,
+    /// It answers clients with what it was told before, for as long as that may be kept.
+    Resolver,
+}
+
 /// What one observer sees.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
     /// Who looked: an authoritative server, a resolver, a client.
     pub observer: String,
+    /// Whether that is what stands there, or what clients still get.
+    #[serde(default)]
+    pub role: Role,
     /// What it answered, or why it did not.
     pub state: std::result::Result<TrafficState, String>,
     /// When it was asked.

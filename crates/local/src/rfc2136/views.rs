@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use dr_provider::Result;
-use dr_provider::traffic::{TrafficState, View};
+use dr_provider::traffic::{Role, TrafficState, View};
 use hickory_proto::op::Message;
 use hickory_proto::rr::{Name, RData, RecordType};
 
@@ -17,7 +17,7 @@ struct Observer {
     name: String,
     /// Where; or why that is not known.
     address: std::result::Result<SocketAddr, String>,
-    is_resolver: bool,
+    role: Role,
 }
 
 /// Asks each authoritative server (the zone's and the configured ones) and each resolver, all at
@@ -28,7 +28,7 @@ pub(super) async fn all(record: &Rfc2136) -> Vec<View> {
         .map(|address| Observer {
             name: format!("server {address}"),
             address: Ok(*address),
-            is_resolver: false,
+            role: Role::Authority,
         })
         .collect();
     for found in name_servers(record).await {
@@ -41,7 +41,7 @@ pub(super) async fn all(record: &Rfc2136) -> Vec<View> {
     observers.extend(record.resolvers.iter().map(|address| Observer {
         name: format!("resolver {address}"),
         address: Ok(*address),
-        is_resolver: true,
+        role: Role::Resolver,
     }));
     futures::future::join_all(observers.into_iter().map(|one| view(record, one))).await
 }
@@ -49,7 +49,7 @@ pub(super) async fn all(record: &Rfc2136) -> Vec<View> {
 async fn view(record: &Rfc2136, observer: Observer) -> View {
     let state = match observer.address {
         Ok(address) => {
-            let asked = ask(record, address, observer.is_resolver);
+            let asked = ask(record, address, observer.role);
             match tokio::time::timeout(LIMIT, asked).await {
                 Ok(Ok(state)) => Ok(state),
                 Ok(Err(error)) => Err(dr_provider::error::chain(&error)),
@@ -60,12 +60,14 @@ async fn view(record: &Rfc2136, observer: Observer) -> View {
     };
     View {
         observer: observer.name,
+        role: observer.role,
         state,
         seen_at: record.clock.now(),
     }
 }
 
-async fn ask(record: &Rfc2136, server: SocketAddr, is_resolver: bool) -> Result<TrafficState> {
+async fn ask(record: &Rfc2136, server: SocketAddr, role: Role) -> Result<TrafficState> {
+    let is_resolver = role == Role::Resolver;
     let mut connection = Connection::open(server, is_resolver).await?;
     let content = if is_resolver {
         client::read_names(&mut connection, &record.names).await?
@@ -103,7 +105,7 @@ fn observe(name: &Name, addresses: Vec<IpAddr>) -> Vec<Observer> {
             Err(_) => format!("server {name}"),
         },
         address,
-        is_resolver: false,
+        role: Role::Authority,
     };
     if addresses.is_empty() {
         return vec![observer(Err("its address cannot be found".to_owned()))];

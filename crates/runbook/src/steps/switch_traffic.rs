@@ -14,7 +14,9 @@ use dr_provider::{Error, ErrorKind, Result, Traffic};
 use serde_json::{Value, json};
 
 use super::open_epoch;
+use crate::history::History;
 use crate::plan::{Idempotency, Plan, Target};
+use crate::record::Place;
 use crate::step::{Impossible, Scene, Step, Work};
 
 /// The step's name.
@@ -146,6 +148,18 @@ pub(crate) fn find<'a>(work: &'a Work, target: &Target) -> Result<&'a Arc<dyn Tr
 /// Tells whether a record is as this plan leaves it.
 pub(crate) fn is_ours(plan: &Plan, state: &TrafficState) -> bool {
     state.region.as_ref() == Some(&plan.to) && state.epoch == Some(plan.opens)
+}
+
+/// Returns the serial number of the zone with which this execution's update was taken, if it made one.
+pub(crate) fn taken_with(history: &History, target: &Target) -> Option<u32> {
+    let ours = |place: &Place| {
+        let step = history.plan.step(&place.step);
+        let lane = step.and_then(|step| Some((step, step.lanes.get(place.lane)?)));
+        lane.is_some_and(|(step, lane)| step.uses == NAME && lane.target == *target)
+    };
+    let mut places = history.actions().map(|(place, _)| place);
+    let evidence = &history.applied(places.find(|place| ours(place))?)?.evidence;
+    u32::try_from(evidence["now"]["serial"].as_u64()?).ok()
 }
 
 fn switched(work: &Work, target: &Target, from: &TrafficState, to: &TrafficState) -> Applied {

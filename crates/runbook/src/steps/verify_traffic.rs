@@ -4,17 +4,18 @@
 //! and not waited for, but at least one has to answer, and the checks of the name have to pass where it leads. What is still connected
 //! to the old primary is reported with it and waited for by nobody. Where a person left `check-health` out, nobody has seen the service
 //! there, and waiting for it would only hold up the rest: its checks are made once, and one that does not pass is recorded as not
-//! proven. Idempotent because it only looks.
+//! proven. An authoritative server whose serial number is older than that of the update lags, and is named with both; what a resolver
+//! still answers is what its clients get, and is told apart. Idempotent because it only looks.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dr_model::StepId;
 use dr_model::document::{Context, Node, Reader};
+use dr_model::{RegionName, StepId};
 use dr_provider::driver::{Action, Applied, Verified};
 use dr_provider::probe::Health;
-use dr_provider::traffic::View;
+use dr_provider::traffic::{Role, TrafficState, View};
 use dr_provider::{Error, ErrorKind, Traffic};
 use futures::future::{join, join_all};
 use serde::Serialize;
@@ -112,10 +113,11 @@ impl Step for VerifyTraffic {
     ) -> dr_provider::Result<Applied> {
         let traffic = find(work, target)?;
         let within = work.seconds("within").unwrap_or(WITHIN);
+        let taken = switch_traffic::taken_with(&work.history, target);
         let nobody_saw_it_serve = is_health_left_out(&work.history);
         let look = || async {
             let views = traffic.views().await;
-            if let Some(seen) = disagreement(work.plan(), &views) {
+            if let Some(seen) = disagreement(work.plan(), taken, &views) {
                 return Look::Again(seen);
             }
             match reach(work, traffic.as_ref(), &views).await {
@@ -136,13 +138,14 @@ impl Step for VerifyTraffic {
             Error::new(ErrorKind::Failed, "verify", target.to_string())
                 .because(format!("after {within:?}: {last}"))
         })?;
-        let silent = views.iter().filter(|view| view.state.is_err()).count();
-        let agree = views.len() - silent;
-        let to = &work.plan().to;
-        let mut said = vec![match silent {
-            0 => format!("{agree} of {agree} lead to {to}"),
-            _ => format!("{agree} lead to {to}, {silent} silent"),
-        }];
+        let mut said = vec![agreement(&views, Role::Authority, &work.plan().to)];
+        if let (Some(said), Some(serial)) = (said.first_mut(), newest(taken, &views)) {
+            said.push_str(&format!(", serial {serial}"));
+        }
+        if views.iter().any(|view| view.role == Role::Resolver) {
+            let agreed = agreement(&views, Role::Resolver, &work.plan().to);
+            said.push(format!("resolvers: {agreed}"));
+        }
         let unproven = clients.as_ref().err().cloned();
         let clients = clients.unwrap_or_default();
         said.extend(clients.iter().map(Reached::say));
@@ -162,7 +165,7 @@ impl Step for VerifyTraffic {
                 .iter()
                 .filter_map(|(name, left)| left.say(name, from)),
         );
-        let mut evidence = json!({ "views": views, "clients": clients, "residual": residual });
+        let mut evidence = json!({ "views": views, "taken_with_serial": taken, "clients": clients, "residual": residual });
         if let Some(why) = unproven {
             evidence[UNPROVEN] = json!(why);
         }
@@ -246,15 +249,66 @@ async fn reach(work: &Work, traffic: &dyn Traffic, views: &[View]) -> Result<Vec
     join_all(asked).await.into_iter().collect()
 }
 
-/// Returns who leads clients elsewhere, or that nobody answers.
-fn disagreement(plan: &Plan, views: &[View]) -> Option<String> {
-    let elsewhere = views.iter().find_map(|view| match &view.state {
-        Ok(state) if !is_ours(plan, state) => Some((view, state)),
-        _ => None,
-    });
-    if let Some((view, state)) = elsewhere {
-        return Some(format!("{} answers {}", view.observer, state.answer));
+/// Says how many of those lead clients where they should, once none leads them elsewhere.
+fn agreement(views: &[View], role: Role, to: &RegionName) -> String {
+    let of_role = || views.iter().filter(|view| view.role == role);
+    let silent = of_role().filter(|view| view.state.is_err()).count();
+    let agree = of_role().count() - silent;
+    match silent {
+        0 => format!("{agree} of {agree} lead to {to}"),
+        _ => format!("{agree} lead to {to}, {silent} silent"),
+    }
+}
+
+/// Returns the newest serial number that is known to hold the update.
+fn newest(taken: Option<u32>, holding: &[View]) -> Option<u32> {
+    let states = holding.iter().filter_map(|view| view.state.as_ref().ok());
+    let seen = states.filter_map(|state| state.serial);
+    let later = |one, other| if is_older(one, other) { other } else { one };
+    taken.into_iter().chain(seen).reduce(later)
+}
+
+/// Compares serial numbers, which come round (RFC 1982).
+fn is_older(one: u32, other: u32) -> bool {
+    one.wrapping_sub(other).cast_signed() < 0
+}
+
+/// Returns who leads clients elsewhere, or that nobody answers; `taken` is the serial number that the update was taken with.
+fn disagreement(plan: &Plan, taken: Option<u32>, views: &[View]) -> Option<String> {
+    let elsewhere = |role: Role| {
+        let asked = views.iter().filter(move |view| view.role == role);
+        let answered = asked.filter_map(|view| Some((view, view.state.as_ref().ok()?)));
+        answered.filter(|(_, state)| !is_ours(plan, state))
+    };
+    let mut seen: Vec<String> = elsewhere(Role::Authority)
+        .map(|(view, state)| {
+            let (who, answers) = (&view.observer, answer_of(plan, state));
+            match (state.serial, taken) {
+                (Some(serial), Some(taken)) if is_older(serial, taken) => format!(
+                    "{who} lags: it answers {answers} with serial {serial}, and the update was taken with {taken}"
+                ),
+                _ => format!("{who} answers {answers}"),
+            }
+        })
+        .collect();
+    seen.extend(elsewhere(Role::Resolver).map(|(view, state)| {
+        let (who, answers) = (&view.observer, answer_of(plan, state));
+        let left = state.ttl_seconds;
+        format!("clients of {who} still get {answers}, for at most {left} s")
+    }));
+    if !seen.is_empty() {
+        return Some(seen.join("; "));
     }
     let answered = views.iter().any(|view| view.state.is_ok());
     (!answered).then(|| "nobody answers".to_owned())
+}
+
+/// Writes an answer that is not as it should be; one that differs by its epoch only says so.
+fn answer_of(plan: &Plan, state: &TrafficState) -> String {
+    match &state.region {
+        Some(region) if *region == plan.to => {
+            format!("{}, not of epoch {}", state.answer, plan.opens)
+        }
+        _ => state.answer.clone(),
+    }
 }

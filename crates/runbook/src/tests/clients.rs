@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use dr_model::StepId;
+use dr_provider::traffic::{Role, TrafficState, View};
 use rstest::rstest;
 use serde_json::Value;
 
 use super::runs::{failover, planned, state_of};
-use super::world::{Everything, Fault, west};
+use super::world::{Everything, Fault, noon, west};
 use crate::events::Silent;
 use crate::outcome::{Report, State, StepState};
 use crate::request::{Request, Statement};
@@ -107,6 +108,64 @@ async fn without_a_check_by_the_name_nobody_knows_what_a_client_reaches() {
     assert_eq!(report.state, State::Completed);
     let said = summary(&report);
     assert!(said.contains("what a client reaches is unknown"), "{said}");
+}
+
+/// A server that has not followed is named with both serial numbers, a resolver with what its clients get and for how long; both are
+/// waited for, across the largest number as well.
+#[rstest]
+#[case::behind(4, 7)]
+#[case::around(u32::MAX - 1, 2)]
+#[tokio::test(start_paused = true)]
+async fn who_lags_is_named_and_what_clients_still_get_is_told_apart(
+    #[case] before: u32,
+    #[case] taken: u32,
+) {
+    let world = Everything::new().await;
+    let old = {
+        let mut state = world.state();
+        let old = state.traffic.clone();
+        state.traffic.serial = Some(taken);
+        old
+    };
+    let view = |observer: &str, role, serial, state: &TrafficState| View {
+        observer: observer.to_owned(),
+        role,
+        state: Ok(TrafficState {
+            serial,
+            ..state.clone()
+        }),
+        seen_at: noon(),
+    };
+    let others = |state: &TrafficState, serial| {
+        vec![
+            view("server 10.0.0.53", Role::Authority, Some(serial), state),
+            view("resolver 10.1.0.53", Role::Resolver, None, state),
+        ]
+    };
+    world.state().other_views = others(&old, before);
+    let report = failover(&world, &Request::new(west())).await;
+    let stuck = report.stuck.as_ref().unwrap();
+    assert_eq!(stuck.step.0, "prove");
+    let why = format!(
+        "server 10.0.0.53 lags: it answers 10.0.2.20 with serial {before}, and the update was taken with {taken}; \
+         clients of resolver 10.1.0.53 still get 10.0.2.20, for at most 30 s"
+    );
+    assert!(stuck.why.contains(&why), "{}", stuck.why);
+
+    let new = world.state().traffic.clone();
+    world.state().other_views = others(&new, taken);
+    let site = Arc::new(world.site("desk"));
+    let report = resume(site, &report.execution, "it follows", vec![], &Silent)
+        .await
+        .unwrap();
+    assert_eq!(report.state, State::Completed);
+    let said = summary(&report);
+    let agreed =
+        format!("2 of 2 lead to us-west-2, serial {taken}; resolvers: 1 of 1 lead to us-west-2");
+    assert!(said.contains(&agreed), "{said}");
+    let evidence = evidence(&world, &report).await;
+    assert_eq!(evidence["taken_with_serial"], taken);
+    assert_eq!(evidence["views"][2]["role"], "resolver");
 }
 
 /// Only a primary that the fence saw alive is asked who is connected; nobody waits for them to go.

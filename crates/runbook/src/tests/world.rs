@@ -18,7 +18,7 @@ use dr_provider::driver::ClaimFacts;
 use dr_provider::host::Command;
 use dr_provider::notifier::Message;
 use dr_provider::store::MemoryStore;
-use dr_provider::traffic::TrafficState;
+use dr_provider::traffic::{TrafficState, View};
 use dr_provider::{ErrorKind, ObjectStore, Probe, ResourceDriver, Secret, decorate};
 use jiff::Timestamp;
 
@@ -101,6 +101,8 @@ pub(crate) struct State {
     pub(crate) healthy: bool,
     pub(crate) traffic: TrafficState,
     pub(crate) silent_view: bool,
+    /// What others see who look at the record.
+    pub(crate) other_views: Vec<View>,
     /// Why the database may not have kept all that it acknowledged.
     pub(crate) doubts: Vec<String>,
     /// Whether the service does not answer to its name.
@@ -215,6 +217,7 @@ impl Everything {
                     serial: None,
                 },
                 silent_view: false,
+                other_views: Vec::new(),
                 doubts: Vec::new(),
                 turned_away: false,
                 left_sessions: 0,

@@ -31,6 +31,7 @@ pub async fn lookup(server: SocketAddr, name: &str) -> Result<Answer> {
     let io = |error: std::io::Error| failed(format!("with {server}: {error}"));
     let name = Name::from_ascii(name).map_err(|error| failed(error.to_string()))?;
     let mut question = Message::query();
+    question.metadata.recursion_desired = true;
     question.add_query(Query::query(name, RecordType::A));
     let bytes = question
         .to_vec()

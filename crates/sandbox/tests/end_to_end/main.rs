@@ -8,6 +8,7 @@
 mod approvals;
 mod archiver;
 mod bad_input;
+mod bind;
 mod by_hand;
 mod crash_matrix;
 mod daemon;

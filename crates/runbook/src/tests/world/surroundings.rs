@@ -9,7 +9,7 @@ use dr_model::{Epoch, RegionName, WorkloadName};
 use dr_provider::host::{Command, Output, PathKind};
 use dr_provider::notifier::Message;
 use dr_provider::probe::{ClientProbe, Health};
-use dr_provider::traffic::{TrafficState, View};
+use dr_provider::traffic::{Role, TrafficState, View};
 use dr_provider::{Error, ErrorKind, Host, Notifier, Probe, Result, Traffic};
 
 use super::database::Seen;
@@ -90,12 +90,14 @@ impl Traffic for Seen {
     }
 
     async fn views(&self) -> Vec<View> {
-        let (state, silent) = {
+        let (state, silent, others) = {
             let state = self.0.state();
-            (state.traffic.clone(), state.silent_view)
+            let others = state.other_views.clone();
+            (state.traffic.clone(), state.silent_view, others)
         };
         let view = |observer: &str, state| View {
             observer: observer.to_owned(),
+            role: Role::Authority,
             state,
             seen_at: noon(),
         };
@@ -103,6 +105,7 @@ impl Traffic for Seen {
         if silent {
             views.push(view("10.0.0.53", Err("no answer".to_owned())));
         }
+        views.extend(others);
         views
     }
 }
