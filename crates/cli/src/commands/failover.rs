@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use dr_config::{Runbook, Workload};
 use dr_model::{ApproverName, RegionName, RunbookName, WorkloadName};
-use dr_runbook::{Disruption, Mode, Plan, Refusal, Report, Request, Rung, Site};
+use dr_runbook::{Disruption, Mode, Plan, Refusal, Report, Request, Rung, Site, State};
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -280,7 +280,8 @@ pub(crate) async fn run_with(setup: &Setup, args: &Args, output: &Output) -> Res
     }
     let mut reports = Vec::new();
     let mut exit = Exit::Ok;
-    for prepared in found {
+    let mut left = found.into_iter();
+    while let Some(prepared) = left.next() {
         let what = format!("move it to {}", args.to);
         let again = async |seen: &Prepared<'_>| {
             let requester = seen.plan.requester.clone();
@@ -291,13 +292,15 @@ pub(crate) async fn run_with(setup: &Setup, args: &Args, output: &Output) -> Res
         match ended {
             Ok((report, code)) => {
                 exit = exit.worse(code);
-                let go_on = report.state.is_final() && code != Exit::Failed;
+                let others_go_on = others_go_on(&report);
                 reports.push(report);
-                if !go_on {
+                if !others_go_on {
+                    say_left(left, output);
                     break;
                 }
             }
             Err(error) => {
+                say_left(left, output);
                 print_reports(&reports, several, output)?;
                 return Err(error);
             }
@@ -305,6 +308,24 @@ pub(crate) async fn run_with(setup: &Setup, args: &Args, output: &Output) -> Res
     }
     print_reports(&reports, several, output)?;
     Ok(exit)
+}
+
+/// Tells whether the next workload is moved after this one. What one is stuck at keeps no other in a region that is lost; a move by
+/// appointment can wait, and so can all of them where a person stopped one.
+fn others_go_on(report: &Report) -> bool {
+    match report.state {
+        State::Stuck | State::Failed => report.mode == Mode::Unplanned,
+        State::Aborted => false,
+        state => state.is_final(),
+    }
+}
+
+/// Says which workloads were not begun.
+fn say_left<'a>(left: impl Iterator<Item = Prepared<'a>>, output: &Output) {
+    let names: Vec<_> = left.map(|prepared| prepared.name.to_string()).collect();
+    if !names.is_empty() {
+        output.say(&format!("Not begun: {}.", names.join(", ")));
+    }
 }
 
 /// Says that the daemon of the region moved to is known to have died: the move itself needs none, and what protects the workload

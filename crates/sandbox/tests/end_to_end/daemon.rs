@@ -118,7 +118,7 @@ fn make_noise(sandbox: &Sandbox) {
     }
 }
 
-fn ended(sandbox: &Sandbox, region: &str) -> Result<(), String> {
+pub(crate) fn ended(sandbox: &Sandbox, region: &str) -> Result<(), String> {
     let left = sandbox.region(region).unwrap().daemon();
     if left.is_empty() {
         Ok(())

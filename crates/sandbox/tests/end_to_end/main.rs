@@ -35,6 +35,7 @@ mod rivals;
 mod s3;
 mod second_loss;
 mod self_fence;
+mod several;
 mod standby;
 mod supervised;
 mod support;
