@@ -25,6 +25,9 @@ use crate::support::{
 /// How many tests share the kills of a runbook: each has the time limit of one.
 const SHARES: usize = 5;
 
+/// The same where the database is restored each time, which takes longer.
+const RESTORING_SHARES: usize = 8;
+
 /// An entry after which an execution is killed.
 #[derive(Clone, Copy, Debug)]
 struct Boundary {
@@ -62,13 +65,14 @@ async fn ended(sandbox: &Sandbox, to: &str) -> Ended {
     }
 }
 
-/// Returns the entries of a journal like this one that are `share` of all `SHARES`.
-fn boundaries(entries: &[String], share: usize) -> VecDeque<Boundary> {
+/// Returns the entries of a journal like this one that are `share` of all `shares`.
+fn boundaries(entries: &[String], share: usize, shares: usize) -> VecDeque<Boundary> {
+    assert!(share < shares);
     let all = (1..).zip(entries).map(|(number, text)| Boundary {
         number,
         intends: intends_any(text),
     });
-    all.skip(share).step_by(SHARES).collect()
+    all.skip(share).step_by(shares).collect()
 }
 
 /// Starts a move that is killed at an entry, and goes on with it to its end: every third time from a recovery kit, otherwise with
@@ -168,13 +172,12 @@ impl Moves {
 async fn moves_that_are_killed_anywhere_come_to_the_same_end(
     #[values(0, 1, 2, 3, 4)] share: usize,
 ) {
-    assert!(share < SHARES);
     let mut moves = Moves::start().await;
     let mut legs = Vec::new();
     for to in [RECOVERY, HOME] {
         let (expected, entries) = moves.go(to, None).await;
         assert_eq!(expected.state, "completed", "{expected:?}");
-        legs.push((to, expected, boundaries(&entries, share)));
+        legs.push((to, expected, boundaries(&entries, share, SHARES)));
     }
     while legs.iter().any(|(_, _, left)| !left.is_empty()) {
         for (to, expected, left) in &mut legs {
@@ -188,11 +191,16 @@ async fn moves_that_are_killed_anywhere_come_to_the_same_end(
     end(moves.sandbox);
 }
 
-/// Loses the home region, and moves the workload, killed at this place if there is one; returns what it came to and its journal.
-async fn fail_over(boundary: Option<Boundary>, kills: usize) -> (Ended, Vec<String>) {
-    let sandbox = start(Sandbox::builder().store(StoreKind::S3)).await;
+/// Loses the home region, and moves the workload to a standby or by a restore, killed at this place if there is one; returns what it came
+/// to and its journal.
+async fn fail_over(rung: &str, boundary: Option<Boundary>, kills: usize) -> (Ended, Vec<String>) {
+    let standby = rung == "promote";
+    let sandbox = start(Sandbox::builder().store(StoreKind::S3).standby(standby)).await;
     let gate = Gate::before(&sandbox, &[RECOVERY]).await;
     let load = sandbox.load(Default::default()).unwrap();
+    if !standby {
+        backup(&sandbox, RECOVERY).await;
+    }
     acknowledge(&load, 200).await;
     if boundary.is_some() && kills % 3 == 2 {
         unpack(&sandbox, RECOVERY).await;
@@ -214,6 +222,7 @@ async fn fail_over(boundary: Option<Boundary>, kills: usize) -> (Ended, Vec<Stri
     let record = load.stop().await.unwrap();
     judged(&sandbox, RECOVERY, &record).await;
     let seen = (ended(&sandbox, RECOVERY).await, journal(&sandbox, RECOVERY));
+    assert_eq!(seen.0.rung, rung);
     end(sandbox);
     seen
 }
@@ -224,11 +233,25 @@ async fn fail_over(boundary: Option<Boundary>, kills: usize) -> (Ended, Vec<Stri
 async fn a_failover_that_is_killed_anywhere_comes_to_the_same_end(
     #[values(0, 1, 2, 3, 4)] share: usize,
 ) {
-    assert!(share < SHARES);
-    let (expected, entries) = fail_over(None, 0).await;
+    killed_at_each("promote", share, SHARES).await;
+}
+
+/// The same without a standby: the database is rebuilt from the store.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_is_killed_anywhere_comes_to_the_same_end(
+    #[values(0, 1, 2, 3, 4, 5, 6, 7)] share: usize,
+) {
+    killed_at_each("restore", share, RESTORING_SHARES).await;
+}
+
+/// Has a move killed at this share of the entries that it has when nobody disturbs it.
+async fn killed_at_each(rung: &str, share: usize, shares: usize) {
+    let (expected, entries) = fail_over(rung, None, 0).await;
     assert_eq!(expected.state, "completed", "{expected:?}");
-    for (kills, boundary) in boundaries(&entries, share).into_iter().enumerate() {
-        let (seen, _) = fail_over(Some(boundary), kills).await;
+    let left = boundaries(&entries, share, shares);
+    for (kills, boundary) in left.into_iter().enumerate() {
+        let (seen, _) = fail_over(rung, Some(boundary), kills).await;
         assert_eq!(seen, expected, "{boundary:?}");
     }
 }
