@@ -24,11 +24,11 @@ pub const HEARTBEAT: &str = "250ms";
 pub struct Options {
     /// The region where the workload is served at first.
     pub home: RegionName,
-    /// The region that it can be moved to.
-    pub recovery: RegionName,
-    /// Whether commits wait for the recovery region's store.
+    /// The regions that it can be moved to.
+    pub recovery: Vec<RegionName>,
+    /// Whether commits wait for the store of the first of them.
     pub sync: bool,
-    /// Whether the recovery region keeps a standby.
+    /// Whether each of them keeps a standby.
     pub standby: bool,
     /// The seconds of the lease of the guard that the server at home runs under, if it does.
     pub guard: Option<u32>,
@@ -78,16 +78,16 @@ fn main_file(layout: &Layout, options: &Options) -> String {
         standby,
         guard,
     } = options;
-    let sync = if *sync {
-        recovery.to_string()
-    } else {
-        String::new()
+    let sync = match recovery.first() {
+        Some(first) if *sync => first.to_string(),
+        _ => String::new(),
     };
+    let names: Vec<&str> = recovery.iter().map(RegionName::as_str).collect();
     let secret = |path: std::path::PathBuf| quoted(format!("${{file:{}}}", path.display()));
     let (mut stores, mut instances, mut answers, mut services) =
         (String::new(), String::new(), String::new(), String::new());
     for (region, place) in &layout.regions {
-        let kept = if *standby && region == recovery {
+        let kept = if *standby && recovery.contains(region) {
             "warm"
         } else {
             "none"
@@ -114,7 +114,7 @@ regions:
     owner: sandbox@sandbox.example
     objectives: {{ rpo: 15s, rto: 5m }}
     home: {home}
-    recovery: [{recovery}]
+    recovery: [{names}]
     resources:
       database:
         kind: postgres
@@ -138,6 +138,7 @@ regions:
       - http: \"http://{{answer}}:{port}/health\"
       - sql: {{ resource: database, query: \"select count(*) > 0 from ledger\" }}
 ",
+        names = names.join(", "),
         password = secret(layout.password_file(DR_ROLE)),
         dns = layout.dns,
         key = secret(layout.key_file()),
@@ -364,7 +365,7 @@ mod tests {
         for (sync, standby, guard) in all {
             let options = Options {
                 home: home.clone(),
-                recovery: recovery.clone(),
+                recovery: vec![recovery.clone()],
                 sync,
                 standby,
                 guard,

@@ -25,4 +25,4 @@ pub mod wait;
 
 pub use error::{Error, Result};
 pub use region::{LostStore, Region};
-pub use sandbox::{Builder, HOME, RECOVERY, Sandbox};
+pub use sandbox::{Builder, HOME, RECOVERY, Sandbox, THIRD};

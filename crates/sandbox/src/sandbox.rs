@@ -20,6 +20,9 @@ pub const HOME: &str = "us-east-1";
 /// The region that it moves to.
 pub const RECOVERY: &str = "us-west-2";
 
+/// Another region that it can move to, in a sandbox of three.
+pub const THIRD: &str = "eu-west-1";
+
 /// What a sandbox is to be like.
 #[derive(Clone, Debug)]
 pub struct Builder {
@@ -30,6 +33,7 @@ pub struct Builder {
     store: StoreKind,
     machines: bool,
     guard: Option<u32>,
+    third: bool,
 }
 
 /// A running sandbox. Dropping it ends every process of it.
@@ -85,6 +89,13 @@ impl Builder {
         self
     }
 
+    /// Adds a third region ([`THIRD`]), which the workload can be moved to as well.
+    #[must_use]
+    pub fn third(mut self, third: bool) -> Self {
+        self.third = third;
+        self
+    }
+
     /// Chooses whether the daemons run; they do unless told otherwise.
     #[must_use]
     pub fn daemons(mut self, daemons: bool) -> Self {
@@ -103,28 +114,52 @@ impl Builder {
         Ok(sandbox)
     }
 
+    /// Returns the regions that the workload can be moved to.
+    fn recovery(&self) -> &'static [&'static str] {
+        if self.third {
+            &[RECOVERY, THIRD]
+        } else {
+            &[RECOVERY]
+        }
+    }
+
     async fn start_all(&self, sandbox: &Sandbox) -> Result<()> {
-        let (home, recovery) = (sandbox.region(HOME)?, sandbox.region(RECOVERY)?);
+        let home = sandbox.region(HOME)?;
+        let names = self.recovery().iter();
+        let others: Vec<Region<'_>> = names
+            .map(|name| sandbox.region(name))
+            .collect::<Result<_>>()?;
         sandbox.start_dns().await?;
-        tokio::try_join!(home.start_store(), recovery.start_store())?;
+        home.start_store().await?;
+        for other in &others {
+            other.start_store().await?;
+        }
         let primary = home.postgres()?;
-        let replica = recovery.postgres()?;
         primary.write_settings()?;
-        replica.write_settings()?;
         primary.create().await?;
         primary.start()?;
         primary.wait_ready().await?;
         primary.populate().await?;
         let mut streaming = Vec::new();
-        if self.standby {
-            replica.clone_from(&primary).await?;
-            replica.start()?;
-            replica.wait_ready().await?;
-            streaming.push(replica.standby_name());
+        for other in &others {
+            let replica = other.postgres()?;
+            replica.write_settings()?;
+            if self.standby {
+                replica.clone_from(&primary).await?;
+                replica.start()?;
+                replica.wait_ready().await?;
+                streaming.push(replica.standby_name());
+            }
         }
         if self.daemons {
-            tokio::try_join!(home.start_daemon(), recovery.start_daemon())?;
-            streaming.extend([home.receiver_name(), recovery.receiver_name()]);
+            tokio::try_join!(home.start_daemon(), async {
+                for other in &others {
+                    other.start_daemon().await?;
+                }
+                Ok(())
+            })?;
+            let regions = std::iter::once(&home).chain(&others);
+            streaming.extend(regions.map(Region::receiver_name));
         }
         primary.wait_streaming(&streaming).await?;
         if self.guard.is_some() {
@@ -135,9 +170,10 @@ impl Builder {
             primary.wait_streaming(&streaming).await?;
         }
         if self.sync {
-            let names = format!("FIRST 1 ({})", recovery.receiver_name());
+            let receiver = sandbox.region(RECOVERY)?.receiver_name();
+            let names = format!("FIRST 1 ({receiver})");
             primary.set("synchronous_standby_names", &names).await?;
-            primary.wait_synchronous(&recovery.receiver_name()).await?;
+            primary.wait_synchronous(&receiver).await?;
         }
         home.start_app().await
     }
@@ -170,14 +206,15 @@ impl Builder {
             StoreKind::S3 => Some(reachable(program("dr-s3-server")?, &directory, &launcher)?),
         };
         let home: RegionName = name(HOME);
-        let recovery: RegionName = name(RECOVERY);
+        let recovery: Vec<RegionName> = self.recovery().iter().map(|text| name(text)).collect();
         let dns = if self.machines {
             SocketAddr::new(machines::middle(), 5300)
         } else {
             let loopback = [127, 0, 0, 1].into();
             SocketAddr::new(loopback, network::free_port(&[loopback])?)
         };
-        let names = [home.clone(), recovery.clone()];
+        let mut names = vec![home.clone()];
+        names.extend(recovery.iter().cloned());
         let regions = if self.machines {
             places_apart(&directory, &names, self.store)
         } else {
@@ -245,6 +282,7 @@ impl Sandbox {
             store: StoreKind::Directory,
             machines: false,
             guard: None,
+            third: false,
         }
     }
 
@@ -387,7 +425,7 @@ impl Drop for Sandbox {
 
 fn name(text: &str) -> RegionName {
     text.parse()
-        .expect("the two names are written in the source and valid")
+        .expect("the names are written in the source and valid")
 }
 
 fn places(
@@ -395,7 +433,7 @@ fn places(
     regions: &[RegionName],
     store: StoreKind,
 ) -> Result<BTreeMap<RegionName, Place>> {
-    let addresses = network::addresses(2);
+    let addresses = network::addresses(u8::try_from(regions.len()).unwrap_or(u8::MAX));
     let app_port = network::free_port(&addresses)?;
     // A port is free again once it was found: the next one found may be the same.
     let mut taken = BTreeSet::from([app_port]);

@@ -10,6 +10,7 @@ use dr_sandbox::{RECOVERY, Sandbox, dns};
 use rustix::process::Signal;
 use tokio::task::JoinHandle;
 
+use crate::gate::intends;
 use crate::support::{LIMIT, ask, is_primary};
 
 /// How often a journal is looked at: its entries may follow each other within a few milliseconds.
@@ -104,7 +105,12 @@ pub(crate) fn journal(sandbox: &Sandbox, region: &str) -> Vec<String> {
 
 /// Returns the epochs in the register, by the names of their records.
 pub(crate) fn epochs(sandbox: &Sandbox) -> Vec<String> {
-    names(sandbox, RECOVERY, "register/ledger")
+    epochs_in(sandbox, RECOVERY)
+}
+
+/// Returns those that are in the store of a region.
+pub(crate) fn epochs_in(sandbox: &Sandbox, region: &str) -> Vec<String> {
+    names(sandbox, region, "register/ledger")
 }
 
 /// Returns how many entries all journals together have.
@@ -138,6 +144,22 @@ pub(crate) async fn reaches(sandbox: &Sandbox, running: &Running, count: usize) 
             return false;
         }
         assert!(sandbox.clock().elapsed() < limit, "no entry {count}");
+        tokio::time::sleep(INTERVAL).await;
+    }
+    true
+}
+
+/// Waits until a command's journal says that it is about to do a step; answers false if the command ends before.
+pub(crate) async fn comes_to(sandbox: &Sandbox, running: &Running, step: &str) -> bool {
+    let limit = sandbox.clock().elapsed() + LIMIT;
+    while !journal(sandbox, RECOVERY)
+        .iter()
+        .any(|text| intends(text, step))
+    {
+        if running.has_ended() {
+            return false;
+        }
+        assert!(sandbox.clock().elapsed() < limit, "it never came to {step}");
         tokio::time::sleep(INTERVAL).await;
     }
     true

@@ -1,15 +1,21 @@
-//! Two who want to move the same workload: one does, and the other is told who, when and where.
+//! Two who want to move the same workload, to the same region or to different ones: one does, and the other is told who, when and where.
 
 use dr_model::Clock;
 use dr_sandbox::layout::StoreKind;
+use dr_sandbox::ledger::Load;
 use dr_sandbox::process::Output;
-use dr_sandbox::{HOME, LostStore, RECOVERY, Sandbox};
+use dr_sandbox::{HOME, LostStore, RECOVERY, Sandbox, THIRD};
 use rstest::rstest;
 use rustix::process::Signal;
 
-use crate::executions::{Running, entries, epochs, executions, moved_once, reaches};
+use crate::executions::{
+    Running, comes_to, entries, epochs, epochs_in, executions, moved_once, reaches,
+};
 use crate::gate::{Gate, Side, intends};
-use crate::support::{acknowledge, acknowledge_after, dr, end, judged, refused, says, start};
+use crate::support::{
+    acknowledge, acknowledge_after, backup, dr, dr_json, end, is_primary, judged, refused, says,
+    start, until,
+};
 
 const FAIL_OVER: [&str; 5] = ["failover", "--to", RECOVERY, "--yes", "--json"];
 
@@ -156,4 +162,86 @@ async fn of_two_that_want_opposite_things_the_one_under_way_goes_on() {
     let record = load.stop().await.unwrap();
     judged(&sandbox, RECOVERY, &record).await;
     end(sandbox);
+}
+
+const TO_THIRD: [&str; 5] = ["failover", "--to", THIRD, "--yes", "--json"];
+
+/// Three regions of which the home region is lost under load: either of the others could take the workload. Returns when it was.
+async fn lose_one_of_three() -> (Sandbox, Load, u64) {
+    let sandbox = start(Sandbox::builder().third(true)).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    for region in [RECOVERY, THIRD] {
+        backup(&sandbox, region).await;
+    }
+    until("a register away from the primary", async || {
+        let status = dr_json(&sandbox, &["status", "--json"]).await;
+        let workload = &status["workloads"][0];
+        let safe = workload["protected"] == true && workload["register"]["region"] != HOME;
+        match safe {
+            true => Ok(()),
+            false => Err(workload.to_string()),
+        }
+    })
+    .await;
+    acknowledge(&load, 200).await;
+    let home = sandbox.region(HOME).unwrap();
+    let lost_at = home.lose(LostStore::Renamed).unwrap();
+    (sandbox, load, lost_at)
+}
+
+/// Checks that `to` has the workload and `other` has not, and that nobody can say otherwise afterwards.
+async fn moved_to(sandbox: Sandbox, load: Load, lost_at: u64, to: &str, other: &str) {
+    assert!(is_primary(&sandbox, to).await);
+    assert!(!is_primary(&sandbox, other).await);
+    let both = [RECOVERY, THIRD].map(|region| epochs_in(&sandbox, region));
+    let newest = both.iter().flatten().max().unwrap();
+    assert_eq!(newest, "00000002", "{both:?}");
+    acknowledge_after(&load, lost_at).await;
+    let record = load.stop().await.unwrap();
+    judged(&sandbox, to, &record).await;
+    refused(
+        &sandbox,
+        &["failover", "--to", to, "--yes"],
+        12,
+        &[to, "already; the newest epoch is 2", "hint:"],
+    )
+    .await;
+    end(sandbox);
+}
+
+/// Each could have it, and each is asked for at the same instant.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_that_move_it_to_different_regions_one_wins() {
+    let (sandbox, load, lost_at) = lose_one_of_three().await;
+    let (one, two) = tokio::join!(dr(&sandbox, &FAIL_OVER), dr(&sandbox, &TO_THIRD));
+    let [won, lost] = match (one.status.success(), two.status.success()) {
+        (true, false) => [RECOVERY, THIRD],
+        (false, true) => [THIRD, RECOVERY],
+        _ => panic!("{one:?}; {two:?}"),
+    };
+    let loser = if lost == THIRD { &two } else { &one };
+    let code = loser.status.code().unwrap();
+    assert!(matches!(code, 12 | 13), "{loser:?}");
+    says(loser, code, &[&format!("for {won} at "), "@"]);
+    moved_to(sandbox, load, lost_at, won, lost).await;
+}
+
+/// One stands still on its way, and another wants it elsewhere: whoever has the epoch keeps it.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_under_way_is_not_crossed_by_a_move_elsewhere(
+    #[values("seal", "switch")] step: &str,
+) {
+    let (sandbox, load, lost_at) = lose_one_of_three().await;
+    let first = Running::start(&sandbox, &FAIL_OVER);
+    assert!(comes_to(&sandbox, &first, step).await);
+    first.signal(Signal::STOP);
+    let id = executions(&sandbox).remove(0);
+    let hint = format!("dr execution resume {id}");
+    let said = ["has not ended", RECOVERY, "@", &hint];
+    refused(&sandbox, &TO_THIRD, 13, &said).await;
+    first.signal(Signal::CONT);
+    let first = first.end().await;
+    assert_eq!(first.status.code(), Some(0), "{}", first.stderr);
+    moved_to(sandbox, load, lost_at, RECOVERY, THIRD).await;
 }
