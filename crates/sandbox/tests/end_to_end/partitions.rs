@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use dr_coordination::register::Guard;
 use dr_model::loss::Bound;
-use dr_model::{Clock, SystemClock};
+use dr_model::{Clock, Lsn, SystemClock};
 use dr_sandbox::demo::Failover;
 use dr_sandbox::judge::{Verdict, judge};
 use dr_sandbox::layout::StoreKind;
@@ -20,12 +20,13 @@ use rstest::rstest;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::executions::{Running, epochs, executions, moved_once, reaches};
+use crate::executions::{Running, comes_to, epochs, executions, moved_once, reaches};
+use crate::promotion::{RECEIVED, WRITTEN, freeze_walsender};
 use crate::second_loss::register_in;
-use crate::self_fence::{LEASE_SECONDS, is_armed, server};
+use crate::self_fence::{LEASE_SECONDS, is_armed, is_stopped, server};
 use crate::support::{
-    acknowledge, acknowledge_after, apart, backup, cluster, end, is_primary, now_us, says, start,
-    until,
+    acknowledge, acknowledge_after, apart, ask_lsn, backup, cluster, end, is_primary, lost_before,
+    now_us, says, start, until,
 };
 
 /// How long the old primary is watched after everything is over.
@@ -92,9 +93,10 @@ impl Parted {
 
     /// Waits until the old primary's daemon knows that its epoch is over, from the register's copy in its own store.
     async fn home_knows(&self) {
+        let newest = epochs(&self.sandbox).pop().unwrap();
         let copies = self.sandbox.region(HOME).unwrap().place().store();
-        let copy = copies.join("copies/register/ledger/00000002");
-        until("the record of epoch 2 at home", async || {
+        let copy = copies.join("copies/register/ledger").join(newest);
+        until("the newest record at home", async || {
             if copy.exists() {
                 Ok(())
             } else {
@@ -102,6 +104,42 @@ impl Parted {
             }
         })
         .await;
+    }
+
+    /// Watches for a while that the client that never asks again is told nothing more.
+    async fn nothing_more_is_told(&self) {
+        let told = self.stale.acknowledged();
+        let over = self.sandbox.clock().elapsed() + WATCH;
+        while self.sandbox.clock().elapsed() < over {
+            assert_eq!(self.stale.acknowledged(), told, "by the old primary");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Counts the commits of the old primary that the new one has not, as `dr execution divergence` does, once it has stopped there.
+    async fn diverged(&self, execution: &str) -> u64 {
+        cluster(&self.sandbox, HOME).stop().await.unwrap();
+        let words = ["execution", "divergence", execution, "--json"];
+        let diverged = self.dr(HOME, &words).await;
+        assert_eq!(diverged.status.code(), Some(10), "{diverged:?}");
+        says(&diverged, 10, &["Recorded as evidence"]);
+        let diverged: Value = serde_json::from_str(&diverged.stdout).unwrap();
+        let commits = &diverged["resources"][0]["found"][0]["in"][1]["commits"];
+        commits.as_u64().unwrap_or_else(|| panic!("{diverged}"))
+    }
+
+    /// Checks that what is lost was acknowledged before a guard stops a primary that was cut off at this moment.
+    async fn lost_soon_after(self, cut_at: u64) -> Verdict {
+        let guard = Guard {
+            lease_seconds: LEASE_SECONDS,
+        };
+        let limit = u64::try_from(guard.stopped_after().as_micros()).unwrap();
+        let verdict = self.end().await;
+        for commit in &verdict.lost {
+            let late = commit.ended_us.saturating_sub(cut_at);
+            assert!(late <= limit, "{late} µs after the cut: {commit:?}");
+        }
+        verdict
     }
 
     /// Compares what both clients were told with the ledger in the recovery region.
@@ -149,12 +187,7 @@ async fn nothing_promised_is_lost_to_a_primary_that_lives_on() {
 
     parted.mend().await;
     parted.home_knows().await;
-    let told = parted.stale.acknowledged();
-    let over = sandbox.clock().elapsed() + WATCH;
-    while sandbox.clock().elapsed() < over {
-        assert_eq!(parted.stale.acknowledged(), told, "after the seal");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    parted.nothing_more_is_told().await;
     assert_eq!(parted.end().await.lost, vec![]);
 }
 
@@ -227,16 +260,202 @@ async fn without_a_proof_it_is_refused_and_an_override_is_measured() {
     parted.mend().await;
     parted.home_knows().await;
 
-    cluster(sandbox, HOME).stop().await.unwrap();
-    let words = ["execution", "divergence", &failover.execution, "--json"];
-    let diverged = parted.dr(HOME, &words).await;
-    assert_eq!(diverged.status.code(), Some(10), "{diverged:?}");
-    let diverged: Value = serde_json::from_str(&diverged.stdout).unwrap();
-    let counted = diverged["resources"][0]["found"][0]["in"][1]["commits"].as_u64();
+    let counted = parted.diverged(&failover.execution).await;
+    // It does not stand there as unknown for ever.
+    let listed = parted.dr(HOME, &["evidence", "list", "--json"]).await;
+    let listed: Value = serde_json::from_str(&listed.stdout).unwrap();
+    let records = listed["records"].as_array().unwrap();
+    let newest = &records.last().unwrap()["record"];
+    assert_eq!(newest["subject"], failover.execution.as_str(), "{listed}");
+    let measured = newest["body"].to_string();
+    assert!(
+        measured.contains(&format!("\"commits\":{counted}")),
+        "{newest}"
+    );
     let verdict = parted.end().await;
     assert!(verdict.lost.len() >= 50, "{}", verdict.lost.len());
     // Heartbeats are commits too.
-    assert!(counted.unwrap() >= verdict.lost.len() as u64, "{diverged}");
+    assert!(counted >= verdict.lost.len() as u64, "{counted}");
+}
+
+/// The same in the middle of an override: what the old primary acknowledged is lost from the seal on, and is measured.
+#[rstest]
+#[case::before_the_seal("seal")]
+#[case::before_clients_are_led("switch")]
+#[tokio::test(flavor = "multi_thread")]
+async fn back_in_the_middle_of_an_override_it_is_measured(#[case] step: &str) {
+    let name = match step {
+        "seal" => "case_1_before_the_seal",
+        _ => "case_2_before_clients_are_led",
+    };
+    if !apart(
+        &format!("partitions::back_in_the_middle_of_an_override_it_is_measured::{name}"),
+        "--net",
+    ) {
+        return;
+    }
+    let parted = Parted::start(Sandbox::builder()).await;
+    let sandbox = &parted.sandbox;
+    parted.cut().await;
+    let overridden = [&MOVE[..], &["--override", "the wire is cut"]].concat();
+    let command = sandbox.dr_command_in(RECOVERY, overridden).unwrap();
+    let running = Running::command(sandbox, command);
+    assert!(comes_to(sandbox, &running, step).await);
+    running.signal(Signal::STOP);
+    parted.mend().await;
+    let back_at = now_us(sandbox);
+    parted.home_knows().await;
+    acknowledge(&parted.stale, 20).await;
+    running.signal(Signal::CONT);
+    let failover = report(&running.end().await);
+    assert_eq!(failover.state, "completed", "{failover:?}");
+    assert_eq!(failover.fence, "none", "{failover:?}");
+    assert!(
+        matches!(failover.loss.bound, Bound::Growing { .. }),
+        "{failover:?}"
+    );
+    moved_once(sandbox).await;
+    acknowledge_after(&parted.load, back_at).await;
+    // Nothing has stopped it: what it still acknowledges is lost, and this is what was measured.
+    let both = now_us(sandbox);
+    acknowledge(&parted.stale, 20).await;
+    let counted = parted.diverged(&failover.execution).await;
+    let verdict = parted.end().await;
+    let after = verdict.lost.iter().filter(|lost| lost.started_us >= both);
+    assert!(after.count() >= 10, "{}", verdict.lost.len());
+    assert!(counted >= verdict.lost.len() as u64, "{counted}");
+}
+
+/// The same with a guard: whether it sees that the epoch is over or nothing at all, it stops, and nothing is lost that was acknowledged
+/// later than that.
+#[rstest]
+#[case::in_the_open_epoch("confirm")]
+#[case::before_the_seal("seal")]
+#[case::before_clients_are_led("switch")]
+#[tokio::test(flavor = "multi_thread")]
+async fn back_in_the_middle_a_guarded_primary_is_stopped(#[case] step: &str) {
+    let name = match step {
+        "confirm" => "case_1_in_the_open_epoch",
+        "seal" => "case_2_before_the_seal",
+        _ => "case_3_before_clients_are_led",
+    };
+    if !apart(
+        &format!("partitions::back_in_the_middle_a_guarded_primary_is_stopped::{name}"),
+        "--net",
+    ) {
+        return;
+    }
+    let parted = Parted::start(Sandbox::builder().guard(LEASE_SECONDS)).await;
+    let sandbox = &parted.sandbox;
+    is_armed(sandbox, HOME).await;
+    let before = epochs(sandbox).len();
+    parted.cut().await;
+    let cut_at = now_us(sandbox);
+    let running = Running::command(sandbox, sandbox.dr_command_in(RECOVERY, MOVE).unwrap());
+    assert!(comes_to(sandbox, &running, step).await);
+    running.signal(Signal::STOP);
+    parted.mend().await;
+    let back_at = now_us(sandbox);
+    parted.home_knows().await;
+    is_stopped(sandbox).await;
+    running.signal(Signal::CONT);
+    let output = running.end().await;
+    let failover = report(&output);
+    assert_eq!(failover.state, "completed", "{output:?}");
+    assert!(
+        matches!(failover.fence.as_str(), "self-stopped" | "stopped"),
+        "{output:?}"
+    );
+    assert!(
+        matches!(failover.loss.bound, Bound::Seconds { .. }),
+        "{output:?}"
+    );
+    assert_eq!(epochs(sandbox).len(), before + 1);
+    assert!(is_primary(sandbox, RECOVERY).await);
+    acknowledge_after(&parted.load, back_at).await;
+    assert_eq!(server(sandbox), vec![]);
+    parted.nothing_more_is_told().await;
+    parted.lost_soon_after(cut_at).await;
+}
+
+/// The standby lags when the wire is cut, and the store has what it has not; nothing promised is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_lags_behind_a_cut_is_brought_up_from_the_store() {
+    if !apart(
+        "partitions::a_standby_that_lags_behind_a_cut_is_brought_up_from_the_store",
+        "--net",
+    ) {
+        return;
+    }
+    let parted = Parted::start(Sandbox::builder().sync(true)).await;
+    let sandbox = &parted.sandbox;
+    freeze_walsender(sandbox).await;
+    let received = ask_lsn(sandbox, RECOVERY, RECEIVED).await.unwrap();
+    acknowledge(&parted.load, 100).await;
+    parted.cut().await;
+    let cut_at = now_us(sandbox);
+    let behind = ask_lsn(sandbox, RECOVERY, RECEIVED).await.unwrap();
+    let output = parted.dr(RECOVERY, &MOVE).await;
+    let failover = report(&output);
+    assert_eq!(failover.state, "completed", "{output:?}");
+    assert_eq!(failover.rung, "promote");
+    assert_eq!(
+        (failover.fence.as_str(), &failover.loss.bound),
+        ("sealed", &Bound::Zero)
+    );
+    let sealed: Lsn = failover.sealed["lsn"]
+        .as_str()
+        .and_then(|at| at.parse().ok())
+        .unwrap_or_else(|| panic!("{}", failover.sealed));
+    assert!(behind < sealed, "{received} {behind} {sealed}");
+    moved_once(sandbox).await;
+    acknowledge_after(&parted.load, cut_at).await;
+    parted.mend().await;
+    parted.home_knows().await;
+    parted.nothing_more_is_told().await;
+    assert_eq!(parted.end().await.lost, vec![]);
+}
+
+/// The store lags, and the standby has what it has not: what the standby had when the wire was cut is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_lags_behind_a_cut_is_given_what_the_standby_has() {
+    if !apart(
+        "partitions::a_store_that_lags_behind_a_cut_is_given_what_the_standby_has",
+        "--net",
+    ) {
+        return;
+    }
+    let parted = Parted::start(Sandbox::builder()).await;
+    let sandbox = &parted.sandbox;
+    for region in [HOME, RECOVERY] {
+        sandbox.region(region).unwrap().signal_daemon(Signal::STOP);
+    }
+    acknowledge(&parted.load, 100).await;
+    let safe = now_us(sandbox);
+    let written = ask_lsn(sandbox, HOME, WRITTEN).await.unwrap();
+    until("the log in the standby", async || {
+        match ask_lsn(sandbox, RECOVERY, RECEIVED).await? {
+            received if received >= written => Ok(()),
+            received => Err(format!("{received} of {written}")),
+        }
+    })
+    .await;
+    parted.cut().await;
+    let cut_at = now_us(sandbox);
+    for region in [HOME, RECOVERY] {
+        sandbox.region(region).unwrap().signal_daemon(Signal::CONT);
+    }
+    let overridden = [&MOVE[..], &["--override", "the wire is cut"]].concat();
+    let output = parted.dr(RECOVERY, &overridden).await;
+    let failover = report(&output);
+    assert_eq!(failover.state, "completed", "{output:?}");
+    moved_once(sandbox).await;
+    acknowledge_after(&parted.load, cut_at).await;
+    parted.mend().await;
+    parted.home_knows().await;
+    cluster(sandbox, HOME).stop().await.unwrap();
+    let verdict = parted.end().await;
+    assert_eq!(lost_before(&verdict, safe), 0, "{verdict:?}");
 }
 
 /// The old primary runs under a guard: once it cannot see the register it is stopped, so that a failover needs nobody's word. What
@@ -277,24 +496,13 @@ async fn a_guarded_primary_that_is_cut_off_stops_by_itself() {
     let words = ["host", "guard", "ledger/database", "--region", HOME];
     let refused = parted.dr(HOME, &words).await;
     says(&refused, 12, &["may not run as a primary here", RECOVERY]);
-    let over = sandbox.clock().elapsed() + WATCH;
-    while sandbox.clock().elapsed() < over {
-        assert_eq!(parted.stale.acknowledged(), told, "after the new epoch");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    let guard = Guard {
-        lease_seconds: LEASE_SECONDS,
-    };
-    let limit = u64::try_from(guard.stopped_after().as_micros()).unwrap();
-    let verdict = parted.end().await;
+    parted.nothing_more_is_told().await;
+    assert_eq!(parted.stale.acknowledged(), told, "after the new epoch");
+    let verdict = parted.lost_soon_after(cut_at).await;
     assert!(
         !verdict.lost.is_empty(),
         "the old primary went on for a while"
     );
-    for commit in &verdict.lost {
-        let late = commit.ended_us.saturating_sub(cut_at);
-        assert!(late <= limit, "{late} µs after the cut: {commit:?}");
-    }
 }
 
 /// The primary answers, its store does not: that is no reason to leave it, and no witness makes it one.

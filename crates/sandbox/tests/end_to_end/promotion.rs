@@ -18,9 +18,9 @@ enum Standby {
     Behind,
 }
 
-const RECEIVED: &str = "select pg_last_wal_receive_lsn()";
+pub(crate) const RECEIVED: &str = "select pg_last_wal_receive_lsn()";
 const REPLAYED: &str = "select pg_last_wal_replay_lsn()";
-const WRITTEN: &str = "select pg_current_wal_flush_lsn()";
+pub(crate) const WRITTEN: &str = "select pg_current_wal_flush_lsn()";
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
@@ -111,7 +111,7 @@ async fn pause_replay(sandbox: &Sandbox) {
 }
 
 /// Stops the process of the primary that feeds the standby: from then on only the receivers get the log.
-async fn freeze_walsender(sandbox: &Sandbox) {
+pub(crate) async fn freeze_walsender(sandbox: &Sandbox) {
     let name = cluster(sandbox, RECOVERY).standby_name();
     let connected = cluster(sandbox, HOME).standbys().await.unwrap();
     let walsender = connected.iter().find(|s| s.name == name).unwrap().walsender;
