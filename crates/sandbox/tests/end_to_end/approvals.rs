@@ -29,7 +29,7 @@ async fn keygen(sandbox: &Sandbox, name: &str) -> (String, String) {
 }
 
 /// Lets moves wait for so many of these people, each with a key of theirs.
-async fn ask_for(sandbox: &Sandbox, quorum: usize, names: &[&str]) {
+pub(crate) async fn ask_for(sandbox: &Sandbox, quorum: usize, names: &[&str]) {
     ask_until(sandbox, quorum, names, "7d").await;
 }
 

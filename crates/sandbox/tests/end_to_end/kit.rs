@@ -2,23 +2,32 @@
 
 use std::path::{Path, PathBuf};
 
-use dr_sandbox::layout::{STORE_BUCKET, STORE_KEY};
+use dr_sandbox::layout::{STORE_BUCKET, STORE_KEY, StoreKind};
 use dr_sandbox::process::Output;
 use dr_sandbox::{HOME, LostStore, RECOVERY, Sandbox};
+use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::approvals::ask_for;
+use crate::daemon::ended;
+use crate::executions::{Running, executions, moved_once};
+use crate::second_loss::register_in;
 use crate::support::{
     acknowledge, acknowledge_after, backup, end, judged, lost_before, says, start, task, until,
 };
 
 /// Runs `dr` without the sandbox's configuration.
 pub(crate) async fn bare(sandbox: &Sandbox, words: &[&str]) -> Output {
-    let mut command = sandbox.launcher().command(
-        &sandbox.layout().dr,
-        &sandbox.layout().directory.join("bare"),
-    );
-    command.args(words);
+    let command = bare_in(sandbox, "bare", words);
     sandbox.launcher().output(command, false).await.unwrap()
+}
+
+/// Prepares a `dr` command where nothing but this directory is anybody's own.
+fn bare_in(sandbox: &Sandbox, place: &str, words: &[&str]) -> std::process::Command {
+    let place = sandbox.layout().directory.join(place);
+    let mut command = sandbox.launcher().command(&sandbox.layout().dr, &place);
+    command.env("HOME", &place).args(words);
+    command
 }
 
 /// Unpacks the recovery kit out of the store of a region, once it is there: [`bare`] finds it as `dr-kit`.
@@ -178,4 +187,100 @@ async fn a_failover_from_a_store_needs_nothing_but_the_program_and_the_secrets()
     let status: Value = serde_json::from_str(&status.stdout).unwrap();
     assert_eq!(status["workloads"][0]["primary"], RECOVERY, "{status}");
     end(sandbox);
+}
+
+/// The policy comes while the daemons run, and the region is lost with its bucket. What is left is a bucket with the key to it, a daemon that
+/// has forgotten everything, and two people who have a kit each: one asks, the other approves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failover_from_a_bucket_is_approved_from_another_kit() {
+    let sandbox = start(Sandbox::builder().store(StoreKind::S3)).await;
+    let load = sandbox.load(Default::default()).unwrap();
+    backup(&sandbox, RECOVERY).await;
+    until("a recovery kit", async || {
+        match kits(&sandbox, RECOVERY).len() {
+            1 => Ok(()),
+            count => Err(format!("{count}")),
+        }
+    })
+    .await;
+    ask_for(&sandbox, 1, &["ada", "grace"]).await;
+    until("a recovery kit with the policy", async || {
+        let kits = kits(&sandbox, RECOVERY);
+        let mut texts = kits.iter().map(std::fs::read_to_string);
+        let names = |text: std::io::Result<String>| text.is_ok_and(|text| text.contains("grace"));
+        match texts.any(names) {
+            true => Ok(()),
+            false => Err(format!("{kits:?}")),
+        }
+    })
+    .await;
+    forget(&sandbox).await;
+    register_in(&sandbox, RECOVERY).await;
+    acknowledge(&load, 100).await;
+    let home = sandbox.region(HOME).unwrap();
+    let lost_at = home.lose(LostStore::Renamed).unwrap();
+    lose_configuration(&sandbox);
+
+    let store = location(&sandbox, RECOVERY);
+    for place in ["laptop", "desk"] {
+        let place = sandbox.layout().directory.join(place);
+        sandbox.launcher().make_directory(&place).unwrap();
+    }
+    let key = |name: &str| {
+        let file = sandbox.layout().directory.join(format!("{name}.key"));
+        file.display().to_string()
+    };
+    let from_store = ["failover", "--to", RECOVERY, "--from-store", &store];
+    let anonymous = [&from_store[..], &["--yes"]].concat();
+    let refused = bare_in(&sandbox, "laptop", &anonymous);
+    let refused = sandbox.launcher().output(refused, false).await.unwrap();
+    says(&refused, 64, &["not known who asks", "--key"]);
+    let ada = key("ada");
+    let asks = [&anonymous[..], &["--json", "--key", &ada]].concat();
+    let running = Running::command(&sandbox, bare_in(&sandbox, "laptop", &asks));
+    let id = until("an execution", async || {
+        assert!(!running.has_ended());
+        executions(&sandbox).pop().ok_or("none so far".to_owned())
+    })
+    .await;
+
+    let look = [&from_store[..], &["--plan"]].concat();
+    let look = bare_in(&sandbox, "desk", &look);
+    let looked = sandbox.launcher().output(look, false).await.unwrap();
+    assert!(looked.stderr.contains("was unpacked"), "{looked:?}");
+    let approve = |name: &str| {
+        let key = key(name);
+        let words = ["--config", "dr-kit", "execution", "approve", &id, "--yes"];
+        bare_in(&sandbox, "desk", &[&words[..], &["--key", &key]].concat())
+    };
+    let own = sandbox.launcher().output(approve("ada"), false);
+    says(&own.await.unwrap(), 12, &["`ada` asked for it"]);
+    let other = sandbox.launcher().output(approve("grace"), false);
+    says(&other.await.unwrap(), 0, &["1 of 1"]);
+
+    let output = running.end().await;
+    let report: Value = serde_json::from_str(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", output.stderr));
+    assert_eq!(report["state"], "completed", "{}", output.stderr);
+    assert_eq!(report["approval"]["requested_by"], "ada", "{report}");
+    assert_eq!(
+        report["approval"]["approved_by"],
+        serde_json::json!(["grace"])
+    );
+    moved_once(&sandbox).await;
+    acknowledge_after(&load, lost_at).await;
+    let record = load.stop().await.unwrap();
+    judged(&sandbox, RECOVERY, &record).await;
+    end(sandbox);
+}
+
+/// Takes from the daemon of the recovery region all that it remembers.
+async fn forget(sandbox: &Sandbox) {
+    let region = sandbox.region(RECOVERY).unwrap();
+    region.signal_daemon(Signal::KILL);
+    until("the end of the daemon", async || ended(sandbox, RECOVERY)).await;
+    let state = region.place().daemon();
+    std::fs::rename(&state, state.with_extension("gone")).unwrap();
+    sandbox.launcher().make_directory(&state).unwrap();
+    region.start_daemon().await.unwrap();
 }

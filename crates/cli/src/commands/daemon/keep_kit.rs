@@ -17,7 +17,7 @@ use crate::kit::{content, kit as make};
 use crate::wiring::Setup;
 
 /// How often the files are looked at.
-const INTERVAL: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_secs(15);
 
 /// How many kits are kept, with the newest: who made a mistake in the configuration yesterday can go back.
 const KEPT: usize = 5;
