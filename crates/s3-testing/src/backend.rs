@@ -12,6 +12,7 @@ use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
 use crate::Conditions;
 use crate::bucket::{Bucket, Stored, check_crc32c, crc32c};
+use crate::faulty::Hidden;
 use crate::listing::Page;
 use crate::multipart::{Upload, etag};
 
@@ -217,14 +218,11 @@ impl S3 for Backend {
         let after = input.continuation_token.clone();
         let after = after.or(input.start_after.clone()).unwrap_or_default();
         let delimiter = input.delimiter.clone().unwrap_or_default();
+        let hidden = request.extensions.get::<Hidden>().copied();
         let mut state = self.lock();
-        let page = Page::of(
-            state.bucket(&input.bucket)?,
-            &prefix,
-            &delimiter,
-            &after,
-            limit,
-        );
+        let bucket = state.bucket(&input.bucket)?;
+        let until = bucket.shown_until(hidden.unwrap_or_default().0);
+        let page = Page::of((bucket, until), &prefix, &delimiter, &after, limit);
         let contents = page.objects.into_iter().map(|(key, object)| Object {
             key: Some(key.to_owned()),
             size: Some(length(&object.body)),

@@ -15,7 +15,7 @@ use crate::disk::Disk;
 use crate::multipart::{Upload, etag};
 
 /// What a server makes of `If-None-Match: *`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Conditions {
     /// It is obeyed, by one step that cannot be divided.
     #[default]
@@ -129,13 +129,19 @@ impl Bucket {
         Ok(())
     }
 
+    /// Returns the number of the newest write that a listing shows which is to hide so many.
+    pub(crate) fn shown_until(&self, hidden: u64) -> u64 {
+        let newest = self.sequence.saturating_sub(hidden);
+        self.listed_until.map_or(newest, |until| until.min(newest))
+    }
+
     /// Returns the keys and objects that a listing shows, in byte order.
     pub(crate) fn listed<'a>(
         &'a self,
+        until: u64,
         prefix: &'a str,
         after: &'a str,
     ) -> impl Iterator<Item = (&'a String, &'a Stored)> {
-        let until = self.listed_until.unwrap_or(u64::MAX);
         let from = if after < prefix { prefix } else { after };
         self.keys
             .range(from.to_owned()..)

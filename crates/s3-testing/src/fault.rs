@@ -1,9 +1,10 @@
 //! What goes wrong, with which requests.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::Operation;
+use crate::mix::Mix;
 
 /// What goes wrong with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub enum Fault {
     Delay(Duration),
     /// Nothing is done, and nobody answers.
     Hang,
+    /// A listing shows nothing of so many of the newest writes.
+    Stale(u64),
 }
 
 impl Fault {
@@ -125,20 +128,38 @@ impl Rule {
     }
 }
 
-/// The rules of a server.
-#[derive(Debug, Default)]
-pub(crate) struct Faults(Mutex<Vec<Rule>>);
+/// The rules of a server, and the faults that it draws.
+#[derive(Debug)]
+pub(crate) struct Faults(Mutex<Sources>);
+
+#[derive(Debug)]
+struct Sources {
+    rules: Vec<Rule>,
+    mix: Option<Mix>,
+}
 
 impl Faults {
-    pub(crate) fn set(&self, rules: Vec<Rule>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = rules;
+    /// Makes faults without a rule; some are drawn if there is a seed.
+    pub(crate) fn new(seed: Option<u64>) -> Self {
+        Self(Mutex::new(Sources {
+            rules: Vec::new(),
+            mix: seed.map(Mix::new),
+        }))
     }
 
-    /// Returns the fault of the first rule that applies.
+    pub(crate) fn set(&self, rules: Vec<Rule>) {
+        self.lock().rules = rules;
+    }
+
+    /// Returns the fault of the first rule that applies, or what is drawn.
     pub(crate) fn decide(&self, operation: Operation, key: &str) -> Option<Fault> {
-        let mut rules = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        rules
-            .iter_mut()
-            .find_map(|rule| rule.claim(operation, key).then(|| rule.fault.clone()))
+        let mut sources = self.lock();
+        let mut rules = sources.rules.iter_mut();
+        let ruled = rules.find_map(|rule| rule.claim(operation, key).then(|| rule.fault.clone()));
+        ruled.or_else(|| sources.mix.as_mut()?.draw(operation, key))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sources> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,6 +15,10 @@ use crate::request::{Operation, classify};
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
 
+/// How many of the newest writes a listing is to hide.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Hidden(pub(crate) u64);
+
 /// How long a request is under way.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Latency {
@@ -35,7 +39,7 @@ pub(crate) async fn answer(
     service: &S3Service,
     faults: &Faults,
     latency: Latency,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<Body>, BoxError> {
     let (operation, key) = classify(request.method(), request.uri(), request.headers());
     let half = latency.draw() / 2;
@@ -55,6 +59,9 @@ pub(crate) async fn answer(
         Some(Fault::ResetBefore) => return Err("reset on purpose".into()),
         Some(Fault::Hang) => std::future::pending().await,
         Some(Fault::Delay(time)) => pause(*time).await,
+        Some(Fault::Stale(hidden)) => {
+            request.extensions_mut().insert(Hidden(*hidden));
+        }
         Some(Fault::ResetAfter | Fault::Truncate | Fault::Corrupt) | None => {}
     }
     let response = service.call(request.map(s3s::Body::from)).await?;

@@ -13,9 +13,10 @@ pub(crate) struct Page<'a> {
 }
 
 impl<'a> Page<'a> {
-    /// Lists what begins with `prefix` and lies behind `after`, at most `limit` of it; groups nothing without a delimiter.
+    /// Lists what begins with `prefix` and lies behind `after`, at most `limit` of it; groups nothing without a delimiter. What is newer
+    /// than the write of that number is not shown.
     pub(crate) fn of(
-        bucket: &'a Bucket,
+        (bucket, until): (&'a Bucket, u64),
         prefix: &'a str,
         delimiter: &str,
         after: &'a str,
@@ -23,7 +24,7 @@ impl<'a> Page<'a> {
     ) -> Self {
         let (mut objects, mut groups) = (Vec::new(), Vec::new());
         let mut last = None;
-        for (key, object) in bucket.listed(prefix, after) {
+        for (key, object) in bucket.listed(until, prefix, after) {
             let group = group(key, prefix, delimiter);
             // Those of a group stand together: it is the last one, or was at the end of the page before.
             if group.is_some_and(|it| it == after || groups.last() == Some(&it)) {
@@ -85,7 +86,7 @@ mod tests {
         let mut found = Vec::new();
         let mut after = String::new();
         loop {
-            let page = Page::of(&bucket, prefix, delimiter, &after, limit);
+            let page = Page::of((&bucket, u64::MAX), prefix, delimiter, &after, limit);
             let objects = page.objects.iter().map(|(key, _)| *key);
             let mut names: Vec<&str> = objects.chain(page.groups.iter().copied()).collect();
             assert!(names.len() <= limit);

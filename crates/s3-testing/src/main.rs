@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use dr_s3_testing::{Account, Certificate, Options, Server};
+use dr_s3_testing::{Account, Certificate, Conditions, Options, Server};
 
 /// An S3 server in memory, with a latency of its own. Without `--directory` everything in it is gone when it ends.
 #[derive(Debug, Parser)]
@@ -44,6 +44,12 @@ struct Args {
     /// The certificate's private key, in PEM format.
     #[arg(long, requires = "certificate")]
     key: Option<PathBuf>,
+    /// Fails now and then, in every way that is no lie: drawn from this seed.
+    #[arg(long, value_name = "SEED")]
+    faults: Option<u64>,
+    /// What becomes of `If-None-Match`, by which objects are created only once.
+    #[arg(long, value_enum, default_value_t)]
+    conditions: Conditions,
 }
 
 #[tokio::main]
@@ -60,9 +66,11 @@ async fn main() -> ExitCode {
             .certificate
             .zip(args.key)
             .map(|(chain, key)| Certificate { chain, key }),
+        faults: args.faults,
     };
     match Server::start(options).await {
         Ok(server) => {
+            server.set_conditions(args.conditions);
             say(&server.endpoint());
             std::future::pending::<()>().await;
             ExitCode::SUCCESS

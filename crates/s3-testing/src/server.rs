@@ -41,6 +41,8 @@ pub struct Options {
     pub jitter: Duration,
     /// What it proves itself by; without it, it speaks plain HTTP.
     pub certificate: Option<Certificate>,
+    /// The seed of faults of every kind, which some of all requests meet; none without it.
+    pub faults: Option<u64>,
 }
 
 impl Default for Options {
@@ -54,6 +56,7 @@ impl Default for Options {
             latency: Duration::ZERO,
             jitter: Duration::ZERO,
             certificate: None,
+            faults: None,
         }
     }
 }
@@ -92,7 +95,7 @@ impl Server {
         let accounts = Accounts(options.accounts);
         builder.set_auth(accounts.clone());
         builder.set_access(accounts);
-        let faults = Arc::new(Faults::default());
+        let faults = Arc::new(Faults::new(options.faults));
         let latency = Latency {
             mean: options.latency,
             jitter: options.jitter,

@@ -102,6 +102,27 @@ impl<'a> Region<'a> {
     /// Starts the S3 server of the region's store, if it has one, and waits until it listens. What was in it is there
     /// again.
     pub async fn start_store(&self) -> Result<()> {
+        self.start_store_with(&[]).await
+    }
+
+    /// Ends the S3 server of the region's store as a crash does: requests under way get no answer.
+    pub async fn stop_store(&self) -> Result<()> {
+        let servers = || {
+            let mut found = self.processes();
+            found.retain(|process| process.name.starts_with("dr-s3-server"));
+            found
+        };
+        signal(&servers(), Signal::KILL);
+        let what = format!("the end of the S3 server of `{}`", self.name);
+        wait::until(&what, START_LIMIT, async || match servers() {
+            left if left.is_empty() => Ok(()),
+            left => Err(format!("{left:?}")),
+        })
+        .await
+    }
+
+    /// As [`start_store`](Self::start_store), with more words for the server, as `--faults 7`.
+    pub async fn start_store_with(&self, words: &[&str]) -> Result<()> {
         let layout = self.sandbox.layout();
         let (Some(listen), Some(program)) = (self.place.store_listen(), &layout.s3_server) else {
             return Ok(());
@@ -114,6 +135,7 @@ impl<'a> Region<'a> {
             .arg(listen.to_string())
             .arg("--directory")
             .arg(&self.place.directory)
+            .args(words)
             .env("DR_S3_SERVER_SECRET", layout.store_secret()?);
         launcher.start(command, &self.place.log("store"))?;
         let what = format!("the S3 server of `{}` on {listen}", self.name);

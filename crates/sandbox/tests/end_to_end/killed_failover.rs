@@ -12,7 +12,7 @@ use crate::gate::{Gate, Side, intends};
 use crate::planned::streams;
 use crate::support::{
     acknowledge, acknowledge_after, ask, backup, cluster, dr, dr_json, end, is_primary, judged,
-    now_us, refused, start, until,
+    now_us, refused, start,
 };
 
 /// More kills than an execution has entries, even if each of them had to be written twice.
@@ -158,22 +158,7 @@ async fn a_damaged_journal_and_a_lost_region_leave_a_way_out(#[values(false, tru
 /// Ends the S3 server of the recovery region's store, and starts it on the files that it has left.
 async fn start_store_again(sandbox: &Sandbox) {
     let region = sandbox.region(RECOVERY).unwrap();
-    let servers = || {
-        let mut found = region.processes();
-        found.retain(|process| process.name.starts_with("dr-s3-server"));
-        found
-    };
-    assert!(!servers().is_empty());
-    dr_sandbox::region::signal(&servers(), Signal::KILL);
-    until("the end of the store's server", async || {
-        let left = servers();
-        if left.is_empty() {
-            Ok(())
-        } else {
-            Err(format!("{left:?}"))
-        }
-    })
-    .await;
+    region.stop_store().await.unwrap();
     region.start_store().await.unwrap();
 }
 

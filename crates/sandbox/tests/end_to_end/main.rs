@@ -8,6 +8,7 @@
 mod approvals;
 mod archiver;
 mod bad_input;
+mod bad_stores;
 mod bind;
 mod by_hand;
 mod crash_matrix;
@@ -33,6 +34,7 @@ mod readiness;
 mod restore;
 mod rivals;
 mod s3;
+mod s3_faults;
 mod second_loss;
 mod self_fence;
 mod several;

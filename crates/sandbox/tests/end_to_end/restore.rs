@@ -138,7 +138,7 @@ fn flip(store: &Path, label: &str) {
 }
 
 /// Makes a directory that a restore may go into a part of.
-fn place(sandbox: &Sandbox, name: &str) -> PathBuf {
+pub(crate) fn place(sandbox: &Sandbox, name: &str) -> PathBuf {
     let directory = sandbox.layout().directory.join("restored").join(name);
     for made in [
         directory.parent().unwrap(),
@@ -165,8 +165,16 @@ async fn restore(sandbox: &Sandbox, target: &str, into: &Path) -> Output {
     dr(sandbox, &words).await
 }
 
-/// Starts what was restored beside everything else, waits until it has replayed, and reads its ledger.
+/// Starts what was restored beside everything else, and reads its ledger.
 async fn ledger(sandbox: &Sandbox, directory: PathBuf) -> BTreeSet<i64> {
+    let restored = beside(sandbox, directory).await;
+    let found = restored.ledger().await.unwrap().into_iter().collect();
+    restored.stop().await.unwrap();
+    found
+}
+
+/// Starts what was restored beside everything else, and waits until it has replayed.
+pub(crate) async fn beside(sandbox: &Sandbox, directory: PathBuf) -> Cluster {
     let region: RegionName = RECOVERY.parse().unwrap();
     let mut layout = sandbox.layout().clone();
     let place = layout.regions.get_mut(&region).unwrap();
@@ -205,9 +213,7 @@ async fn ledger(sandbox: &Sandbox, directory: PathBuf) -> BTreeSet<i64> {
         }
     })
     .await;
-    let found = restored.ledger().await.unwrap().into_iter().collect();
-    restored.stop().await.unwrap();
-    found
+    restored
 }
 
 /// Compares: what was acknowledged before the first moment has to be there, what began after the second must not.
