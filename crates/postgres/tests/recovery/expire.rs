@@ -54,7 +54,7 @@ async fn place(site: &Site) -> PathBuf {
 }
 
 /// Makes all tombstones older than the grace.
-async fn let_the_grace_pass(site: &Site) {
+pub(crate) async fn let_the_grace_pass(site: &Site) {
     for entry in fs::read_dir(place(site).await.join("tomb")).unwrap() {
         fs::write(
             entry.unwrap().path(),
@@ -381,6 +381,7 @@ fn content(directory: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
+/// Positions and timelines begin anew; identities do not (R35).
 #[tokio::test]
 async fn a_cluster_that_was_made_anew_does_not_expire_the_old_one() {
     let mut site = Site::start(1).await;

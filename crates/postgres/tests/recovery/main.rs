@@ -16,6 +16,7 @@ mod full_disk;
 mod guard;
 mod in_place;
 mod incremental;
+mod kill_points;
 mod local;
 mod long_segments;
 mod lost_slot;
