@@ -258,7 +258,8 @@ impl PostgresDriver {
         damaged: &Damaged,
     ) -> std::result::Result<(Decided, BackupReader), Unrestored> {
         let store = self.store(&request.region)?;
-        let cluster = self.cluster_in(store, OPERATION).await?;
+        let named = request.recovery_point.as_deref();
+        let cluster = self.cluster_of_named(store, named, OPERATION).await?;
         let mut bases = self.bases(store, cluster).await?;
         damaged.mark(&mut bases);
         // What a recovery point needs begins where its log does.

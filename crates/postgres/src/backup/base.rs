@@ -2,7 +2,7 @@
 //!
 //! `docs/formats/base-backup.md` describes it for other readers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -381,6 +381,46 @@ impl PostgresDriver {
                 ))
             }
         }
+    }
+
+    /// As [`cluster_in`](Self::cluster_in), for who may have named a recovery point: where it is of a cluster that an earlier epoch
+    /// was about, as it is after an upgrade into a new one, that is meant.
+    pub(crate) async fn cluster_of_named(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        label: Option<&str>,
+        operation: &str,
+    ) -> Result<SystemIdentifier> {
+        let newest = self.cluster_in(store, operation).await?;
+        let Some(label) = label else {
+            return Ok(newest);
+        };
+        let holds = async |cluster: SystemIdentifier| {
+            let manifest = format!("postgres/{cluster}/backup/{label}/manifest");
+            let Ok(key) = Key::new(manifest) else {
+                return Ok(false);
+            };
+            match store.head(&key).await {
+                Ok(_) => Ok(true),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+                Err(error) => Err(error),
+            }
+        };
+        if holds(newest).await? {
+            return Ok(newest);
+        }
+        // Those of other workloads lie in the same store, and are none of this one's business.
+        let records = self.parts().register.read_all().await.unwrap_or_default();
+        let claims = records
+            .iter()
+            .filter_map(|record| record.clusters.get(&self.resource().resource));
+        let earlier: BTreeSet<_> = claims.map(|claim| claim.system_identifier).collect();
+        for cluster in earlier {
+            if cluster != newest && holds(cluster).await? {
+                return Ok(cluster);
+            }
+        }
+        Ok(newest)
     }
 
     /// Returns the register's cluster, or those that the store knows while nobody can ask the register.

@@ -31,6 +31,7 @@ mod ship;
 mod shipping;
 mod site;
 mod synchronous;
+mod upgraded;
 mod verify;
 
 use std::collections::BTreeMap;

@@ -7,7 +7,7 @@ use dr_model::TimelineId;
 use jiff::Timestamp;
 
 use super::{Entry, Site};
-use crate::server::{PATIENCE, Server, give_to_postgres};
+use crate::server::{PATIENCE, Server, Version, as_postgres, give_to_postgres, run};
 
 impl Site {
     /// Commits so many entries, each by itself.
@@ -93,6 +93,37 @@ impl Site {
         self.primary = Server::start(&data, &settings(&self.archive())).await;
         let ledger = "create table ledger (id bigserial primary key, filler text)";
         self.primary.sql(ledger).await;
+    }
+
+    /// Has `pg_upgrade` carry the primary into another major version, and starts that. The old one stays beside it.
+    pub(crate) async fn upgrade_primary(&mut self, version: Version) {
+        self.primary.stop();
+        let data = self.primary.data.clone();
+        let (old, new) = (data.with_extension("old"), data.with_extension("new"));
+        let before = Version::of(&data);
+        fs::rename(&data, &old).unwrap();
+        Server::initialise_as(version, &new, 1);
+        let mut upgrade = as_postgres(&version.binaries(), "pg_upgrade");
+        upgrade
+            .current_dir(self.directory.path())
+            .args(["--username=postgres", "--no-sync"])
+            .arg("--old-bindir")
+            .arg(before.binaries())
+            .arg("--new-bindir")
+            .arg(version.binaries())
+            .arg("--old-datadir")
+            .arg(&old)
+            .arg("--new-datadir")
+            .arg(&new)
+            .arg("--socketdir")
+            .arg(self.directory.path());
+        run(&mut upgrade);
+        fs::rename(&new, &data).unwrap();
+        for segment in self.segments() {
+            fs::remove_file(self.archive().join(segment)).unwrap();
+        }
+        self.pushed.lock().unwrap().clear();
+        self.primary = Server::start(&data, &settings(&self.archive())).await;
     }
 
     /// Starts the primary again with more settings, which are in no file.
