@@ -10,8 +10,8 @@ use dr_sandbox::process::Output;
 use dr_sandbox::{HOME, LostStore, RECOVERY, Sandbox, network};
 
 use crate::support::{
-    acknowledge, ask_lsn, backup, dr, end, fail_over, judged, lost_before, now_us, refused, says,
-    start, stored, until,
+    acknowledge, ask_lsn, backup, dr, dr_json, end, fail_over, judged, lost_before, now_us,
+    refused, says, start, stored, until,
 };
 
 const WRITTEN: &str = "select pg_current_wal_insert_lsn()";
@@ -117,6 +117,44 @@ async fn a_failover_goes_on_with_an_older_recovery_point() {
     says(&dr(&sandbox, &show).await, 0, &[&passed]);
     let listed = dr(&sandbox, &["recovery-point", "list", "ledger/database"]).await;
     assert!(listed.stdout.contains("FAILED"), "{}", listed.stdout);
+    end(sandbox);
+}
+
+/// Who keeps a recovery point, since when and why stands beside it, until it is released.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_holds_a_recovery_point_is_shown() {
+    let sandbox = start(Sandbox::builder().standby(false)).await;
+    let label = backup(&sandbox, HOME).await.pop().unwrap();
+    let resource = "ledger/database";
+    let at_home = ["recovery-point", "hold", resource, &label, "--in", HOME];
+    let hold = [&at_home[..], &["--reason", "audit 2026"]].concat();
+    says(&dr(&sandbox, &hold).await, 0, &[]);
+
+    let list = ["recovery-point", "list", resource, "--region", HOME];
+    let show = ["recovery-point", "show", resource, &label, "--in", HOME];
+    let listed = dr(&sandbox, &list).await;
+    let held = format!("{resource} in {HOME}: {label} is held by ");
+    assert!(listed.stdout.contains(&held), "{}", listed.stdout);
+    assert!(
+        listed.stdout.contains(": audit 2026\n"),
+        "{}",
+        listed.stdout
+    );
+    let shown = dr(&sandbox, &show).await;
+    assert!(
+        shown.stdout.contains("\nheld        by "),
+        "{}",
+        shown.stdout
+    );
+    let json = dr_json(&sandbox, &[&list[..], &["--json"]].concat()).await;
+    assert_eq!(json["recovery_points"][0]["held"]["reason"], "audit 2026");
+    let json = dr_json(&sandbox, &[&show[..], &["--json"]].concat()).await;
+    assert_eq!(json["held"]["reason"], "audit 2026");
+
+    let release = ["recovery-point", "release", resource, &label, "--in", HOME];
+    says(&dr(&sandbox, &release).await, 0, &[]);
+    let listed = dr(&sandbox, &list).await;
+    assert!(!listed.stdout.contains("is held"), "{}", listed.stdout);
     end(sandbox);
 }
 

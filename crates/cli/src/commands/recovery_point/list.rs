@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use dr_model::{Lsn, RegionName, ResourceId};
+use dr_model::{Lsn, RegionName, ResourceId, TimelineId};
 use dr_provider::ObjectStore;
 use dr_provider::ResourceDriver;
-use dr_provider::driver::{Backup, LogReach, Proofs, RecoveryPoint, RecoveryPoints};
+use dr_provider::driver::{Backup, HoldNote, LogReach, Proofs, RecoveryPoint, RecoveryPoints};
 use futures::future::join_all;
 use jiff::Timestamp;
 use serde_json::json;
@@ -46,10 +46,12 @@ struct Listing {
     damaged: Vec<String>,
     /// Those that are going to be deleted.
     given_up: Vec<RecoveryPoint>,
+    /// Those that are kept whatever expires, and who wants that, by label.
+    held: BTreeMap<String, HoldNote>,
     /// How far the log behind each goes, by label, if that could be seen.
     reaches: BTreeMap<String, LogReach>,
-    /// Where the newest log of the store ends, and when it was received.
-    newest: Option<(Lsn, Option<Timestamp>)>,
+    /// The timeline of the store's newest log, where that ended when it was looked at, and when it was received.
+    newest: Option<(TimelineId, Lsn, Option<Timestamp>)>,
     /// Why the store is not read: another region's is in its place.
     foreign: Option<CommandError>,
 }
@@ -66,9 +68,12 @@ impl Listing {
 
     /// Returns how far the log of a point goes without a hole, and when the last of it was received, if that is known.
     fn window(&self, point: &RecoveryPoint) -> Option<(Lsn, Option<Timestamp>)> {
-        let end = self.reaches.get(&point.label)?.end;
-        let newest = self.newest.filter(|(newest, _)| *newest == end);
-        Some((end, newest.and_then(|(_, at)| at)))
+        let LogReach { end, hole } = self.reaches.get(&point.label)?;
+        // Log arrives while it is looked at: what is behind the newest then only reaches further.
+        let newest = self.newest.filter(|(timeline, newest, _)| {
+            newest == end || (hole.is_none() && newest < end && *timeline == point.timeline)
+        });
+        Some((*end, newest.and_then(|(_, _, at)| at)))
     }
 
     /// Returns all that it shows, those that are going to be deleted too.
@@ -233,6 +238,7 @@ async fn look(
         no_key: BTreeMap::new(),
         damaged: Vec::new(),
         given_up: Vec::new(),
+        held: BTreeMap::new(),
         reaches: BTreeMap::new(),
         newest: None,
         foreign,
@@ -252,9 +258,18 @@ async fn look(
             None => Ok((RecoveryPoints::default(), Vec::new())),
         }
     };
-    let reaches = async {
-        match driver.restore() {
+    // The log is looked at first, so that what is seen of the reaches is not behind it.
+    let log_and_reaches = async {
+        let facts = driver.observe(std::slice::from_ref(region)).await;
+        let reaches = match driver.restore() {
             Some(restore) => restore.reaches(region).await.unwrap_or_default(),
+            None => BTreeMap::new(),
+        };
+        (facts, reaches)
+    };
+    let held = async {
+        match driver.expire_role() {
+            Some(expire) => expire.holds(store).await.unwrap_or_default(),
             None => BTreeMap::new(),
         }
     };
@@ -264,8 +279,8 @@ async fn look(
             None => Ok(BTreeMap::new()),
         }
     };
-    let facts = driver.observe(std::slice::from_ref(region));
-    let (points, reaches, proofs, facts) = futures::join!(points, reaches, proofs, facts);
+    let (points, (facts, reaches), proofs, held) =
+        futures::join!(points, log_and_reaches, proofs, held);
     let seen = facts.regions.get(region).map(|seen| seen.log.clone());
     let log = seen.and_then(|log| log.ok().flatten());
     let (points, given_up) = match points {
@@ -284,8 +299,9 @@ async fn look(
         no_key,
         damaged,
         given_up,
+        held,
         reaches,
-        newest: log.map(|log| (log.end, log.received_at)),
+        newest: log.map(|log| (log.timeline, log.end, log.received_at)),
         foreign: None,
     }
 }
@@ -369,6 +385,7 @@ fn show(setup: &Setup, listings: &[Listing], unseen: &[String], output: &Output)
                 "window_end": window.map(|(lsn, at)| json!({ "lsn": lsn, "at": at })),
                 "hole": listing.reaches.get(&point.label).and_then(|reach| reach.hole.as_ref()),
                 "given_up": listing.is_given_up(point),
+                "held": listing.held.get(&point.label),
                 "no_key": listing.no_key.get(&point.label),
                 "proof": listing.proof(point),
             }));
@@ -422,7 +439,20 @@ fn show(setup: &Setup, listings: &[Listing], unseen: &[String], output: &Output)
             listing.proof(point).to_owned(),
         ]);
     }
-    output.data(&table.render(output.stdout))
+    output.data(&table.render(output.stdout))?;
+    for listing in listings {
+        for (label, note) in &listing.held {
+            let (resource, region) = (&listing.resource, &listing.region);
+            let held = format!("{resource} in {region}: {label} is held {}", held(note));
+            output.data(&held)?;
+        }
+    }
+    Ok(())
+}
+
+/// Says by whom a recovery point is held, since when, and why.
+pub(super) fn held(note: &HoldNote) -> String {
+    format!("by {} since {:.0}: {}", note.by, note.since, note.reason)
 }
 
 /// Says what of it was read anew.
@@ -461,6 +491,7 @@ mod tests {
             no_key: BTreeMap::new(),
             damaged: Vec::new(),
             given_up: Vec::new(),
+            held: BTreeMap::new(),
             reaches: BTreeMap::new(),
             newest: None,
             foreign: None,

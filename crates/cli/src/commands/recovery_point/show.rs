@@ -7,7 +7,7 @@ use dr_provider::driver::{RecoveryPoint, VerifyMeans, VerifyRecord};
 use dr_provider::{Error, ErrorKind};
 use serde_json::json;
 
-use super::list::listed;
+use super::list::{held, listed};
 use super::verify::{role, sentence};
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
@@ -54,14 +54,27 @@ pub(super) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
     let records = role(&*driver, &args.resource)?
         .proof_records(&store, &args.label)
         .await?;
+    let note = match driver.expire_role() {
+        Some(expire) => expire.holds(&store).await?.remove(&args.label),
+        None => None,
+    };
     if output.json {
-        let shown = json!({ "recovery_point": point, "given_up": is_given_up, "no_key": no_key, "proofs": records });
+        let shown = json!({
+            "recovery_point": point,
+            "given_up": is_given_up,
+            "held": note,
+            "no_key": no_key,
+            "proofs": records,
+        });
         output.json(&shown)?;
         return Ok(Exit::Ok);
     }
     output.data(&describe(&point).join("\n"))?;
     if let Some(why) = no_key {
         output.data(&format!("no key      {why}"))?;
+    }
+    if let Some(note) = &note {
+        output.data(&format!("held        {}", held(note)))?;
     }
     if is_given_up {
         let how = format!(
