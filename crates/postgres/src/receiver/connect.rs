@@ -113,7 +113,18 @@ impl PostgresDriver {
         let stream = connection
             .start_physical_replication(Some(&name), start, log.timeline)
             .await
-            .map_err(wire)?;
+            .map_err(|error| match error.sql_state() {
+                Some(sql_state::OBJECT_IN_USE) => {
+                    let why = format!("another receiver of {region} streams from slot `{name}`: {error}");
+                    let hint = format!(
+                        "if that does not go away, a second daemon of {region} runs, with a `state_directory` of its own: stop one of them"
+                    );
+                    Error::new(ErrorKind::Conflict, OPERATION, &subject)
+                        .because(why)
+                        .with_hint(hint)
+                }
+                _ => wire(error),
+            })?;
         let writer = match &tail {
             Some(tail) => ChainWriter::at(store, chain, tail, options),
             None => ChainWriter::open(store, chain, start, options).await?,

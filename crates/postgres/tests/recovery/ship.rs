@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::server::PATIENCE;
+use crate::shipping::{SLOT, Shipping, begin};
 use crate::site::{EAST, Site, WEST, driver, region};
 
 #[tokio::test]
@@ -60,7 +61,45 @@ async fn a_receiver_that_meets_a_seal_is_superseded() {
     assert_eq!(ended.unwrap_err().kind(), ErrorKind::Superseded);
 }
 
-/// Slow answers, and a connection that is cut in the middle of each segment: what is stored is what was archived.
+/// Waits until a receiver says that.
+async fn says(shipping: &mut Shipping, what: &str) {
+    let said = |frontier: &Frontier| {
+        let problem = frontier.problem.as_ref();
+        problem.is_some_and(|problem| problem.contains(what))
+    };
+    shipping.until(said).await;
+}
+
+/// As of a second daemon of the region, with a state directory of its own: one streams, and the other says who is in the way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_receiver_names_the_slot_and_goes_on_when_the_first_has_gone() {
+    let (site, first) = begin().await;
+    let driver = site.same_driver(site.directory.path());
+    let mut second = Shipping::start_in(&driver, WEST);
+    let said = format!("another receiver of {WEST} streams from slot `{SLOT}`");
+    says(&mut second, &said).await;
+    first.stop().await;
+    site.commit(3).await;
+    second.until_durable(&site).await;
+    second.stop().await;
+}
+
+/// What was demoted may be promoted again at any moment, with another log (R23).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_the_primary_of_the_epoch_is_not_streamed_from() {
+    let (mut site, shipping) = begin().await;
+    shipping.stop().await;
+    site.restart_as_standby().await;
+    let mut shipping = Shipping::start(&site);
+    let said = "epoch 1 names it as primary, but it is a standby";
+    says(&mut shipping, said).await;
+    site.primary.sql("select pg_promote()").await;
+    let said = "it runs on timeline 2, epoch 1 claims timeline 1";
+    says(&mut shipping, said).await;
+    assert_eq!(site.timelines(WEST).await, [1]);
+}
+
+/// Slow answers, and a connection that is cut in the middle of each segment: what is stored is what was archived (R20).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_store_and_lost_connections_leave_no_hole() {
     const SEGMENT: u64 = 1 << 20;
