@@ -212,6 +212,7 @@ async fn an_incremental_restores_by_reading_every_frame_once() {
     assert_eq!(there.list().await.unwrap().backups.len(), 1);
 }
 
+/// What is shared is looked at once more before it is relied on (R37).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_referred_to_must_still_be_there_at_the_end() {
     let files = files();

@@ -122,6 +122,7 @@ async fn keys(store: &Arc<dyn ObjectStore>) -> Vec<String> {
         .collect()
 }
 
+/// First the mark, then the grace, then what nothing needs (R36).
 #[rstest]
 #[case::unavailable(Fault::Before(ErrorKind::Unavailable), false)]
 #[case::lost_answer(Fault::After, false)]

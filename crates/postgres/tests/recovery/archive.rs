@@ -67,6 +67,7 @@ async fn what_is_pushed_can_be_fetched_and_pushed_again() {
     }
 }
 
+/// Not there is said only where it is proven (R26).
 #[tokio::test]
 async fn absence_is_proven_or_an_error() {
     let (site, segments) = archived().await;
@@ -185,6 +186,7 @@ async fn a_tail_never_replaces_more_than_it_has() {
     );
 }
 
+/// The same bytes again are a success, others are an alarm (R13).
 #[tokio::test]
 async fn other_bytes_in_a_place_are_an_alarm() {
     let (site, segments) = archived().await;
@@ -223,6 +225,7 @@ async fn a_gap_is_refused_and_what_comes_before_the_log_is_kept() {
     );
 }
 
+/// Nothing foreign gets into the log (R10, R15).
 #[tokio::test]
 async fn what_is_not_this_clusters_log_is_refused() {
     let (site, segments) = archived().await;
@@ -266,6 +269,7 @@ async fn what_is_not_this_clusters_log_is_refused() {
     assert_eq!(list_all(&*site.store(WEST), "postgres/").await.unwrap(), []);
 }
 
+/// Whatever a server archives is taken, or its disk would fill up (R14, R17).
 #[tokio::test]
 async fn a_superseded_primary_goes_on_archiving_into_quarantine() {
     let (site, segments) = archived().await;
@@ -344,7 +348,7 @@ impl<'a> Recovering<'a> {
 }
 
 /// The disk on which segments are kept that were fetched ahead is full, or has not room for all of them: recovery goes on, one segment
-/// at a time, and nothing half written stays there.
+/// at a time, and nothing half written stays there (R31).
 #[tokio::test]
 async fn without_room_nothing_is_fetched_ahead() {
     if !is_apart("archive::without_room_nothing_is_fetched_ahead") {
@@ -381,7 +385,7 @@ async fn without_room_nothing_is_fetched_ahead() {
     run(Command::new("umount").arg("--lazy").arg(&server.spool));
 }
 
-/// Segments fetched ahead serve a server whose store has gone, and never what is damaged or was left by another restore.
+/// Segments fetched ahead serve a server whose store has gone, and never what is damaged or was left by another restore (R31).
 #[tokio::test]
 async fn what_was_fetched_ahead_is_served_without_the_store() {
     let site = Site::start(16).await;

@@ -43,6 +43,7 @@ async fn a_backup_is_listed_and_copied_once_its_log_is_there() {
     assert_eq!((again.present, again.copied_bytes), (vec![point.label], 0));
 }
 
+/// A recovery point is there when everything is that it needs (R2, R38).
 #[tokio::test]
 async fn a_point_without_its_log_is_not_copied() {
     let site = Site::start(1).await;
@@ -75,6 +76,7 @@ async fn a_point_without_its_log_is_not_copied() {
     );
 }
 
+/// Nothing is listed before its log is in the store (R2).
 #[tokio::test]
 async fn a_backup_that_is_cut_off_stays_invisible() {
     let site = Site::start(16).await;

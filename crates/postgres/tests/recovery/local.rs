@@ -98,6 +98,7 @@ async fn listed(site: &Site) -> usize {
         .len()
 }
 
+/// A backup is one session, and nothing without it (R1).
 #[tokio::test]
 async fn a_session_that_is_ended_ends_the_backup() {
     let site = Site::start(1).await;
@@ -311,6 +312,7 @@ async fn a_list_of_files_without_room_ends_the_backup() {
     site.back_up().await;
 }
 
+/// Damage is kept, named and told (R7).
 #[rstest]
 #[case::agent(BackupSource::Local)]
 #[case::server(BackupSource::Remote)]

@@ -55,6 +55,7 @@ fn damage(site: &Site, what: &str) {
     fs::write(&path, content).unwrap();
 }
 
+/// A recovery point is proven by being started (R33).
 #[tokio::test]
 async fn a_recovery_point_is_booted_and_leaves_nothing_but_the_proof() {
     let (mut site, point) = protected(1).await;

@@ -13,6 +13,7 @@ use crate::support::{
 const NAMES: &str = "synchronous_standby_names";
 const COMMIT: &str = "synchronous_commit";
 
+/// A promise is worth what is known of the wait (R21).
 #[tokio::test(flavor = "multi_thread")]
 async fn every_way_around_the_wait_makes_it_conditional() {
     let sandbox = start(Sandbox::builder().sync(true)).await;

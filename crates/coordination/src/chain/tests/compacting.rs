@@ -117,6 +117,7 @@ pub(super) fn span(from: u64, to: u64) -> Span {
     }
 }
 
+/// Chunks go after their segment has come, and a grace (R24).
 #[tokio::test]
 async fn segments_are_merged_and_old_chunks_removed() {
     let mut bench = Bench::new(MemoryStore::new("west"));
@@ -235,6 +236,7 @@ async fn what_is_lost_or_damaged_is_named_and_nothing_more_is_removed() {
     assert!(error.to_string().contains(key.as_str()), "{error}");
 }
 
+/// A segment is read before its chunks go (R24).
 #[tokio::test]
 async fn nothing_goes_that_cannot_be_read_back() {
     let mut bench = Bench::new(MemoryStore::new("west"));

@@ -69,6 +69,7 @@ async fn a_failover_restores_a_standby_that_waits_for_its_promotion() {
     assert_eq!(timeline, "00000002");
 }
 
+/// What is restored beside the cluster never archives into it (R30).
 #[tokio::test]
 async fn a_copy_does_nothing_to_the_cluster_it_is_of() {
     let (mut site, _) = protected(1).await;

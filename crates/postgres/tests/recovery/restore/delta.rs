@@ -130,6 +130,7 @@ async fn an_older_directory_is_brought_up_and_what_does_not_belong_there_goes() 
     assert_eq!(server.sql("select count(*)::text from later").await, "5000");
 }
 
+/// Two tablespaces never share a place (R11).
 #[tokio::test]
 async fn a_tablespace_is_restored_over_where_it_is_and_nowhere_else() {
     let site = Site::start(1).await;

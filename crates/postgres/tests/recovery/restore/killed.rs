@@ -98,6 +98,7 @@ async fn assert_starts_nothing(data: &Path) {
     assert!(!log.contains("ready to accept connections"), "{log}");
 }
 
+/// The control file comes last, and what is there is compared by hash (R5, R32).
 #[rstest]
 #[case::into_nothing(false)]
 #[case::over_what_is_there(true)]

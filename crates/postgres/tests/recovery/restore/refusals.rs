@@ -13,6 +13,7 @@ use super::{protected, recover, restore, walk};
 use crate::server::Server;
 use crate::site::{EAST, Site, WEST, region};
 
+/// What cannot be reached is refused first (R27, R29).
 #[tokio::test]
 async fn a_target_outside_the_log_is_refused_before_anything_is_written() {
     let (site, point) = protected(1).await;
@@ -68,6 +69,7 @@ async fn a_target_outside_the_log_is_refused_before_anything_is_written() {
     }
 }
 
+/// A hole is found before the server would find it (R27).
 #[tokio::test]
 async fn a_hole_is_named_before_anything_is_written() {
     let (site, point) = protected(1).await;
@@ -122,6 +124,7 @@ async fn a_hole_is_named_before_anything_is_written() {
     recover(&site, EAST, RestoreTarget::Latest, "whole").await;
 }
 
+/// Nothing is restored over anything unasked (R30).
 #[tokio::test]
 async fn a_directory_with_anything_in_it_is_left_alone() {
     let (site, _) = protected(1).await;

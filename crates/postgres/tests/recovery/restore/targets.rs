@@ -22,6 +22,7 @@ async fn the_latest_state_comes_back_where_the_segments_are_of_the_usual_size() 
     assert_eq!(server.sql("show archive_mode").await, "off");
 }
 
+/// A time has a zone, and a commit is on one side of it (R29).
 #[tokio::test]
 async fn a_time_is_reached_to_the_commit() {
     let (site, point) = protected(1).await;
@@ -166,6 +167,7 @@ async fn a_restore_point_is_reached_by_its_name() {
     );
 }
 
+/// The end of an immediate recovery is on the timeline of its backup (R28).
 #[tokio::test]
 async fn consistency_is_where_an_immediate_recovery_ends() {
     let (site, point) = protected(1).await;
@@ -226,6 +228,7 @@ async fn a_plan_says_everything_and_writes_nothing() {
     assert!(!place.exists());
 }
 
+/// A timeline counts from where it forks (R28).
 #[tokio::test]
 async fn a_target_on_an_abandoned_timeline_is_reached_by_its_number() {
     let (mut site, _) = protected(1).await;

@@ -90,6 +90,7 @@ fn a_page_in_the_wrong_place_is_reported() {
     assert_eq!(case.damaged(), [0]);
 }
 
+/// A page that changes is being written (R7).
 #[rstest]
 #[case::repaired(true)]
 #[case::replaced_by_something_else(false)]
@@ -104,6 +105,7 @@ fn what_changes_until_the_end_was_being_written(#[case] repaired: bool) {
     assert_eq!(case.damaged(), Vec::<u32>::new());
 }
 
+/// Files change while they are read, and replay puts them right (R6).
 #[test]
 fn what_vanishes_or_is_cut_off_until_the_end_is_of_no_account() {
     let mut content = good(FIRST_BLOCK, 1);

@@ -33,6 +33,7 @@ fn walk(names: &[&str], prepare: impl FnOnce(&Path)) -> io::Result<(Vec<String>,
     Ok((paths, walk))
 }
 
+/// What a server makes anew is no part of a backup (R4).
 #[test]
 fn what_a_server_makes_anew_is_left_out_and_its_directories_are_kept() {
     let (paths, walk) = walk(
@@ -73,6 +74,7 @@ fn what_a_server_makes_anew_is_left_out_and_its_directories_are_kept() {
     assert!(at("base/") < at("base/5/") && at("base/5/") < at("base/5/16384"));
 }
 
+/// Only an init fork makes a relation unlogged (R4).
 #[test]
 fn of_an_unlogged_relation_only_the_init_fork_is_kept() {
     let (paths, _) = walk(
@@ -102,6 +104,7 @@ fn of_an_unlogged_relation_only_the_init_fork_is_kept() {
     );
 }
 
+/// Links are followed by their OID (R11).
 #[test]
 fn tablespaces_are_followed_to_what_is_this_servers() {
     let outside = tempfile::tempdir().unwrap();
@@ -121,6 +124,7 @@ fn tablespaces_are_followed_to_what_is_this_servers() {
     assert_eq!(walk.tablespaces, BTreeMap::from([(16_999, place)]));
 }
 
+/// What lies in the directory already would be there twice (R11).
 #[test]
 fn links_into_the_directory_itself_are_refused() {
     for target in ["base", "..", "."] {
