@@ -74,17 +74,22 @@ pub async fn plan_log_expiry(
         .map_err(failed)?;
     // Where each chain ends, and what of it is not in links any more.
     let mut ends = Vec::new();
+    let mut reached = Lsn::INVALID;
     for chain in chains {
         if let Some(tail) = find_tail(store, &chain, patience).await? {
             let floor = floor(store, &chain, patience).await?;
-            ends.push((tail.end, floor.unwrap_or(tail.origin.start_lsn)));
+            // An open one goes on where it ends now.
+            let reaches = match tail.seal {
+                Some(_) => tail.end,
+                None => tail.end.advance(1),
+            };
+            ends.push((reaches, floor.unwrap_or(tail.origin.start_lsn)));
+            reached = reached.max(tail.end);
         }
     }
     let all = pieces(store, Section::whole(system_identifier, timeline), patience);
     let all = all.await.map_err(failed)?;
-    let reached = ends.iter().map(|(end, _)| *end);
-    let reached = reached.chain(all.iter().map(|span| span.to)).max();
-    let reached = reached.unwrap_or(Lsn::INVALID);
+    let reached = all.iter().map(|span| span.to).fold(reached, Lsn::max);
     let start = highest_start(
         needed.from.unwrap_or(reached).min(reached),
         segment_size,

@@ -40,9 +40,7 @@ impl Run<'_> {
         let floor = all.last().copied().unwrap_or(tail.origin.start_lsn);
         let mut reached = floor;
         if let Some(next) = self.next_floor(chain, floor, ripe).await? {
-            // What was given up is in no piece on purpose: a chain that ended where that was decided has gone on since.
-            let begin = floor.max(self.log_start);
-            self.verify(held, begin, next).await?;
+            self.verify(held, floor, next).await?;
             self.raise(chain, next).await?;
             reached = next;
             all.push(next);

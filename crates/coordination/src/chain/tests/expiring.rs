@@ -115,17 +115,16 @@ async fn nothing_above_a_floor_goes_whatever_is_needed() {
     );
 }
 
-/// Nothing is behind the start then whose floor would be in the way; what is written there later is compacted like everything else.
+/// An open chain that ends exactly at a segment's end goes on there: what its links are read back by stays, and what is written later is
+/// compacted like everything else.
 #[tokio::test]
 async fn a_chain_goes_on_where_all_before_was_given_up() {
     let mut bench = Bench::new(MemoryStore::new("west"));
     let end = bench.write(&[CHUNK; 512]).await;
     bench.settle().await;
     let planned = plan(&*bench.store, &Needed::default()).await.unwrap();
-    assert_eq!(
-        (planned.start, end),
-        (end, ORIGIN.advance(4 * SEGMENT_BYTES))
-    );
+    assert_eq!(end, ORIGIN.advance(4 * SEGMENT_BYTES));
+    assert!(planned.start < end, "{planned:?}");
     expire(&*bench.store, &planned).await.unwrap();
 
     let later = bench.write(&[CHUNK; 512]).await;
