@@ -306,7 +306,11 @@ pub(crate) fn translate(operation: &str, subject: &str, error: dr_pgwire::Error)
             (ErrorKind::Unsupported, None)
         }
         Wire::Server(_) => match error.sql_state().unwrap_or_default() {
-            sql_state::CANNOT_CONNECT_NOW | "53300" => (ErrorKind::Unavailable, None),
+            sql_state::CANNOT_CONNECT_NOW => (ErrorKind::Unavailable, None),
+            "53300" => (
+                ErrorKind::Unavailable,
+                Some("end sessions that nobody needs, or raise `max_connections`"),
+            ),
             sql_state::ADMIN_SHUTDOWN | sql_state::CRASH_SHUTDOWN | sql_state::QUERY_CANCELED => {
                 (ErrorKind::Unknown, None)
             }

@@ -34,7 +34,7 @@ pub mod wal;
 pub use dr_repository::{EncryptionKey, Keys};
 pub use driver::{Parts, PostgresDriver};
 pub use guard::{GuardRequest, Guarded, WatchOutcome, become_server, watch};
-pub use observe::would_accept_writes;
+pub use observe::{is_quarantined, would_accept_writes};
 pub use options::{
     BackupOptions, BackupSource, GuardOptions, InstanceOptions, Options, SlotPolicy, StandbyPolicy,
     StoreLoss, VerifyOptions,

@@ -510,6 +510,15 @@ pub fn would_accept_writes(seen: &RegionFacts) -> Option<TimelineId> {
     writable.then_some(directory.timeline)
 }
 
+/// Tells whether what stands in a region is an old primary that was fenced: whatever starts it, it answers nobody. `false` also if that could
+/// not be seen.
+#[must_use]
+pub fn is_quarantined(seen: &RegionFacts) -> bool {
+    let directory = Detail::of(seen).and_then(|detail| detail.directory.ok());
+    let answers = matches!(seen.instance, Instance::Running { .. });
+    !answers && directory.is_some_and(|found| found.fenced.is_some() && found.signal == Some(true))
+}
+
 /// What a host says of a server.
 enum ByHost {
     /// There is none.

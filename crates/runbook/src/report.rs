@@ -100,7 +100,8 @@ pub(crate) fn report(history: &History, state: State, reason: Option<String>) ->
             .filter(|_| plan.mode != Mode::Planned),
         unprotected_since: unprotected_since(history),
         sight: sight::assessed(history),
-        stuck: history.stuck.clone(),
+        // Of one that somebody else has the say over nobody is to do anything.
+        stuck: history.stuck.clone().filter(|_| state != State::Superseded),
         steps: steps(history),
     };
     report.set_execution_time(history, execution_time(history));
@@ -359,10 +360,13 @@ fn steps(history: &History) -> Vec<StepReport> {
 #[must_use]
 pub(crate) fn stuck(history: &History, place: &StepId, why: &str, remedy: &str) -> Stuck {
     let id = &history.execution;
-    let mut remedies = vec![
-        remedy.to_owned(),
-        format!("then `dr execution resume {id}`: it looks before it does anything again"),
-    ];
+    let mut remedies = vec![remedy.to_owned()];
+    // What is taken back is not gone on with.
+    if !remedy.contains("dr execution abort") {
+        remedies.push(format!(
+            "then `dr execution resume {id}`: it looks before it does anything again"
+        ));
+    }
     // Some only hold the others up, as a check that was written wrong.
     let kind = history.plan.step(place);
     let kind = kind.and_then(|step| registry::find(&step.uses));

@@ -180,7 +180,14 @@ pub(crate) async fn run(args: &Args, config: &Path, output: &Output) -> Result<E
         ))
     })?;
     refuse_missing(&setup, &kit, &args.into, output)?;
-    Box::pin(run_with(&setup, args, output)).await
+    let ended = Box::pin(run_with(&setup, args, output)).await;
+    // Said last: whoever has to go on copies a command from what stands above.
+    if !matches!(ended, Ok(Exit::Ok)) {
+        output.say(&format!(
+            "Every command named above goes by the kit: it takes `--config {into}` as well."
+        ));
+    }
+    ended
 }
 
 /// A secret that is missing would stop the move half-way; one that only says whom to tell is a warning.

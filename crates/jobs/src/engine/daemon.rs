@@ -208,7 +208,7 @@ impl Daemon {
         let shipped = |schedule: &&Schedule| schedule.job == ShipWal::NAME;
         for _ in self.schedules_of(resource).filter(shipped) {
             let (resource, board) = (resource.clone(), self.board());
-            let (views, stop) = (views.clone(), stop.clone());
+            let (views, stop, store) = (views.clone(), stop.clone(), Arc::clone(&self.store));
             let stream = ShipWal {
                 region: self.identity.region.clone(),
                 driver: Arc::clone(driver),
@@ -217,7 +217,14 @@ impl Daemon {
                 let task = format!("{} {resource}", ShipWal::NAME);
                 let wait = (LONGEST_PAUSE, || other_epoch(&views));
                 supervise(wait, &task, &board, stop.clone(), || {
-                    ship(&resource, &stream, &board, views.clone(), stop.clone())
+                    ship(
+                        &resource,
+                        &stream,
+                        &store,
+                        &board,
+                        views.clone(),
+                        stop.clone(),
+                    )
                 })
                 .await;
             });

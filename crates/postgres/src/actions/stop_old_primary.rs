@@ -46,7 +46,7 @@ const KILLED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Kills those of the processes that are PostgreSQL's, and tells whether there were any. One that is frozen takes no other signal, and
 /// it is a crash that its log is made for.
-async fn kill(host: &dyn Host, ids: &[String], directory: &Path) -> Result<bool> {
+pub(super) async fn kill(host: &dyn Host, ids: &[String], directory: &Path) -> Result<bool> {
     // Somebody's shell stands in the directory as well, and some may have ended meanwhile, their numbers another's: it is looked again,
     // by the directory itself and not by a path, which is another place in a container. One command, because on another machine each
     // costs a round trip.

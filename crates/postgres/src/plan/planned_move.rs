@@ -224,6 +224,10 @@ impl PostgresDriver {
                 undo: Undo::Compensable("another move".to_owned()),
             },
         );
-        Ok(attach.into_iter().chain([resume]).collect())
+        // Where nobody can promote the standby any more, clients come first: its disk may be full, and theirs is the primary.
+        Ok(match unpromoted {
+            true => [resume].into_iter().chain(attach).collect(),
+            false => attach.into_iter().chain([resume]).collect(),
+        })
     }
 }

@@ -13,8 +13,8 @@ use crate::wal::{Decoder, Expected, PAGE_BYTES, Record, Stop, TimelineHistory};
 /// Bytes of a timeline history file that are read.
 const HISTORY_BYTES: u64 = 1 << 20;
 
-/// How much is read at a time where little is needed.
-const PIECE_BYTES: u64 = 64 << 10;
+/// How much log is read at first: all of it, most often.
+const FIRST_PIECE_BYTES: u64 = 64 << 10;
 
 /// How much log is read backwards for where a transaction began. An ordinary one began at most 15 s before, after which the
 /// server says anew which run; beyond this only one that has written for long is looked for.
@@ -73,47 +73,17 @@ impl LogFiles<'_> {
         }
     }
 
-    /// Hands out every record from the segment of `from` on, and returns the end of the last one.
+    /// Hands out every record from `from` on, where one begins, and returns the end of the last one. Reads little at first, and more each
+    /// time: the host may be at the end of a slow line, and much of the log may be wanted.
     pub(super) async fn decode(
         &self,
         history: &TimelineHistory,
         from: Lsn,
         expected: Expected,
-        sink: impl FnMut(Record),
-    ) -> Result<Lsn> {
-        let whole = (self.size.start_of(from), self.size.bytes());
-        self.read_on(history, from, whole, expected, sink).await
-    }
-
-    /// Hands out every record from `from` on, where one begins, and returns the end of the last one. Reads no more than it needs: the host
-    /// may be at the end of a slow line.
-    pub(super) async fn decode_from(
-        &self,
-        history: &TimelineHistory,
-        from: Lsn,
-        expected: Expected,
         mut sink: impl FnMut(Record),
     ) -> Result<Lsn> {
-        let pieces = (Lsn(from.0 - from.0 % PAGE_BYTES), PIECE_BYTES);
-        let within = |record: Record| {
-            if record.start >= from {
-                sink(record);
-            }
-        };
-        self.read_on(history, from, pieces, expected, within).await
-    }
-
-    /// Hands out every record from `begin` on, where a page begins, reading `length` bytes at a time; returns the end of the last one,
-    /// which lies behind `from`.
-    async fn read_on(
-        &self,
-        history: &TimelineHistory,
-        from: Lsn,
-        (begin, length): (Lsn, u64),
-        expected: Expected,
-        mut sink: impl FnMut(Record),
-    ) -> Result<Lsn> {
-        let mut at = begin;
+        let mut at = Lsn(from.0 - from.0 % PAGE_BYTES);
+        let mut most = FIRST_PIECE_BYTES;
         let mut decoder = Decoder::new(at, self.size, Some(expected));
         loop {
             let segment = self.size.start_of(at);
@@ -122,7 +92,7 @@ impl LogFiles<'_> {
                 .join("pg_wal")
                 .join(self.file(history, segment));
             let offset = at.bytes_since(segment);
-            let length = length.min(self.size.bytes() - offset);
+            let length = most.min(self.size.bytes() - offset);
             let piece = match self.host.read(&path, offset, length).await {
                 Ok(piece) if piece.is_empty() => break,
                 Ok(piece) => piece,
@@ -130,7 +100,13 @@ impl LogFiles<'_> {
                 Err(error) => return Err(error),
             };
             at = at.advance(piece.len() as u64);
-            if decoder.feed(&piece, &mut sink).is_err() {
+            most = most.saturating_mul(2);
+            let within = |record: Record| {
+                if record.start >= from {
+                    sink(record);
+                }
+            };
+            if decoder.feed(&piece, within).is_err() {
                 break;
             }
         }

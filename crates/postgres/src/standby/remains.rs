@@ -152,7 +152,11 @@ impl Remains {
         let from = parting.at.map_or(control.redo, |at| at.min(control.redo));
         // The log between the parting and the newest checkpoint may have been removed: then what it held is not known.
         let whole = log.holds(&history, from).await?;
-        let from = if whole { from } else { control.redo };
+        let from = if whole {
+            from
+        } else {
+            log.size.start_of(control.redo)
+        };
         let expected = Expected {
             system_identifier: control.system_identifier,
             timeline: control.timeline,
@@ -213,7 +217,7 @@ pub(crate) async fn drained(
     };
     let mut last = None;
     let end = log
-        .decode_from(&history, control.checkpoint, expected, |record| {
+        .decode(&history, control.checkpoint, expected, |record| {
             last = Some((record.start, record.end, record.is_shutdown_checkpoint()));
         })
         .await?;

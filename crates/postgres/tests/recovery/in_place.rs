@@ -7,9 +7,10 @@ use std::process::Command;
 use dr_model::Epoch;
 use dr_provider::ResourceDriver as _;
 use dr_provider::driver::{Action, Fence, Undo, Verified};
+use dr_provider::error::chain;
 use serde_json::json;
 
-use crate::server::{give_to_postgres, run};
+use crate::server::{Server, give_to_postgres, run};
 use crate::site::{EAST, Site};
 
 fn action(kind: &str) -> Action {
@@ -72,6 +73,37 @@ async fn what_was_taken_away_is_isolated_by_the_next_try() {
     site.driver.apply(&action, &fence()).await.unwrap();
     let after = site.driver.verify(&action, &fence()).await.unwrap();
     assert!(matches!(after, Verified::Done(_)), "{after:?}");
+}
+
+/// What starts a server again the moment that it has stopped may start it as its directory is taken away: its control file would be
+/// written into what is put there.
+#[tokio::test]
+async fn what_was_started_meanwhile_is_ended_before_anything_takes_its_place() {
+    let mut site = Site::start(1).await;
+    site.primary.stop();
+    let data = site.primary.data.clone();
+    let prepared = site.place("primary.restored");
+    fs::create_dir(&prepared).unwrap();
+    give_to_postgres(&prepared);
+    let restored = prepared.join("data");
+    run(Command::new("cp").arg("-a").arg(&data).arg(&restored));
+    let note = json!({ "execution": "test" }).to_string();
+    fs::write(restored.join("dr-prepared.json"), note).unwrap();
+    let control = fs::read(restored.join("global/pg_control")).unwrap();
+    let action = action("install-restored");
+
+    // A primary is somebody's.
+    site.primary = Server::start(&data, &[""; 0]).await;
+    let refused = site.driver.apply(&action, &fence()).await.unwrap_err();
+    assert!(chain(&refused).contains("run in"), "{}", chain(&refused));
+    site.primary.stop();
+    fs::write(data.join("standby.signal"), "").unwrap();
+    give_to_postgres(&data.join("standby.signal"));
+    site.primary = Server::start(&data, &[""; 0]).await;
+    site.driver.apply(&action, &fence()).await.unwrap();
+    assert!(data.join("dr-prepared.json").exists());
+    assert_eq!(fs::read(data.join("global/pg_control")).unwrap(), control);
+    assert!(site.place("primary.kept-test/dr-kept.json").exists());
 }
 
 /// A standby inherits the files of the server that it is made from: what ends a recovery in any of them counts no more.

@@ -20,6 +20,7 @@ use dr_provider::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
 use super::assess_region::{describe, superseded};
+use super::switch_traffic;
 use crate::plan::{Idempotency, Mode, Target};
 use crate::request::override_reason;
 use crate::step::{Impossible, Scene, Step, Unmet, Work};
@@ -86,7 +87,8 @@ impl Step for OpenEpoch {
 
     async fn check(&self, work: &Work, _: &Target) -> std::result::Result<(), Unmet> {
         come_up::is_still_possible(work, None).await?;
-        come_back::is_as_planned(work).await
+        come_back::is_as_planned(work).await?;
+        switch_traffic::can_be_asked(work).await
     }
 
     async fn apply(&self, work: &Work, _: &Target, _: &Action) -> Result<Applied> {

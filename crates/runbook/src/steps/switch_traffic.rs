@@ -11,16 +11,21 @@ use async_trait::async_trait;
 use dr_provider::driver::{Action, Applied, Undo, Verified};
 use dr_provider::traffic::TrafficState;
 use dr_provider::{Error, ErrorKind, Result, Traffic};
+use futures::future::join_all;
 use serde_json::{Value, json};
 
 use super::open_epoch;
 use crate::history::History;
-use crate::plan::{Idempotency, Plan, Target};
+use crate::plan::{Idempotency, Mode, Plan, PlannedStep, Target};
 use crate::record::Place;
-use crate::step::{Impossible, Scene, Step, Work};
+use crate::request::clients_by_hand;
+use crate::step::{Impossible, Scene, Step, Unmet, Work};
 
 /// The step's name.
 pub const NAME: &str = "switch-traffic";
+
+/// How long the look may take whether a record can be switched.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
 
 /// The step.
 #[derive(Debug)]
@@ -160,6 +165,30 @@ pub(crate) fn taken_with(history: &History, target: &Target) -> Option<u32> {
     let mut places = history.actions().map(|(place, _)| place);
     let evidence = &history.applied(places.find(|place| ours(place))?)?.evidence;
     u32::try_from(evidence["now"]["serial"].as_u64()?).ok()
+}
+
+/// Looks, before a move by appointment changes anything, whether the authority of each record that it needs still answers: people may
+/// have thought about it for days. Such a move can wait, and behind the promotion clients would.
+pub(crate) async fn can_be_asked(work: &Work) -> std::result::Result<(), Unmet> {
+    let plan = work.plan();
+    if plan.mode != Mode::Planned || clients_by_hand(&work.history.statements).is_some() {
+        return Ok(());
+    }
+    let ahead = |step: &&PlannedStep| step.uses == NAME && !work.history.is_over(&step.id);
+    let lanes = plan.steps.iter().filter(ahead).flat_map(|step| &step.lanes);
+    let looks = lanes.filter(|lane| !lane.optional).map(|lane| async {
+        let look = async { find(work, &lane.target)?.observe().await };
+        let why = match tokio::time::timeout(LOOK_LIMIT, look).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => dr_provider::error::chain(&error),
+            Err(_) => format!("no answer within {LOOK_LIMIT:?}"),
+        };
+        Err(Unmet::Unfit(format!(
+            "clients of `{}` could not be led: {why}; nothing is done before its name server answers",
+            lane.target
+        )))
+    });
+    join_all(looks).await.into_iter().collect()
 }
 
 fn switched(work: &Work, target: &Target, from: &TrafficState, to: &TrafficState) -> Applied {

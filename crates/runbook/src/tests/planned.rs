@@ -38,6 +38,28 @@ fn effects(world: &Everything) -> Vec<String> {
     state.effects.iter().map(|(name, _)| name.clone()).collect()
 }
 
+/// People may think about a plan for days, and a name server die meanwhile. Such a move can wait.
+#[tokio::test(start_paused = true)]
+async fn a_name_server_that_has_fallen_silent_since_the_plan_stops_a_planned_move_before_anything()
+{
+    let world = well().await;
+    let plan = planned_by(&world, &shipped_planned(), &Request::new(west())).await;
+    world.state().name_server_silent = true;
+    let site = Arc::new(world.site("laptop"));
+    let report = execute(site, plan, &Silent).await.unwrap();
+    assert_eq!(report.state, State::Failed, "{report:#?}");
+    let reason = report.reason.unwrap();
+    assert!(reason.contains("could not be led"), "{reason}");
+    assert_eq!(effects(&world), [""; 0]);
+
+    // An unplanned one goes on: what is down is not served meanwhile.
+    world.state().left_running = false;
+    let plan = planned_by(&world, &shipped(), &Request::new(west())).await;
+    let site = Arc::new(world.site("laptop"));
+    let report = execute(site, plan, &Silent).await.unwrap();
+    assert_eq!(state_of(&report, "promote"), StepState::Done);
+}
+
 #[rstest]
 #[case(shipped_planned())]
 #[case(shipped_failback())]

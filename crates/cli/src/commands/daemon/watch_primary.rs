@@ -319,6 +319,9 @@ fn condition(
                 "{primary} does not answer{since}: `{command}` proposes what to do"
             ))
         }
+        (_, Round::Unasked) if looks.is_empty() => Condition::Good(
+            "nothing can be asked: the workload has neither databases nor checks".to_owned(),
+        ),
         (_, Round::Unasked) => Condition::Unknown(format!(
             "{primary} cannot be asked: {}",
             looks.missed().join("; ")

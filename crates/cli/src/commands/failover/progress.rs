@@ -133,8 +133,9 @@ impl Monitor for Progress {
                     self.line(&format!("        {}{again}", action.summary));
                 }
             }
-            Event::ActionWaits { seen, .. } => {
-                self.line(&self.paint(Tone::Faint, &format!("        waits: {seen}")));
+            Event::ActionWaits { target, seen } => {
+                let waits = format!("        waits for `{target}`: {seen}");
+                self.line(&self.paint(Tone::Faint, &waits));
             }
             Event::ActionEnded {
                 action, outcome, ..

@@ -257,6 +257,14 @@ fn instances(
                     "the standby of {name} in {region} is on timeline {timeline}, the primary on {claimed}: it cannot be promoted; stop it, then `dr standby create` makes it follow"
                 )),
             },
+            (Instance::Stopped | Instance::Unreachable { .. }, false)
+                if dr_postgres::is_quarantined(seen) =>
+            {
+                breach(format!(
+                    "the old primary of {name} in {region} is quarantined, and answers nobody: `dr standby create` in {region} keeps what only it has, and makes a \
+                     standby of it"
+                ))
+            }
             (Instance::Unreachable { .. }, false) => {
                 unknown(format!("the standby of {name} in {region} cannot be seen"))
             }

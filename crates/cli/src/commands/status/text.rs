@@ -89,10 +89,13 @@ fn workload(view: &WorkloadView, now: Timestamp, style: Style) -> String {
     let exposure = view
         .exposure_seconds
         .map_or_else(|| "unknown".to_owned(), seconds);
-    lines.push(format!(
-        "  exposure  {exposure}; the objective is {}",
-        seconds(view.rpo_seconds)
-    ));
+    lines.push(match view.resources.is_empty() {
+        true => "  exposure  nothing: it has no database".to_owned(),
+        false => format!(
+            "  exposure  {exposure}; the objective is {}",
+            seconds(view.rpo_seconds)
+        ),
+    });
     for traffic in &view.traffic {
         let leads = match (&traffic.problem, &traffic.answer) {
             (Some(why), _) => format!("unknown: {why}"),

@@ -4,18 +4,20 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use dr_coordination::Actor;
+use dr_coordination::chain::{SealRequest, seal};
 use dr_coordination::register::{ClusterClaim, EpochRecord, FORMAT_VERSION};
 use dr_model::{Epoch, Lsn, SystemIdentifier, TimelineId};
 use dr_provider::driver::{
     Action, Applied, CompactReport, Facts, Fence, Goal, LogStream, LossFacts, Verified,
 };
+use dr_provider::store::MemoryStore;
 use dr_provider::{Error, ErrorKind, ResourceDriver};
 use jiff::Timestamp;
+use tokio::time::timeout;
 
 use super::*;
 
@@ -141,8 +143,12 @@ pub(in crate::engine) fn moved() -> EpochRecord {
     record
 }
 
-/// Ships under epoch 1, shows what follows to whoever ships, and tells after each of them whether the stream was left.
-fn left_after(views: impl IntoIterator<Item = View>) -> Vec<bool> {
+/// Ships under epoch 1, shows what follows to whoever ships, and tells after each of them whether the stream was left at once; then how long
+/// it went on, if it has been left by then.
+async fn left_after(
+    store: &Arc<dyn ObjectStore>,
+    views: impl IntoIterator<Item = View>,
+) -> (Vec<bool>, Option<Duration>) {
     let driver = Arc::new(Idle::default());
     let stream = ShipWal {
         region: "us-west-2".parse().unwrap(),
@@ -151,44 +157,89 @@ fn left_after(views: impl IntoIterator<Item = View>) -> Vec<bool> {
     let (board, resource) = (Board::default(), resource());
     let (sender, receiver) = watch::channel(view(first()));
     let (_keep, stop) = watch::channel(false);
-    let mut shipping = pin!(ship(&resource, &stream, &board, receiver, stop));
-    let mut context = Context::from_waker(Waker::noop());
-    assert!(shipping.as_mut().poll(&mut context).is_pending());
+    let mut shipping = pin!(ship(&resource, &stream, store, &board, receiver, stop));
+    let moment = Duration::from_secs(1);
+    assert!(timeout(moment, &mut shipping).await.is_err());
     assert_eq!(driver.started.load(Ordering::SeqCst), 1);
     let mut left = Vec::new();
     for view in views {
         sender.send_replace(view);
-        left.push(matches!(
-            shipping.as_mut().poll(&mut context),
-            Poll::Ready(Ok(()))
-        ));
+        let ended = timeout(moment, &mut shipping).await;
+        left.push(ended.is_ok_and(|ended| ended.is_ok()));
     }
-    left
+    if left.last() == Some(&true) {
+        return (left, None);
+    }
+    let mut waited = Duration::ZERO;
+    while timeout(moment, &mut shipping).await.is_err() {
+        waited += moment;
+        assert!(waited < Duration::from_secs(3600), "it is never left");
+    }
+    (left, Some(waited))
 }
 
-#[test]
-fn an_idle_old_primary_is_left_when_the_register_names_another() {
-    assert_eq!(left_after([view(moved())]), [true]);
+fn store() -> Arc<dyn ObjectStore> {
+    Arc::new(MemoryStore::new("west"))
 }
 
-#[test]
-fn another_sync_set_leaves_the_stream_as_it_is() {
+/// Seals the chain of epoch 1, in which nothing was ever stored.
+async fn seal_first(store: &Arc<dyn ObjectStore>) {
+    let chain = first().chain(&resource().resource).unwrap();
+    let request = SealRequest {
+        successor: Epoch(2),
+        execution: None,
+        actor: Actor::new("test", "localhost", 1),
+        at: Timestamp::UNIX_EPOCH,
+        origin_if_empty: Lsn(1),
+    };
+    let sealed = seal(&**store, &chain, &request, Patience::default()).await;
+    sealed.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_old_primary_is_left_once_its_log_is_sealed() {
+    let store = store();
+    seal_first(&store).await;
+    assert_eq!(
+        left_after(&store, [view(moved())]).await,
+        (vec![true], None)
+    );
+}
+
+/// Its last bytes come behind the new epoch, while it is being shut down.
+#[tokio::test(start_paused = true)]
+async fn an_old_primary_is_waited_for_and_not_for_ever() {
+    let (left, waited) = left_after(&store(), [view(moved())]).await;
+    assert_eq!(left, [false]);
+    let waited = waited.unwrap();
+    assert!(waited + Duration::from_secs(2) >= LEAVE_LIMIT, "{waited:?}");
+    assert!(waited <= LEAVE_LIMIT, "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_sync_set_leaves_the_stream_as_it_is() {
+    let store = store();
+    seal_first(&store).await;
     let west = vec!["us-west-2".parse().unwrap()];
     let waits = first().with_synchronous(&resource().resource, west, None);
     let waits_no_more = waits.with_synchronous(&resource().resource, Vec::new(), None);
     let mut moved = moved();
     moved.epoch = Epoch(4);
     let views = [waits, waits_no_more, moved].map(view);
-    assert_eq!(left_after(views), [false, false, true]);
+    let (left, _) = left_after(&store, views).await;
+    assert_eq!(left, [false, false, true]);
 }
 
-#[test]
-fn a_register_that_cannot_be_read_leaves_nothing() {
+#[tokio::test(start_paused = true)]
+async fn a_register_that_cannot_be_read_leaves_nothing() {
+    let store = store();
+    seal_first(&store).await;
     let unreadable = View {
         problem: Some("not reachable".to_owned()),
         ..view(moved())
     };
-    assert_eq!(left_after([unreadable, view(moved())]), [false, true]);
+    let (left, _) = left_after(&store, [unreadable, view(moved())]).await;
+    assert_eq!(left, [false, true]);
 }
 
 /// What a person has to see to is no good condition, however well the log streams.

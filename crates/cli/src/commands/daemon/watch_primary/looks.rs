@@ -95,6 +95,11 @@ impl Looks {
         Self(databases.into_iter().chain(checks).collect())
     }
 
+    /// Tells whether there is nothing that could be asked.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Tells whether the primary answers: every database does, or a check passes, which goes all the way. Where there is no database, the
     /// checks are what is looked at.
     ///

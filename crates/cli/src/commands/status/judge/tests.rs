@@ -261,7 +261,7 @@ fn two_primaries_are_a_breach() {
 /// Both are stopped; started, one follows the primary, and the other accepts writes beside it.
 #[test]
 fn an_old_primary_that_nobody_fenced_is_no_stopped_standby() {
-    let judged = |signal: Option<bool>, warm: &[&str]| {
+    let judged = |signal: Option<bool>, fenced: Option<u32>, warm: &[&str]| {
         let west = RegionFacts {
             instance: Instance::Stopped,
             log: Ok(None),
@@ -273,7 +273,7 @@ fn an_old_primary_that_nobody_fenced_is_no_stopped_standby() {
                     "system_identifier": SystemIdentifier(7),
                     "timeline": 1,
                     "state": "in production",
-                    "fenced": null,
+                    "fenced": fenced,
                     "signal": signal,
                 } },
                 "claimed": null,
@@ -288,16 +288,22 @@ fn an_old_primary_that_nobody_fenced_is_no_stopped_standby() {
             .join("; ")
     };
     for warm in [&["west"][..], &[]] {
-        let said = judged(Some(false), warm);
+        let said = judged(Some(false), None, warm);
         assert!(
             said.contains("not fenced") && said.contains("do not start it"),
             "{said}"
         );
     }
     for signal in [Some(true), None] {
-        let said = judged(signal, &["west"]);
+        let said = judged(signal, None, &["west"]);
         assert!(said.contains("; start it, or build it anew"), "{said}");
     }
+    // One that was fenced answers nobody, whoever starts it.
+    let said = judged(Some(true), Some(1), &["west"]);
+    assert!(
+        said.contains("is quarantined") && !said.contains("start it"),
+        "{said}"
+    );
 }
 
 #[test]
