@@ -104,6 +104,11 @@ impl Output {
                 "exit_code": exit as u8,
             }));
         }
+        self.complain(error);
+    }
+
+    /// Writes a failure for people: of one part of a command that goes on with the others.
+    pub(crate) fn complain(&self, error: &CommandError) {
         let style = self.stderr;
         for detail in &error.details {
             self.say(detail);

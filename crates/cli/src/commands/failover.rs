@@ -265,12 +265,17 @@ pub(crate) async fn run_with(setup: &Setup, args: &Args, output: &Output) -> Res
         Err(error) if error.exit == Exit::Unavailable => Some(error),
         identified => identified.map(|_| None)?,
     };
-    let found = plans(setup, args, runbook, unanswered.is_none(), output).await?;
+    let Plans { found, refused } =
+        plans(setup, args, runbook, unanswered.is_none(), output).await?;
     if let Some(error) = unanswered {
         return Err(error);
     }
     warn_of_dead_daemon(setup, &args.to, output)?;
-    let several = found.len() > 1;
+    let several = found.len() + refused.len() > 1;
+    for Unmoved { name, error } in &refused {
+        output.say(&format!("Leaving {name} where it is:"));
+        output.complain(error);
+    }
     if several && !args.plan {
         let names: Vec<_> = found
             .iter()
@@ -283,12 +288,14 @@ pub(crate) async fn run_with(setup: &Setup, args: &Args, output: &Output) -> Res
         ));
     }
     if args.plan {
-        return print_plans(&found, several, output);
+        return print_plans(&found, &refused, several, output);
     }
     let mut reports = Vec::new();
-    let mut exit = Exit::Ok;
+    let mut unmoved = refused;
+    let mut exit = worst(&unmoved);
     let mut left = found.into_iter();
     while let Some(prepared) = left.next() {
+        let name = prepared.name.clone();
         let what = format!("move it to {}", args.to);
         let again = async |seen: &Prepared<'_>| {
             let requester = seen.plan.requester.clone();
@@ -306,15 +313,51 @@ pub(crate) async fn run_with(setup: &Setup, args: &Args, output: &Output) -> Res
                     break;
                 }
             }
+            // Nobody was there to stop it, so that nobody wants the others to be stopped with it.
+            Err(error) if several && args.yes && Mode::of(runbook) == Mode::Unplanned => {
+                output.say(&format!("Moving {name}:"));
+                output.complain(&error);
+                exit = exit.worse(error.exit);
+                unmoved.push(Unmoved { name, error });
+            }
             Err(error) => {
                 say_left(left, output);
-                print_reports(&reports, several, output)?;
+                print_reports(&reports, &unmoved, several, output)?;
                 return Err(error);
             }
         }
     }
-    print_reports(&reports, several, output)?;
+    print_reports(&reports, &unmoved, several, output)?;
     Ok(exit)
+}
+
+/// What can be moved, in the order in which it is, and what cannot.
+struct Plans<'a> {
+    found: Vec<Prepared<'a>>,
+    refused: Vec<Unmoved>,
+}
+
+/// A workload that keeps no other in a lost region.
+struct Unmoved {
+    name: WorkloadName,
+    error: CommandError,
+}
+
+impl Unmoved {
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "workload": self.name,
+            "error": self.error.message,
+            "because": self.error.causes,
+            "hint": (!self.error.hints.is_empty()).then(|| self.error.hints.join("; ")),
+            "exit_code": self.error.exit as u8,
+        })
+    }
+}
+
+fn worst(unmoved: &[Unmoved]) -> Exit {
+    let exits = unmoved.iter().map(|unmoved| unmoved.error.exit);
+    exits.fold(Exit::Ok, Exit::worse)
 }
 
 /// Tells whether the next workload is moved after this one. What one is stuck at keeps no other in a region that is lost; a move by
@@ -357,9 +400,13 @@ async fn plans<'a>(
     runbook: &Runbook,
     answers: bool,
     output: &Output,
-) -> Result<Vec<Prepared<'a>>> {
-    let mut found = Vec::new();
-    let candidates = setup.workloads(&args.workloads)?;
+) -> Result<Plans<'a>> {
+    let (mut found, mut refused) = (Vec::new(), Vec::new());
+    let mut candidates = setup.workloads(&args.workloads)?;
+    // Where nobody says in which order, the one that may be away for the shortest time comes first.
+    if args.workloads.is_empty() {
+        candidates.sort_by_key(|(_, workload)| workload.objectives.rto);
+    }
     // One that was named, or is the only one, has to be moved; of several, those that can be.
     let must = !args.workloads.is_empty() || candidates.len() == 1;
     for (name, workload) in candidates {
@@ -378,8 +425,17 @@ async fn plans<'a>(
             {
                 output.say(&format!("Leaving {name} where it is: {refusal}."));
             }
+            // What is refused for one keeps no other in a lost region.
+            Err(refusal) if !must && Mode::of(runbook) == Mode::Unplanned => {
+                let error = CommandError::from(refusal);
+                refused.push(Unmoved { name, error });
+            }
             Err(refusal) => return Err(refusal.into()),
         }
+    }
+    if found.is_empty() && !refused.is_empty() {
+        let Unmoved { error, .. } = refused.remove(0);
+        return Err(error);
     }
     if found.is_empty() {
         return Err(CommandError::new(
@@ -388,7 +444,7 @@ async fn plans<'a>(
         )
         .hint("`dr status` shows who is primary"));
     }
-    Ok(found)
+    Ok(Plans { found, refused })
 }
 
 async fn plan(
@@ -423,26 +479,41 @@ async fn plan(
     dr_runbook::plan(runbook, &world, &request)
 }
 
-fn print_plans(found: &[Prepared<'_>], several: bool, output: &Output) -> Result<Exit> {
+fn print_plans(
+    found: &[Prepared<'_>],
+    refused: &[Unmoved],
+    several: bool,
+    output: &Output,
+) -> Result<Exit> {
     if output.json {
         let plans: Vec<_> = found.iter().map(|prepared| &prepared.plan).collect();
         match plans.as_slice() {
             [plan] if !several => output.json(plan)?,
-            plans => output.json(&json!({ "plans": plans }))?,
+            plans => output.json(&json!({ "plans": plans, "unmoved": all(refused) }))?,
         }
     } else {
         for prepared in found {
             output.data(&plan_text::render(&prepared.plan, output.stdout))?;
         }
     }
-    Ok(Exit::Ok)
+    Ok(worst(refused))
 }
 
-fn print_reports(reports: &[Report], several: bool, output: &Output) -> Result<()> {
+fn all(unmoved: &[Unmoved]) -> Vec<serde_json::Value> {
+    unmoved.iter().map(Unmoved::json).collect()
+}
+
+fn print_reports(
+    reports: &[Report],
+    unmoved: &[Unmoved],
+    several: bool,
+    output: &Output,
+) -> Result<()> {
     match reports {
         _ if !output.json => Ok(()),
         [report] if !several => output.json(report),
-        [] => Ok(()),
-        reports => output.json(&json!({ "reports": reports })),
+        // The error says it.
+        [] if unmoved.is_empty() => Ok(()),
+        reports => output.json(&json!({ "reports": reports, "unmoved": all(unmoved) })),
     }
 }

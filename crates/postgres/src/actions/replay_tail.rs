@@ -32,6 +32,11 @@ const RELOAD_LIMIT: Duration = Duration::from_secs(10);
 /// How many segments are read backwards for the end of the last record: one record is at most 1 GiB long.
 const SEGMENTS_BACK: u64 = 1 << 10;
 
+/// Sessions of a standby that see rows which the log removes: with `max_standby_streaming_delay` off, replay waits for them, and says
+/// nothing of it (PostgreSQL manual, 26.4.2).
+const HOLDERS: &str = "select string_agg(format('%s of %s since %s', pid, usename, xact_start), ', ') from pg_stat_activity \
+                       where backend_type = 'client backend' and pid <> pg_backend_pid() and backend_xmin is not null";
+
 const OPERATION: &str = "replay the log of";
 
 /// What has to be reached, and from where.
@@ -82,12 +87,20 @@ impl PostgresDriver {
             }
             if !standstill.pause(Some(replayed)).await {
                 let needed = tail.needed;
-                let why = format!(
+                let mut why = format!(
                     "the instance in {region} stands still at {replayed} and has to reach {needed}"
                 );
-                return Err(self
-                    .failed(OPERATION, why)
-                    .with_hint("its server log says what it waits for"));
+                let holds = instance.scalar::<Option<String>>(OPERATION, HOLDERS).await;
+                let hint = match holds.ok().flatten() {
+                    Some(sessions) => {
+                        why.push_str(&format!(
+                            "; sessions on it that replay may wait for: {sessions}"
+                        ));
+                        "end them on that server, by `select pg_terminate_backend(NUMBER)`"
+                    }
+                    None => "its server log says what it waits for",
+                };
+                return Err(self.failed(OPERATION, why).with_hint(hint));
             }
         }
     }

@@ -14,6 +14,9 @@ use crate::support::{
     start, until,
 };
 
+/// A secret that is one, and no server's.
+const OTHER_KEY: &str = "b3RoZXItc2VjcmV0LW90aGVyLXNlY3JldC1vdGhlci0=";
+
 const BOTH: [&str; 5] = ["failover", "--to", RECOVERY, "--yes", "--json"];
 
 /// Two sandboxes of which the second has no daemons and no stores of its own: its workload is `orders` in the first one's configuration.
@@ -183,6 +186,38 @@ async fn one_that_is_stuck_keeps_the_other_in_no_lost_region() {
     let id = told["reports"][0]["execution"].as_str().unwrap();
     let resumed = dr(sandbox, &["execution", "resume", id]).await;
     assert_eq!(resumed.status.code(), Some(0), "{resumed:?}");
+    both.prove(lost_at).await;
+}
+
+/// The name server of the first does not take its key: it is left for people to see to, with the reason, and the other is moved.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_refused_keeps_the_other_in_no_lost_region() {
+    let both = Both::start().await;
+    let sandbox = &both.ledger;
+    let key = sandbox.layout().key_file();
+    let right = std::fs::read_to_string(&key).unwrap();
+    sandbox.launcher().write_file(&key, OTHER_KEY).unwrap();
+    let lost_at = both.lose();
+    let output = dr(sandbox, &BOTH).await;
+    says(
+        &output,
+        65,
+        &["Leaving ledger where it is:", "would be refused"],
+    );
+    assert_eq!(states(&output), ["completed"]);
+    let told: Value = serde_json::from_str(&output.stdout).unwrap();
+    let unmoved = &told["unmoved"][0];
+    assert_eq!(
+        (&unmoved["workload"], &unmoved["exit_code"]),
+        (&"ledger".into(), &65.into()),
+        "{output:?}"
+    );
+    acknowledge_after(&both.loads[1], lost_at[1]).await;
+
+    // Put right, it is the only one that is left.
+    sandbox.launcher().write_file(&key, &right).unwrap();
+    let output = dr(sandbox, &BOTH).await;
+    says(&output, 0, &["Leaving orders where it is"]);
     both.prove(lost_at).await;
 }
 
