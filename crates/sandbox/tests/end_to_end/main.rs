@@ -38,6 +38,7 @@ mod s3_faults;
 mod second_loss;
 mod self_fence;
 mod several;
+mod sinkholes;
 mod standby;
 mod supervised;
 mod support;
